@@ -1,0 +1,30 @@
+"""The one error that a user is meant to read, and how a front door shows it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+
+class UserError(Exception):
+    """Bad input. The message is one line: file and line, what was found, what was expected."""
+
+
+def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Calls `main(argv)` and exits: 0 or main's own code; 2 with one line on stderr on a UserError.
+
+    `--debug` anywhere on the command line is taken out and shows the traceback instead.
+    """
+    argv = sys.argv[1:]
+    debug = "--debug" in argv
+    try:
+        code = main([a for a in argv if a != "--debug"])
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
+        sys.stderr.close()
+        code = 0
+    sys.exit(code or 0)

@@ -1,0 +1,207 @@
+"""Text to token ids and back: characters, or sentencepiece's BPE and unigram pieces.
+
+Id 0 is always the blank of CTC, so real tokens are 1..V-1. A tokenizer is its list of pieces and their scores and
+nothing else: it lies in the checkpoint as plain JSON that a person can read. sentencepiece trains the pieces; cutting
+a word into them is done here (equal to sentencepiece, by test), so no binary model is parsed when a checkpoint is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from speech_jax.errors import UserError
+
+BLANK = "<blank>"
+WORD_START = "\u2581"  # sentencepiece's mark of a space before a piece
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How the tokenizer is made from the training texts."""
+
+    kind: Literal["char", "bpe", "unigram"] = "char"
+    """char: one token a character. bpe, unigram: sentencepiece pieces, shorter label sequences for large corpora."""
+    vocab_size: int = 128
+    """Number of tokens with the blank, for bpe and unigram. A char tokenizer has as many as there are characters."""
+    alphabet: str = ""
+    """For char: the characters in their order, instead of those that occur in the training texts."""
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Pieces by id. `pieces[0]` is the blank; `scores` rank the merges (bpe) or are log-probabilities (unigram)."""
+
+    kind: Literal["char", "bpe", "unigram"]
+    pieces: tuple[str, ...]
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        if not self.pieces or self.pieces[0] != BLANK:
+            raise UserError(f"tokenizer: found {self.pieces[:1]!r} as the first piece, expected {BLANK!r}")
+        if len(set(self.pieces)) != len(self.pieces) or "" in self.pieces:
+            raise UserError("tokenizer: found empty or repeated pieces, expected each piece once")
+        if self.kind not in ("char", "bpe", "unigram"):
+            raise UserError(f"tokenizer: found kind {self.kind!r}, expected char, bpe or unigram")
+        if self.kind == "char" and any(len(piece) != 1 for piece in self.pieces[1:]):
+            raise UserError("tokenizer: found a piece of several characters, expected single ones in kind char")
+        if self.kind != "char" and len(self.scores) != len(self.pieces):
+            raise UserError(f"tokenizer: found {len(self.scores)} scores, expected {len(self.pieces)}")
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, the blank among them."""
+        return len(self.pieces)
+
+    def characters(self) -> frozenset[str]:
+        """The characters that `encode` accepts."""
+        return _tables(self).characters
+
+    def encode(self, text: str, *, source: str = "") -> list[int]:
+        """Ids of `text`. `source` ("FILE:LINE") opens the UserError that names the characters outside the tokenizer."""
+        tables = _tables(self)
+        outside = sorted(set(text) - tables.characters)
+        if outside:
+            shown = " ".join(f"{c!r} (U+{ord(c):04X})" for c in outside[:8]) + (" …" if len(outside) > 8 else "")
+            known = "".join(sorted(tables.characters))
+            known = known if len(known) <= 60 else known[:60] + "…"
+            raise UserError(f"{source or 'text'}: found characters outside the tokenizer: {shown}, expected {known!r}")
+        if self.kind == "char":
+            return [tables.ids[c] for c in text]
+        return [i for word in text.split() for i in _word_ids(self, WORD_START + word)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids; blanks are left out. decode(encode(text)) == text where words are one space apart."""
+        chosen = [int(i) for i in ids]
+        wrong = [i for i in chosen if not 0 <= i < len(self.pieces)]
+        if wrong:
+            raise UserError(f"token ids: found {wrong[0]}, expected 0..{len(self.pieces) - 1}")
+        text = "".join(self.pieces[i] for i in chosen if i)
+        return text if self.kind == "char" else text.replace(WORD_START, " ").strip()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the kind and the list of pieces: equal for equal tokenizers however they were made."""
+        return hashlib.sha256(json.dumps([self.kind, list(self.pieces)]).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain JSON values that `from_json` turns back into the same tokenizer."""
+        return {"kind": self.kind, "pieces": list(self.pieces), "scores": list(self.scores)}
+
+    @staticmethod
+    def from_json(value: dict[str, Any] | str) -> Tokenizer:
+        """The tokenizer of `to_json`'s dict, or of its JSON text."""
+        try:
+            value = json.loads(value) if isinstance(value, str) else value
+            pieces, scores = value["pieces"], value.get("scores", [])
+            if not all(isinstance(p, str) for p in pieces) or not all(math.isfinite(s) for s in scores):
+                raise TypeError("pieces must be strings and scores numbers")
+            return Tokenizer(value["kind"], tuple(pieces), tuple(float(s) for s in scores))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"tokenizer: found bad JSON ({error}), expected kind, pieces and scores") from error
+
+
+def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None) -> Tokenizer:
+    """The tokenizer of already normalised `texts`: deterministic, whatever their order for kind char."""
+    config = config or TokenizerConfig()
+    if config.kind == "char":
+        characters = list(config.alphabet) if config.alphabet else sorted(set().union(*texts))
+        if not characters:
+            raise UserError("tokenizer: found no characters in the training texts, expected at least one")
+        return Tokenizer("char", (BLANK, *characters))
+    if config.alphabet:
+        raise UserError(f"tokenizer: found an alphabet with kind {config.kind}, expected one only with kind char")
+    return _train_sentencepiece(texts, config)
+
+
+def _train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+    import sentencepiece  # only training needs it
+
+    lines = [text for text in texts if text.strip()]
+    if not lines:
+        raise UserError("tokenizer: found no training texts, expected at least one")
+    if any(WORD_START in line for line in lines):
+        raise UserError(f"tokenizer: found U+2581 ({WORD_START}) in the training texts, expected it nowhere")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type=config.kind,
+            vocab_size=config.vocab_size,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            max_sentence_length=1 << 20,
+            unk_id=0,  # its place becomes the blank's: what is unknown is refused, not replaced
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1].split("] ")[-1]
+        size = config.vocab_size
+        raise UserError(f"tokenizer: {config.kind} with vocab_size {size} cannot be trained: {reason}") from error
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    size = processor.get_piece_size()
+    pieces = (BLANK, *(processor.id_to_piece(i) for i in range(1, size)))
+    scores = (0.0, *(float(processor.get_score(i)) for i in range(1, size)))
+    return Tokenizer(config.kind, pieces, scores)
+
+
+class _Tables:
+    """Look-up tables of one tokenizer, made once."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.ids = {piece: i for i, piece in enumerate(tokenizer.pieces) if i}
+        self.longest = max((len(piece) for piece in self.ids), default=1)
+        single = frozenset(piece for piece in self.ids if len(piece) == 1)
+        self.characters = single if tokenizer.kind == "char" else (single - {WORD_START}) | {" "}
+
+
+@functools.lru_cache(maxsize=8)
+def _tables(tokenizer: Tokenizer) -> _Tables:
+    return _Tables(tokenizer)
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _word_ids(tokenizer: Tokenizer, word: str) -> tuple[int, ...]:
+    tables = _tables(tokenizer)
+    segment = _bpe if tokenizer.kind == "bpe" else _unigram
+    return tuple(tables.ids[piece] for piece in segment(word, tables, tokenizer.scores))
+
+
+def _bpe(word: str, tables: _Tables, scores: Sequence[float]) -> list[str]:
+    """Merges the neighbouring pair of the best score, leftmost first, until no pair is a piece."""
+    parts = list(word)
+    while True:
+        best, where = -math.inf, -1
+        for i in range(len(parts) - 1):
+            merged = tables.ids.get(parts[i] + parts[i + 1])
+            if merged is not None and scores[merged] > best:
+                best, where = scores[merged], i
+        if where < 0:
+            return parts
+        parts[where : where + 2] = [parts[where] + parts[where + 1]]
+
+
+def _unigram(word: str, tables: _Tables, scores: Sequence[float]) -> list[str]:
+    """The segmentation of the highest sum of log-probabilities (Viterbi)."""
+    best = [0.0] + [-math.inf] * len(word)
+    came_from = [0] * (len(word) + 1)
+    for end in range(1, len(word) + 1):
+        for start in range(max(0, end - tables.longest), end):
+            piece = tables.ids.get(word[start:end])
+            if piece is not None and best[start] + scores[piece] > best[end]:
+                best[end], came_from[end] = best[start] + scores[piece], start
+    parts, end = [], len(word)
+    while end:
+        parts.append(word[came_from[end] : end])
+        end = came_from[end]
+    return parts[::-1]

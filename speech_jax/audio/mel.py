@@ -1,0 +1,90 @@
+"""The constant matrices of the features: windows, Fourier, mel, cosine. Float64, built when a function is traced."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from speech_jax.audio.config import AudioConfig
+
+
+def window_values(config: AudioConfig) -> np.ndarray:
+    """[window] the analysis window."""
+    size, shape = config.window, config.window_shape
+    period = size if shape in ("hann", "hamming") else size - 1
+    cosine = np.cos(2 * np.pi * np.arange(size) / period)
+    if shape == "rectangular":
+        return np.ones(size)
+    if shape.startswith("hamming"):
+        return 0.54 - 0.46 * cosine
+    hann = 0.5 - 0.5 * cosine
+    return hann**0.85 if shape == "povey" else hann
+
+
+@functools.lru_cache(maxsize=16)
+def fourier_matrices(length: int, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
+    """[length, n_fft//2 + 1] cosines and sines of a real frame's transform, with phase 0 in the middle of the frame.
+
+    About the middle the cosines are even and the sines odd, which `features.spectrum` makes use of.
+    """
+    time = np.arange(length) - (length - 1) / 2
+    angle = 2 * np.pi / n_fft * np.outer(time, np.arange(n_fft // 2 + 1))
+    return np.cos(angle), np.sin(angle)
+
+
+def mel_matrix(config: AudioConfig) -> np.ndarray:
+    """[n_fft//2 + 1, num_mels] the triangular bands, after librosa.filters.mel and Kaldi's mel-computations.cc."""
+    hertz = np.arange(config.n_fft // 2 + 1) * (config.sample_rate / config.n_fft)
+    to_mel, to_hertz = _SCALES["slaney" if config.mel_scale == "slaney" else "htk"]
+    edges = np.linspace(to_mel(config.fmin), to_mel(config.highest), config.num_mels + 2)
+    edges_hertz = to_hertz(edges)
+    if config.mel_scale == "kaldi":
+        position = to_mel(hertz)
+    else:
+        position, edges = hertz, edges_hertz
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (position[:, None] - lower) / (centre - lower)
+    falling = (upper - position[:, None]) / (upper - centre)
+    bands = np.maximum(0.0, np.minimum(rising, falling))
+    if config.mel_norm == "slaney":
+        bands *= 2.0 / (edges_hertz[2:] - edges_hertz[:-2])
+    return bands
+
+
+def cosine_matrix(bands: int, cepstra: int) -> np.ndarray:
+    """[bands, cepstra] the orthonormal cosine transform, type II."""
+    i, k = np.arange(bands)[:, None], np.arange(cepstra)[None, :]
+    matrix = np.sqrt(2.0 / bands) * np.cos(np.pi / bands * (i + 0.5) * k)
+    matrix[:, 0] = np.sqrt(1.0 / bands)
+    return matrix
+
+
+def lifter_values(config: AudioConfig) -> np.ndarray:
+    """[num_cepstra] the weight of each MFCC."""
+    i = np.arange(config.num_cepstra) + config.lifter_offset
+    if config.lifter == 0:
+        return np.ones(config.num_cepstra)
+    return 1 + config.lifter / 2 * np.sin(np.pi * i / config.lifter)
+
+
+def _hertz_to_htk(hertz):
+    return 1127.0 * np.log1p(np.asarray(hertz, np.float64) / 700.0)
+
+
+def _htk_to_hertz(mel):
+    return 700.0 * np.expm1(np.asarray(mel, np.float64) / 1127.0)
+
+
+def _hertz_to_slaney(hertz):
+    """Linear below 1 kHz (15 mel), logarithmic above (27 mel for a factor of 6.4)."""
+    hertz = np.asarray(hertz, np.float64)
+    return np.where(hertz < 1000.0, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1e-9) / 1000.0) / np.log(6.4))
+
+
+def _slaney_to_hertz(mel):
+    mel = np.asarray(mel, np.float64)
+    return np.where(mel < 15.0, mel * 200 / 3, 1000.0 * np.exp((mel - 15) * np.log(6.4) / 27))
+
+
+_SCALES = {"htk": (_hertz_to_htk, _htk_to_hertz), "slaney": (_hertz_to_slaney, _slaney_to_hertz)}

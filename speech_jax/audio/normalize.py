@@ -1,0 +1,59 @@
+"""Normalisation of features: over the utterance, or with constants estimated beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from speech_jax.audio.config import AudioConfig
+from speech_jax.errors import UserError
+
+
+def normalize(
+    features: Float[Array, "batch frames features"], mask: Bool[Array, "batch frames"], config: AudioConfig
+) -> Float[Array, "batch frames features"]:
+    """As config.normalize says; zero where the mask is False.
+
+    "utterance" is NeMo's per_feature: (x - mean) / (std + 1e-5) with the unbiased std over the row's real frames; the
+    std of a single frame counts as 0.
+    """
+    real = mask[..., None]
+    if config.normalize == "utterance":
+        count = jnp.sum(real, axis=1, keepdims=True).astype(jnp.float32)
+        mean = jnp.sum(jnp.where(real, features, 0.0), axis=1, keepdims=True) / jnp.maximum(count, 1.0)
+        centred = jnp.where(real, features - mean, 0.0)
+        variance = jnp.sum(centred**2, axis=1, keepdims=True) / jnp.maximum(count - 1.0, 1.0)
+        # a constant feature has variance 0, where the square root's slope is infinite
+        std = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
+        return centred / (std + 1e-5)
+    if config.normalize == "global":
+        mean, std = (jnp.asarray(v, jnp.float32)[None, None] for v in (config.mean, config.std))
+        features = (features - mean) / std
+    return jnp.where(real, features, 0.0)
+
+
+def estimate_statistics(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of each feature over the real frames of pairs (features [batch, frames, width], mask [batch, frames]).
+
+    Features must come from a config with normalize = "none". Float64 sums, merged batch by batch (Chan et al. 1979), so
+    that a thousand hours lose no digits. For `dataclasses.replace(config, normalize="global", mean=…, std=…)`.
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    for features, mask in batches:
+        real = np.asarray(features, np.float64)[np.asarray(mask, bool)]
+        if len(real) == 0:
+            continue
+        more, its_mean = len(real), real.mean(axis=0)
+        shift = its_mean - mean
+        squares = squares + ((real - its_mean) ** 2).sum(axis=0) + shift**2 * (count * more / (count + more))
+        mean = mean + shift * (more / (count + more))
+        count += more
+    if count < 2:
+        raise UserError(f"estimate_statistics: found {count} frames, expected at least 2")
+    std = np.maximum(np.sqrt(squares / (count - 1)), 1e-5)
+    return tuple(map(float, mean)), tuple(map(float, std))

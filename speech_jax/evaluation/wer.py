@@ -16,13 +16,11 @@ import numpy as np
 
 Costs = Literal["levenshtein", "sclite"]
 
-# A path's cost is one integer: the costs proper in the high bits, what decides between equals in the low 24.
-_UNIT = 1 << 24
-# substitution, insertion, deletion
-_WEIGHTS = {
-    "levenshtein": (_UNIT + 1, _UNIT, _UNIT),
-    "sclite": (4 * _UNIT + 1, 3 * _UNIT + 1, 3 * _UNIT + 1),
-}
+# (substitution, insertion or deletion). With levenshtein a substitution costs one part in 2^24 more, which decides
+# between equally few errors for the fewest substitutions, that is, the most correct words.
+_WEIGHTS = {"levenshtein": ((1 << 24) + 1, 1 << 24), "sclite": (4, 3)}
+
+_DIAGONAL, _DELETION, _INSERTION = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -89,48 +87,37 @@ def count_errors(
     start = 0
     while start < len(order):
         longest = len(hypotheses[order[min(start + 511, len(order) - 1)]]) + 1
-        stop = min(len(order), start + max(1, min(512, (1 << 18) // longest)))
+        stop = min(len(order), start + max(1, min(512, (1 << 15) // longest)))
         rows = order[start:stop]
-        packed = _path_costs([references[i] for i in rows], [hypotheses[i] for i in rows], _WEIGHTS[costs])
-        for i, cost in zip(rows, packed.tolist(), strict=True):
-            counts[i] = _unpack(cost, len(references[i]), len(hypotheses[i]), costs)
+        found = _best_paths([references[i] for i in rows], [hypotheses[i] for i in rows], *_WEIGHTS[costs])
+        for i, cost, errors in zip(rows, *found, strict=True):
+            counts[i] = _split(int(cost), int(errors), len(references[i]), len(hypotheses[i]), costs)
         start = stop
     return counts
 
 
-def align(
-    reference: Sequence[str] | str, hypothesis: Sequence[str] | str, costs: Costs = "levenshtein"
-) -> list[Op]:
+def align(reference: Sequence[str] | str, hypothesis: Sequence[str] | str, costs: Costs = "levenshtein") -> list[Op]:
     """The alignment of two token sequences (a text is split into words) as a list of `Op`."""
     ref = reference.split() if isinstance(reference, str) else list(reference)
     hyp = hypothesis.split() if isinstance(hypothesis, str) else list(hypothesis)
-    substitution, insertion, deletion = _WEIGHTS[costs]
+    substitution, gap = _WEIGHTS[costs]
     ids = _ids(ref + hyp)
     r, h = ids[: len(ref)], ids[len(ref) :]
-    columns = np.arange(len(hyp) + 1, dtype=np.int64) * insertion
-    row, from_above = columns, np.zeros((len(ref) + 1, len(hyp) + 1), np.int8)
-    from_above[0] = 2  # 0: diagonal, 1: deletion, 2: insertion
+    row = np.arange(len(hyp) + 1, dtype=np.int64)[None] * gap
+    steps = np.full((len(ref) + 1, len(hyp) + 1), _INSERTION, np.int8)
     for i in range(1, len(ref) + 1):
-        diagonal = row[:-1] + np.where(h == r[i - 1], 0, substitution)
-        above = row + deletion
-        best = above.copy()
-        np.minimum(best[1:], diagonal, out=best[1:])
-        new = np.minimum.accumulate(best - columns) + columns
-        step = np.full(len(hyp) + 1, 2, np.int8)
-        step[new == above] = 1
-        step[1:][new[1:] == diagonal] = 0
-        from_above[i], row = step, new
-    return _trace(ref, hyp, from_above)
+        row, steps[i] = _next_row(row, (h == r[i - 1])[None], substitution, gap)
+    return _trace(ref, hyp, steps)
 
 
 def _trace(ref: list[str], hyp: list[str], steps: np.ndarray) -> list[Op]:
     i, j, ops = len(ref), len(hyp), []
     while i or j:
-        step = steps[i, j] if i else 2
-        if step == 0:
+        step = steps[i, j]
+        if step == _DIAGONAL:
             i, j = i - 1, j - 1
             ops.append(Op("=" if ref[i] == hyp[j] else "S", ref[i], hyp[j]))
-        elif step == 1:
+        elif step == _DELETION:
             i -= 1
             ops.append(Op("D", ref[i], None))
         else:
@@ -144,45 +131,59 @@ def _ids(tokens: Iterable[str]) -> np.ndarray:
     return np.array([known.setdefault(token, len(known)) for token in tokens], np.int32)
 
 
-def _path_costs(
-    references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]], weights: tuple[int, int, int]
-) -> np.ndarray:
-    """The cost of the best path of each pair: dynamic programming over rows of the whole batch at once.
+def _next_row(row: np.ndarray, equal: np.ndarray, substitution: int, gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """One row of the dynamic programme for a whole batch: [batch, width + 1] costs, and the step that led to each cell.
 
-    Insertions run along a row, so a row is a running minimum once each cell has its best from above or the diagonal.
+    Insertions run along the row, so it is a running minimum once each cell has its best from above or the diagonal.
+    Between equal costs the diagonal wins, then the insertion: sclite's rule (calculate_internal_cells in net_dp.c).
     """
-    substitution, insertion, deletion = weights
-    width = max(map(len, hypotheses), default=0)
-    height = max(map(len, references), default=0)
-    known: dict[str, int] = {}
-    r = np.full((height, len(references)), -1, np.int32)
-    h = np.full((len(references), width), -2, np.int32)
-    for row, (ref, hyp) in enumerate(zip(references, hypotheses, strict=True)):
-        r[: len(ref), row] = [known.setdefault(token, len(known)) for token in ref]
-        h[row, : len(hyp)] = [known.setdefault(token, len(known)) for token in hyp]
+    columns = np.arange(row.shape[1], dtype=np.int64) * gap
+    diagonal = row[:, :-1] + np.where(equal, 0, substitution)
+    best = row + gap
+    np.minimum(best[:, 1:], diagonal, out=best[:, 1:])
+    new = np.minimum.accumulate(best - columns, axis=1) + columns
+    steps = np.full(row.shape, _DELETION, np.int8)
+    steps[:, 1:][new[:, 1:] == new[:, :-1] + gap] = _INSERTION
+    steps[:, 1:][new[:, 1:] == diagonal] = _DIAGONAL
+    return new, steps
+
+
+def _best_paths(
+    references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]], substitution: int, gap: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cost of the best path of each pair, and the number of errors on it."""
+    every, width = np.arange(len(references)), max(map(len, hypotheses))
     lengths = np.array([len(ref) for ref in references])
     ends = np.array([len(hyp) for hyp in hypotheses])
-    columns = np.arange(width + 1, dtype=np.int64) * insertion
-    table = np.broadcast_to(columns, (len(references), width + 1)).copy()
-    every = np.arange(len(references))
-    answer = table[every, ends]
-    for i in range(height):
-        best = table + deletion
-        np.minimum(best[:, 1:], table[:, :-1] + np.where(h == r[i][:, None], 0, substitution), out=best[:, 1:])
-        table = np.minimum.accumulate(best - columns, axis=1) + columns
-        answer = np.where(lengths == i + 1, table[every, ends], answer)
-    return answer
+    known: dict[str, int] = {}
+    r = np.full((len(references), lengths.max()), -1, np.int32)
+    h = np.full((len(references), width), -2, np.int32)
+    for row, (ref, hyp) in enumerate(zip(references, hypotheses, strict=True)):
+        r[row, : len(ref)] = [known.setdefault(token, len(known)) for token in ref]
+        h[row, : len(hyp)] = [known.setdefault(token, len(known)) for token in hyp]
+    columns = np.arange(width + 1, dtype=np.int64)
+    cost = np.broadcast_to(columns * gap, (len(references), width + 1))
+    errors = np.broadcast_to(columns, cost.shape)
+    cost_at_end, errors_at_end = cost[every, ends], errors[every, ends]
+    for i in range(r.shape[1]):
+        equal = h == r[:, i : i + 1]
+        cost, steps = _next_row(cost, equal, substitution, gap)
+        count = errors + 1
+        diagonal = steps[:, 1:] == _DIAGONAL
+        count[:, 1:] = np.where(diagonal, errors[:, :-1] + ~equal, count[:, 1:])
+        # A run of insertions adds one error a step to the cell that it starts from.
+        start = np.maximum.accumulate(np.where(steps == _INSERTION, 0, columns), axis=1)
+        errors = np.take_along_axis(count, start, axis=1) + columns - start
+        done = lengths == i + 1
+        cost_at_end = np.where(done, cost[every, ends], cost_at_end)
+        errors_at_end = np.where(done, errors[every, ends], errors_at_end)
+    return cost_at_end, errors_at_end
 
 
-def _unpack(cost: int, reference: int, hypothesis: int, costs: Costs) -> ErrorCounts:
-    """Counts from a packed cost, which holds two sums of them; insertions - deletions is the lengths' difference."""
-    high, low = divmod(cost, _UNIT)
-    if costs == "levenshtein":
-        errors, substitutions = high, low
-    else:
-        errors = low
-        substitutions = high - 3 * errors
-    difference = hypothesis - reference
-    insertions = (errors - substitutions + difference) // 2
+def _split(cost: int, errors: int, reference: int, hypothesis: int, costs: Costs) -> ErrorCounts:
+    """The three kinds of error from cost and sum: insertions less deletions is the lengths' difference."""
+    substitution, gap = _WEIGHTS[costs]
+    substitutions = (cost - gap * errors) // (substitution - gap)
+    insertions = (errors - substitutions + hypothesis - reference) // 2
     deletions = errors - substitutions - insertions
     return ErrorCounts(substitutions, deletions, insertions, reference, 1, int(errors > 0))

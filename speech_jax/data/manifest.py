@@ -1,0 +1,187 @@
+"""The one list of recordings that every source makes and everything else reads: JSON lines.
+
+    {"id": "amy-1", "audio": "wav/amy-1.flac", "text": "good morning", "speaker": "amy", "domain": "a", "seconds": 1.92}
+
+Required: id, audio, text. Optional: start, end (seconds into the recording; end null = to its end), speaker, domain,
+seconds (measured if left out). A relative audio path starts at the manifest's own folder, so a prepared folder can be
+moved. Other fields are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from speech_jax.audio.io import is_reference, probe
+from speech_jax.data.files import writing
+from speech_jax.errors import UserError
+
+log = logging.getLogger("speech_jax")
+
+MAX_LINE = 1 << 20  # bytes; a longer line is not a manifest
+MAX_SECONDS = 1e7
+
+
+class Utterance(NamedTuple):
+    """One row. Times in seconds; `end` None = to the end of the recording; `where` is FILE:LINE, for messages."""
+
+    id: str
+    audio: str
+    start: float = 0.0
+    end: float | None = None
+    text: str = ""
+    speaker: str = ""
+    domain: str = ""
+    seconds: float = math.nan
+    where: str = ""
+
+
+def read_manifest(path: str | Path, *, on_error: str = "raise") -> list[Utterance]:
+    """Reads and checks a manifest.
+
+    Rows without `seconds` are probed (the recording's header is read); with on_error="skip" a row whose recording
+    cannot be probed is named in a warning and left out. Raises UserError naming file and line on anything else that
+    is wrong.
+    """
+    path = Path(path)
+    utterances: list[Utterance] = []
+    lines: dict[str, str] = {}
+    try:
+        with open(path, "rb") as file:
+            number = 0
+            while raw := file.readline(MAX_LINE + 1):
+                number += 1
+                where = f"{path}:{number}"
+                if len(raw) > MAX_LINE:
+                    raise UserError(f"{where}: found a line of more than {MAX_LINE} bytes, expected JSON lines")
+                if not raw.strip(b" \t\r\n\xef\xbb\xbf"):
+                    continue
+                utterance = _parse(raw, where, path.parent)
+                if utterance.id in lines:
+                    first = lines[utterance.id]
+                    raise UserError(f"{where}: found id {utterance.id!r} again, expected one line an id (see {first})")
+                lines[utterance.id] = where
+                if math.isnan(utterance.seconds):
+                    try:
+                        utterance = utterance._replace(seconds=measure(utterance))
+                    except UserError as error:
+                        if on_error == "raise":
+                            raise UserError(f"{where}: {error}") from error
+                        log.warning("left out: %s: %s", where, error)
+                        continue
+                utterances.append(utterance)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}, expected a manifest (JSON lines)") from error
+    if not utterances:
+        raise UserError(f"{path}: found no utterances, expected JSON lines")
+    return utterances
+
+
+def measure(utterance: Utterance) -> float:
+    """Seconds of an utterance without `seconds`: from its start and end, or from the recording's header."""
+    if utterance.end is not None:
+        return utterance.end - utterance.start
+    if is_reference(utterance.audio):
+        raise UserError(f"{utterance.audio}: its length is not known, expected a field 'seconds'")
+    seconds = probe(utterance.audio).seconds - utterance.start
+    if seconds <= 0:
+        raise UserError(f"{utterance.audio}: found {seconds + utterance.start:.3f} s, expected more than start")
+    return seconds
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    """Writes a manifest, whole or not at all. Audio inside the manifest's folder is written relative to it."""
+    path = Path(path)
+    folder = path.parent.resolve()
+    with writing(path) as file:
+        for u in utterances:
+            row: dict = {"id": u.id, "audio": _relative(u.audio, folder), "text": u.text}
+            if u.start:
+                row["start"] = round(float(u.start), 6)
+            if u.end is not None:
+                row["end"] = round(float(u.end), 6)
+            if u.speaker:
+                row["speaker"] = u.speaker
+            if u.domain:
+                row["domain"] = u.domain
+            if not math.isnan(u.seconds):
+                row["seconds"] = round(float(u.seconds), 6)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def resolve(audio: str, folder: Path) -> str:
+    """An audio field as written in a file of `folder` → a path that can be opened from anywhere."""
+    if audio.endswith("|") or audio.startswith("tfds:"):
+        return audio
+    return str(folder / audio)  # an absolute path wins by itself
+
+
+def _relative(audio: str, folder: Path) -> str:
+    if audio.endswith("|") or audio.startswith("tfds:"):
+        return audio
+    absolute = Path(audio).resolve()
+    return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
+
+
+def _parse(raw: bytes, where: str, folder: Path) -> Utterance:
+    try:
+        row = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: found no JSON ({_short(error)}), expected one object a line") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: found JSON of type {type(row).__name__}, expected an object with id, audio, text")
+    for name in ("id", "audio", "text"):
+        if name not in row:
+            raise UserError(f"{where}: lacks the field {name!r}; expected id, audio, text")
+    start = _number(row, "start", where) or 0.0
+    end = _number(row, "end", where)
+    seconds = _number(row, "seconds", where)
+    if end is not None and end <= start:
+        raise UserError(f"{where}: found end {end} and start {start}, expected end after start")
+    return Utterance(
+        id=_string(row, "id", where, empty=False),
+        audio=resolve(_string(row, "audio", where, empty=False), folder),
+        start=start,
+        end=end,
+        text=_string(row, "text", where),
+        speaker=_string(row, "speaker", where),
+        domain=_string(row, "domain", where),
+        seconds=math.nan if seconds is None else seconds,
+        where=where,
+    )
+
+
+def _string(row: dict, name: str, where: str, *, empty: bool = True) -> str:
+    value = row.get(name)
+    if value is None and name in ("speaker", "domain"):
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{where}: found {name} = {_short(value)}, expected a string")
+    if not value and not empty:
+        raise UserError(f"{where}: found an empty {name}, expected a string")
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise UserError(f"{where}: found a character in {name} that is not text (NUL or half a surrogate pair)")
+    return value
+
+
+def _number(row: dict, name: str, where: str) -> float | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS:
+        raise UserError(f"{where}: found {name} = {_short(value)}, expected seconds from 0 to {MAX_SECONDS:.0f}")
+    return float(value)
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _short(value: object) -> str:
+    text = str(value) if isinstance(value, Exception) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,295 @@
+"""Which utterances are in which global batch: a pure function of (lengths, settings, seed, step).
+
+An epoch is every eligible utterance once: shuffled within its bucket, cut into batches, the batches of all buckets
+shuffled. The last batch of a bucket is filled up with rows -1. There is no state but the global step, so a run resumes
+exactly from one integer, on any number of hosts and workers. Random numbers are raw PCG64 draws, which NumPy promises
+never to change.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from speech_jax.data.config import PlanConfig
+from speech_jax.data.manifest import Utterance
+from speech_jax.errors import UserError
+from speech_jax.types import Bucket
+
+_CANDIDATES = 384  # bounds that the search considers; more changes the padding by less than 0.1 %
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The batches of a run. Made by `make_plan` or `eval_plan`; steps count over all epochs, from 0."""
+
+    buckets: tuple[Bucket, ...]
+    """Shapes, ascending in samples."""
+    sample_rate: int
+    """Samples a second that `Bucket.samples` counts."""
+    members: tuple[Int[np.ndarray, "count"], ...]
+    """Row numbers of the manifest, one array a bucket."""
+    dropped: tuple[tuple[int, str], ...]
+    """(row number, why) of utterances that are in no batch."""
+    seed: int
+    """Which shuffle."""
+    shuffle: bool
+    """False for an evaluation: one pass, longest first."""
+    padding_share: float
+    """Share of an epoch's audio samples that is padding, filler rows included."""
+    label_padding_share: float
+    """The same for labels."""
+    seconds: float
+    """Seconds of real audio in an epoch."""
+
+    def steps(self, epoch: int = 0) -> int:
+        """Batches of an epoch (of any: they are all as long)."""
+        del epoch
+        return sum(-(-len(m) // b.rows) for m, b in zip(self.members, self.buckets, strict=True))
+
+    @property
+    def total_steps(self) -> int | None:
+        """Batches in all: None = without end."""
+        return None if self.shuffle else self.steps()
+
+    def batch(self, step: int) -> tuple[Bucket, Int[np.ndarray, "rows"]]:
+        """(shape, row numbers of the manifest, -1 = filler) of the global batch `step`."""
+        epoch, place = divmod(step, self.steps())
+        if step < 0 or (not self.shuffle and epoch):
+            raise IndexError(f"step {step} of a plan of {self.total_steps} steps")
+        orders, batches = _epoch(self, epoch)
+        bucket_index, first = batches[place]
+        bucket = self.buckets[bucket_index]
+        rows = np.full(bucket.rows, -1, np.int64)
+        taken = orders[bucket_index][first : first + bucket.rows]
+        rows[: len(taken)] = taken
+        return bucket, rows
+
+    def describe(self) -> str:
+        """A few lines for the log."""
+        lines = [
+            f"{sum(map(len, self.members))} utterances, {self.seconds / 3600:.2f} h, {self.steps()} steps an epoch, "
+            f"padding {self.padding_share:.1%} of audio, {self.label_padding_share:.1%} of labels, "
+            f"{len(self.dropped)} left out"
+        ]
+        for bucket, members in zip(self.buckets, self.members, strict=True):
+            seconds = bucket.samples / self.sample_rate
+            lines.append(
+                f"  {bucket.rows:4d} rows × {seconds:6.2f} s × {bucket.labels:4d} labels: {len(members)} utterances"
+            )
+        return "\n".join(lines)
+
+
+def lengths(utterances: Sequence[Utterance], tokenizer) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Seconds and numbers of labels, as `make_plan` wants them. `tokenizer` None counts no labels.
+
+    Raises UserError naming the manifest's line where the tokenizer does not know a character.
+    """
+    seconds = np.array([u.seconds for u in utterances], np.float64)
+    labels = np.array([len(encode(u, tokenizer)) for u in utterances], np.int64)
+    return seconds, labels
+
+
+def encode(utterance: Utterance, tokenizer) -> list[int]:
+    """The utterance's labels; UserError with its place where the text cannot be encoded."""
+    if tokenizer is None:
+        return []
+    try:
+        return tokenizer.encode(utterance.text)
+    except UserError as error:
+        raise UserError(f"{utterance.where or utterance.id}: {error}") from error
+
+
+def make_plan(
+    seconds: Float[np.ndarray, "n"],
+    labels: Int[np.ndarray, "n"],
+    config: PlanConfig,
+    *,
+    seed: int,
+    sample_rate: int = 16_000,
+) -> Plan:
+    """A plan for training: endless epochs, each with every eligible utterance once.
+
+    Utterances that are too short, too long, or have too many labels (for `config` or for all buckets) are in
+    `plan.dropped`. Raises UserError when none is left, or the settings are impossible.
+    """
+    return _plan(seconds, labels, config, seed, sample_rate, shuffle=True)
+
+
+def eval_plan(
+    seconds: Float[np.ndarray, "n"],
+    labels: Int[np.ndarray, "n"],
+    config: PlanConfig,
+    *,
+    sample_rate: int = 16_000,
+) -> Plan:
+    """A plan for evaluation: one pass, longest first, nothing left out but what is beyond `config.eval_max_seconds`."""
+    config = replace(
+        config,
+        min_seconds=0.0,
+        max_seconds=config.eval_max_seconds,
+        max_labels=1 << 30,
+        bucket_seconds=(),
+        bucket_labels=(),
+    )
+    return _plan(seconds, labels, config, 0, sample_rate, shuffle=False)
+
+
+def _plan(seconds, labels, config: PlanConfig, seed: int, sample_rate: int, *, shuffle: bool) -> Plan:
+    seconds = np.asarray(seconds, np.float64)
+    labels = np.asarray(labels, np.int64)
+    _check(config, seconds, labels)
+    limit = config.bucket_seconds[-1] if config.bucket_seconds else config.max_seconds
+    label_limit = config.bucket_labels[-1] if config.bucket_labels else config.max_labels
+    dropped = [
+        (int(row), _why(seconds[row], labels[row], config.min_seconds, limit, label_limit))
+        for row in np.flatnonzero(~_fits(seconds, labels, config.min_seconds, limit, label_limit))
+    ]
+    kept = np.flatnonzero(_fits(seconds, labels, config.min_seconds, limit, label_limit))
+    if len(kept) == 0:
+        example = f"; the first: {dropped[0][1]}" if dropped else ""
+        raise UserError(f"found no utterance to make batches of, {len(dropped)} left out{example}")
+    bounds = config.bucket_seconds or _best_bounds(seconds[kept], config)
+    label_bounds = config.bucket_labels or _label_bounds(seconds[kept], labels[kept], bounds, config)
+
+    # The first bucket that holds both the audio and the labels.
+    by_seconds = np.searchsorted(np.array(bounds), seconds[kept], side="left")
+    by_labels = np.searchsorted(np.array(label_bounds), labels[kept], side="left")
+    where = np.maximum(by_seconds, by_labels)
+    buckets, members = [], []
+    for index, (bound, label_bound) in enumerate(zip(bounds, label_bounds, strict=True)):
+        mine = kept[where == index]
+        if len(mine) == 0:
+            continue
+        buckets.append(Bucket(_rows(bound, len(mine), config), math.ceil(bound * sample_rate), int(label_bound)))
+        members.append(mine)
+    if not shuffle:
+        members = [m[np.argsort(-seconds[m], kind="stable")] for m in members]
+    batches = [-(-len(m) // b.rows) for m, b in zip(members, buckets, strict=True)]
+    padded = sum(n * b.rows * b.samples for n, b in zip(batches, buckets, strict=True)) / sample_rate
+    padded_labels = sum(n * b.rows * b.labels for n, b in zip(batches, buckets, strict=True))
+    return Plan(
+        buckets=tuple(buckets),
+        sample_rate=sample_rate,
+        members=tuple(members),
+        dropped=tuple(dropped),
+        seed=seed,
+        shuffle=shuffle,
+        padding_share=float(1 - seconds[kept].sum() / padded),
+        label_padding_share=float(1 - labels[kept].sum() / max(1, padded_labels)),
+        seconds=float(seconds[kept].sum()),
+    )
+
+
+def _fits(seconds, labels, shortest: float, longest: float, most: int) -> np.ndarray:
+    return (seconds > 0) & (seconds >= shortest) & (seconds <= longest) & (labels <= most)  # NaN fits nothing
+
+
+def _why(seconds: float, labels: int, shortest: float, longest: float, most: int) -> str:
+    if not (seconds > 0 and shortest <= seconds <= longest):
+        return f"found {seconds:.4g} s, expected {shortest:.4g} to {longest:.4g} s"
+    return f"found {labels} labels, expected at most {most}"
+
+
+def _rows(bound: float, count: int, config: PlanConfig) -> int:
+    """Rows of a bucket whose rows are `bound` seconds long and which has `count` utterances."""
+    multiple = config.row_multiple
+    if config.rows:
+        return config.rows
+    rows = max(1, int(config.seconds_per_batch / bound) // multiple) * multiple
+    if config.max_rows:
+        rows = min(rows, max(1, config.max_rows // multiple) * multiple)
+    return min(rows, -(-count // multiple) * multiple)  # a bucket that is never full would only be padding
+
+
+def _best_bounds(seconds: Float[np.ndarray, "n"], config: PlanConfig) -> tuple[float, ...]:
+    """At most `num_buckets` bounds with the least padding in an epoch, filler rows included, by dynamic programming."""
+    unit = config.seconds_multiple
+    units = np.maximum(1, np.ceil(np.round(seconds / unit, 6)).astype(np.int64))  # rounded: 1.28 / 0.08 is to be 16
+    grid, counts = np.unique(units, return_counts=True)
+    below = np.cumsum(counts)  # utterances that fit into grid[j]
+    if len(grid) > _CANDIDATES:
+        chosen = np.unique(np.linspace(0, len(grid) - 1, _CANDIDATES).round().astype(int))
+        grid, below = grid[chosen], below[chosen]
+    n = len(grid)
+    below = np.concatenate([[0], below])
+    # cost[i, j]: padded seconds of one bucket that holds what is above grid[i - 1] and up to grid[j]
+    count = below[None, 1:] - below[:-1, None]
+    bound = grid * unit
+    rows = np.array([_rows(b, 1 << 40, config) for b in bound])
+    if not config.rows:
+        multiple = config.row_multiple
+        rows = np.minimum(rows[None, :], np.maximum(1, -(-count // multiple)) * multiple)
+    cost = np.where(count > 0, -(-count // rows) * rows * bound[None, :], np.inf)
+    best = cost[0]  # with one bucket
+    cuts: list[np.ndarray] = []
+    results = [best[n - 1]]
+    for _ in range(1, min(config.num_buckets, n)):
+        total = best[:-1, None] + cost[1:, :]  # the last bucket begins after grid[i]
+        cut = np.argmin(total, axis=0)
+        best = np.minimum.reduce(total, axis=0)
+        cuts.append(cut)
+        results.append(best[n - 1])
+    # A bucket costs a compilation: the fewest that are within 1 % of the best.
+    number = int(np.argmax(np.array(results) <= 1.01 * min(results))) + 1
+    place, bounds = n - 1, [n - 1]
+    for level in range(number - 2, -1, -1):
+        place = int(cuts[level][place])
+        bounds.append(place)
+    return tuple(round(float(bound[i]), 6) for i in reversed(bounds))
+
+
+def _label_bounds(seconds, labels, bounds: Sequence[float], config: PlanConfig) -> tuple[int, ...]:
+    """Labels that a bucket's rows hold: all but its most talkative 1 %, who go to the next longer bucket."""
+    where = np.searchsorted(np.array(bounds), seconds, side="left")
+    result, highest = [], 1
+    for index in range(len(bounds)):
+        mine = labels[where == index]
+        if len(mine):
+            highest = max(highest, int(np.quantile(mine, 0.99, method="higher")))
+        result.append(highest)
+    result[-1] = max(highest, int(labels.max()))
+    multiple = config.label_multiple
+    return tuple(-(-value // multiple) * multiple for value in result)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch(plan: Plan, epoch: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+    """(members of each bucket in this epoch's order, [(bucket, first member)] in this epoch's order)."""
+    batches = [(i, at) for i, m in enumerate(plan.members) for at in range(0, len(m), plan.buckets[i].rows)]
+    if not plan.shuffle:
+        return list(plan.members), sorted(batches, key=lambda b: (-b[0], b[1]))  # longest first
+    orders = [m[_permutation(len(m), plan.seed, epoch, i + 1)] for i, m in enumerate(plan.members)]
+    return orders, [batches[i] for i in _permutation(len(batches), plan.seed, epoch, 0)]
+
+
+def _permutation(n: int, *seed: int) -> Int[np.ndarray, "n"]:
+    """A permutation of range(n). By raw draws: Generator.permutation may change with NumPy's version (NEP 19)."""
+    draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(n)
+    return np.argsort(draws, kind="stable")
+
+
+def _check(config: PlanConfig, seconds: np.ndarray, labels: np.ndarray) -> None:
+    if seconds.shape != labels.shape or seconds.ndim != 1:
+        raise ValueError(f"seconds {seconds.shape} and labels {labels.shape} must be two vectors of one length")
+
+    def demand(holds: bool, found: str, expected: str) -> None:
+        if not holds:
+            raise UserError(f"plan: found {found}, expected {expected}")
+
+    c = config
+    demand(c.num_buckets >= 1, f"num_buckets = {c.num_buckets}", "at least 1")
+    demand(c.row_multiple >= 1, f"row_multiple = {c.row_multiple}", "at least 1")
+    demand(c.label_multiple >= 1, f"label_multiple = {c.label_multiple}", "at least 1")
+    demand(c.seconds_multiple > 0, f"seconds_multiple = {c.seconds_multiple}", "more than 0")
+    demand(c.rows >= 0 and c.rows % c.row_multiple == 0, f"rows = {c.rows}", f"a multiple of {c.row_multiple}")
+    demand(c.rows > 0 or c.seconds_per_batch > 0, f"seconds_per_batch = {c.seconds_per_batch}", "more than 0")
+    b, t = c.bucket_seconds, c.bucket_labels
+    demand(all(x > 0 for x in b) and list(b) == sorted(set(b)), f"bucket_seconds = {b}", "ascending numbers above 0")
+    demand(not t or len(t) == len(b), f"{len(t)} bucket_labels", f"as many as bucket_seconds, {len(b)}")
+    demand(list(t) == sorted(t), f"bucket_labels = {t}", "ascending numbers")

@@ -1,0 +1,103 @@
+"""The audio of one utterance, whatever its `audio` names: a file, a record of a shard, a Kaldi pipe, a tfds example."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import subprocess
+
+import numpy as np
+from jaxtyping import Float
+
+from speech_jax.audio.io import MAX_SECONDS, read_audio
+from speech_jax.data import shards
+from speech_jax.data.manifest import Utterance
+from speech_jax.errors import UserError
+
+MAX_PIPE_BYTES = 1 << 30
+PIPE_TIMEOUT = 600  # seconds
+# A manifest's seconds are rounded, and lossy codecs pad: so much difference is not an error.
+_SLACK_SECONDS, _SLACK_SHARE = 0.1, 0.01
+
+
+def read_recording(
+    utterance: Utterance, sample_rate: int, *, allow_pipes: bool = False, max_seconds: float = MAX_SECONDS
+) -> Float[np.ndarray, "time"]:
+    """Mono float32 in [-1, 1] at `sample_rate`, from `start` to `end`.
+
+    Raises UserError naming the recording when it cannot be read, or is not as long as the manifest says.
+    """
+    audio = utterance.audio
+    options = {"start": utterance.start, "end": utterance.end, "max_seconds": max_seconds}
+    if audio.endswith("|"):
+        data = run_pipe(audio, allow_pipes=allow_pipes)
+        samples = read_audio(io.BytesIO(data), sample_rate, name=audio, **options)
+    elif ".array_record#" in audio:
+        samples = read_audio(io.BytesIO(shards.read_flac(audio)), sample_rate, name=audio, **options)
+    elif audio.startswith("tfds:"):
+        from speech_jax.data.sources import tfds  # an optional extra
+
+        samples = tfds.read(audio, sample_rate, max_seconds=max_seconds)
+    else:
+        samples = read_audio(audio, sample_rate, **options)
+    found, expected = len(samples) / sample_rate, utterance.seconds
+    if abs(found - expected) > _SLACK_SECONDS + _SLACK_SHARE * expected:
+        raise UserError(f"{audio}: found {found:.3f} s of audio, expected the manifest's {expected:.3f} s")
+    return samples
+
+
+def run_pipe(command: str, *, allow_pipes: bool) -> bytes:
+    """The output of a Kaldi pipe ("sph2pipe -f wav x.sph |"): programs and arguments, joined by "|", without a shell.
+
+    Raises UserError when pipes are not allowed, when it would need a shell, fails, or writes more than 1 GiB.
+    """
+    if not allow_pipes:
+        raise UserError(f"found the command {command!r}, expected a file (allow_pipes lets it run)")
+    lexer = shlex.shlex(command.strip().removesuffix("|"), posix=True, punctuation_chars="|&;<>()")
+    lexer.whitespace_split = True
+    try:
+        tokens = list(lexer)
+    except ValueError as error:
+        raise UserError(f"found the command {command!r} ({error}), expected programs joined by '|'") from error
+    stages: list[list[str]] = [[]]
+    for token in tokens:
+        if token == "|":
+            stages.append([])
+        elif token and set(token) <= set("|&;<>()"):
+            raise UserError(f"found {token!r} in the command {command!r}, expected programs joined by '|', no shell")
+        else:
+            stages[-1].append(token)
+    if not all(stages):
+        raise UserError(f"found an empty program in the command {command!r}, expected programs joined by '|'")
+    return _run(stages, command)
+
+
+def _run(stages: list[list[str]], command: str) -> bytes:
+    processes: list[subprocess.Popen] = []
+    try:
+        source: int | io.BufferedReader = subprocess.DEVNULL
+        for stage in stages:
+            process = subprocess.Popen(stage, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            if processes:
+                processes[-1].stdout.close()  # so that the stage before sees it when this one ends early
+            processes.append(process)
+            source = process.stdout
+        pieces, size = [], 0
+        while piece := source.read(1 << 20):
+            size += len(piece)
+            if size > MAX_PIPE_BYTES:
+                raise UserError(f"command {command!r}: found more than {MAX_PIPE_BYTES} bytes, expected a recording")
+            pieces.append(piece)
+        for stage, process in zip(stages, processes, strict=True):
+            code = process.wait(timeout=PIPE_TIMEOUT)
+            if code != 0:
+                raise UserError(f"command {command!r}: {stage[0]} ended with {code}, expected 0")
+        return b"".join(pieces)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"command {command!r}: {error}, expected a recording") from error
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            process.stdout.close()

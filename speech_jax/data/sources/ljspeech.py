@@ -1,0 +1,34 @@
+"""LJSpeech's layout (keithito.com/LJ-Speech-Dataset): metadata.csv of ID|text|normalised text, recordings in wavs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from speech_jax.data.manifest import Utterance
+from speech_jax.data.sources.tables import check_ids, lines, measured
+from speech_jax.errors import UserError
+
+_ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def read_ljspeech(folder: str | Path, *, speaker: str = "", on_error: str = "raise") -> list[Utterance]:
+    """The utterances of a set in LJSpeech's layout; the normalised text where there is one.
+
+    `folder` is the folder of metadata.csv. Raises UserError naming file and line.
+    """
+    folder = Path(folder)
+    expected = "lines 'ID|text|normalised text'"
+    result = []
+    for where, line in lines(folder / "metadata.csv", expected):
+        fields = line.split("|")
+        if not 2 <= len(fields) <= 3 or not fields[0]:
+            raise UserError(f"{where}: found {len(fields)} fields, expected {expected}")
+        name = fields[0]
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"{where}: found id {name!r}, expected the name of a file in wavs/")
+        text = fields[2] if len(fields) == 3 and fields[2].strip() else fields[1]
+        candidates = [folder / "wavs" / f"{name}{ending}" for ending in _ENDINGS]
+        audio = next((path for path in candidates if path.exists()), candidates[0])
+        result.append(Utterance(name, str(audio), text=text.strip(), speaker=speaker, where=where))
+    check_ids(result)
+    return measured(result, folder, on_error)

@@ -1,0 +1,21 @@
+"""Synthetic speech as a source: the folder that the recipe `synthetic` made, made on the spot where it is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from speech_jax.data.manifest import Utterance, read_manifest
+from speech_jax.errors import UserError
+
+
+def read_synthetic(folder: str | Path, split: str) -> list[Utterance]:
+    """The utterances of `folder`/`split`.jsonl; the recipe runs with its default options first if that is missing."""
+    manifest = Path(folder) / f"{split}.jsonl"
+    if not manifest.exists():
+        from speech_jax.data.recipes import synthetic  # the synthesiser is an extra
+
+        synthetic.prepare(Path(folder), synthetic.Options())
+    if not manifest.exists():
+        there = ", ".join(sorted(str(p.relative_to(folder))[: -len(".jsonl")] for p in Path(folder).rglob("*.jsonl")))
+        raise UserError(f"{folder}: found no split {split!r}, expected one of {there}")
+    return read_manifest(manifest)

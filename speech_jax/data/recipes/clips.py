@@ -1,0 +1,121 @@
+"""What the recipes share: a recording in any format → a FLAC file of the wanted rate, and the rule that keeps test text
+out of training."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from jaxtyping import Float
+from tqdm import tqdm
+
+from speech_jax.audio.io import read_audio
+from speech_jax.data.files import writing
+from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
+from speech_jax.errors import UserError
+
+log = logging.getLogger("speech_jax")
+
+
+class Clip(NamedTuple):
+    """One recording as a package holds it. `source` is a file, or the bytes of one."""
+
+    id: str
+    source: Path | bytes
+    text: str
+    speaker: str = ""
+    domain: str = ""
+
+
+def letters_only(text: str) -> str:
+    """Lower-case letters and figures, nothing between them: two texts that are read alike compare equal."""
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
+def write_flac(path: Path, audio: Float[np.ndarray, "time"], sample_rate: int) -> None:
+    """16-bit FLAC, whole or not at all."""
+    with writing(path, "wb") as file:
+        soundfile.write(file, audio, sample_rate, format="FLAC", subtype="PCM_16")
+
+
+def write_clips(
+    clips: Sequence[Clip], out_dir: Path, sample_rate: int, *, shortest: float = 0.2, longest: float = 60.0
+) -> list[Utterance]:
+    """Decodes each clip to out_dir/audio/ID.flac and returns the utterances in the same order.
+
+    A file that is there is not decoded again. Clips that cannot be read are named in a warning and left out; those
+    shorter than `shortest` seconds or longer than `longest` are left out and counted.
+    """
+    folder = out_dir / "audio"
+
+    def convert(clip: Clip) -> Utterance | None:
+        path = folder / f"{clip.id}.flac"
+        if not path.exists():
+            try:
+                source = io.BytesIO(clip.source) if isinstance(clip.source, bytes) else clip.source
+                audio = read_audio(source, sample_rate, name=clip.id if isinstance(clip.source, bytes) else "")
+            except UserError as error:
+                log.warning("left out: %s", error)
+                return None
+            write_flac(path, audio, sample_rate)
+        info = soundfile.info(path)
+        if info.samplerate != sample_rate:
+            found = f"found audio of {info.samplerate} Hz from an earlier run"
+            raise UserError(f"{path}: {found}, expected {sample_rate}; choose another folder")
+        return Utterance(
+            id=clip.id,
+            audio=str(path),
+            text=clip.text,
+            speaker=clip.speaker,
+            domain=clip.domain,
+            seconds=info.frames / info.samplerate,
+        )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # decoder and resampler release the GIL
+        results = list(tqdm(pool.map(convert, clips), total=len(clips), desc=out_dir.name, unit="clip", disable=None))
+    found = [u for u in results if u is not None]
+    kept = [u for u in found if shortest <= u.seconds < longest]
+    if len(kept) < len(found):
+        outside = f"shorter than {shortest} s or not shorter than {longest} s"
+        log.warning("%d clips left out: %s", len(found) - len(kept), outside)
+    if not kept:
+        raise UserError(f"{out_dir}: found no clips that can be read among {len(clips)}, expected recordings")
+    return kept
+
+
+def write_splits(
+    out_dir: Path,
+    utterances: Iterable[Utterance],
+    split_of: Callable[[Utterance], str],
+    *,
+    clean_dev: bool = False,
+    exclude: Sequence[Path] = (),
+) -> dict[str, list[Utterance]]:
+    """Writes out_dir/{train,dev,test}.jsonl; no sentence (`letters_only`) of the test and dev parts stays in the training part.
+
+    split_of:  (utterance) -> "train", "dev" or "test".
+    clean_dev: the dev part loses the sentences of the test part too.
+    exclude:   manifests whose sentences are taken out of the training and the dev part, for a training on several sets.
+    """
+    splits: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
+    for utterance in utterances:
+        splits[split_of(utterance)].append(utterance)
+    others = {letters_only(u.text) for path in exclude for u in read_manifest(path)}
+    test = {letters_only(u.text) for u in splits["test"]}
+    dev = {letters_only(u.text) for u in splits["dev"]}
+    held_out = {"train": others | test | dev, "dev": others | test if clean_dev else others, "test": set()}
+    for name, rows in splits.items():
+        kept = [u for u in rows if letters_only(u.text) not in held_out[name]]
+        if len(kept) < len(rows):
+            log.info("%s: %d utterances left out of %s: their sentence is held out", out_dir, len(rows) - len(kept), name)
+        splits[name] = kept
+        write_manifest(out_dir / f"{name}.jsonl", kept)
+    return splits

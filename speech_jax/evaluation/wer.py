@@ -72,8 +72,18 @@ def wer(references: Sequence[str], hypotheses: Sequence[str], *, costs: Costs = 
 
 def cer(references: Sequence[str], hypotheses: Sequence[str], *, costs: Costs = "levenshtein") -> ErrorCounts:
     """Character errors over all pairs, spaces counted (runs of white space as one)."""
-    fold = [[list(" ".join(text.split())) for text in side] for side in (references, hypotheses)]
-    return sum(count_errors(fold[0], fold[1], costs), ErrorCounts())
+    references, hypotheses = ([" ".join(text.split()) for text in side] for side in (references, hypotheses))
+    return sum(count_errors(references, hypotheses, costs), ErrorCounts())
+
+
+def wer_counts(reference: str, hypothesis: str) -> ErrorCounts:
+    """`wer` of one pair. Many pairs are counted faster together."""
+    return wer([reference], [hypothesis])
+
+
+def cer_counts(reference: str, hypothesis: str) -> ErrorCounts:
+    """`cer` of one pair. Many pairs are counted faster together."""
+    return cer([reference], [hypothesis])
 
 
 def count_errors(

@@ -34,14 +34,19 @@ def normalize(text: str, language: str = "en") -> str:
 
     language: "en", or one of `LIGHT` for the light folding ("none" where the language is not known).
     """
+    check_language(language)
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES).translate(_MINUS)).translate(_APOSTROPHES)
     if language == "en":
         text = _english(_fold(text.lower()))
-    elif language in LIGHT:
-        text = unicodedata.normalize("NFC", text.lower())
     else:
-        raise UserError(f"language: found {language!r}, expected en or one of {', '.join(LIGHT)}")
+        text = unicodedata.normalize("NFC", text.lower())
     return _words_only(text)
+
+
+def check_language(language: str) -> None:
+    """Raises UserError where `normalize` does not know the language."""
+    if language != "en" and language not in LIGHT:
+        raise UserError(f"language: found {language!r}, expected en or one of {', '.join(LIGHT)}")
 
 
 def _fold(text: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from speech_jax.errors import UserError
+from speech_jax.text.normalize import check_language, normalize
 
 BLANK = "<blank>"
 WORD_START = "\u2581"  # sentencepiece's mark of a space before a piece
@@ -32,6 +33,8 @@ class TokenizerConfig:
     """Number of tokens with the blank, for bpe and unigram. A char tokenizer has as many as there are characters."""
     alphabet: str = ""
     """For char: the characters in their order, instead of those that occur in the training texts."""
+    language: str = "en"
+    """How texts are normalised before they are encoded ("en" turns figures into words); "" takes them as they are."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Tokenizer:
     kind: Literal["char", "bpe", "unigram"]
     pieces: tuple[str, ...]
     scores: tuple[float, ...] = ()
+    language: str = ""
+    """Texts are normalised for this language before they are encoded; "" takes them as they are."""
 
     def __post_init__(self):
         if not self.pieces or self.pieces[0] != BLANK:
@@ -51,6 +56,8 @@ class Tokenizer:
             raise UserError(f"tokenizer: found kind {self.kind!r}, expected char, bpe or unigram")
         if self.kind == "char" and any(len(piece) != 1 for piece in self.pieces[1:]):
             raise UserError("tokenizer: found a piece of several characters, expected single ones in kind char")
+        if self.language:
+            check_language(self.language)
         if self.kind != "char" and len(self.scores) != len(self.pieces):
             raise UserError(f"tokenizer: found {len(self.scores)} scores, expected {len(self.pieces)}")
 
@@ -65,6 +72,8 @@ class Tokenizer:
 
     def encode(self, text: str, *, source: str = "") -> list[int]:
         """Ids of `text`. `source` ("FILE:LINE") opens the UserError that names the characters outside the tokenizer."""
+        if self.language:
+            text = normalize(text, self.language)
         tables = _tables(self)
         outside = sorted(set(text) - tables.characters)
         if outside:
@@ -77,7 +86,7 @@ class Tokenizer:
         return [i for word in text.split() for i in _word_ids(self, WORD_START + word)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of token ids; blanks are left out. decode(encode(text)) == text where words are one space apart."""
+        """Text of token ids; blanks are left out. decode(encode(text)) == text, if normalised and one space apart."""
         chosen = [int(i) for i in ids]
         wrong = [i for i in chosen if not 0 <= i < len(self.pieces)]
         if wrong:
@@ -86,12 +95,13 @@ class Tokenizer:
         return text if self.kind == "char" else text.replace(WORD_START, " ").strip()
 
     def fingerprint(self) -> str:
-        """SHA-256 over the kind and the list of pieces: equal for equal tokenizers however they were made."""
-        return hashlib.sha256(json.dumps([self.kind, list(self.pieces)]).encode()).hexdigest()
+        """SHA-256 over kind, language and the list of pieces: equal for equal tokenizers however they were made."""
+        return hashlib.sha256(json.dumps([self.kind, self.language, list(self.pieces)]).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values that `from_json` turns back into the same tokenizer."""
-        return {"kind": self.kind, "pieces": list(self.pieces), "scores": list(self.scores)}
+        fields = {"kind": self.kind, "language": self.language}
+        return fields | {"pieces": list(self.pieces), "scores": list(self.scores)}
 
     @staticmethod
     def from_json(value: dict[str, Any] | str) -> Tokenizer:
@@ -101,19 +111,21 @@ class Tokenizer:
             pieces, scores = value["pieces"], value.get("scores", [])
             if not all(isinstance(p, str) for p in pieces) or not all(math.isfinite(s) for s in scores):
                 raise TypeError("pieces must be strings and scores numbers")
-            return Tokenizer(value["kind"], tuple(pieces), tuple(float(s) for s in scores))
+            return Tokenizer(value["kind"], tuple(pieces), tuple(float(s) for s in scores), value.get("language", ""))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"tokenizer: found bad JSON ({error}), expected kind, pieces and scores") from error
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None) -> Tokenizer:
-    """The tokenizer of already normalised `texts`: deterministic, whatever their order for kind char."""
+    """The tokenizer of `texts`, normalised as the config says: deterministic; for char their order has no influence."""
     config = config or TokenizerConfig()
+    if config.language:
+        texts = (normalize(text, config.language) for text in texts)
     if config.kind == "char":
         characters = list(config.alphabet) if config.alphabet else sorted(set().union(*texts))
         if not characters:
             raise UserError("tokenizer: found no characters in the training texts, expected at least one")
-        return Tokenizer("char", (BLANK, *characters))
+        return Tokenizer("char", (BLANK, *characters), language=config.language)
     if config.alphabet:
         raise UserError(f"tokenizer: found an alphabet with kind {config.kind}, expected one only with kind char")
     return _train_sentencepiece(texts, config)
@@ -152,7 +164,7 @@ def _train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Token
     size = processor.get_piece_size()
     pieces = (BLANK, *(processor.id_to_piece(i) for i in range(1, size)))
     scores = (0.0, *(float(processor.get_score(i)) for i in range(1, size)))
-    return Tokenizer(config.kind, pieces, scores)
+    return Tokenizer(config.kind, pieces, scores, config.language)
 
 
 class _Tables:

@@ -1,0 +1,319 @@
+"""What an evaluation found: error rates with their uncertainty, per set, domain and speaker; as text, HTML, JSON."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from speech_jax.errors import UserError
+from speech_jax.evaluation.wer import Costs, ErrorCounts, Op, align, count_errors
+
+SHOWN_GROUPS = 20  # rows of a table for people; the JSON holds all
+
+
+class Item(NamedTuple):
+    """One utterance to score. `reference` and `hypothesis` are normalised words; `set` names its manifest."""
+
+    id: str
+    reference: str
+    hypothesis: str
+    set: str = ""
+    domain: str = ""
+    speaker: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scored utterances of one system."""
+
+    name: str
+    items: tuple[Item, ...]
+    words: tuple[ErrorCounts, ...]
+    characters: tuple[ErrorCounts, ...]
+    costs: Costs = "levenshtein"
+    sclite_errors: int = 0
+    """Word errors with sclite's costs, which may be more than the fewest possible."""
+    details: tuple[tuple[str, str], ...] = ()
+    """What else the report's head says, for example the checkpoint and the time it took."""
+
+    def total(self, which: str = "words") -> ErrorCounts:
+        """The sum over all utterances, of "words" or "characters"."""
+        return sum(getattr(self, which), ErrorCounts())
+
+    def groups(self, field: str) -> dict[str, list[int]]:
+        """Row numbers by the value of "set", "domain" or "speaker", in the order of their first occurrence."""
+        found: dict[str, list[int]] = {}
+        for row, item in enumerate(self.items):
+            found.setdefault(getattr(item, field), []).append(row)
+        return found
+
+    def worst(self, number: int) -> list[int]:
+        """Row numbers of the utterances with most word errors; among equals the higher rate first."""
+        wrong = [row for row, count in enumerate(self.words) if count.errors]
+        return sorted(wrong, key=lambda row: (-self.words[row].errors, -self.words[row].rate, row))[:number]
+
+
+def score(
+    items: Iterable[Item], *, name: str = "", costs: Costs = "levenshtein", details: Sequence[tuple[str, str]] = ()
+) -> Evaluation:
+    """Counts word and character errors of every utterance."""
+    items = tuple(items)
+    if not items:
+        raise UserError("evaluation: found no utterances, expected at least one")
+    references = [item.reference.split() for item in items]
+    hypotheses = [item.hypothesis.split() for item in items]
+    words = count_errors(references, hypotheses, costs)
+    letters = count_errors([" ".join(r) for r in references], [" ".join(h) for h in hypotheses])
+    sclite = words if costs == "sclite" else count_errors(references, hypotheses, "sclite")
+    errors = sum(count.errors for count in sclite)
+    return Evaluation(name, items, tuple(words), tuple(letters), costs, errors, tuple(details))
+
+
+def interval(
+    counts: Sequence[ErrorCounts], *, level: float = 0.95, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Confidence interval of the error rate by the bootstrap over utterances (Bisani and Ney 2004)."""
+    if len(counts) < 2:
+        rate = sum(counts, ErrorCounts()).rate
+        return rate, rate
+    rates = _resampled(np.array([[c.errors, c.reference] for c in counts], np.float64), draws, seed)
+    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired(first: Sequence[ErrorCounts], second: Sequence[ErrorCounts], *, draws: int = 1000, seed: int = 0) -> float:
+    """Share of bootstrap draws in which the second system of the same utterances has fewer errors than the first."""
+    difference = np.array([[b.errors - a.errors, 1] for a, b in zip(first, second, strict=True)], np.float64)
+    return float(np.mean(_resampled(difference, draws, seed) < 0))
+
+
+def _resampled(pairs: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """The ratio of the two columns' sums in `draws` samples, with replacement, of the rows."""
+    random, rates = np.random.default_rng(seed), []
+    chunk = max(1, min(draws, 4_000_000 // len(pairs)))
+    for start in range(0, draws, chunk):
+        times = random.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=min(chunk, draws - start))
+        sums = times @ pairs
+        rates.append(sums[:, 0] / np.maximum(sums[:, 1], 1))
+    return np.concatenate(rates)
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+HEADER = ("", "utterances", "words", "WER %", "95 %", "S", "D", "I", "CER %", "wrong utterances %")
+
+
+def percent(rate: float, digits: int = 2) -> str:
+    """0.1234 -> "12.34"; the rate of insertions into nothing is infinite."""
+    return f"{100 * rate:.{digits}f}"
+
+
+def table(evaluation: Evaluation, field: str | None = None) -> list[tuple[str, ...]]:
+    """Rows under `HEADER`: everything, or each value of `field`; the worst first where they are many."""
+    groups = {"all": list(range(len(evaluation.items)))} if field is None else evaluation.groups(field)
+    rows = []
+    names = list(groups)
+    if len(names) > SHOWN_GROUPS:
+        errors = {name: sum(evaluation.words[row].errors for row in groups[name]) for name in names}
+        names = sorted(names, key=lambda name: -errors[name])[:SHOWN_GROUPS]
+    for name in names:
+        words = [evaluation.words[row] for row in groups[name]]
+        letters = sum((evaluation.characters[row] for row in groups[name]), ErrorCounts())
+        total, (low, high) = sum(words, ErrorCounts()), interval(words)
+        rows.append(
+            (
+                name or "(none)",
+                str(total.utterances),
+                str(total.reference),
+                percent(total.rate),
+                f"{percent(low, 1)}–{percent(high, 1)}",
+                str(total.substitutions),
+                str(total.deletions),
+                str(total.insertions),
+                percent(letters.rate),
+                percent(total.sentence_rate, 1),
+            )
+        )
+    if len(groups) > len(names):
+        rest = len(groups) - len(names)
+        rows.append((f"… and {rest} more with fewer errors", *[""] * (len(HEADER) - 1)))
+    return rows
+
+
+def aligned(ops: Sequence[Op]) -> tuple[str, str, str]:
+    """Three lines of equal width: reference, hypothesis (**** where one has no word), and S, D, I below the errors."""
+    columns = []
+    for op in ops:
+        width = max(len(op.reference or ""), len(op.hypothesis or ""), 1)
+        reference = (op.reference if op.reference is not None else "*" * width).ljust(width)
+        hypothesis = (op.hypothesis if op.hypothesis is not None else "*" * width).ljust(width)
+        columns.append((reference, hypothesis, (" " if op.kind == "=" else op.kind).ljust(width)))
+    lines = [" ".join(parts) for parts in zip(*columns, strict=True)] or ["", "", ""]
+    return lines[0], lines[1], lines[2]
+
+
+def _sections(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, ...]]]]:
+    sections = [("All", table(evaluation))]
+    for field in ("set", "domain", "speaker"):
+        if len(evaluation.groups(field)) > 1:
+            sections.append((f"By {field}", table(evaluation, field)))
+    return sections
+
+
+def _notes(evaluation: Evaluation) -> list[tuple[str, str]]:
+    errors = evaluation.total().errors
+    notes = list(evaluation.details)
+    if evaluation.costs == "levenshtein" and evaluation.sclite_errors != errors:
+        more = evaluation.sclite_errors - errors
+        notes.append(
+            ("sclite's total", f"{evaluation.sclite_errors} word errors, {more} more than the fewest ({errors})")
+        )
+    return notes
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns, which also reads well in a terminal."""
+    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        return "| " + " | ".join([first, *rest]) + " |"
+
+    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+# --- the three forms of a report ------------------------------------------------------------------------------------
+
+
+def to_markdown(evaluation: Evaluation, *, worst: int = 20) -> str:
+    """The report as Markdown."""
+    lines = [f"# {_plain(evaluation.name) or 'Evaluation'}", ""]
+    lines += [f"- {_plain(key)}: {_plain(value)}" for key, value in _notes(evaluation)] + [""]
+    for title, rows in _sections(evaluation):
+        lines += [f"## {title}", "", text_table(HEADER, [[_plain(cell) for cell in row] for row in rows]), ""]
+    rows = evaluation.worst(worst)
+    if rows:
+        lines += ["## Utterances with most errors", ""]
+    for row in rows:
+        item, count = evaluation.items[row], evaluation.words[row]
+        lines += [f"{_plain(item.id)}: {count.errors} errors, WER {percent(count.rate, 1)} %", ""]
+        # Indented code: nothing in a transcript is read as Markdown or HTML.
+        lines += ["    " + line.rstrip() for line in aligned(align(item.reference, item.hypothesis, evaluation.costs))]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Text that is neither Markdown nor HTML."""
+    escaped = html.escape(str(text), quote=False).replace("\n", " ").replace("\r", " ")
+    return "".join("\\" + c if c in "\\`*_[]#" else c for c in escaped)
+
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { padding: .2em .7em; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left }
+.line { margin: .2em 0 1.2em }
+.op { display: inline-block; text-align: center; margin: 0 .15em; vertical-align: top; min-width: .6em }
+.op span { display: block; min-height: 1.4em }
+.S { background: #ffe3b3 }
+.D { background: #ffc9c9 }
+.I { background: #cfe2ff }
+small { color: #666 }
+"""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing is loaded and nothing runs
+
+
+def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
+    """The report as one HTML page that needs nothing else; every text in it is escaped."""
+    e = html.escape
+    title = e(evaluation.name or "Evaluation")
+    parts = [
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>",
+        "<ul>" + "".join(f"<li>{e(key)}: {e(value)}</li>" for key, value in _notes(evaluation)) + "</ul>",
+    ]
+    for title, rows in _sections(evaluation):
+        parts.append(f"<h2>{e(title)}</h2><table><tr>" + "".join(f"<th>{e(h)}</th>" for h in HEADER) + "</tr>")
+        parts += ["<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+        parts.append("</table>")
+    rows = evaluation.worst(worst)
+    if rows:
+        parts.append(
+            "<h2>Utterances with most errors</h2><p><small>Above what was said, below what was recognised: "
+            '<span class="S">substituted</span> <span class="D">deleted</span> <span class="I">inserted</span>'
+            "</small></p>"
+        )
+    for row in rows:
+        item, count = evaluation.items[row], evaluation.words[row]
+        parts.append(f"<div><b>{e(item.id)}</b> <small>{count.errors} errors, WER {percent(count.rate, 1)} %, ")
+        parts.append(f'{e(item.speaker)} {item.seconds:.1f} s</small></div><div class="line">')
+        for op in align(item.reference, item.hypothesis, evaluation.costs):
+            style = "" if op.kind == "=" else f" {op.kind}"
+            above, below = e(op.reference or ""), e(op.hypothesis or "")
+            parts.append(f'<span class="op{style}"><span>{above}</span><span>{below}</span></span> ')
+        parts.append("</div>")
+    return "".join([*parts, "</body></html>\n"])
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything in numbers, for other programs and for `from_json`."""
+
+    def group(rows: list[int]) -> dict[str, Any]:
+        words = [evaluation.words[row] for row in rows]
+        total = sum(words, ErrorCounts())
+        letters = sum((evaluation.characters[row] for row in rows), ErrorCounts())
+        return {
+            "wer": _finite(total.rate),
+            "wer_interval": [_finite(bound) for bound in interval(words)],
+            "cer": _finite(letters.rate),
+            "substitutions": total.substitutions,
+            "deletions": total.deletions,
+            "insertions": total.insertions,
+            "words": total.reference,
+            "utterances": total.utterances,
+            "wrong_utterances": total.wrong_utterances,
+            "seconds": round(sum(evaluation.items[row].seconds for row in rows), 3),
+        }
+
+    fields = {
+        f: {name: group(rows) for name, rows in evaluation.groups(f).items()} for f in ("set", "domain", "speaker")
+    }
+    return {
+        "name": evaluation.name,
+        "costs": evaluation.costs,
+        "details": dict(evaluation.details),
+        "all": group(list(range(len(evaluation.items)))) | {"sclite_errors": evaluation.sclite_errors},
+        **fields,
+        "utterances": [
+            item._asdict() | {"errors": words.errors, "words": words.reference}
+            for item, words in zip(evaluation.items, evaluation.words, strict=True)
+        ],
+    }
+
+
+def _finite(rate: float) -> float | None:
+    return rate if np.isfinite(rate) else None  # JSON has no infinity
+
+
+def read_report(path: str, read: Callable[[str], str]) -> Mapping[str, Any]:
+    """A report that `to_json` made, checked for what a comparison needs."""
+    try:
+        value = json.loads(read(path))
+        [(group["wer"], group["words"]) for group in (value["all"], *value["set"].values())]
+        [(item["id"], item["set"], item["errors"], item["words"]) for item in value["utterances"]]
+        return value
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: found no report of evaluate ({error!r}), expected its report.json") from error

@@ -1,0 +1,349 @@
+"""Checkpoints: saved in the background, hashed, verified before they are read; a bad one falls back to the one before.
+
+A run's folder holds checkpoints/<step>/ with three items: state (arrays, by orbax), data (JSON: where the data stood,
+the metrics, the pipeline's settings) and assets (JSON: whatever the caller needs to use the model), and the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from speech_jax.errors import UserError
+from speech_jax.training.manifest import find_damage, write_manifest
+from speech_jax.training.rules import named_leaves
+from speech_jax.types import PyTree, TrainState
+
+FOLDER = "checkpoints"
+GROUPS = ("params", "model_state", "opt_state", "ema")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Which checkpoints are written and kept."""
+
+    every: int = 1000
+    """Steps between checkpoints; one more is always written at the end and on SIGTERM."""
+    keep_last: int = 2
+    """How many of the newest are kept. At least 2, so that there is one to fall back to."""
+    keep_best: int = 1
+    """How many of the best by `metric` are kept besides."""
+    metric: str | None = None
+    """The metric that says which is best, "<evaluation set>/<metric>", for example "dev/wer"; none keeps only the
+    newest."""
+    mode: Literal["min", "max"] = "min"
+    """Whether a smaller or a larger metric is better."""
+
+
+def to_groups(state: TrainState) -> dict[str, Any]:
+    """A TrainState as {"step": …, "params": {name: array}, …}: names, so that a file means something without our
+    classes."""
+    groups = {name: named_leaves(getattr(state, name)) for name in GROUPS if getattr(state, name) is not None}
+    return {"step": state.step, **{name: leaves for name, leaves in groups.items() if leaves}}
+
+
+def from_groups(groups: Mapping[str, Any], like: TrainState) -> TrainState:
+    """Back to the TrainState whose structure `like` has."""
+
+    def fill(name: str) -> PyTree:
+        tree = getattr(like, name)
+        leaves = [groups[name][leaf] for leaf in named_leaves(tree)] if jax.tree.leaves(tree) else []
+        return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+    return TrainState(step=groups["step"], **{name: fill(name) for name in GROUPS})
+
+
+class Checkpoints:
+    """The checkpoints of one run that trains. Reading finished ones needs no object: see `load_params`,
+    `load_assets`."""
+
+    def __init__(self, run: Path, config: CheckpointConfig, assets: Mapping[str, Any]):
+        self.root = Path(run).absolute() / FOLDER
+        self._config = config
+        self._assets = json.loads(json.dumps(assets))  # fails here, not in the background, if it is no JSON
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._step: int | None = None
+        self._scores: dict[int, float] = {}
+        for step in saved_steps(self.root):
+            self._note_score(step)
+        self._manager = ocp.CheckpointManager(
+            self.root,
+            item_names=("state", "data", "assets"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self,
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    def _note_score(self, step: int, record: Mapping[str, Any] | None = None) -> None:
+        """Remembers how good a step is: a smaller score is better."""
+        try:
+            record = read_item(self.root / str(step), "data") if record is None else record
+            value = (record.get("metrics") or {}).get(self._config.metric)
+        except (OSError, ValueError, AttributeError):
+            return  # a damaged one: found and set aside when it is read
+        if value is not None and math.isfinite(value):
+            self._scores[step] = -value if self._config.mode == "max" else value
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax asks this after every save: the newest and the best are kept."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        known = sorted((step for step in steps if step in self._scores), key=lambda step: (self._scores[step], step))
+        kept = {*sorted(steps)[-max(self._config.keep_last, 2) :], *known[: self._config.keep_best]}
+        return [step in kept for step in steps]
+
+    def latest_step(self) -> int | None:
+        """The newest step that has been saved or is being saved."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, data: Mapping[str, Any], *, wait: bool = False) -> None:
+        """Starts to save; returns when the arrays are copied, or with `wait` when all is on the disk and hashed.
+
+        data: JSON, with "metrics" in it where there are any. Waits for the save before, if that is still under way.
+        Raises UserError if this save or the one before failed (the disk is full); earlier checkpoints are untouched.
+        """
+        self.wait()
+        record = dict(data) | {"step": step, "best_metric": self._config.metric, "best_mode": self._config.mode}
+        self._step = step
+        self._note_score(step, record)
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(to_groups(state)),
+                    data=ocp.args.JsonSave(record),
+                    assets=ocp.args.JsonSave(self._assets),
+                ),
+                force=True,
+            )
+        except Exception as error:  # whatever a file system can throw
+            self._error = error
+            self._raise()
+        self._thread = threading.Thread(target=self._finish, args=(step,), name=f"checkpoint-{step}", daemon=True)
+        self._thread.start()
+        if wait:
+            self.wait()
+
+    def _finish(self, step: int) -> None:
+        try:
+            self._manager.wait_until_finished()
+            if jax.process_index() == 0:
+                write_manifest(self.root / str(step))
+        except BaseException as error:  # handed to the main thread by wait()
+            self._error = error
+
+    def check(self) -> None:
+        """Raises UserError if the save in the background failed; does not wait."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until nothing is being saved. Raises UserError if it failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is None:
+            return
+        error, self._error = self._error, None
+        for partial in self.root.glob(f"{self._step}.orbax-checkpoint-tmp*"):
+            shutil.rmtree(partial, ignore_errors=True)  # gives the space back
+        good = [step for step in saved_steps(self.root) if find_damage(self.root / str(step)) is None]
+        left = f"the last good checkpoint is step {good[-1]}" if good else "there is no earlier checkpoint"
+        text = " ".join(str(error).split())
+        raise UserError(f"{self.root}: cannot save step {self._step} ({text[:300]}); {left}") from error
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """(state, data) of the newest checkpoint that is whole, or None if there is none at all.
+
+        like: shapes with shardings; the state is born on them, whatever mesh it was saved from. A damaged checkpoint
+        is named in a warning, set aside as <step>.damaged and the one before is taken.
+        Raises UserError if the checkpoint is another model's, or if there are checkpoints but all are damaged.
+        """
+        self.wait()
+        steps = saved_steps(self.root)
+        for step in reversed(steps):
+            folder = self.root / str(step)
+            damage = find_damage(folder)
+            if damage is None:
+                data = read_item(folder, "data")
+                return from_groups(_read_state(folder, to_groups(like)), like), data
+            logger.warning("%s; falling back to the checkpoint before step %d", damage, step)
+            self._set_aside(folder)
+        if steps:
+            raise UserError(f"{self.root}: found {len(steps)} checkpoints, all damaged, expected one that is whole")
+        return None
+
+    def _set_aside(self, folder: Path) -> None:
+        if jax.process_index() == 0:
+            target = folder.with_name(f"{folder.name}.damaged")
+            shutil.rmtree(target, ignore_errors=True)
+            folder.rename(target)
+        self._manager.reload()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+
+def saved_steps(root: Path) -> list[int]:
+    """The steps that have a folder, in order, damaged or not."""
+    if not root.is_dir():
+        return []
+    return sorted(int(p.name) for p in root.iterdir() if p.is_dir() and p.name.isdecimal())
+
+
+def read_item(folder: Path, name: Literal["data", "assets"]) -> dict[str, Any]:
+    """One JSON item of a step's folder."""
+    return json.loads((folder / name / "metadata").read_text(encoding="utf-8"))
+
+
+def _read_state(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+    """The groups of `like` (arrays, or shapes with shardings) out of a step's folder, which may hold more."""
+    _check_fits(folder, like)
+    restore_args = jax.tree.map(_restore_args, like)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(
+            folder / "state",
+            args=ocp.args.PyTreeRestore(item=dict(like), restore_args=restore_args, partial_restore=True),
+        )
+
+
+def _restore_args(leaf: Any) -> ocp.RestoreArgs:
+    if getattr(leaf, "sharding", None) is None:
+        return ocp.RestoreArgs(restore_type=np.ndarray)
+    return ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
+
+
+def stored_shapes(folder: Path) -> dict[str, Any]:
+    """{"step": …, "params": {name: array metadata with shape and dtype}, …} of a step's folder."""
+    metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
+    return dict(getattr(metadata, "tree", metadata))
+
+
+def _check_fits(folder: Path, like: Mapping[str, Any]) -> None:
+    stored = stored_shapes(folder)
+    for group, leaves in like.items():
+        if group == "step":
+            continue
+        have = stored.get(group, {})
+        for name, leaf in leaves.items():
+            if name not in have:
+                raise UserError(
+                    f"{folder}: found no {group} {name!r}, expected shape {tuple(leaf.shape)}: another model or optimizer?"
+                )
+            if tuple(have[name].shape) != tuple(leaf.shape):
+                raise UserError(
+                    f"{folder}: found {group} {name!r} with shape {tuple(have[name].shape)}, "
+                    f"expected {tuple(leaf.shape)}: another model or optimizer?"
+                )
+        extra = sorted(set(have) - set(leaves))
+        if extra:
+            raise UserError(f"{folder}: found {group} {extra[0]!r}, which this model or optimizer does not have")
+
+
+# --- reading a finished checkpoint, for front doors
+--------------------------------------------------------------------
+
+
+Which = Literal["best", "last"] | int
+
+
+def find_checkpoint(path: str | Path, which: Which = "best") -> Path:
+    """The folder of one whole checkpoint: `path` itself if it is one, else the one that `which` names in a run's
+    folder.
+
+    "best" is the last where no metric was kept. A damaged one is named in a warning and the next best, or the one
+    before, is taken; if a step's folder or number was asked for, it is an error instead.
+    Raises UserError if there is none.
+    """
+    path = Path(path).absolute()
+    if (path / "state").is_dir():
+        damage = find_damage(path)
+        if damage:
+            raise UserError(damage)
+        return path
+    root = path / FOLDER if (path / FOLDER).is_dir() else path
+    steps = saved_steps(root)
+    if not steps:
+        raise UserError(f"{path}: found no checkpoint, expected a run's folder or the folder of one step")
+    if which not in ("best", "last"):
+        if which not in steps:
+            raise UserError(f"{root}: found no step {which}, expected one of {', '.join(map(str, steps))}")
+        return find_checkpoint(root / str(which))
+    whole = []
+    for step in reversed(steps):
+        damage = find_damage(root / str(step))
+        if damage:
+            logger.warning("%s; this checkpoint is not used", damage)
+        else:
+            whole.append(root / str(step))
+            if which == "last":
+                break
+    if not whole:
+        raise UserError(f"{root}: found {len(steps)} checkpoints, all damaged, expected one that is whole")
+    return whole[0] if which == "last" else _best(whole)
+
+
+def _best(folders: list[Path]) -> Path:
+    """The best by the metric that the newest of them names; the newest if none has it."""
+    records = {folder: read_item(folder, "data") for folder in folders}
+    metric, mode = records[folders[0]].get("best_metric"), records[folders[0]].get("best_mode")
+    sign = -1 if mode == "max" else 1
+    scores = {f: (r.get("metrics") or {}).get(metric) for f, r in records.items()}
+    known = {f: sign * s for f, s in scores.items() if s is not None and math.isfinite(s)}
+    return min(known, key=known.__getitem__) if known else folders[0]
+
+
+def load_assets(path: str | Path, which: Which = "best") -> dict[str, Any]:
+    """The JSON that the training run put beside the parameters: config, tokenizer, audio settings, versions."""
+    return read_item(find_checkpoint(path, which), "assets")
+
+
+def load_params(path: str | Path, which: Which = "best", *, ema: bool = True) -> tuple[PyTree, PyTree]:
+    """(params, model_state) as nested dicts of NumPy arrays, on no device and no mesh.
+
+    ema: the moving average instead of the parameters, where the run kept one.
+    Raises UserError if there is no whole checkpoint.
+    """
+    folder = find_checkpoint(path, which)
+    stored = stored_shapes(folder)
+    group = "ema" if ema and "ema" in stored else "params"
+    groups = {name: {leaf: _Shape(m.shape) for leaf, m in stored[name].items()} for name in (group, "model_state") if
+    name in stored} arrays = _read_state(folder, groups) return _nested(arrays[group]),
+    _nested(arrays.get("model_state", {}))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A leaf without a place: it is read into host memory."""
+
+    shape: tuple[int, ...]
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree

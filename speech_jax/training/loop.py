@@ -1,0 +1,341 @@
+"""The training loop: evaluate, save, take a batch, step; in this order, so that what is saved fits the data's
+position."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from speech_jax.errors import UserError
+from speech_jax.training import optimizer as optimizers
+from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
+from speech_jax.training.compiling import Compiled, Signature, compile_steps, init_spec_of, signature
+from speech_jax.training.feed import Feed
+from speech_jax.training.flops import peak_flops
+from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.training.progress import Progress, clock
+from speech_jax.training.sharding import MeshConfig, make_mesh, put_batch, replicated
+from speech_jax.training.signals import RunLock, StopRequested, StopSignal
+from speech_jax.training.state import init_shapes, make_state, num_params
+from speech_jax.training.step import StepConfig, check_names, make_step
+from speech_jax.training.tracking import Meter, Tracker
+from speech_jax.types import PyTree, Report, Task, TrainState
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long a run is, and what happens between its steps."""
+
+    steps: int = 10_000
+    """Steps of the whole run; one that goes on counts those it has done."""
+    step: StepConfig = field(default_factory=StepConfig)
+    """What happens within a step: micro-batches, the moving average, how two gradients meet."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Which checkpoints are written and kept."""
+    eval_every: int = 1000
+    """Steps between evaluations; one more is always made at the end. 0 means only at the end."""
+    eval_first: bool = False
+    """Also evaluate before the first step."""
+    log_every: int = 50
+    """Steps that one line of metrics.jsonl and one point on TensorBoard are the mean of."""
+    progress_seconds: float = 10.0
+    """How often a line is printed where stderr is no terminal."""
+    max_bad_steps: int = 10
+    """A step whose loss or gradient is not finite is skipped; this many in a row end the run."""
+    tensorboard: bool = True
+    """Whether to write TensorBoard files beside metrics.jsonl."""
+    examples: int = 8
+    """How many transcripts of an evaluation TensorBoard shows."""
+    force_resume: bool = False
+    """Go on although the data pipeline's settings changed: the data's order will not be what it would have been."""
+
+
+class FitResult(NamedTuple):
+    """How a run ended.
+
+    state:   the last state
+    reports: {evaluation set: its last Report}
+    stopped: a signal ended the run before its last step; it has been saved and can go on
+    compile_seconds: what compiling took
+    programs: how many shapes were compiled
+    """
+
+    state: TrainState
+    reports: Mapping[str, Report]
+    stopped: bool
+    compile_seconds: float
+    programs: int
+
+
+def fit(
+    task: Task,
+    train_data: Feed,
+    *,
+    config: TrainerConfig,
+    optimizer: OptimizerConfig,
+    mesh: MeshConfig,
+    out_dir: str | Path,
+    assets: Mapping[str, Any],
+    pipeline: Mapping[str, Any] | None = None,
+    eval_sets: Mapping[str, Callable[[], Iterable]] | None = None,
+    init: tuple[PyTree, PyTree] | None = None,
+    units: Callable[[PyTree], tuple[float, float]] | None = None,
+    unit_name: str = "audio_seconds",
+    seed: int = 0,
+) -> FitResult:
+    """Trains until `config.steps`, or goes on with the run in `out_dir` if there is one.
+
+    train_data: `Batches` or `PairedBatches`; its state is saved with every checkpoint.
+    assets:   JSON that is saved with every checkpoint for the front doors: config, tokenizer, audio settings, versions.
+    pipeline: JSON settings that decide the order of the data (workers, plan, seed); a run does not go on with other
+    ones.
+    eval_sets: {name: makes its batches}; metrics are logged as "<name>/<metric>". The moving average is evaluated, if
+    kept.
+    init:     (params, model_state) to start from; a run that goes on ignores it.
+    units:    host batch -> (real units, units with padding), for the rates: seconds of audio.
+
+    SIGTERM and SIGINT end the step, save, and return with `stopped`.
+    Raises UserError for what a user can mend: a model that
+    does not fit the checkpoint, a full disk, a second run in the folder, numbers that stay bad.
+    """
+    out = Path(out_dir)
+    lock = RunLock(out) if jax.process_index() == 0 else None
+    try:
+        run = _Run(task, train_data, config, optimizer, mesh, out, assets, pipeline, eval_sets or {}, init, units,
+        unit_name, seed) with StopSignal() as stop: return run.loop(stop) finally: train_data.close() if lock is not
+        None: lock.release()
+
+
+class _Run:
+    """The parts of one call of `fit`, put together; `loop` is the story."""
+
+    def __init__(
+        self, task, data, config, optimizer, mesh_config, out, assets, pipeline, eval_sets, init, units, unit_name, seed
+    ):
+        self.task, self.data, self.config, self.eval_sets = task, data, config, eval_sets
+        self.units, self.unit_name = units, unit_name
+        self.pipeline = json.loads(json.dumps(pipeline or {}))
+        self.mesh = make_mesh(mesh_config)
+        self.main = jax.process_index() == 0
+
+        # The state: shapes first, born sharded or restored sharded, never both.
+        spec = init_spec_of(task.batch_spec, data.buckets[-1])
+        params, model_state = init_shapes(task.model, spec, seed)
+        make, self.struct, shardings = make_state(
+            task.model,
+            spec,
+            lambda p: optimizers.make_optimizer(optimizer, p, config.steps),
+            self.mesh,
+            mesh_config,
+            seed=seed,
+            ema=config.step.ema is not None,
+            init=init,
+        )
+        self.checkpoints = Checkpoints(out, config.checkpoint, assets)
+        restored = self.checkpoints.restore(self.struct)
+        if restored is None:
+            self.state, self.record = make(), {}
+        else:
+            self.state, self.record = restored
+            self._check_pipeline()
+            self.data.restore(self.record["data"])
+        self.start = int(self.state.step)
+        self.bad_in_a_row = int(self.state.opt_state.skipped_in_a_row)
+        self.bad = int(self.state.opt_state.skipped)
+        self.saved_step = self.start if restored else None
+
+        # The step.
+        trainable = optimizers.trainable(optimizer, params)
+        self.checks = check_names(params, model_state, trainable)
+        step = make_step(
+            task.objective,
+            optimizers.make_optimizer(optimizer, params, config.steps),
+            trainable,
+            config.step,
+            seed=seed,
+            mesh=self.mesh,
+            rate=optimizers.learning_rate(optimizer, config.steps),
+        )
+        whole = replicated(self.mesh)
+        self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole, whole))
+
+        self.progress = Progress(config.steps, self.start, seconds=config.progress_seconds, enabled=self.main)
+        self.tracker = Tracker(out, self.start, tensorboard=config.tensorboard, enabled=self.main)
+        self.meter = Meter()
+        self.reports: dict[str, Report] = {}
+        kind = jax.devices()[0].device_kind
+        self.progress.say(f"{num_params(params):,} parameters on {self.mesh.size} {kind} device(s)")
+        if restored:
+            self.progress.say(f"going on at step {self.start}")
+
+    def loop(self, stop: StopSignal) -> FitResult:
+        try:
+            programs, seconds = self._compile(stop)
+            stopped = self._steps(programs, stop)
+        except StopRequested:
+            programs, seconds, stopped = {}, 0.0, True
+            self._save(int(self.state.step), None, wait=True)
+        finally:
+            self.progress.close()
+            self.tracker.close()
+        self.checkpoints.close()
+        return FitResult(self.state, self.reports, stopped, seconds, len(programs))
+
+    def _compile(self, stop: StopSignal) -> tuple[dict[Signature, Compiled], float]:
+        if self.start >= self.config.steps:
+            return {}, 0.0
+        programs, seconds = compile_steps(
+            self.step,
+            self.struct,
+            self.task.batch_spec,
+            self.data.buckets,
+            self.mesh,
+            accumulate=self.config.step.accumulate,
+            say=self.progress.say,
+            check_stop=stop.check,
+        )
+        self.tracker.write("compile", self.start, metrics={"seconds": seconds, "programs": len(programs)})
+        return programs, seconds
+
+    def _steps(self, programs: dict[Signature, Compiled], stop: StopSignal) -> bool:
+        """Runs the steps; returns whether a signal ended them."""
+        config = self.config
+        self.progress.restart_clock()
+        self.meter.reset()
+        pending = None
+        step = self.start
+        while True:
+            stopping = stop.requested(step)
+            done = step >= config.steps
+            # DO NOT CHANGE THE ORDER: evaluate, save, next batch, step. What is saved must not have seen the next
+            batch. metrics = None if not stopping and self._eval_due(step): self._read(pending) pending = None try:
+            metrics = self._evaluate(step, stop) except StopRequested: stopping = True if stopping or done or
+            (config.checkpoint.every and step > self.start and step % config.checkpoint.every == 0):
+            self._read(pending) pending = None self._save(step, metrics, wait=stopping or done) if stopping or done:
+            return stopping self.checkpoints.check()
+
+            waiting = time.monotonic()
+            host = next(self.data)
+            waited = time.monotonic() - waiting
+            real, padded = self.units(host) if self.units else (0.0, 0.0)
+            batch = put_batch(host, self.mesh)
+            program = self._program(programs, batch)
+            self.state, logs, finite = program.run(self.state, batch)
+            self.meter.count_step(real, padded, program.flops, waited)
+            self._read(pending)  # while the device is busy with this step, the host reads the one before
+            step += 1
+            pending = (step, logs, finite)
+
+    def _program(self, programs: dict[Signature, Compiled], batch: PyTree) -> Compiled:
+        key = signature(batch)
+        if key not in programs:
+            raise UserError(f"training data: found a batch of shape {key}, expected one of the {len(programs)} compiled")
+        return programs[key]
+
+    # --- what happened in a step ---
+
+    def _read(self, pending: tuple[int, PyTree, jax.Array] | None) -> None:
+        """Takes the metrics of a step from the device, and logs when it is time."""
+        if pending is None:
+            return
+        step, logs, finite = pending
+        logs, finite = jax.device_get((logs, finite))
+        if finite.all():
+            self.bad_in_a_row = 0
+            self.meter.add(logs)
+        else:
+            self._bad_step(step, logs, finite)
+        facts = {}
+        if step % self.config.log_every == 0 or step == self.config.steps:
+            facts = self._log(step)
+        self.progress.update(step, facts)
+
+    def _bad_step(self, step: int, logs: Mapping[str, tuple[Any, Any]], finite: np.ndarray) -> None:
+        self.bad += 1
+        self.bad_in_a_row += 1
+        terms = [name for name, (total, _) in logs.items() if name.endswith("/loss") and not np.isfinite(total)]
+        named = terms + [name for name, good in zip(self.checks, finite, strict=True) if not good]
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        what = f"{', '.join(named[:3])}{more} not finite"
+        self.progress.say(f"step {step} skipped: {what}")
+        self.tracker.write("bad_step", step, metrics={"skipped": self.bad, "skipped_in_a_row": self.bad_in_a_row})
+        if self.bad_in_a_row >= self.config.max_bad_steps:
+            kept = f"step {self.saved_step} is kept" if self.saved_step is not None else "none was saved before"
+            raise UserError(
+                f"training: found {self.bad_in_a_row} bad steps in a row up to step {step} ({what}), "
+                f"expected fewer than {self.config.max_bad_steps}; of the checkpoints {kept}"
+            )
+
+    def _log(self, step: int) -> dict[str, str]:
+        means = self.meter.means() | {"skipped": float(self.bad)}
+        rates = self.meter.rates(self.unit_name, peak_flops())
+        self.meter.reset()
+        self.tracker.write("train", step, metrics=means, rates=rates)
+        facts = {"loss": f"{means.get('loss', float('nan')):.4g}", "steps/s": f"{rates['steps_per_second']:.3g}"}
+        facts |= {f"{name} loss": f"{means[f'{name}/loss']:.4g}" for name in ("pre", "task") if f"{name}/loss" in means}
+        if "padding" in rates:
+            facts[f"{self.unit_name.replace('_', ' ')}/s"] = f"{rates[f'{self.unit_name}_per_second']:.0f}"
+            facts["padding"] = f"{rates['padding']:.0%}"
+        if "utilisation" in rates:
+            facts["MFU"] = f"{rates['utilisation']:.0%}"
+        if self.bad:
+            facts["skipped"] = str(self.bad)
+        return facts
+
+    # --- evaluate and save ---
+
+    def _eval_due(self, step: int) -> bool:
+        if not self.eval_sets:
+            return False
+        if step == self.start and step < self.config.steps:
+            return step == 0 and self.config.eval_first
+        every = self.config.eval_every
+        return step >= self.config.steps or (every > 0 and step % every == 0)
+
+    def _evaluate(self, step: int, stop: StopSignal) -> dict[str, float]:
+        params = self.state.params if self.state.ema is None else self.state.ema
+        metrics: dict[str, float] = {}
+        began = time.monotonic()
+        for name, batches in self.eval_sets.items():
+            report = self.task.evaluate(params, self.state.model_state, _until(stop, batches()))
+            self.reports[name] = report
+            metrics |= {f"{name}/{key}": float(value) for key, value in report.metrics.items()}
+            self.tracker.report(name, step, report, self.config.examples)
+        wanted = self.config.checkpoint.metric
+        if wanted is not None and wanted not in metrics:
+            raise UserError(f"checkpoint.metric: found {wanted!r}, expected one of {', '.join(sorted(metrics))}")
+        self.tracker.write("eval", step, metrics=metrics)
+        shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {shown}")
+        return metrics
+
+    def _save(self, step: int, metrics: dict[str, float] | None, *, wait: bool) -> None:
+        if self.saved_step != step:
+            record = {"data": self.data.state, "pipeline": self.pipeline, "metrics": metrics}
+            self.checkpoints.save(step, self.state, record)
+            self.saved_step = step
+        if wait:
+            self.checkpoints.wait()
+
+    def _check_pipeline(self) -> None:
+        before = self.record.get("pipeline") or {}
+        if self.config.force_resume or before == self.pipeline:
+            return
+        name = next(n for n in sorted({*before, *self.pipeline}) if before.get(n) != self.pipeline.get(n))
+        raise UserError(
+            f"{self.checkpoints.root}: found the run's data pipeline with {name} = {before.get(name)!r}, expected "
+            f"{self.pipeline.get(name)!r} to stay the same; force_resume goes on all the same"
+        )
+
+
+def _until(stop: StopSignal, batches: Iterable) -> Iterable:
+    for batch in batches:
+        stop.check()
+        yield batch

@@ -1,0 +1,185 @@
+"""Optimizers, learning rate schedules, weight decay and freezing, put together from optax's parts.
+
+Freezing has traps (masked transformations, decay and clipping that reach frozen leaves); the form that has none is
+`optax.partition` with everything, clipping too, inside the trainable part.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from speech_jax.errors import UserError
+from speech_jax.training.rules import leaf_name, match_rules
+from speech_jax.types import PyTree
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """What moves the parameters, how fast, and which of them."""
+
+    name: Literal["adamw", "adam", "sgd", "rmsprop", "lion"] = "adamw"
+    """The rule: Adam with decoupled weight decay, Adam, SGD with momentum, RMSProp, or Lion."""
+    schedule: Literal["noam", "tri_stage", "cosine", "wsd", "constant"] = "noam"
+    """The learning rate's way after its linear warm-up: noam falls with 1/sqrt(step); tri_stage holds, then decays
+    exponentially to end_lr; cosine falls along half a cosine; wsd holds, then falls linearly over the last decay_steps;
+    constant stays."""
+    peak_lr: float = 1e-3
+    """The highest learning rate, at the end of the warm-up. NeMo's Noam factor f with width d and warm-up w has
+    f / sqrt(d * w)."""
+    end_lr: float = 1e-6
+    """The lowest learning rate: where the schedule ends, and the floor of noam."""
+    warmup_steps: int = 1000
+    """Steps from 0 to peak_lr."""
+    hold_steps: int = 0
+    """Steps at peak_lr after the warm-up (tri_stage only)."""
+    decay_steps: int = 0
+    """Steps of the final fall (wsd and tri_stage); 0 means all that is left of the run for tri_stage, a tenth of the
+    run for wsd."""
+    b1: float = 0.9
+    """Decay of the first moment (adam, adamw, lion)."""
+    b2: float = 0.98
+    """Decay of the second moment (adam, adamw, lion, rmsprop)."""
+    eps: float = 1e-9
+    """Added to the root of the second moment (adam, adamw, rmsprop)."""
+    momentum: float = 0.9
+    """Momentum (sgd, rmsprop)."""
+    weight_decay: float = 1e-3
+    """Decoupled weight decay, times the learning rate. Plain adam takes none."""
+    no_decay: tuple[str, ...] = (r"(^|/)(bias|scale|[a-z_]*_bias)$", r"(?i)norm")
+    """Patterns of the parameters without weight decay: biases and norms."""
+    clip_norm: float | None = 1.0
+    """The gradient of all trainable parameters together is scaled down to this norm; none turns it off."""
+    groups: tuple[tuple[str, float | None], ...] = ((".*", 1.0),)
+    """(pattern, factor on the learning rate), the first match wins; none freezes. Must cover every parameter."""
+
+
+def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step: step 0 already takes the first step of the warm-up.
+
+    Raises UserError if the stages do not fit into `total_steps`.
+    """
+    peak, end, warmup = config.peak_lr, config.end_lr, config.warmup_steps
+    if peak < 0 or warmup < 0 or config.hold_steps < 0 or config.decay_steps < 0:
+        raise UserError("optimizer: found a negative peak_lr, warmup_steps, hold_steps or decay_steps, expected none")
+    if config.schedule in ("tri_stage", "cosine", "wsd") and warmup + config.hold_steps >= total_steps:
+        raise UserError(
+            f"optimizer.warmup_steps: found {warmup} (and hold_steps {config.hold_steps}) of {total_steps} steps, expected "
+            f"fewer: the schedule {config.schedule} has to come down again"
+        )
+    if config.schedule == "tri_stage" and end <= 0:
+        raise UserError(f"optimizer.end_lr: found {end}, expected a number > 0: tri_stage decays exponentially")
+
+    def rate(step: Int[Array, ""]) -> Float[Array, ""]:
+        t = jnp.asarray(step, jnp.float32) + 1.0
+        rise = t / max(warmup, 1)
+        if config.schedule == "noam":
+            after = jnp.maximum(jnp.sqrt(max(warmup, 1) / t), end / peak if peak else 0.0)
+        elif config.schedule == "tri_stage":
+            decay = config.decay_steps or (total_steps - warmup - config.hold_steps)
+            done = jnp.clip((t - warmup - config.hold_steps) / decay, 0.0, 1.0)
+            after = (end / peak if peak else 1.0) ** done
+        elif config.schedule == "cosine":
+            done = jnp.clip((t - warmup) / (total_steps - warmup), 0.0, 1.0)
+            after = _between(end, peak, 0.5 * (1 + jnp.cos(jnp.pi * done)))
+        elif config.schedule == "wsd":
+            decay = min(config.decay_steps or max(total_steps // 10, 1), total_steps - warmup)
+            done = jnp.clip((t - (total_steps - decay)) / decay, 0.0, 1.0)
+            after = _between(end, peak, 1 - done)
+        else:
+            after = jnp.ones(())
+        return peak * jnp.where(t < warmup, rise, after)
+
+    return rate
+
+
+def _between(end: float, peak: float, x: Array) -> Array:
+    low = end / peak if peak else 0.0
+    return low + (1 - low) * x
+
+
+def make_optimizer(config: OptimizerConfig, params: PyTree, total_steps: int) -> optax.GradientTransformationExtraArgs:
+    """The optimizer for these parameters (or their shapes). Its `update` takes the extra argument `step`.
+
+    One clock, the run's step, drives the learning rate; alpha and the randomness follow the same one. Frozen leaves
+    keep no optimizer state, get a zero update, and do not count in the clipping.
+    Raises UserError for groups that leave out a parameter or name none.
+    """
+    if config.name == "adam" and config.weight_decay:
+        raise UserError(
+            f"optimizer.weight_decay: found {config.weight_decay} with adam, expected 0, or adamw as optimizer.name"
+        )
+    factors = match_rules(params, config.groups, "optimizer.groups", must_be_used=True)
+    labels = jax.tree.map(lambda f: "freeze" if f is None else "train", factors, is_leaf=lambda f: f is None)
+    if "train" not in jax.tree.leaves(labels):
+        raise UserError("optimizer.groups: found that every parameter is frozen, expected at least one to train")
+    parts = []
+    if config.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    parts.append(_direction(config))
+    if config.weight_decay:
+        parts.append(decay_weights(config.weight_decay, config.no_decay))
+    parts.append(scale_by_rate(learning_rate(config, total_steps), config.groups))
+    return optax.partition({"train": optax.chain(*parts), "freeze": optax.set_to_zero()}, labels)
+
+
+def trainable(config: OptimizerConfig, params: PyTree) -> PyTree:
+    """A tree of bool: which leaves the optimizer moves."""
+    factors = match_rules(params, config.groups, "optimizer.groups", must_be_used=True)
+    return jax.tree.map(lambda f: f is not None, factors, is_leaf=lambda f: f is None)
+
+
+def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
+    if config.name in ("adam", "adamw"):
+        return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+    if config.name == "lion":
+        return optax.scale_by_lion(b1=config.b1, b2=config.b2)
+    if config.name == "sgd":
+        return optax.trace(decay=config.momentum) if config.momentum else optax.identity()
+    if config.name == "rmsprop":
+        scale = optax.scale_by_rms(decay=config.b2, eps=config.eps)
+        return optax.chain(scale, optax.trace(decay=config.momentum)) if config.momentum else scale
+    raise UserError(f"optimizer.name: found {config.name!r}, expected adamw, adam, sgd, rmsprop or lion")
+
+
+def decay_weights(rate: float, no_decay: tuple[str, ...]) -> optax.GradientTransformation:
+    """Adds rate * parameter to every update, except to leaves that match `no_decay` and to leaves that nothing reaches.
+
+    A leaf whose whole update is 0 gets no gradient from any term (the task's head at alpha = 1): AdamW would shrink
+    it all the same, here it stays as it is.
+    """
+    patterns = [re.compile(pattern) for pattern in no_decay]
+
+    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
+        def one(path: tuple[Any, ...], u: Array, p: Array) -> Array:
+            if any(pattern.search(leaf_name(path)) for pattern in patterns):
+                return u
+            return u + jnp.where(jnp.any(u != 0), rate, 0.0).astype(u.dtype) * p
+
+        return jax.tree_util.tree_map_with_path(one, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+class RateState(NamedTuple):
+    """Empty: the clock is the run's step."""
+
+
+def scale_by_rate(
+    rate: optax.Schedule, groups: tuple[tuple[str, float | None], ...]
+) -> optax.GradientTransformationExtraArgs:
+    """Scales every update by minus the learning rate at `step`, times its group's factor."""
+
+    def update(updates, state, params=None, *, step, **extra):
+        del params, extra
+        factors = match_rules(updates, groups, "optimizer.groups")
+        now = rate(step)
+        return jax.tree.map(lambda u, f: (-now * f).astype(u.dtype) * u, updates, factors), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: RateState(), update)

@@ -1,0 +1,68 @@
+"""What a user sees while a run goes on: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Progress over the steps of a run, on stderr.
+
+    seconds: how often a line is printed where stderr is no terminal.
+    """
+
+    def __init__(self, total: int, start: int, *, seconds: float, enabled: bool = True):
+        self._total, self._start, self._seconds = total, start, seconds
+        self._enabled = enabled
+        self._step = start
+        self._began = self._last = time.monotonic()
+        terminal = enabled and sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, file=sys.stderr) if terminal
+        else None
+
+    def restart_clock(self) -> None:
+        """Forgets the time until now: compiling is no training."""
+        self._began = self._last = time.monotonic()
+        if self._bar is not None:
+            self._bar.unpause()
+
+    def update(self, step: int, facts: Mapping[str, str]) -> None:
+        """`step` steps are done; facts: what to show besides, such as the loss, short texts."""
+        if not self._enabled:
+            return
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(step - self._step)
+            if facts:
+                self._bar.set_postfix(facts, refresh=False)
+        elif facts and (now - self._last >= self._seconds or step >= self._total):
+            self._last = now
+            rate = (step - self._start) / max(now - self._began, 1e-9)
+            left = clock((self._total - step) / rate) if rate > 0 else "?"
+            shown = " ".join(f"{name} {value}" for name, value in facts.items())
+            print(f"step {step}/{self._total} | {shown} | {left} left", file=sys.stderr, flush=True)
+        self._step = step
+
+    def say(self, text: str) -> None:
+        """One line of its own, that does not break the bar."""
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

@@ -1,0 +1,147 @@
+"""The mesh, and how batches and parameters lie on it. The only place that makes a mesh."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from speech_jax.errors import UserError
+from speech_jax.training.rules import leaf_name, match_rules, named_leaves
+from speech_jax.types import PyTree
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are laid out. Batches are split over data and fsdp, parameters over fsdp and tensor."""
+
+    data: int = -1
+    """Devices that hold the same parameters and different rows of the batch; -1 takes all that are left."""
+    fsdp: int = 1
+    """Devices that split both the parameters and the rows of the batch."""
+    tensor: int = 1
+    """Devices that split parameters by the rules and see the same rows."""
+    rules: tuple[tuple[str, tuple[str | None, ...] | Literal["auto"]], ...] = ((".*", "auto"),)
+    """(pattern, one mesh axis or none for each dimension), the first match wins. "auto" splits the largest dimension
+    that fsdp divides. Must cover every parameter."""
+    min_shard: int = 16384
+    """"auto" leaves parameters with fewer numbers than this whole on every device."""
+
+
+def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
+    """A ("data", "fsdp", "tensor") mesh of Auto axes: JAX's default, Explicit, breaks CTC, LSTM, dropout and
+    embeddings.
+
+    Raises UserError if the sizes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = [config.data, config.fsdp, config.tensor]
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise UserError(f"mesh: found data, fsdp, tensor = {sizes}, expected positive numbers and at most one -1")
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = max(len(devices) // known, 1)
+    if math.prod(sizes) != len(devices):
+        raise UserError(
+            f"mesh: found data x fsdp x tensor = {sizes}, expected their product to be {len(devices)} devices"
+        )
+    grid = np.asarray(devices).reshape(sizes)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over data and fsdp."""
+    return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def row_shards(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split: its rows must be a multiple of this."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def param_shardings(params: PyTree, mesh: Mesh, config: MeshConfig) -> PyTree:
+    """One NamedSharding a parameter, by the rules. `params` may be shapes only.
+
+    Raises UserError for a parameter without a rule, a rule with an unknown or repeated axis, or one that does not
+    divide.
+    """
+    specs = match_rules(params, tuple((p, (spec,)) for p, spec in config.rules), "mesh.rules")
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf, spec: NamedSharding(mesh, _spec(leaf_name(path), leaf.shape, spec[0], mesh, config)),
+        params,
+        specs,
+    )
+
+
+def _spec(name: str, shape: tuple[int, ...], spec: Any, mesh: Mesh, config: MeshConfig) -> PartitionSpec:
+    if spec == "auto":
+        size = mesh.shape["fsdp"]
+        fitting = [i for i, n in enumerate(shape) if n % size == 0]
+        if size == 1 or not fitting or math.prod(shape) < config.min_shard:
+            return PartitionSpec()
+        largest = max(fitting, key=lambda i: shape[i])
+        return PartitionSpec(*("fsdp" if i == largest else None for i in range(len(shape))))
+    axes = [axis for axis in spec if axis is not None]
+    if len(spec) > len(shape) or len(set(axes)) != len(axes) or not set(axes) <= set(AXES):
+        raise UserError(f"mesh.rules: found {spec} for {name!r} of shape {shape}, expected distinct axes out of {AXES}")
+    for n, axis in zip(shape, spec, strict=False):
+        if axis is not None and n % mesh.shape[axis]:
+            raise UserError(
+                f"mesh.rules: found {name!r} of shape {shape}, expected {n} to be a multiple of {mesh.shape[axis]}"
+            )
+    return PartitionSpec(*spec)
+
+
+def state_shardings(state: PyTree, params: PyTree, shardings: PyTree, mesh: Mesh) -> PyTree:
+    """Shardings of a whole TrainState: a leaf whose name ends in a parameter's name and has its shape lies as that
+    parameter does (moments, averages), everything else is on every device."""
+    shapes = {name: leaf.shape for name, leaf in named_leaves(params).items()}
+    by_name = named_leaves(shardings)
+
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        for start in range(len(path)):
+            name = leaf_name(path[start:])
+            if shapes.get(name) == leaf.shape:
+                return by_name[name]
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
+
+def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+    """A host's rows onto its devices; with several hosts each brings its own rows of the global batch."""
+    rows, whole = batch_sharding(mesh), replicated(mesh)
+
+    def one(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_process_local_data(rows if x.ndim else whole, x)
+
+    return jax.tree.map(one, batch)
+
+
+def batch_struct(spec: PyTree, mesh: Mesh) -> PyTree:
+    """The shapes of a global batch with their shardings, for compiling ahead of time.
+
+    Raises UserError if the rows do not divide over the mesh.
+    """
+    parts = row_shards(mesh)
+
+    def one(path: tuple[Any, ...], s: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        if s.shape and s.shape[0] % parts:
+            raise UserError(
+                f"batch {leaf_name(path)!r}: found {s.shape[0]} rows, expected a multiple of {parts} (mesh data x fsdp)"
+            )
+        return jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding(mesh) if s.shape else replicated(mesh))
+
+    return jax.tree_util.tree_map_with_path(one, spec)

@@ -1,0 +1,87 @@
+"""SIGTERM and SIGINT as a wish to stop, and the lock that keeps a second run out of a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+from speech_jax.errors import UserError
+
+
+class StopRequested(Exception):
+    """Raised inside an evaluation to leave it early."""
+
+
+class StopSignal:
+    """A context in which SIGTERM and SIGINT only set a flag. A second SIGINT interrupts at once.
+
+    With several processes JAX's own preemption service agrees on a step; it only hears SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self._requested: str | None = None
+        self._old: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            signals = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGTERM, signal.SIGINT]
+            self._old = {number: signal.signal(number, self._handle) for number in signals}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self._requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._requested = signal.Signals(number).name
+        os.write(sys.stderr.fileno(), f"\n{self._requested}: finishing the step, then saving\n".encode())
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after this step; every process gives the same answer for the same step."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._requested is not None
+
+    def check(self) -> None:
+        """Raises StopRequested if a signal came; for the middle of something that can be left."""
+        if jax.process_count() == 1 and self._requested is not None:
+            raise StopRequested
+
+
+class RunLock:
+    """Holds a run's folder as long as the process lives; the system lets go of it, even after kill -9.
+
+    Raises UserError if another run holds it, or if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}), expected a folder for the run") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise UserError(
+                f"{folder}: found another run in this folder (process {holder}), expected one at a time"
+            ) from error
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        self._file.close()

@@ -1,0 +1,141 @@
+"""What a run leaves to read: metrics.jsonl and TensorBoard files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from speech_jax.types import Report
+
+
+class Meter:
+    """Collects (sum, count) metrics and rates between two log lines."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+        self.steps = self.real = self.padded = self.flops = self.waited = 0.0
+        self._began = time.monotonic()
+
+    def add(self, metrics: Mapping[str, tuple[Any, Any]]) -> None:
+        for name, (total, count) in metrics.items():
+            pair = self._sums.setdefault(name, [0.0, 0.0])
+            pair[0] += float(total)
+            pair[1] += float(count)
+
+    def count_step(self, real: float, padded: float, flops: float, waited: float) -> None:
+        """One step: units of real data and with padding, operations on one device, seconds spent waiting for data."""
+        self.steps += 1
+        self.real += real
+        self.padded += padded
+        self.flops += flops
+        self.waited += waited
+
+    def means(self) -> dict[str, float]:
+        """sum / count; a metric that nothing counted for is left out."""
+        return {name: total / count for name, (total, count) in self._sums.items() if count}
+
+    def rates(self, unit: str, peak: float | None) -> dict[str, float]:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        found = {"steps_per_second": self.steps / seconds, "waiting_for_data": self.waited / seconds}
+        if self.padded:
+            found[f"{unit}_per_second"] = self.real / seconds
+            found["padding"] = 1 - self.real / self.padded
+        if self.flops:
+            found["model_flops_per_second"] = self.flops / seconds
+            if peak:
+                found["utilisation"] = self.flops / seconds / peak
+        return found
+
+
+class Tracker:
+    """Writes metrics.jsonl and tensorboard/ in a run's folder. A run that goes on at `start` forgets the lines after
+    it."""
+
+    def __init__(self, folder: Path, start: int, *, tensorboard: bool, enabled: bool = True):
+        self._file = self._board = None
+        if not enabled:
+            return
+        path = folder / "metrics.jsonl"
+        _forget_after(path, start)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        if tensorboard:
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None, write_to_disk=True)
+
+    def write(self, kind: str, step: int, **parts: Mapping[str, float]) -> None:
+        """One line {"kind", "step", part: {name: number}, …}, and a scalar for each on TensorBoard. NaN becomes null."""
+        if self._file is None:
+            return
+        clean = {part: {n: _number(v) for n, v in values.items()} for part, values in parts.items()}
+        self._file.write(json.dumps({"kind": kind, "step": step, **clean}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for part, values in clean.items():
+                for name, value in values.items():
+                    if value is not None:
+                        prefix = kind if part == "metrics" else part
+                        self._board.add_scalar(f"{prefix}/{name}", value, step)
+
+    def report(self, name: str, step: int, report: Report, examples: int) -> None:
+        """An evaluation's examples, images and audio, on TensorBoard."""
+        if self._board is None:
+            return
+        if report.examples and examples:
+            self._board.add_text(f"{name}/examples", _table(report.examples[:examples]), step)
+        for key, image in report.images.items():
+            self._board.add_image(f"{name}/{key}", _grey(image), step, dataformats="HW")
+        for key, (samples, rate) in report.audio.items():
+            clip = np.clip(np.asarray(samples, np.float32), -1, 1)[:, None]
+            self._board.add_audio(f"{name}/{key}", clip, step, sample_rate=int(rate))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _forget_after(path: Path, start: int) -> None:
+    """Drops lines of later steps, and a last line that was cut off; atomically."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= start:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _number(value: Any) -> float | None:
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def _grey(image: Any) -> np.ndarray:
+    """A float array [height, width] as 8-bit grey, darkest to brightest."""
+    image = np.nan_to_num(np.asarray(image, np.float32))
+    low, high = float(image.min()), float(image.max())
+    return ((image - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
+
+
+def _table(rows: list[dict]) -> str:
+    """Rows as a Markdown table."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[str(row.get(name, "")).replace("|", "\\|").replace("\n", " ") for name in names] for row in rows]
+    lines = [names, ["---"] * len(names), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

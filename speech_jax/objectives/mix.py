@@ -226,9 +226,9 @@ def combine_gradients(alpha: float | Schedule, *, method: Method = "sum") -> opt
         weight = alpha_at(objective.alpha, state.count if step is None else step)
         pre, task = updates["pre"], updates["task"]
         combined = combine_pair(weight, pre, task, method)
-        state = CombineState(
-            optax.safe_increment(state.count), weight, optax.tree.norm(pre), optax.tree.norm(task),
-            cosine_similarity(pre, task) ) return combined, state
+        norms = optax.tree.norm(pre), optax.tree.norm(task)
+        count = optax.safe_increment(state.count)
+        return combined, CombineState(count, weight, *norms, cosine_similarity(pre, task))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -247,7 +247,8 @@ def _check_fits(folder: Path, like: Mapping[str, Any]) -> None:
         for name, leaf in leaves.items():
             if name not in have:
                 raise UserError(
-                    f"{folder}: found no {group} {name!r}, expected shape {tuple(leaf.shape)}: another model or optimizer?"
+                    f"{folder}: found no {group} {name!r}, expected it with shape {tuple(leaf.shape)}: "
+                    "another model or optimizer?"
                 )
             if tuple(have[name].shape) != tuple(leaf.shape):
                 raise UserError(
@@ -260,7 +261,6 @@ def _check_fits(folder: Path, like: Mapping[str, Any]) -> None:
 
 
 # --- reading a finished checkpoint, for front doors
---------------------------------------------------------------------
 
 
 Which = Literal["best", "last"] | int
@@ -326,9 +326,10 @@ def load_params(path: str | Path, which: Which = "best", *, ema: bool = True) ->
     folder = find_checkpoint(path, which)
     stored = stored_shapes(folder)
     group = "ema" if ema and "ema" in stored else "params"
-    groups = {name: {leaf: _Shape(m.shape) for leaf, m in stored[name].items()} for name in (group, "model_state") if
-    name in stored} arrays = _read_state(folder, groups) return _nested(arrays[group]),
-    _nested(arrays.get("model_state", {}))
+    wanted = {name: stored[name] for name in (group, "model_state") if name in stored}
+    like = {name: {leaf: _Shape(m.shape) for leaf, m in leaves.items()} for name, leaves in wanted.items()}
+    arrays = _read_state(folder, like)
+    return _nested(arrays[group]), _nested(arrays.get("model_state", {}))
 
 
 @dataclass(frozen=True)

@@ -102,15 +102,29 @@ def fit(
     units:    host batch -> (real units, units with padding), for the rates: seconds of audio.
 
     SIGTERM and SIGINT end the step, save, and return with `stopped`.
-    Raises UserError for what a user can mend: a model that
-    does not fit the checkpoint, a full disk, a second run in the folder, numbers that stay bad.
+    Raises UserError for what a user can mend: a model that does not fit the checkpoint, a full disk, a second run in
+    the folder, numbers that stay bad.
     """
     out = Path(out_dir)
     lock = RunLock(out) if jax.process_index() == 0 else None
     try:
-        run = _Run(task, train_data, config, optimizer, mesh, out, assets, pipeline, eval_sets or {}, init, units,
-        unit_name, seed) with StopSignal() as stop: return run.loop(stop) finally: train_data.close() if lock is not
-        None: lock.release()
+        sets = dict(eval_sets or {})
+        run = _Run(task, train_data, config, optimizer, mesh, out, assets, pipeline, sets, init, units, unit_name, seed)
+        with StopSignal() as stop:
+            return run.loop(stop)
+    finally:
+        train_data.close()
+        if lock is not None:
+            lock.release()
+
+
+class _Pending(NamedTuple):
+    """A step that was sent to the device and whose outcome has not been looked at yet."""
+
+    step: int
+    logs: PyTree
+    finite: jax.Array
+    costs: tuple[float, float, float, float]
 
 
 class _Run:
@@ -214,12 +228,23 @@ class _Run:
         while True:
             stopping = stop.requested(step)
             done = step >= config.steps
-            # DO NOT CHANGE THE ORDER: evaluate, save, next batch, step. What is saved must not have seen the next
-            batch. metrics = None if not stopping and self._eval_due(step): self._read(pending) pending = None try:
-            metrics = self._evaluate(step, stop) except StopRequested: stopping = True if stopping or done or
-            (config.checkpoint.every and step > self.start and step % config.checkpoint.every == 0):
-            self._read(pending) pending = None self._save(step, metrics, wait=stopping or done) if stopping or done:
-            return stopping self.checkpoints.check()
+            # DO NOT CHANGE THE ORDER: evaluate, save, next batch, step. What is saved has not seen the next batch.
+            metrics = None
+            if not stopping and self._eval_due(step):
+                self._read(pending)
+                pending = None
+                try:
+                    metrics = self._evaluate(step, stop)
+                except StopRequested:
+                    stopping = True
+            every = config.checkpoint.every
+            if stopping or done or (every and step > self.start and step % every == 0):
+                self._read(pending)
+                pending = None
+                self._save(step, metrics, wait=stopping or done)
+            if stopping or done:
+                return stopping
+            self.checkpoints.check()
 
             waiting = time.monotonic()
             host = next(self.data)
@@ -228,25 +253,25 @@ class _Run:
             batch = put_batch(host, self.mesh)
             program = self._program(programs, batch)
             self.state, logs, finite = program.run(self.state, batch)
-            self.meter.count_step(real, padded, program.flops, waited)
             self._read(pending)  # while the device is busy with this step, the host reads the one before
             step += 1
-            pending = (step, logs, finite)
+            pending = _Pending(step, logs, finite, (real, padded, program.flops, waited))
 
     def _program(self, programs: dict[Signature, Compiled], batch: PyTree) -> Compiled:
         key = signature(batch)
         if key not in programs:
-            raise UserError(f"training data: found a batch of shape {key}, expected one of the {len(programs)} compiled")
+            raise UserError(f"training data: found a batch of shape {key}, expected one of {len(programs)} compiled")
         return programs[key]
 
     # --- what happened in a step ---
 
-    def _read(self, pending: tuple[int, PyTree, jax.Array] | None) -> None:
+    def _read(self, pending: _Pending | None) -> None:
         """Takes the metrics of a step from the device, and logs when it is time."""
         if pending is None:
             return
-        step, logs, finite = pending
-        logs, finite = jax.device_get((logs, finite))
+        step = pending.step
+        logs, finite = jax.device_get((pending.logs, pending.finite))
+        self.meter.count_step(*pending.costs)
         if finite.all():
             self.bad_in_a_row = 0
             self.meter.add(logs)

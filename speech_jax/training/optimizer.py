@@ -70,8 +70,8 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
         raise UserError("optimizer: found a negative peak_lr, warmup_steps, hold_steps or decay_steps, expected none")
     if config.schedule in ("tri_stage", "cosine", "wsd") and warmup + config.hold_steps >= total_steps:
         raise UserError(
-            f"optimizer.warmup_steps: found {warmup} (and hold_steps {config.hold_steps}) of {total_steps} steps, expected "
-            f"fewer: the schedule {config.schedule} has to come down again"
+            f"optimizer.warmup_steps: found {warmup} (and hold_steps {config.hold_steps}) of {total_steps} steps, "
+            f"expected fewer: the schedule {config.schedule} has to come down again"
         )
     if config.schedule == "tri_stage" and end <= 0:
         raise UserError(f"optimizer.end_lr: found {end}, expected a number > 0: tri_stage decays exponentially")

@@ -21,8 +21,9 @@ class Progress:
         self._step = start
         self._began = self._last = time.monotonic()
         terminal = enabled and sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, file=sys.stderr) if terminal
-        else None
+        self._bar = None
+        if terminal:
+            self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, file=sys.stderr)
 
     def restart_clock(self) -> None:
         """Forgets the time until now: compiling is no training."""

@@ -73,7 +73,7 @@ class Tracker:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None, write_to_disk=True)
 
     def write(self, kind: str, step: int, **parts: Mapping[str, float]) -> None:
-        """One line {"kind", "step", part: {name: number}, …}, and a scalar for each on TensorBoard. NaN becomes null."""
+        """One line {"kind", "step", part: {name: number}, …}, and scalars on TensorBoard. NaN becomes null."""
         if self._file is None:
             return
         clean = {part: {n: _number(v) for n, v in values.items()} for part, values in parts.items()}

@@ -115,7 +115,9 @@ def write_splits(
     for name, rows in splits.items():
         kept = [u for u in rows if letters_only(u.text) not in held_out[name]]
         if len(kept) < len(rows):
-            log.info("%s: %d utterances left out of %s: their sentence is held out", out_dir, len(rows) - len(kept), name)
+            log.info(
+                "%s: %d utterances left out of %s: their sentence is held out", out_dir, len(rows) - len(kept), name
+            )
         splits[name] = kept
         write_manifest(out_dir / f"{name}.jsonl", kept)
     return splits

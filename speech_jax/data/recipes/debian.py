@@ -53,7 +53,9 @@ def _download(name: str, folder: Path) -> Path:
     found = sorted(folder.glob(f"{name}_*.deb"))
     if found:
         return found[-1]
-    advice = f"expected to fetch {name}; elsewhere, download its .deb from packages.debian.org and give --packages FOLDER"
+    advice = (
+        f"expected to fetch {name}; elsewhere, download its .deb from packages.debian.org and give --packages FOLDER"
+    )
     apt = shutil.which("apt-get")
     if apt is None:
         raise UserError(f"apt-get: no such program, {advice}")

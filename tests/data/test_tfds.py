@@ -71,8 +71,8 @@ def test_librispeech_by_its_own_name(tmp_path, monkeypatch, writable, config):
     import tensorflow_datasets as tfds
 
     rng = np.random.default_rng(3)
-    audio = {k: rng.integers(-9000, 9000, 16000 + 999 * i).astype(np.int16) for i, k in enumerate(["1-2-0000", "1-2-0001"])}
     texts = {"1-2-0000": "HELLO THERE", "1-2-0001": "GOOD DAY"}
+    audio = {key: rng.integers(-9000, 9000, 16000 + 999 * i).astype(np.int16) for i, key in enumerate(texts)}
 
     builder = tfds.builder(config, data_dir=tmp_path)
     lazy = "lazy" in config

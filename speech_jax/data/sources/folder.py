@@ -1,9 +1,9 @@
 """Any folder of recordings with a CSV (or TSV) that has a header line.
 
 Columns, the first name found counts: the recording `audio`, `path`, `file`, `filename` or `wav`; the text `text`,
-`transcript`, `sentence` or `transcription`; optional `id`, `speaker` or `client_id`, `domain`, `start`, `end`, `seconds`
-or `duration`. So Common Voice's TSV files work as they are. Separator: a tab, "|" or ";" where the header has one, else
-a comma.
+`transcript`, `sentence` or `transcription`; optional `id`, `speaker` or `client_id`, `domain`, `start`, `end`,
+`seconds` or `duration`. So Common Voice's TSV files work as they are. Separator: a tab, "|" or ";" where the header has
+one, else a comma.
 """
 
 from __future__ import annotations

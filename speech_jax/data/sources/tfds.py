@@ -1,6 +1,7 @@
 """Speech sets of tensorflow-datasets, read through `tfds.data_source`, without TensorFlow.
 
-The set must have been prepared where it lies (`download_and_prepare(file_format="array_record")`); nothing is downloaded.
+The set must have been prepared where it lies (`download_and_prepare(file_format="array_record")`); nothing is
+downloaded.
 An utterance's audio is `tfds:NAME|SPLIT|DATA_DIR#INDEX`.
 """
 

@@ -1,0 +1,69 @@
+"""A Kaldi data directory → a manifest. What commands in wav.scp write is kept as FLAC: nothing later runs them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+from speech_jax.audio.io import read_audio
+from speech_jax.data.files import writing
+from speech_jax.data.manifest import write_manifest
+from speech_jax.data.recordings import run_pipe
+from speech_jax.data.sources.kaldi import read_kaldi
+from speech_jax.errors import UserError
+
+log = logging.getLogger("speech_jax")
+
+
+@dataclass(frozen=True)
+class Options:
+    source: Path
+    """The Kaldi data directory."""
+    split: str = "train"
+    """Name of the manifest."""
+    domain: str = ""
+    """Written into every utterance."""
+    allow_pipes: bool = False
+    """Run the commands of a wav.scp that end in "|", without a shell. They are programs of whoever wrote the file."""
+
+
+def prepare(out_dir: Path, options: Options) -> None:
+    """Writes {split}.jsonl, and audio/*.flac for recordings that are commands."""
+    utterances = read_kaldi(options.source, allow_pipes=options.allow_pipes, on_error="skip")
+    commands = sorted({u.audio for u in utterances if u.audio.endswith("|")})
+    made: dict[str, str] = {}
+    for command in tqdm(commands, desc="commands", unit="rec", disable=not sys.stderr.isatty() or not commands):
+        path = out_dir / "audio" / f"{hashlib.sha256(command.encode()).hexdigest()[:16]}.flac"
+        try:
+            if not path.exists():
+                _convert(command, path)
+            made[command] = str(path)
+        except UserError as error:
+            log.warning("left out: %s", error)
+    utterances = [
+        u._replace(audio=made.get(u.audio, u.audio), domain=options.domain)
+        for u in utterances
+        if not u.audio.endswith("|") or u.audio in made
+    ]
+    if not utterances:
+        raise UserError(f"{options.source}: found no recording that can be read, expected at least one")
+    write_manifest(out_dir / f"{options.split}.jsonl", utterances)
+
+
+def _convert(command: str, path: Path) -> None:
+    data = run_pipe(command, allow_pipes=True)
+    try:
+        rate = soundfile.info(io.BytesIO(data)).samplerate
+    except RuntimeError as error:
+        found = f"{len(data)} bytes that are no audio"
+        raise UserError(f"command {command!r}: found {found}, expected a recording") from error
+    samples = read_audio(io.BytesIO(data), rate, name=command)
+    with writing(path, "wb") as file:
+        soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")

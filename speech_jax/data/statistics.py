@@ -1,0 +1,60 @@
+"""What a manifest holds, in numbers and a histogram."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from speech_jax.data.manifest import Utterance
+
+
+class Statistics(NamedTuple):
+    """Of one manifest. `histogram` is (from seconds, to seconds, utterances)."""
+
+    utterances: int
+    hours: float
+    speakers: int
+    domains: int
+    words: int
+    shortest: float
+    mean: float
+    longest: float
+    histogram: list[tuple[float, float, int]]
+
+
+def statistics(utterances: Sequence[Utterance], bins: int = 12) -> Statistics:
+    """Counts and a histogram of lengths: at most `bins` bins of a round width hold 99 %, a last one holds the rest."""
+    seconds = np.array([u.seconds for u in utterances], np.float64)
+    top, longest = float(np.quantile(seconds, 0.99)), float(seconds.max())
+    widths = [factor * 10.0**power for power in range(-2, 6) for factor in (1, 2, 5)]
+    width = next(w for w in widths if w * bins > top)
+    edges = width * np.arange(int(top / width) + 2)
+    if longest >= edges[-1]:
+        edges = np.append(edges, longest + 0.01)
+    counts, _ = np.histogram(seconds, edges)
+    return Statistics(
+        utterances=len(utterances),
+        hours=float(seconds.sum() / 3600),
+        speakers=len({u.speaker for u in utterances if u.speaker}),
+        domains=len({u.domain for u in utterances if u.domain}),
+        words=sum(len(u.text.split()) for u in utterances),
+        shortest=float(seconds.min()),
+        mean=float(seconds.mean()),
+        longest=float(seconds.max()),
+        histogram=[(float(a), float(b), int(c)) for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)],
+    )
+
+
+def report(name: str, s: Statistics, width: int = 40) -> str:
+    """The numbers of one manifest as text, a line a bin."""
+    lines = [
+        f"{name}: {s.utterances:,} utterances, {s.hours:.2f} h, {s.speakers} speakers, {s.domains} domains, "
+        f"{s.words:,} words; {s.shortest:.2f} to {s.longest:.2f} s, mean {s.mean:.2f} s"
+    ]
+    most = max(count for _, _, count in s.histogram)
+    for low, high, count in s.histogram:
+        bar = "█" * round(width * count / most)
+        lines.append(f"  {low:7.2f} – {high:7.2f} s {count:8,} {bar}")
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""`python -m speech_jax.prepare RECIPE --out DIR …`: recordings as they are published → manifests (and shards)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from speech_jax.data import preparing
+from speech_jax.data.files import writing
+from speech_jax.data.manifest import read_manifest
+from speech_jax.data.recipes import RECIPES
+from speech_jax.data.statistics import report, statistics
+from speech_jax.errors import UserError, run_front_door
+
+log = logging.getLogger("speech_jax")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every recipe takes."""
+
+    out: Path
+    """The folder for manifests, audio and shards. A second run goes on where the first was stopped."""
+    shards: int = 0
+    """Also write every manifest as so many ArrayRecord shards, with a manifest of their own, {split}.sharded.jsonl."""
+    sample_rate: int = 16_000
+    """Rate of the audio in shards, and the rate that recordings are checked at."""
+    verify: bool = True
+    """Decode every recording once: those that cannot be read are named and left out, and lengths are measured."""
+    threads: int = 2
+    """Recordings that are decoded at the same time."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one recipe; see `--help`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: python -m speech_jax.prepare RECIPE --out DIR …   (RECIPE --help for its options)\n")
+        print("\n".join(f"  {name:12} {help_line}" for name, help_line in RECIPES.items()))
+        return 0
+    name, *rest = argv
+    if name not in RECIPES:
+        raise UserError(f"found recipe {name!r}, expected one of {', '.join(RECIPES)}")
+    recipe = importlib.import_module(f"speech_jax.data.recipes.{name}")
+    settings = dataclasses.make_dataclass("Prepare", [], bases=(recipe.Options, Common), frozen=True)
+    config = tyro.cli(settings, args=rest, prog=f"python -m speech_jax.prepare {name}", description=RECIPES[name])
+    options = recipe.Options(**{f.name: getattr(config, f.name) for f in dataclasses.fields(recipe.Options)})
+
+    problems = run_recipe(name, recipe.prepare, options, config.out)
+    if config.verify:
+        for manifest in preparing.manifests(config.out):
+            problems += preparing.verify(manifest, config.sample_rate, config.threads)
+    if config.shards:
+        for manifest in preparing.manifests(config.out):
+            print(preparing.write_shards(manifest, config.out / "shards", config.shards, config.sample_rate))
+    numbers = {}
+    for manifest in preparing.manifests(config.out):
+        split = manifest.relative_to(config.out).with_suffix("").as_posix()
+        found = statistics(read_manifest(manifest, on_error="skip"))
+        numbers[split] = found._asdict()
+        print(report(split, found))
+    for problem in problems:
+        print(f"left out: {problem}")
+    print(f"{len(problems)} recordings left out")
+    with writing(config.out / "statistics.json") as file:
+        json.dump({"splits": numbers, "left_out": problems}, file, indent=1, ensure_ascii=False)
+    return 0
+
+
+class _Collect(logging.Handler):
+    """Keeps the warnings of a recipe: each names a recording that it left out."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage().removeprefix("left out: "))
+
+
+def run_recipe(name: str, prepare, options, out: Path) -> list[str]:
+    """Runs the recipe unless `out` says that it ran to its end with the same options; refuses a folder of others.
+
+    Returns what the recipe warned of, now or when it ran.
+    """
+    settings = {key: str(value) for key, value in dataclasses.asdict(options).items()}
+    text = json.dumps({"recipe": name, "options": settings})
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    note = out / "recipe.json"
+    done = json.loads(_text(note, '{"sha256": ""}'))
+    if done["sha256"] and done["sha256"] != digest:
+        raise UserError(f"{note}: found another recipe or other options, expected the same; take another --out")
+    finished = bool(done.get("finished")) and bool(preparing.manifests(out))
+    if finished:
+        print(f"{out}: the recipe ran before with these options; its manifests are kept")
+        return list(done.get("left_out", []))
+    warnings = _Collect()
+    log.addHandler(warnings)
+    try:
+        for state in (False, True):
+            fields = {"sha256": digest, "finished": state, "left_out": warnings.messages, **json.loads(text)}
+            with writing(note) as file:
+                json.dump(fields, file, indent=1, ensure_ascii=False)
+            if not state:
+                prepare(out, options)
+    finally:
+        log.removeHandler(warnings)
+    if not preparing.manifests(out):
+        raise UserError(f"{out}: the recipe {name!r} found no recordings")
+    return warnings.messages
+
+
+def _text(path: Path, default: str) -> str:
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else default
+        if "sha256" not in json.loads(text):
+            raise ValueError("no sha256")
+        return text
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}), expected what an earlier run wrote; remove it") from error
+
+
+if __name__ == "__main__":
+    run_front_door(main)

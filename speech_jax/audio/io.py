@@ -76,8 +76,7 @@ def read_audio(
         rate, blocks = G722_RATE, _g722_blocks(os.fspath(path), start)
         return _collect(name, rate, blocks, sample_rate, start, end, max_seconds)
     with _open(path, name) as file:
-        claimed = file.frames / file.samplerate
-        wanted = (claimed if end is None else end) - start
+        wanted = (file.frames / file.samplerate if end is None else end) - start
         if wanted > max_seconds:
             raise UserError(f"{name}: found {wanted:.1f} s of audio, expected at most {max_seconds:.0f} s")
         blocks = _sound_blocks(file, name, start, end)
@@ -183,6 +182,8 @@ def _open(path: str | os.PathLike | BinaryIO, name: str) -> soundfile.SoundFile:
         problem = f"found a sample rate of {file.samplerate}, expected {MIN_RATE} to {MAX_RATE}"
     elif not 1 <= file.channels <= MAX_CHANNELS:
         problem = f"found {file.channels} channels, expected 1 to {MAX_CHANNELS}"
+    elif file.frames >= 1 << 62:  # libsndfile's word for FLAC that was written to a pipe; it cannot seek in it
+        problem = "found FLAC that does not know its length, expected it in the header (flac -d, then flac, repairs it)"
     elif file.format in ("WAV", "WAVEX", "RF64") and isinstance(path, str | os.PathLike):
         problem = _wav_cut_off(path)
     if problem:

@@ -25,11 +25,12 @@ _SAVE_EVERY = 200  # utterances
 
 def manifests(folder: Path) -> list[Path]:
     """The manifests that a recipe wrote, without those of the shards."""
-    return sorted(p for p in folder.rglob("*.jsonl") if p.name[0] != "." and not p.name.endswith(SHARDED))
+    found = folder.rglob("*.jsonl")
+    return sorted(p for p in found if p.name[0] != "." and not p.name.endswith(SHARDED))
 
 
 def verify(manifest: Path, sample_rate: int, threads: int) -> list[str]:
-    """Decodes every recording of a manifest; unreadable ones are named and left out of it, lengths become measured ones.
+    """Decodes every recording of a manifest; unreadable ones are named and left out, lengths become measured ones.
 
     Returns what is wrong with those left out, now or by an earlier call. What was decoded is noted in a file beside
     the manifest as it goes, so that a second call does not decode it again.

@@ -1,0 +1,285 @@
+"""Recordings of every kind come out as mono float32 in [-1, 1] at the wanted rate; all else is one clear line."""
+
+import io
+import itertools
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from speech_jax.audio.io import _collect, probe, read_audio
+from speech_jax.errors import UserError
+
+RATE = 16_000
+
+
+def tone(seconds=0.5, rate=RATE, frequency=440.0, level=0.5):
+    return (level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def noise(n, seed=0):
+    return np.random.default_rng(seed).uniform(-0.9, 0.9, n).astype(np.float32)
+
+
+def one_line(error):
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 400
+    return message
+
+
+@pytest.mark.parametrize(
+    "ending,subtype,tolerance",
+    [
+        ("wav", "PCM_U8", 1 / 64),
+        ("wav", "PCM_16", 1e-4),
+        ("wav", "PCM_24", 1e-6),
+        ("wav", "PCM_32", 1e-6),
+        ("wav", "FLOAT", 0),
+        ("wav", "DOUBLE", 1e-7),
+        ("wav", "ULAW", 0.05),
+        ("wav", "ALAW", 0.05),
+        ("flac", "PCM_16", 1e-4),
+        ("flac", "PCM_24", 1e-6),
+    ],
+)
+def test_every_sample_format_is_scaled_alike(tmp_path, ending, subtype, tolerance):
+    path, audio = tmp_path / f"x.{ending}", noise(5000)
+    soundfile.write(path, audio, RATE, subtype=subtype)
+    found = read_audio(path, RATE)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, audio, atol=tolerance)
+    assert probe(path) == (5000 / RATE, RATE, 1)
+
+
+@pytest.mark.parametrize("ending", ["ogg", "mp3"])
+def test_lossy_formats(tmp_path, ending):
+    path, audio = tmp_path / f"x.{ending}", tone(1.0)
+    soundfile.write(path, audio, RATE)
+    found = read_audio(path, RATE)
+    assert abs(len(found) - len(audio)) < 0.1 * RATE  # MP3 pads
+    spectrum = np.abs(np.fft.rfft(found[:RATE] * np.hanning(len(found[:RATE]))))
+    assert abs(np.argmax(spectrum) * RATE / len(found[:RATE]) - 440) < 2
+    assert abs(probe(path).seconds - 1) < 0.1
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000])
+def test_resampling_keeps_a_tone_and_does_not_depend_on_blocks(tmp_path, rate):
+    path, audio = tmp_path / "x.wav", tone(3.0, rate)
+    soundfile.write(path, audio, rate, subtype="FLOAT")
+    found = read_audio(path, RATE)
+    assert abs(len(found) - 3 * RATE) <= 1
+    middle = slice(RATE // 4, -RATE // 4)
+    np.testing.assert_allclose(found[middle], tone(3.0)[middle][: len(found[middle])], atol=2e-4)
+    np.testing.assert_allclose(found, np.clip(soxr.resample(audio, rate, RATE), -1, 1)[: len(found)], atol=1e-6)
+
+
+def test_stereo_is_mixed_down(tmp_path):
+    path, left, right = tmp_path / "x.wav", noise(3000, 1), noise(3000, 2)
+    soundfile.write(path, np.stack([left, right], 1), RATE, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(path, RATE), (left + right) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_a_segment_is_the_slice(tmp_path, ending):
+    path, audio = tmp_path / f"x.{ending}", noise(50_000)
+    soundfile.write(path, audio, RATE, subtype="PCM_16")
+    whole = read_audio(path, RATE)
+    np.testing.assert_array_equal(read_audio(path, RATE, start=0.5, end=1.25), whole[8000:20000])
+    np.testing.assert_array_equal(read_audio(path, RATE, start=3.0), whole[48000:])
+
+
+def test_a_segment_is_decoded_in_many_blocks_as_in_one(tmp_path, monkeypatch):
+    path, audio = tmp_path / "x.flac", noise(50_000)
+    soundfile.write(path, np.stack([audio, audio], 1), 22_050)
+    whole = read_audio(path, RATE, start=0.3, end=2.0)
+    monkeypatch.setattr("speech_jax.audio.io._BLOCK", 1000)
+    np.testing.assert_allclose(read_audio(path, RATE, start=0.3, end=2.0), whole, atol=1e-6)
+
+
+def test_overshoot_is_clipped(tmp_path):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, np.array([0.5, 1.5, -1.2], np.float32), RATE, subtype="FLOAT")
+    np.testing.assert_array_equal(read_audio(path, RATE), np.float32([0.5, 1.0, -1.0]))
+
+
+def test_g722(tmp_path):
+    av = pytest.importorskip("av")
+    path, audio = tmp_path / "x.g722", tone(1.0, frequency=1000)
+    with av.open(str(path), "w", format="g722") as container:
+        stream = container.add_stream("g722", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray((audio * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert path.stat().st_size == 8000
+    assert probe(path) == (1.0, RATE, 1)
+    found = read_audio(path, RATE)
+    assert len(found) == RATE
+    # The codec's filters delay by a few samples: the best of them must fit well.
+    errors = [np.abs(found[4000 + d : 8000 + d] - audio[4000:8000]).max() for d in range(60)]
+    assert min(errors) < 0.05
+    np.testing.assert_array_equal(read_audio(path, RATE, start=0.25, end=0.5), found[4000:8000])
+    (tmp_path / "empty.g722").write_bytes(b"")
+    with pytest.raises(UserError, match="empty.g722"):
+        read_audio(tmp_path / "empty.g722", RATE)
+
+
+def test_one_sample(tmp_path):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, np.float32([0.25]), RATE, subtype="FLOAT")
+    np.testing.assert_array_equal(read_audio(path, RATE), np.float32([0.25]))
+    assert 1 <= len(read_audio(path, 48_000)) <= 4 and len(read_audio(path, 8_000)) <= 1
+
+
+def _wav(rate=RATE, channels=1, bits=16, samples=b"\1\2" * 400, data_size=None, form=1):
+    size = len(samples) if data_size is None else data_size
+    align = channels * bits // 8
+    head = struct.pack("<4sIHHIIHH", b"fmt ", 16, form, channels, rate, (rate * align) % 2**32, align % 2**16, bits)
+    body = b"WAVE" + head + struct.pack("<4sI", b"data", size) + samples
+    return b"RIFF" + struct.pack("<I", (len(body)) % 2**32) + body
+
+
+def _flac(audio, total=None, rate=RATE):
+    """FLAC bytes, with STREAMINFO's total_samples overwritten."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio, rate, format="FLAC")
+    data = bytearray(buffer.getvalue())
+    if total is not None:  # 36 bits in bytes 21 to 25
+        data[21] = (data[21] & 0xF0) | (total >> 32)
+        data[22:26] = (total & 0xFFFFFFFF).to_bytes(4, "big")
+    return bytes(data)
+
+
+def _float_wav(values):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.float32(values), RATE, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+BAD = {
+    "empty.wav": (b"", "empty"),
+    "text.wav": (b"hello, this is no audio" * 10, "not readable as audio"),
+    "no_samples.wav": (_wav(samples=b""), "no samples"),
+    "zero_rate.wav": (_wav(rate=0), "rate|not readable"),
+    "one_hertz.wav": (_wav(rate=1), "rate of 1"),
+    "gigahertz.wav": (_wav(rate=2_000_000_000), "rate"),
+    "channels.wav": (_wav(channels=65535, samples=b"\1" * 200_000), "channels|not readable"),
+    "many_channels.wav": (_wav(channels=128, samples=b"\1" * 51_200), "128 channels"),
+    "cut.wav": (_wav(samples=b"\1\2" * 4000)[:3000], "cut off"),
+    "lying_size.wav": (_wav(data_size=2**30), "cut off"),
+    "nan.wav": (_float_wav([0.1, np.nan, 0.2]), "NaN"),
+    "all_nan.wav": (_float_wav([np.nan] * 1000), "NaN"),
+    "inf.wav": (_float_wav([0.1, -np.inf, 0.2]), "infinite"),
+    "int16_scale.wav": (_float_wav([0.0, 12000.0, -9000.0]), "12000"),
+    "cut.flac": (_flac(noise(40_000))[:30_000], "cut off|damaged"),
+    "lying_long.flac": (_flac(noise(4000), total=6 * 10**10), "at most"),
+    "lying_longer.flac": (_flac(noise(4000), total=100_000), "cut off|damaged"),
+    "garbage.flac": (_flac(noise(4000))[:200] + bytes(range(256)) * 30, "damaged|cut off|not readable"),
+    "half.ogg": (b"OggS" + bytes(200), "not readable"),
+    "noise.mp3": (bytes(np.random.default_rng(0).integers(0, 256, 3000, np.uint8)), "not readable|damaged|no samples"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_recordings_are_one_clear_line(tmp_path, name):
+    data, expected = BAD[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=expected) as caught:
+        read_audio(tmp_path / name, RATE)
+    assert one_line(caught).startswith(str(tmp_path / name))
+
+
+def test_missing_file_folder_and_nul(tmp_path):
+    cases = ((tmp_path / "none.wav", "no such file"), (tmp_path, "folder"), ("a\0b.wav", "null|NUL|file"))
+    for path, expected in cases:
+        for function in (lambda p: read_audio(p, RATE), probe):
+            with pytest.raises(UserError, match=expected) as caught:
+                function(path)
+            one_line(caught)
+
+
+def test_a_stream_of_unknown_length_is_read_to_its_end(tmp_path):
+    """What sox and ffmpeg write to a pipe: they do not know the size yet."""
+    for size in (0xFFFFFFFF, 0x7FFFFFFF):
+        (tmp_path / "x.wav").write_bytes(_wav(samples=b"\1\2" * 4000, data_size=size))
+        assert len(read_audio(tmp_path / "x.wav", RATE)) == 4000
+
+
+def test_ten_hours_are_refused_by_the_header_and_read_by_segment(tmp_path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, noise(8000), 8000, subtype="PCM_U8")
+    data = bytearray(path.read_bytes())
+    size = 8000 * 36_000
+    data[4:8], data[40:44] = (size + 36).to_bytes(4, "little"), size.to_bytes(4, "little")
+    with open(path, "wb") as file:  # sparse: takes no disk
+        file.write(data)
+        file.truncate(44 + size)
+    with pytest.raises(UserError, match=r"36000\.0 s .* at most 3600 s"):
+        read_audio(path, RATE)
+    assert len(read_audio(path, 8000, start=35_999, end=36_000)) == 8000
+
+
+def test_a_bomb_costs_no_more_than_the_cap(tmp_path):
+    """10 minutes of silence in a few KB, whose header claims nothing (0), as much as it can, or the truth."""
+    silence = np.zeros(600 * RATE, np.int16)
+    for total, expected in ((0, "does not know its length"), (2**36 - 1, "4294967.3 s"), (None, "600.0 s")):
+        path = tmp_path / f"bomb{total}.flac"
+        path.write_bytes(_flac(silence, total=total))
+        assert path.stat().st_size < 100_000
+        tracemalloc.start()
+        try:
+            with pytest.raises(UserError, match=expected):
+                read_audio(path, RATE, max_seconds=10)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 20e6  # 10 s are 0.6 MB, a block 2 MB; all of it is 38 MB
+
+
+@pytest.mark.parametrize("rate", [RATE, 4000])
+def test_the_cap_holds_for_a_decoder_that_never_ends(rate):
+    """The last line of defence; G.722, for one, has no header to ask."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="endless: found more than 10 s"):
+            _collect("endless", rate, itertools.repeat(np.zeros(1000, np.float32)), RATE, 0.0, None, 10.0)
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_segment_beyond_the_end(tmp_path):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, noise(RATE), RATE)
+    with pytest.raises(UserError, match="found 1.000 s of audio, expected at least 2.000 s"):
+        read_audio(path, RATE, start=0.5, end=2.0)
+    with pytest.raises(UserError, match="no samples after 1.500 s"):
+        read_audio(path, RATE, start=1.5)
+
+
+_SEEDS = [_wav(samples=noise(600).tobytes()), _flac(noise(2000)), _float_wav(noise(500))]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.sampled_from(_SEEDS),
+    edits=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    keep=st.floats(0, 1),
+)
+def test_damaged_files_give_audio_or_a_user_error(tmp_path, seed, edits, keep):
+    data = bytearray(seed)
+    for at, value in edits:
+        data[at % len(data)] = value
+    path = tmp_path / "fuzz.wav"
+    path.write_bytes(data[: int(len(data) * keep) + 1])
+    try:
+        audio = read_audio(path, RATE, max_seconds=60)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert 0 < len(audio) <= 61 * RATE and np.abs(audio).max() <= 1

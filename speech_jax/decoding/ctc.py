@@ -38,7 +38,26 @@ def best_path(
     logits: Float[Array, "batch time vocab"], mask: Bool[Array, "batch time"], *, blank_id: int = 0
 ) -> BestPath:
     """`greedy` with the frames and the confidence of every token. Padding may hold anything, NaN too. Jit-able."""
-    best = jnp.where(mask, jnp.argmax(logits, axis=-1), blank_id).astype(jnp.int32)
+    return collapse(*best_frames(logits), mask, blank_id=blank_id)
+
+
+def best_frames(
+    logits: Float[Array, "batch time vocab"],
+) -> tuple[Int[Array, "batch time"], Float[Array, "batch time"]]:
+    """The best token of every frame and its log-probability: all of the scores that the best path needs."""
+    score = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32), score
+
+
+def collapse(
+    best: Int[Array, "batch time"],
+    score: Float[Array, "batch time"],
+    mask: Bool[Array, "batch time"],
+    *,
+    blank_id: int = 0,
+) -> BestPath:
+    """Merges repeats, then drops blanks. best, score: as `best_frames` returns them."""
+    best = jnp.where(mask, best, blank_id).astype(jnp.int32)
     before = jnp.pad(best, ((0, 0), (1, 0)), constant_values=blank_id)[:, :-1]
     real = best != blank_id
     first = real & (best != before)
@@ -51,8 +70,8 @@ def best_path(
     ids = empty.at[row, jnp.where(first, run, frames)].set(best, mode="drop")
     starts = empty.at[row, jnp.where(first, run, frames)].set(time, mode="drop")
     ends = empty.at[row, place].max(time + 1, mode="drop")
-    score = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
     total = jnp.zeros(best.shape, jnp.float32).at[row, place].add(jnp.where(real, score, 0.0), mode="drop")
-    used = jnp.arange(frames) < first.sum(axis=1)[:, None]
+    lengths = first.sum(axis=1).astype(jnp.int32)
+    used = jnp.arange(frames)[None] < lengths[:, None]
     confidence = jnp.where(used, jnp.exp(total / jnp.maximum(ends - starts, 1)), 0.0)
-    return BestPath(ids, first.sum(axis=1).astype(jnp.int32), starts, ends, confidence)
+    return BestPath(ids, lengths, starts, ends, confidence)

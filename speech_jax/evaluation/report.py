@@ -197,23 +197,23 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def to_markdown(evaluation: Evaluation, *, worst: int = 20) -> str:
     """The report as Markdown."""
-    lines = [f"# {_plain(evaluation.name) or 'Evaluation'}", ""]
-    lines += [f"- {_plain(key)}: {_plain(value)}" for key, value in _notes(evaluation)] + [""]
+    lines = [f"# {plain(evaluation.name) or 'Evaluation'}", ""]
+    lines += [f"- {plain(key)}: {plain(value)}" for key, value in _notes(evaluation)] + [""]
     for title, rows in _sections(evaluation):
-        lines += [f"## {title}", "", text_table(HEADER, [[_plain(cell) for cell in row] for row in rows]), ""]
+        lines += [f"## {title}", "", text_table(HEADER, [[plain(cell) for cell in row] for row in rows]), ""]
     rows = evaluation.worst(worst)
     if rows:
         lines += ["## Utterances with most errors", ""]
     for row in rows:
         item, count = evaluation.items[row], evaluation.words[row]
-        lines += [f"{_plain(item.id)}: {count.errors} errors, WER {percent(count.rate, 1)} %", ""]
+        lines += [f"{plain(item.id)}: {count.errors} errors, WER {percent(count.rate, 1)} %", ""]
         # Indented code: nothing in a transcript is read as Markdown or HTML.
         lines += ["    " + line.rstrip() for line in aligned(align(item.reference, item.hypothesis, evaluation.costs))]
         lines += [""]
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that is neither Markdown nor HTML."""
     escaped = html.escape(str(text), quote=False).replace("\n", " ").replace("\r", " ")
     return "".join("\\" + c if c in "\\`*_[]#" else c for c in escaped)

@@ -1,0 +1,121 @@
+"""Tokens with frames to words with times, and words to subtitles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from speech_jax.text.tokenizer import WORD_START, Tokenizer
+
+
+class Word(NamedTuple):
+    """A recognised word. Times in seconds; confidence is the least of its tokens', in (0, 1].
+
+    CTC fires somewhere inside a sound and is blank elsewhere: times are good to a tenth of a second or so, and tend to
+    make words too short.
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+class Transcript(NamedTuple):
+    """What was said in a recording of `seconds`."""
+
+    text: str
+    words: tuple[Word, ...]
+    seconds: float
+
+    @property
+    def confidence(self) -> float:
+        """The mean over the words, 0 where there are none."""
+        return float(np.mean([word.confidence for word in self.words])) if self.words else 0.0
+
+
+def to_words(
+    ids: Sequence[int],
+    starts: Sequence[int],
+    ends: Sequence[int],
+    confidence: Sequence[float],
+    tokenizer: Tokenizer,
+    frame_seconds: float,
+) -> list[Word]:
+    """Joins the tokens of one row of a `BestPath`, cut to its length, into words. frame_seconds: of an output frame."""
+    words: list[Word] = []
+    text, first, last, least = "", 0, 0, 1.0
+
+    def close():
+        if text:
+            words.append(Word(text, round(first * frame_seconds, 3), round(last * frame_seconds, 3), least))
+
+    for token, start, end, sure in zip(ids, starts, ends, confidence, strict=True):
+        piece = tokenizer.pieces[int(token)]
+        space = tokenizer.kind == "char" and piece.isspace()
+        if space or (tokenizer.kind != "char" and piece.startswith(WORD_START)):
+            close()
+            text, least = "", 1.0
+        piece = "" if space else piece.replace(WORD_START, "")
+        if not piece:
+            continue
+        if not text:
+            first = int(start)
+        text, last, least = text + piece, int(end), min(least, float(sure))
+    close()
+    return words
+
+
+class Cue(NamedTuple):
+    """One subtitle."""
+
+    start: float
+    end: float
+    text: str
+
+
+def to_cues(
+    words: Sequence[Word], *, max_letters: int = 84, max_seconds: float = 6.0, max_gap: float = 1.0
+) -> list[Cue]:
+    """Subtitles of at most two lines of 42 letters and six seconds, which also end at a pause."""
+    groups: list[list[Word]] = []
+    for word in words:
+        group = groups[-1] if groups else []
+        letters = sum(len(w.text) + 1 for w in group) + len(word.text)
+        if (
+            not group
+            or letters > max_letters
+            or word.end - group[0].start > max_seconds
+            or word.start - group[-1].end > max_gap
+        ):
+            groups.append([word])
+        else:
+            group.append(word)
+    return [Cue(g[0].start, max(g[-1].end, g[0].start + 0.04), _two_lines([w.text for w in g])) for g in groups]
+
+
+def _two_lines(words: Sequence[str], width: int = 42) -> str:
+    text = " ".join(words)
+    if len(text) <= width:
+        return text
+    breaks = [i for i, c in enumerate(text) if c == " "]
+    if not breaks:
+        return text
+    middle = min(breaks, key=lambda i: abs(i - len(text) / 2))
+    return text[:middle] + "\n" + text[middle + 1 :]
+
+
+def to_srt(cues: Sequence[Cue]) -> str:
+    """SubRip text."""
+    parts = [f"{n}\n{_clock(cue.start)} --> {_clock(cue.end)}\n{cue.text}\n" for n, cue in enumerate(cues, 1)]
+    return "\n".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    milliseconds = round(seconds * 1000)
+    hours, rest = divmod(milliseconds, 3_600_000)
+    minutes, rest = divmod(rest, 60_000)
+    whole, rest = divmod(rest, 1000)
+    return f"{hours:02d}:{minutes:02d}:{whole:02d},{rest:03d}"

@@ -1,0 +1,243 @@
+"""A checkpoint folder as something that hears: recordings in, words with times out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.features import extract, num_features
+from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
+from speech_jax.decoding.longform import encode_windows, whole_features
+from speech_jax.decoding.words import Transcript, to_words
+from speech_jax.errors import UserError
+from speech_jax.text.tokenizer import Tokenizer
+from speech_jax.types import Model, PyTree
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How recordings are cut for the recogniser."""
+
+    core_seconds: float = 20.0
+    """Of a long recording, what each window contributes."""
+    context_seconds: float = 4.0
+    """What a window hears before and after that. Recordings up to core + 2 · context are recognised in one pass."""
+    batch_seconds: float = 0.0
+    """Seconds of audio recognised at a time; 0 takes one window on a CPU and about 240 s on an accelerator."""
+
+
+class _Shape(NamedTuple):
+    """Static shape of a window: rows, samples."""
+
+    rows: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """A CTC network with all that it needs to turn recordings into text. `load_recognizer` makes one from a folder."""
+
+    network: Model
+    params: PyTree
+    model_state: PyTree
+    tokenizer: Tokenizer
+    audio: AudioConfig
+    windows: WindowConfig = WindowConfig()
+    name: str = ""
+
+    @functools.cached_property
+    def factor(self) -> int:
+        """Feature frames an output frame stands for."""
+        frames = 1 << 12
+        spec = {
+            "features": jax.ShapeDtypeStruct((1, frames, num_features(self.audio)), np.float32),
+            "mask": jax.ShapeDtypeStruct((1, frames), np.bool_),
+        }
+        found = jax.eval_shape(self._network, self.params, self.model_state, spec)["logits"].shape[1]
+        if found == 0 or frames % found:
+            raise UserError(
+                f"{self.name}: found {found} outputs of {frames} frames, expected a whole subsampling factor"
+            )
+        return frames // found
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds an output frame stands for."""
+        return self.factor * self.audio.hop / self.audio.sample_rate
+
+    @functools.cached_property
+    def core(self) -> int:
+        """Feature frames that a window contributes: a multiple of the subsampling."""
+        return max(1, round(self.windows.core_seconds / self.frame_seconds)) * self.factor
+
+    @functools.cached_property
+    def context(self) -> int:
+        """Feature frames of context on each side: a multiple of the subsampling."""
+        return round(self.windows.context_seconds / self.frame_seconds) * self.factor
+
+    @property
+    def longest(self) -> int:
+        """Samples up to which a recording is recognised in one pass."""
+        return (self.core + 2 * self.context) * self.audio.hop
+
+    def _network(self, params, model_state, batch):
+        return self.network.apply(params, model_state, batch, key=None, train=False)[0]
+
+    @functools.cached_property
+    def _on_device(self) -> tuple[PyTree, PyTree]:
+        return jax.device_put((self.params, self.model_state))
+
+    @functools.cached_property
+    def _forward(self) -> Callable:
+        def forward(params, model_state, audio, lengths):
+            features, mask = extract(audio, lengths, self.audio)
+            outputs = self._network(params, model_state, {"features": features, "mask": mask})
+            return best_path(outputs["logits"], outputs["mask"])
+
+        return jax.jit(forward)
+
+    @functools.cached_property
+    def _encode(self) -> Callable:
+        def encode(params, model_state, features, mask):
+            outputs = self._network(params, model_state, {"features": features, "mask": mask})
+            return best_frames(outputs["logits"]), outputs["mask"]
+
+        return jax.jit(encode)
+
+    def recognize(self, audio: Float[np.ndarray, "rows samples"], lengths: np.ndarray) -> BestPath:
+        """The best path of every row of a padded batch, in NumPy. Compiled once a shape."""
+        return jax.device_get(self._forward(*self._on_device, audio, lengths))
+
+    def recognize_long(self, audio: Float[np.ndarray, " samples"]) -> BestPath:
+        """The best path (one row) of a recording of any length, in overlapping windows."""
+        features = whole_features(audio, self.audio)
+        width = (self.core + 2 * self.context) * self.audio.hop / self.audio.sample_rate
+        best, score = encode_windows(
+            features,
+            functools.partial(self._encode, *self._on_device),
+            core=self.core,
+            context=self.context,
+            factor=self.factor,
+            rows=self._rows(width),
+        )
+        size = 1 << max(10, (len(best) - 1).bit_length())  # few shapes, so few compilations
+        mask = (np.arange(size) < len(best))[None]
+        pad = (0, size - len(best))
+        return jax.device_get(_collapse(np.pad(best, pad)[None], np.pad(score, pad)[None], mask))
+
+    def transcribe(self, audio: Float[np.ndarray, " samples"]) -> Transcript:
+        """What is said in a recording at the model's sample rate."""
+        return next(self.transcribe_many([audio]))
+
+    def transcribe_many(self, recordings: Iterable[Float[np.ndarray, " samples"]]) -> Iterator[Transcript]:
+        """A transcript for each recording, in their order; short ones are recognised together."""
+        group: list[np.ndarray] = []
+        seconds = 0.0
+        for audio in recordings:
+            group.append(audio)
+            seconds += len(audio) / self.audio.sample_rate
+            if seconds >= 2 * self._group_seconds:
+                yield from self._transcribe_group(group)
+                group, seconds = [], 0.0
+        yield from self._transcribe_group(group)
+
+    def to_transcript(self, path: BestPath, row: int, samples: int) -> Transcript:
+        """One row of a best path as text."""
+        length = int(path.lengths[row])
+        columns = (column[row, :length] for column in (path.ids, path.starts, path.ends, path.confidence))
+        seconds = samples / self.audio.sample_rate
+        words = to_words(*columns, self.tokenizer, self.frame_seconds)
+        words = tuple(w._replace(start=min(w.start, seconds), end=min(w.end, seconds)) for w in words)
+        return Transcript(" ".join(word.text for word in words), words, seconds)
+
+    @property
+    def _group_seconds(self) -> float:
+        if self.windows.batch_seconds > 0:
+            return self.windows.batch_seconds
+        return 0.0 if jax.default_backend() == "cpu" else 240.0
+
+    def _rows(self, seconds: float) -> int:
+        return max(1, int(self._group_seconds / seconds))
+
+    def _shape(self, samples: int) -> _Shape:
+        """The smallest of three window lengths that holds so many samples."""
+        length = next(n for n in (self.longest // 4, self.longest // 2, self.longest) if samples <= n)
+        return _Shape(self._rows(length / self.audio.sample_rate), length)
+
+    def _transcribe_group(self, group: Sequence[np.ndarray]) -> Iterator[Transcript]:
+        found: dict[int, Transcript] = {}
+        by_shape: dict[_Shape, list[int]] = {}
+        for place, audio in enumerate(group):
+            if len(audio) == 0:
+                found[place] = Transcript("", (), 0.0)
+            elif len(audio) > self.longest:
+                found[place] = self.to_transcript(self.recognize_long(audio), 0, len(audio))
+            else:
+                by_shape.setdefault(self._shape(len(audio)), []).append(place)
+        for shape, places in by_shape.items():
+            for first in range(0, len(places), shape.rows):
+                chosen = places[first : first + shape.rows]
+                audio = np.zeros(shape, np.float32)
+                lengths = np.zeros(shape.rows, np.int32)
+                for row, place in enumerate(chosen):
+                    audio[row, : len(group[place])] = group[place]
+                    lengths[row] = len(group[place])
+                path = self.recognize(audio, lengths)
+                for row, place in enumerate(chosen):
+                    found[place] = self.to_transcript(path, row, len(group[place]))
+        yield from (found[place] for place in range(len(group)))
+
+
+_collapse = jax.jit(collapse)
+
+
+def load_recognizer(path: str | Path, which: str = "best", windows: WindowConfig | None = None) -> Recognizer:
+    """The recogniser in a run's folder (or in one step's folder of it), with its best or its last parameters.
+
+    Raises UserError where there is no whole checkpoint, or where it is not a recogniser's.
+    """
+    from speech_jax.config import config_from_assets
+    from speech_jax.tasks.ctc import build_model
+    from speech_jax.training.checkpoint import load_assets, load_params
+
+    assets = load_assets(path, which)
+    missing = [key for key in ("config", "tokenizer") if key not in assets]
+    if missing:
+        raise UserError(f"{path}: found a checkpoint without {missing[0]}, expected a recogniser's")
+    config = config_from_assets(assets)
+    tokenizer = Tokenizer.from_json(assets["tokenizer"])
+    params, model_state = load_params(path, which)
+    network = build_model(config.task, tokenizer.vocab_size)
+    name = Path(path).resolve().name
+    recognizer = Recognizer(network, params, model_state, tokenizer, config.task.audio, windows or WindowConfig(), name)
+    _check_params(recognizer, path)
+    return recognizer
+
+
+def _check_params(recognizer: Recognizer, path: str | Path) -> None:
+    """Raises UserError unless the parameters are those of the network in the config."""
+    frames = 1 << 8
+    spec = {
+        "features": jax.ShapeDtypeStruct((1, frames, num_features(recognizer.audio)), np.float32),
+        "mask": jax.ShapeDtypeStruct((1, frames), np.bool_),
+    }
+    expected = jax.eval_shape(recognizer.network.init, jax.random.key(0), spec)
+
+    def shapes(tree):
+        return {jax.tree_util.keystr(key): tuple(leaf.shape) for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+    want, have = shapes(expected), shapes((recognizer.params, recognizer.model_state))
+    for key in sorted(set(want) | set(have)):
+        if want.get(key) != have.get(key):
+            raise UserError(
+                f"{path}: found {key} of shape {have.get(key)}, expected {want.get(key)}: "
+                f"the parameters are not those of the network in the checkpoint's config"
+            )

@@ -1,8 +1,7 @@
-"""Convolutions written so that they are quick on every backend.
+"""Convolutions that are quick on a CPU, where XLA's own are not, and XLA's own on accelerators.
 
-XLA's convolution is slow on a CPU where it is depthwise or has few channels, and fast on an accelerator. Which of
-the two forms is used is decided when the program is lowered for a platform (`lax.platform_dependent`), so an exported
-or ahead-of-time compiled program has the right one too.
+Which of the two is used is decided when a program is lowered for a platform (`lax.platform_dependent`), so an exported
+or ahead-of-time compiled program has the right one too. All are cross-correlations, as in torch.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -20,20 +20,51 @@ from speech_jax.models.layers import uniform_fan_in
 def depthwise_conv1d(
     x: Float[Array, "batch time d"], kernel: Float[Array, "k d"], *, padding: tuple[int, int]
 ) -> Float[Array, "batch time_out d"]:
-    """Each channel with its own filter (a cross-correlation, as in torch), stride 1, zeros for padding."""
+    """Each channel with its own filter, stride 1, `padding` zeros before and after; time_out = time + padding - k + 1.
 
-    def shifted_slices(x: Array, kernel: Array) -> Array:
-        x = jnp.pad(x, ((0, 0), padding, (0, 0)))
-        time = x.shape[1] - kernel.shape[0] + 1
-        return sum(x[:, i : i + time] * kernel[i][None, None] for i in range(kernel.shape[0]))
+    On a CPU a sum of shifted slices: 20 times as fast as XLA's convolution forwards, and its gradient by hand, since
+    the automatic one would reduce over time k times.
+    """
+    channels = x.shape[-1]
 
     def convolution(x: Array, kernel: Array) -> Array:
-        channels = x.shape[-1]
         return lax.conv_general_dilated(
             x, kernel[:, None], (1,), [padding], dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=channels
         )
 
-    return lax.platform_dependent(x, kernel, cpu=shifted_slices, default=convolution)
+    def slices(x: Array, kernel: Array) -> Array:
+        return _shifted_slices(jnp.pad(x, ((0, 0), padding, (0, 0))), kernel)
+
+    return lax.platform_dependent(x, kernel, cpu=slices, default=convolution)
+
+
+@jax.custom_vjp
+def _shifted_slices(x: Array, kernel: Array) -> Array:
+    # The barriers keep XLA from computing what x is made of again in each of the k slices.
+    x = lax.optimization_barrier(x)
+    time = x.shape[1] - kernel.shape[0] + 1
+    y = sum(x[:, i : i + time] * kernel[i][None, None] for i in range(kernel.shape[0]))
+    return lax.optimization_barrier(y)
+
+
+def _shifted_slices_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _shifted_slices(x, kernel), (x, kernel)
+
+
+def _shifted_slices_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    k = kernel.shape[0]
+    grad_x = _shifted_slices(jnp.pad(grad, ((0, 0), (k - 1, k - 1), (0, 0))), kernel[::-1])
+
+    def add_frame(t: Array, total: Array) -> Array:
+        window = lax.dynamic_slice_in_dim(x, t, k, axis=1)
+        return total + window.astype(jnp.float32) * lax.dynamic_slice_in_dim(grad, t, 1, axis=1)
+
+    total = lax.fori_loop(0, grad.shape[1], add_frame, jnp.zeros((x.shape[0], k, x.shape[2]), jnp.float32))
+    return grad_x, total.sum(0).astype(kernel.dtype)
+
+
+_shifted_slices.defvjp(_shifted_slices_forward, _shifted_slices_backward)
 
 
 class DepthwiseConv1d(nn.Module):
@@ -55,54 +86,41 @@ class DepthwiseConv1d(nn.Module):
         return y
 
 
-def _taps(x: Float[Array, "batch time freq c"]) -> list[Float[Array, "batch time/2 freq/2 c"]]:
-    """The nine inputs of every output of a 3x3 convolution with stride 2 and padding 1, in the kernel's order.
+def taps_stride2(x: Float[Array, "batch 2*time+1 freq c"]) -> list[Float[Array, "batch time freq/2 c"]]:
+    """The nine inputs of each output of a 3x3 convolution with stride 2, in the kernel's order.
 
-    Cut out of an array split into even and odd places: the gradient is then a plain pad, which is quicker on a CPU
-    than the interior padding that belongs to a strided slice.
+    No padding in time (time = (T - 1) / 2), one place on both sides in frequency. Cut out of an array split into even
+    and odd places: the gradient is then a plain pad, quicker on a CPU than the interior padding that belongs to a
+    strided slice.
     """
     batch, time, freq, channels = x.shape
-    out_time, out_freq = (time + 1) // 2, (freq + 1) // 2
-    x = jnp.pad(x, ((0, 0), (1, 2 * out_time + 1 - time), (1, 2 * out_freq + 1 - freq), (0, 0)))
+    out_time, out_freq = (time - 1) // 2, (freq + 1) // 2
+    x = jnp.pad(x, ((0, 0), (0, 1), (1, 2 * out_freq + 1 - freq), (0, 0)))
     x = x.reshape(batch, out_time + 1, 2, out_freq + 1, 2, channels)
-    start = {0: (0, 0), 1: (0, 1), 2: (1, 0)}  # tap -> (first block, even or odd place)
-    return [
-        x[:, start[i][0] : start[i][0] + out_time, start[i][1], start[j][0] : start[j][0] + out_freq, start[j][1]]
-        for i in range(3)
-        for j in range(3)
-    ]
+    cuts = ((0, 0), (0, 1), (1, 0))  # tap -> (first block, even or odd place)
+    return [x[:, a : a + out_time, p, b : b + out_freq, q] for a, p in cuts for b, q in cuts]
 
 
-def conv2d_stride2(
-    x: Float[Array, "batch time freq c_in"], kernel: Float[Array, "3 3 c_in c_out"]
-) -> Float[Array, "batch time/2 freq/2 c_out"]:
-    """3x3 convolution, stride 2, padding 1 on both sides (torch's); out = ceil(in / 2) in both directions."""
-
-    def matrix_product(x: Array, kernel: Array) -> Array:
-        return jnp.concatenate(_taps(x), axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
-
-    def convolution(x: Array, kernel: Array) -> Array:
-        return lax.conv_general_dilated(
-            x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-
-    return lax.platform_dependent(x, kernel, cpu=matrix_product, default=convolution)
+@jax.custom_vjp
+def weighted_taps(taps: Float[Array, "9 batch time freq c"], kernel: Float[Array, "9 c"]) -> Array:
+    """sum_i taps[i] * kernel[i]: a depthwise convolution whose kernel's gradient is one pass over time."""
+    return sum(taps[i] * kernel[i][None, None, None] for i in range(kernel.shape[0]))
 
 
-def depthwise_conv2d_stride2(
-    x: Float[Array, "batch time freq c"], kernel: Float[Array, "3 3 c"]
-) -> Float[Array, "batch time/2 freq/2 c"]:
-    """The same for each channel by itself."""
+def _weighted_taps_forward(taps: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return weighted_taps(taps, kernel), (taps, kernel)
 
-    def shifted_slices(x: Array, kernel: Array) -> Array:
-        taps = kernel.reshape(9, 1, 1, 1, -1)
-        return sum(tap * taps[i] for i, tap in enumerate(_taps(x)))
 
-    def convolution(x: Array, kernel: Array) -> Array:
-        channels = kernel.shape[-1]
-        return lax.conv_general_dilated(
-            x, kernel[:, :, None], (2, 2), [(1, 1), (1, 1)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=channels,
-        )  # fmt: skip
+def _weighted_taps_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    taps, kernel = saved
 
-    return lax.platform_dependent(x, kernel, cpu=shifted_slices, default=convolution)
+    def add_frame(t: Array, total: Array) -> Array:
+        frame = lax.dynamic_index_in_dim(taps, t, axis=2, keepdims=False)
+        return total + frame.astype(jnp.float32) * lax.dynamic_index_in_dim(grad, t, axis=1, keepdims=False)[None]
+
+    places, batch, time, freq, channels = taps.shape
+    total = lax.fori_loop(0, time, add_frame, jnp.zeros((places, batch, freq, channels), jnp.float32))
+    return grad[None] * kernel[:, None, None, None], total.sum((1, 2)).astype(kernel.dtype)
+
+
+weighted_taps.defvjp(_weighted_taps_forward, _weighted_taps_backward)

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from speech_jax.audio import rows
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.framing import frame, num_frames, time_mask
 from speech_jax.audio.mel import cosine_matrix, fourier_matrices, lifter_values, mel_matrix, window_values
 from speech_jax.audio.normalize import normalize
-from speech_jax.audio.rows import row_keys
 
 __all__ = ["extract", "num_features", "num_frames"]
 
@@ -45,7 +45,7 @@ def extract(
     inside = time_mask(lengths, samples)
     x = jnp.where(inside, audio.astype(jnp.float32) * config.scale, 0.0)
     if key is not None and config.dither > 0:
-        noise = jax.vmap(lambda k: jax.random.normal(k, (samples,)))(row_keys(key, audio.shape[0], index))
+        noise = rows.normal(rows.row_keys(key, audio.shape[0], index, rows.DITHER), samples)
         x = jnp.where(inside, x + config.dither * noise, 0.0)
     if config.pre_emphasis and config.pre_emphasis_by == "utterance":
         before = jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]

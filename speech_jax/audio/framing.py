@@ -35,7 +35,7 @@ def chunked_frames(
 ) -> Float[Array, "batch count length"]:
     """Frame t is x[t·hop : t·hop + length], zeros beyond the end. A reshape and a few shifted slices.
 
-    A gather in its place is about a hundred times slower on a TPU (apple/axlearn, audio/frontend_benchmark.py).
+    A gather in its place was 80 times slower on a TPU v5p (apple/axlearn, audio/frontend_benchmark.py).
     """
     if count == 0:
         return jnp.zeros((x.shape[0], 0, length), x.dtype)

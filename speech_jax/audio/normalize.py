@@ -38,7 +38,7 @@ def normalize(
 def estimate_statistics(
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) of each feature over the real frames of pairs (features [batch, frames, width], mask [batch, frames]).
+    """(mean, std) of each feature over the real frames of pairs: features [batch, frames, width], mask [batch, frames].
 
     Features must come from a config with normalize = "none". Float64 sums, merged batch by batch (Chan et al. 1979), so
     that a thousand hours lose no digits. For `dataclasses.replace(config, normalize="global", mean=…, std=…)`.

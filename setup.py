@@ -1,0 +1,63 @@
+"""Packaging of speech_jax. Versions are ranges that resolve today on Python 3.11 and later."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "speech_jax" / "__init__.py").read_text(encoding="utf-8")).group(1)
+
+core = [
+    "jax>=0.10",
+    "flax>=0.12.8",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "grain>=0.2.18",
+    "array-record>=0.8.6",
+    "numpy>=2.0",
+    "soundfile>=0.13",
+    "soxr>=1.0",
+    "av>=14",  # G.722, which libsndfile does not read
+    "sentencepiece>=0.2.1",
+    "tyro>=1.0",
+    "jaxtyping>=0.3",
+    "tqdm>=4.66",
+    "tensorboardX>=2.6.4",
+    "pillow>=11",  # images in TensorBoard
+    "matplotlib>=3.9",
+]
+
+extras = {
+    "tpu": ["jax[tpu]>=0.10"],
+    "cuda": ["jax[cuda13]>=0.10"],
+    # The synthesiser of the quickstart's corpus, library and voices in one wheel. GPL-3, so never part of the core.
+    "synthetic": ["espeakng-loader>=0.2.4"],
+    "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
+    "test": [
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "espeakng-loader>=0.2.4",
+        "hypothesis>=6.100",
+        "ruff>=0.12",
+        "jiwer>=4",
+        "librosa>=0.11",
+        "tensorflow-datasets>=4.9.10",
+        "importlib_resources",
+    ],
+    # What experiments/parity/ needs to make the golden files again; the tests themselves read only the files.
+    "parity": ["librosa>=0.11", "kaldi-native-fbank>=1.20", "torch>=2.13", "nemo_toolkit[asr]>=3.0"],
+}
+
+setup(
+    name="speech_jax",
+    version=version,
+    description="Fine-tune speech models without losing what they knew, in pure JAX: recognition and synthesis.",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["speech_jax", "speech_jax.*"]),
+    install_requires=core,
+    extras_require=extras,
+)

@@ -1,0 +1,104 @@
+"""The config of a training run: one frozen dataclass that holds one of every room's."""
+
+from __future__ import annotations
+
+import dataclasses
+import runpy
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from speech_jax.config_dict import from_dict
+from speech_jax.data.config import DataConfig
+from speech_jax.errors import UserError
+from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.training.loop import TrainerConfig
+from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.training.sharding import MeshConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """One evaluation set."""
+
+    name: str
+    """Its name in the logs: `wer/NAME`."""
+    data: DataConfig
+    """Its recordings; every utterance is used once, in order of length."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A training run: L = alpha · L_pre + (1 − alpha) · L_task, from scratch or from a checkpoint."""
+
+    out_dir: str
+    """The run's folder: checkpoints, logs, the resolved config. A run that is already there is resumed."""
+    data: DataConfig
+    """Recordings of the task, L_task."""
+    task: CTCTaskConfig | None = None
+    """What is learned: network, features, augmentation, vocabulary. None takes all of it from `init_from`."""
+    pre: DataConfig | None = None
+    """Recordings of the old domain, L_pre; None trains on the task alone."""
+    alpha: AlphaConfig = AlphaConfig()
+    """The weight of L_pre over the steps."""
+    evaluate: tuple[EvalConfig, ...] = ()
+    """Sets on which the model is measured during training."""
+    init_from: str = ""
+    """A checkpoint folder to start from: its weights and tokenizer are taken, and `task` must fit it."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer, learning rate, weight decay, what is frozen."""
+    mesh: MeshConfig = MeshConfig()
+    """How devices are arranged."""
+    trainer: TrainerConfig = TrainerConfig()
+    """Steps, evaluation, checkpoints, logging."""
+    seed: int = 0
+    """Seed of initialisation, data order, augmentation and dropout."""
+
+
+def load_config_file(path: str) -> TrainConfig:
+    """Runs the Python file and returns the TrainConfig that it calls `config`."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such config file")
+    try:
+        found = runpy.run_path(path).get("config")
+    except UserError:
+        raise
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+        line = f"{path}:{frames[-1].lineno}" if frames else f"{path}:{getattr(error, 'lineno', 1)}"
+        raise UserError(f"{line}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, TrainConfig):
+        raise UserError(f"{path}: found config = {type(found).__name__}, expected a TrainConfig called `config`")
+    return found
+
+
+def parse_config(argv: Sequence[str]) -> TrainConfig:
+    """`--config FILE` and one flag for every field, `--optimizer.peak-lr 1e-3`, with its docstring as help."""
+    argv = list(argv)
+    path = None
+    for position, word in enumerate(argv):
+        if word == "--config" and position + 1 < len(argv):
+            path = argv[position + 1]
+            del argv[position : position + 2]
+            break
+        if word.startswith("--config="):
+            path = word.removeprefix("--config=")
+            del argv[position]
+            break
+    default = load_config_file(path) if path else tyro.MISSING
+    return tyro.cli(
+        TrainConfig,
+        prog="python -m speech_jax.train --config FILE",
+        description=TrainConfig.__doc__,
+        default=default,
+        args=argv,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def config_from_assets(assets: dict) -> TrainConfig:
+    """The resolved config that a checkpoint folder carries."""
+    return from_dict(TrainConfig, assets["config"])

@@ -1,0 +1,100 @@
+"""Frozen dataclasses to plain dictionaries and back, so that a config can live as JSON beside a checkpoint.
+
+Every dataclass becomes a dictionary that names its type under "type", which also settles which member of a union it is.
+Nothing is dropped in silence: an unknown field or a value of the wrong type is a UserError that names the field's path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from typing import Any
+
+from speech_jax.errors import UserError
+
+
+def to_dict(config: Any) -> Any:
+    """A dataclass (nested, with tuples) as dictionaries, lists and scalars that JSON can hold."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        fields = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {"type": type(config).__name__, **fields}
+    if isinstance(config, tuple | list):
+        return [to_dict(item) for item in config]
+    if config is None or isinstance(config, bool | int | float | str):
+        return config
+    raise TypeError(f"a config cannot hold a {type(config).__name__}: {config!r}")
+
+
+def to_text(config: Any) -> str:
+    """The config as indented JSON, one field a line, so that a change shows as a diff."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def from_dict(hint: Any, value: Any, path: str = "config") -> Any:
+    """The inverse of `to_dict` for a value of type `hint` (a dataclass, union, tuple, Literal or scalar)."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _from_union(arguments, value, path)
+    if origin is typing.Annotated:
+        return from_dict(arguments[0], value, path)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise UserError(f"{path}: found {value!r}, expected one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        return _from_sequence(arguments, value, path)
+    if dataclasses.is_dataclass(hint):
+        return _from_fields(hint, value, path)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any:
+        return value
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UserError(f"{path}: found {value!r}, expected a {getattr(hint, '__name__', hint)}")
+    return value
+
+
+def _from_union(arguments, value, path):
+    if value is None and types.NoneType in arguments:
+        return None
+    members = [a for a in arguments if a is not types.NoneType]
+    if isinstance(value, dict):
+        for member in members:
+            if dataclasses.is_dataclass(member) and member.__name__ == value.get("type"):
+                return from_dict(member, value, path)
+    errors = []
+    for member in members:
+        try:
+            return from_dict(member, value, path)
+        except UserError as error:
+            errors.append(error)
+    raise errors[-1]
+
+
+def _from_sequence(arguments, value, path):
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{path}: found {value!r}, expected a list")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(from_dict(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if len(arguments) != len(value):
+        raise UserError(f"{path}: found {len(value)} values, expected {len(arguments)}")
+    return tuple(from_dict(a, v, f"{path}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+
+
+def _from_fields(hint, value, path):
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: found {value!r}, expected the fields of {hint.__name__}")
+    if value.get("type", hint.__name__) != hint.__name__:
+        raise UserError(f"{path}: found a {value['type']}, expected a {hint.__name__}")
+    hints = typing.get_type_hints(hint, include_extras=True)
+    known = [f.name for f in dataclasses.fields(hint)]
+    unknown = sorted(set(value) - set(known) - {"type"})
+    if unknown:
+        raise UserError(f"{path}: unknown field {unknown[0]!r}, expected one of {', '.join(known)}")
+    fields = {name: from_dict(hints[name], v, f"{path}.{name}") for name, v in value.items() if name != "type"}
+    try:
+        return hint(**fields)
+    except TypeError as error:  # a field without a default is missing
+        raise UserError(f"{path}: {error}") from error

@@ -1,0 +1,147 @@
+"""Speech to text with CTC: waveform → features → augmentation → model → loss, as one jitted function."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from speech_jax.audio.augment import augment_audio, spec_augment
+from speech_jax.audio.config import AudioConfig, AugmentConfig
+from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.decoding.ctc import greedy
+from speech_jax.evaluation.wer import ErrorCounts, cer_counts, wer_counts
+from speech_jax.models.conformer import ConformerConfig, conformer_ctc
+from speech_jax.models.crnn import CRNNConfig, crnn_ctc
+from speech_jax.objectives.ctc import ctc_loss
+from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
+from speech_jax.types import Batch, Bucket, LossOut, Model, Report, Task
+
+EXAMPLES = 8  # utterances of an evaluation whose transcripts go to the logs
+
+
+@dataclasses.dataclass(frozen=True)
+class CTCTaskConfig:
+    """A recogniser: what it hears, how that is varied in training, the network and its vocabulary."""
+
+    model: ConformerConfig | CRNNConfig = ConformerConfig()
+    """The network."""
+    audio: AudioConfig = AudioConfig()
+    """Waveform to features."""
+    augment: AugmentConfig = AugmentConfig()
+    """Variations of waveform and features, in training only."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """How text is cut into tokens. Ignored when training starts from a checkpoint: its tokenizer is kept."""
+
+
+def build_model(config: CTCTaskConfig, vocab_size: int) -> Model:
+    """The network of `config` with a CTC head over `vocab_size` tokens (blank, number 0, included)."""
+    network = dataclasses.replace(config.model, num_features=num_features(config.audio))
+    if isinstance(network, CRNNConfig):
+        return crnn_ctc(network, vocab_size)
+    return conformer_ctc(network, vocab_size)
+
+
+def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer) -> Task:
+    """The recognition task that training/ is handed; batches are those of data/pipeline.py."""
+    network = build_model(config, tokenizer.vocab_size)
+
+    def init(key, batch: Batch):
+        rows, samples = batch["audio"].shape
+        frames = num_frames(samples, config.audio)
+        features = jnp.zeros((rows, frames, num_features(config.audio)), jnp.float32)
+        return network.init(key, {"features": features, "mask": jnp.ones((rows, frames), bool)})
+
+    def apply(params, model_state, batch: Batch, *, key=None, train=False):
+        audio, lengths = batch["audio"], batch["audio_lengths"]
+        if not train:
+            features, mask = extract(audio, lengths, config.audio)
+            inputs = {"features": features, "mask": mask}
+            outputs, model_state = network.apply(params, model_state, inputs, key=None, train=False)
+            return {**outputs, "features": features}, model_state
+        audio_key, dither_key, feature_key, model_key = jax.random.split(key, 4)
+        audio, lengths = augment_audio(audio_key, audio, lengths, config.augment, index=batch["index"])
+        features, mask = extract(audio, lengths, config.audio, key=dither_key)
+        features = spec_augment(feature_key, features, mask, config.augment, index=batch["index"])
+        inputs = {"features": features, "mask": mask}
+        return network.apply(params, model_state, inputs, key=model_key, train=True)
+
+    model = Model(init, apply)
+    return Task(
+        model=model,
+        objective=functools.partial(_objective, model),
+        batch_spec=batch_spec,
+        evaluate=_evaluator(model, config, tokenizer),
+    )
+
+
+def batch_spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes and types of one batch of `bucket`."""
+    rows, samples, labels = bucket
+    return {
+        "audio": jax.ShapeDtypeStruct((rows, samples), jnp.float32),
+        "audio_lengths": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "labels": jax.ShapeDtypeStruct((rows, labels), jnp.int32),
+        "label_lengths": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "index": jax.ShapeDtypeStruct((rows,), jnp.int32),
+    }
+
+
+def _losses(outputs, batch):
+    """Loss summed over the rows that count, with their labels and rows, and the rows whose labels do not fit."""
+    real = batch["index"] >= 0
+    nll, feasible = ctc_loss(
+        outputs["logits"], outputs["mask"], batch["labels"], batch["label_lengths"], row_mask=real
+    )
+    counts = real & feasible
+    total = jnp.sum(jnp.where(counts, nll, 0.0))
+    labels = jnp.sum(jnp.where(counts, batch["label_lengths"], 0)).astype(jnp.float32)
+    rows = jnp.sum(real).astype(jnp.float32)
+    return total, labels, rows, jnp.sum(real & ~feasible).astype(jnp.float32)
+
+
+def _objective(model, params, model_state, batch, key, step) -> LossOut:
+    """CTC loss in nats per label: a mean per label, so that its size does not depend on how long utterances are."""
+    outputs, model_state = model.apply(params, model_state, batch, key=key, train=True)
+    total, labels, rows, misfits = _losses(outputs, batch)
+    metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows)}
+    return LossOut(total / jnp.maximum(labels, 1.0), labels, model_state, metrics)
+
+
+def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
+    @jax.jit
+    def forward(params, model_state, batch):
+        outputs, _ = model.apply(params, model_state, batch, key=None, train=False)
+        ids, lengths = greedy(outputs["logits"], outputs["mask"])
+        return ids, lengths, _losses(outputs, batch), outputs["features"][0]
+
+    def evaluate(params, model_state, batches: Iterable[Batch]) -> Report:
+        """Greedy word and character error rates and the loss per label; the batches hold every utterance once."""
+        words, characters = ErrorCounts(), ErrorCounts()
+        total = labels = 0.0
+        examples, images, audio = [], {}, {}
+        for batch in batches:
+            found = jax.device_get(forward(params, model_state, batch))
+            ids, lengths, (batch_total, batch_labels, _, _), features = found
+            total, labels = total + float(batch_total), labels + float(batch_labels)
+            for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):
+                reference = tokenizer.decode(batch["labels"][row, : batch["label_lengths"][row]])
+                hypothesis = tokenizer.decode(ids[row, : lengths[row]])
+                words += wer_counts(reference, hypothesis)
+                characters += cer_counts(reference, hypothesis)
+                if len(examples) < EXAMPLES:
+                    examples.append(
+                        {"id": str(batch["index"][row]), "reference": reference, "hypothesis": hypothesis}
+                    )
+            if not audio:
+                images = {"features": features.T}
+                audio = {"utterance": (batch["audio"][0, : batch["audio_lengths"][0]], config.audio.sample_rate)}
+        metrics = {"loss": total / max(labels, 1.0), "wer": words.rate, "cer": characters.rate}
+        return Report(metrics, examples, images, audio)
+
+    return evaluate
+

@@ -1,0 +1,202 @@
+"""`python -m speech_jax.train --config configs/X.py`: trains a model, or goes on with a run that is already there.
+
+The story of a run: config → recordings → task → state and loop (training/loop.py). Everything that the checkpoint folder
+has to know goes with it as assets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from speech_jax import __version__
+from speech_jax.audio.config import fingerprint
+from speech_jax.config import TrainConfig, config_from_assets, parse_config
+from speech_jax.config_dict import to_dict, to_text
+from speech_jax.data.config import DataConfig
+from speech_jax.data.manifest import Utterance
+from speech_jax.data.pipeline import batches
+from speech_jax.data.plan import Plan, eval_plan, lengths, make_plan
+from speech_jax.data.sources import load_sources
+from speech_jax.errors import UserError, run_front_door
+from speech_jax.objectives.mix import mix
+from speech_jax.objectives.schedules import make_alpha
+from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
+from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
+from speech_jax.training.checkpoint import FOLDER, load_assets, load_params, saved_steps
+from speech_jax.training.feed import Batches, Feed, PairedBatches
+from speech_jax.training.loop import FitResult, fit
+from speech_jax.types import Batch
+
+log = logging.getLogger("speech_jax")
+LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soxr", "soundfile")
+
+
+def main(argv: Sequence[str]) -> int:
+    """The front door; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    train(parse_config(argv))
+    return 0
+
+
+def train(config: TrainConfig) -> FitResult:
+    """Runs `config` to its last step, or until a signal; goes on with what is in `config.out_dir`."""
+    # ---- What is trained: from the run that is there, else from the checkpoint to start from, else anew.
+    config, tokenizer = resolve(config)
+    alpha = make_alpha(config.alpha)
+    replays = config.pre is not None and alpha != 0.0
+
+    # ---- Recordings.
+    rate = config.task.audio.sample_rate
+    streams = {"task": load_stream(config.data, tokenizer, rate)}
+    if replays:
+        streams["pre"] = load_stream(config.pre, tokenizer, rate)
+    feeds = {name: stream.feed(tokenizer) for name, stream in streams.items()}
+    feed: Feed = PairedBatches(feeds["pre"], feeds["task"]) if replays else feeds["task"]
+    eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False) for e in config.evaluate}
+    for name, stream in (streams | eval_streams).items():
+        log.info("%s: %s", name, stream.plan.describe())
+
+    # ---- Task.
+    task = ctc_task(config.task, tokenizer)
+    if replays:
+        task = task._replace(objective=mix(task.objective, task.objective, alpha))
+
+    # ---- State and loop.
+    write_config(config)
+    start = load_params(config.init_from) if config.init_from else None
+    return fit(
+        task,
+        feed,
+        config=config.trainer,
+        optimizer=config.optimizer,
+        mesh=config.mesh,
+        out_dir=config.out_dir,
+        assets=make_assets(config, tokenizer),
+        pipeline={name: to_dict(stream.config) for name, stream in streams.items()},
+        eval_sets={name: stream.one_pass(tokenizer) for name, stream in eval_streams.items()},
+        init=start,
+        units=lambda batch: audio_seconds(batch, rate),
+        seed=config.seed,
+    )
+
+
+# ---- What is trained
+
+
+def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer]:
+    """The config with its task filled in, and the tokenizer: that of the run, of the checkpoint, or a new one."""
+    if saved_steps(Path(config.out_dir) / FOLDER):
+        assets = load_assets(config.out_dir, "last")
+        config = fill_task(config, assets, config.out_dir)
+        return config, Tokenizer.from_json(assets["tokenizer"])
+    if config.init_from:
+        assets = load_assets(config.init_from)
+        config = fill_task(config, assets, config.init_from)
+        return config, Tokenizer.from_json(assets["tokenizer"])
+    if config.task is None:
+        raise UserError("config.task: found None, expected a task, or a checkpoint to take it from in config.init_from")
+    texts = [u.text for u in load_sources(config.data)]
+    if config.pre is not None:
+        texts += [u.text for u in load_sources(config.pre)]
+    return config, train_tokenizer(texts, config.task.tokenizer)
+
+
+def fill_task(config: TrainConfig, assets: dict, folder: str) -> TrainConfig:
+    """`config` with the task of the checkpoint in `folder`, where it names none; else its audio settings must agree."""
+    found = config_from_assets(assets).task
+    if config.task is None:
+        return dataclasses.replace(config, task=found)
+    check_audio(found, config.task, folder)
+    return config
+
+
+def check_audio(found: CTCTaskConfig, wanted: CTCTaskConfig, folder: str) -> None:
+    """UserError naming the first audio setting in which the checkpoint in `folder` differs from the config."""
+    if fingerprint(found.audio) == fingerprint(wanted.audio):
+        return
+    for field in dataclasses.fields(found.audio):
+        ours, theirs = getattr(wanted.audio, field.name), getattr(found.audio, field.name)
+        if ours != theirs:
+            raise UserError(
+                f"{folder}: found a checkpoint with audio.{field.name} = {theirs!r}, expected {ours!r} as in the config"
+            )
+
+
+def make_assets(config: TrainConfig, tokenizer: Tokenizer) -> dict:
+    """What a checkpoint folder carries beside the parameters, so that no front door needs a second argument."""
+    return {
+        "config": to_dict(config),
+        "tokenizer": tokenizer.to_json(),
+        "audio_fingerprint": fingerprint(config.task.audio),
+        "versions": {"speech_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def write_config(config: TrainConfig) -> None:
+    """The resolved config as text in the run's folder."""
+    if jax.process_index() == 0:
+        folder = Path(config.out_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(to_text(config), encoding="utf-8")
+
+
+# ---- Recordings
+
+
+class Stream(NamedTuple):
+    """Recordings and the plan of their batches."""
+
+    config: DataConfig
+    utterances: list[Utterance]
+    plan: Plan
+
+    def feed(self, tokenizer: Tokenizer) -> Batches:
+        """An endless stream of training batches; each host reads its own rows."""
+        return Batches(lambda start: self._batches(tokenizer, start), self.plan.buckets)
+
+    def one_pass(self, tokenizer: Tokenizer):
+        """A function that makes one pass over the set."""
+        return lambda: self._batches(tokenizer, 0)
+
+    def _batches(self, tokenizer: Tokenizer, start: int):
+        return batches(
+            self.utterances,
+            self.plan,
+            tokenizer,
+            self.config,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+def load_stream(config: DataConfig, tokenizer: Tokenizer, sample_rate: int, *, shuffle: bool = True) -> Stream:
+    """Reads the manifests of `config` and plans its batches: epochs without end, or one pass where not `shuffle`."""
+    utterances = load_sources(config)
+    seconds, labels = lengths(utterances, tokenizer)
+    if shuffle:
+        plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
+    else:
+        plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
+    return Stream(config, utterances, plan)
+
+
+def audio_seconds(batch: Batch, sample_rate: int) -> tuple[float, float]:
+    """Seconds of audio in a batch, without and with padding."""
+    if "pre" in batch:
+        parts = [audio_seconds(part, sample_rate) for part in batch.values()]
+        return sum(p[0] for p in parts), sum(p[1] for p in parts)
+    return float(np.sum(batch["audio_lengths"])) / sample_rate, batch["audio"].size / sample_rate
+
+
+if __name__ == "__main__":
+    run_front_door(main)

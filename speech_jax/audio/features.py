@@ -59,7 +59,7 @@ def extract(
     if config.pre_emphasis and config.pre_emphasis_by == "frame":
         before = jnp.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
         frames = frames - config.pre_emphasis * before
-    frames = frames * jnp.asarray(window_values(config), jnp.float32)
+    frames = frames * jnp.asarray(window_values(config), jnp.float32)[None, None]
 
     features = _dot(spectrum(frames, config), mel_matrix(config))
     features = _log(features, config)

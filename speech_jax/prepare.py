@@ -96,7 +96,8 @@ def run_recipe(name: str, prepare, options, out: Path) -> list[str]:
     digest = hashlib.sha256(text.encode()).hexdigest()
     note = out / "recipe.json"
     done = json.loads(_text(note, '{"sha256": ""}'))
-    if done["sha256"] and done["sha256"] != digest:
+    made = out.is_dir() and any(path != note for path in out.iterdir())  # a recipe that failed at once leaves nothing
+    if made and done["sha256"] and done["sha256"] != digest:
         raise UserError(f"{note}: found another recipe or other options, expected the same; take another --out")
     finished = bool(done.get("finished")) and bool(preparing.manifests(out))
     if finished:

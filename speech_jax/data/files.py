@@ -28,4 +28,5 @@ def writing(path: str | Path, mode: str = "w") -> Iterator[IO]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

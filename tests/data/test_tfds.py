@@ -10,10 +10,12 @@ import pytest
 pytest.importorskip("tensorflow_datasets")
 
 from speech_jax.data.config import SourceConfig
+from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording
 from speech_jax.data.sources import load_source
 from speech_jax.data.sources import tfds as tfds_source
 from speech_jax.errors import UserError
+from speech_jax.prepare import main
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,14 @@ def test_a_fresh_process_needs_only_the_folder(toy):
     )
     done = subprocess.run([sys.executable, "-c", code, str(toy)], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["2", "8100", "False"], done.stderr[-2000:]
+
+
+def test_the_recipe_makes_manifests_and_shards(toy, tmp_path):
+    main(["tfds", "--source", str(toy), "--name", "toy_speech", "--out", str(tmp_path), "--splits", "train", "test",
+          "--shards", "2"])  # fmt: skip
+    for split, count in (("train", 5), ("test", 2)):
+        direct, sharded = (read_manifest(tmp_path / f"{split}{end}.jsonl") for end in ("", ".sharded"))
+        assert {u.id: u.text for u in direct} == {u.id: u.text for u in sharded} and len(direct) == count
+        by_id = {u.id: u for u in sharded}
+        for u in direct:
+            np.testing.assert_allclose(read_recording(u, 16000), read_recording(by_id[u.id], 16000), atol=1e-4)

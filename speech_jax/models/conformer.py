@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -14,10 +14,17 @@ from jaxtyping import Array, Bool, Float
 from speech_jax.errors import UserError
 from speech_jax.models.attention import RelativeAttention, relative_positions
 from speech_jax.models.convolution import DepthwiseConv1d
-from speech_jax.models.layers import Dropout, LayerNorm, MaskedBatchNorm, MaskedGroupNorm, StochasticDepth, dense
-from speech_jax.models.linen import as_model
+from speech_jax.models.layers import (
+    Dropout,
+    LayerNorm,
+    MaskedBatchNorm,
+    MaskedGroupNorm,
+    dense,
+    dropout,
+    stochastic_depth,
+)
 from speech_jax.models.subsampling import ConvSubsampling, halve
-from speech_jax.types import Model
+from speech_jax.types import Batch, Model, PyTree
 
 
 @dataclass(frozen=True)
@@ -178,51 +185,54 @@ class ConformerLayer(nn.Module):
         return LayerNorm(dtype, name="norm_out")(x)
 
 
-class ConformerEncoder(nn.Module):
-    """Subsampling, then the layers."""
-
-    config: ConformerConfig
-
-    @nn.compact
-    def __call__(
-        self, features: Float[Array, "batch time freq"], mask: Bool[Array, "batch time"], *, train: bool
-    ) -> tuple[Float[Array, "batch time_out d"], Bool[Array, "batch time_out"]]:
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
-        stages = {4: 2, 8: 3}[config.subsampling_factor]
-        channels = config.subsampling_channels or config.width
-        x, mask = ConvSubsampling(
-            config.width, channels, stages, config.subsampling, dtype, name="subsampling"
-        )(features, mask)  # fmt: skip
-        if config.xscaling:
-            x = x * jnp.asarray(config.width**0.5, dtype)
-        x = Dropout(config.dropout_pre_encoder)(x, train=train)
-        positions = relative_positions(x.shape[1], config.width).astype(dtype)
-        positions = Dropout(config.dropout_emb)(positions, train=train)
-
-        layer_type: Any = nn.remat(ConformerLayer, static_argnums=(4,)) if config.remat else ConformerLayer
-        for i in range(config.layers):
-            y = layer_type(config, name=f"layers_{i}")(x, positions, mask, train)
-            x = StochasticDepth(config.stochastic_depth * i / max(config.layers - 1, 1))(x, y, train=train)
-        return x, mask
+def _head(vocab_size: int) -> nn.Dense:
+    """NeMo's 1x1 convolution: Xavier's uniform weights, float32 whatever the encoder computes in."""
+    return nn.Dense(vocab_size, kernel_init=nn.initializers.xavier_uniform())
 
 
-class ConformerCTC(nn.Module):
-    """Encoder and a linear head (NeMo's 1x1 convolution) over `vocab_size` classes, the blank among them."""
+def _subsampling(config: ConformerConfig) -> ConvSubsampling:
+    stages = {4: 2, 8: 3}[config.subsampling_factor]
+    channels = config.subsampling_channels or config.width
+    return ConvSubsampling(config.width, channels, stages, config.subsampling, jnp.dtype(config.dtype))
 
-    config: ConformerConfig
-    vocab_size: int
 
-    @nn.compact
-    def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
-        encoded, mask = ConformerEncoder(self.config, name="encoder")(batch["features"], batch["mask"], train=train)
-        head = nn.Dense(
-            self.vocab_size,
-            dtype=jnp.float32,
-            kernel_init=nn.initializers.xavier_uniform(),
-            bias_init=nn.initializers.zeros,
-            name="head",
-        )
-        return {"logits": head(encoded.astype(jnp.float32)), "mask": mask, "encoded": encoded}
+def _encode(
+    config: ConformerConfig, params: PyTree, stats: PyTree, batch: Batch, key: jax.Array | None, train: bool
+) -> tuple[Float[Array, "batch time d"], Bool[Array, "batch time"], PyTree]:
+    """Encoder vectors, their mask, and the new batch statistics {"layers_0": …} ({} where the norm keeps none)."""
+    dtype = jnp.dtype(config.dtype)
+    keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
+    x, mask = _subsampling(config).apply({"params": params["subsampling"]}, batch["features"], batch["mask"])
+    if config.xscaling:
+        x = x * jnp.asarray(config.width**0.5, dtype)
+    positions = relative_positions(x.shape[1], config.width).astype(dtype)
+    if train:
+        x = dropout(x, keys[0], config.dropout_pre_encoder)
+        positions = dropout(positions, keys[1], config.dropout_emb)
+
+    # The layers are equal in shape, so they run as one loop: compiling takes as long as for one layer. Their
+    # parameters stay apart outside (a regular expression can freeze the lower ones) and are stacked here.
+    names = [f"layers_{i}" for i in range(config.layers)]
+    each_layer = (
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *[params[name] for name in names]),
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *[stats.get(name, {}) for name in names]),
+        jax.random.split(keys[2], config.layers),
+        config.stochastic_depth * jnp.arange(config.layers) / max(config.layers - 1, 1),
+    )
+
+    def layer(x: Array, own: PyTree) -> tuple[Array, PyTree]:
+        own_params, own_stats, own_key, skip = own
+        key_dropout, key_depth = jax.random.split(own_key)
+        y, new = ConformerLayer(config).apply(
+            {"params": own_params, "batch_stats": own_stats}, x, positions, mask, train,
+            rngs={"dropout": key_dropout}, mutable=["batch_stats"],
+        )  # fmt: skip
+        if train and config.stochastic_depth > 0:
+            y = stochastic_depth(x, y, key_depth, skip)
+        return y, new.get("batch_stats", {})
+
+    x, new_stats = jax.lax.scan(jax.checkpoint(layer) if config.remat and train else layer, x, each_layer)
+    return x, mask, {name: jax.tree.map(lambda s, i=i: s[i], new_stats) for i, name in enumerate(names)}
 
 
 def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
@@ -231,6 +241,35 @@ def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
     A batch is {"features": f32 [batch, time, num_features], "mask": bool [batch, time]}; whatever lies in masked
     frames, NaN too, changes nothing. Outputs: {"logits": f32 [batch, time', vocab_size], "mask": bool [batch, time'],
     "encoded": [batch, time', width]} with time' = output_length(time, config). `apply` with train=True needs a key
-    and returns new batch statistics.
+    and returns new batch statistics; with train=False the model state comes back as it was.
     """
-    return as_model(ConformerCTC(config, vocab_size))
+
+    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        keys = jax.random.split(key, config.layers + 2)
+        sub = _subsampling(config)
+        (x, mask), variables = jax.eval_shape(partial(sub.init_with_output, keys[0]), batch["features"], batch["mask"])
+        encoder = {"subsampling": sub.init(keys[0], batch["features"], batch["mask"])["params"]}
+        x, mask = jnp.zeros(x.shape, x.dtype), jnp.ones(mask.shape, bool)
+        positions = relative_positions(x.shape[1], config.width).astype(x.dtype)
+        stats = {}
+        for i in range(config.layers):
+            variables = ConformerLayer(config).init(keys[i + 1], x, positions, mask, False)
+            encoder[f"layers_{i}"] = variables["params"]
+            stats[f"layers_{i}"] = variables.get("batch_stats", {})
+        head = _head(vocab_size).init(keys[-1], jnp.zeros((1, config.width)))["params"]
+        params = {"encoder": encoder, "head": head}
+        return params, {"batch_stats": {"encoder": stats}} if config.conv_norm == "batch" else {}
+
+    def apply(
+        params: PyTree, model_state: PyTree, batch: Batch, *, key: jax.Array | None = None, train: bool = False
+    ) -> tuple[dict[str, Array], PyTree]:
+        if train and key is None:
+            raise ValueError("conformer_ctc: apply with train=True needs a key for its dropout")
+        stats = model_state.get("batch_stats", {}).get("encoder", {})
+        encoded, mask, new_stats = _encode(config, params["encoder"], stats, batch, key, train)
+        logits = _head(vocab_size).apply({"params": params["head"]}, encoded.astype(jnp.float32))
+        if train and model_state:
+            model_state = {**model_state, "batch_stats": {"encoder": new_stats}}
+        return {"logits": logits, "mask": mask, "encoded": encoded}, model_state
+
+    return Model(init, apply)

@@ -56,35 +56,33 @@ def random_keep(key: Array, rate: float, shape: tuple[int, ...]) -> Bool[Array, 
     return bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
+def dropout(x: Float[Array, "*shape"], key: Array, rate: float) -> Float[Array, "*shape"]:
+    """Sets each value to zero with probability `rate` and scales the others by 1 / (1 - rate)."""
+    if rate == 0.0:
+        return x
+    keep = random_keep(key, rate, x.shape)
+    return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
+
+
 class Dropout(nn.Module):
-    """Sets each value to zero with probability `rate` and scales the others by 1 / (1 - rate), in training only."""
+    """`dropout` in training, with the key of the "dropout" stream; nothing otherwise."""
 
     rate: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "*shape"], *, train: bool) -> Float[Array, "*shape"]:
-        if not train or self.rate == 0.0:
-            return x
-        keep = random_keep(self.make_rng("dropout"), self.rate, x.shape)
-        return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - self.rate), x.dtype), jnp.zeros((), x.dtype))
+        return dropout(x, self.make_rng("dropout"), self.rate) if train and self.rate > 0.0 else x
 
 
-class StochasticDepth(nn.Module):
-    """Drops a whole layer for some utterances: `before + keep / (1 - rate) * (after - before)`, in training only.
+def stochastic_depth(
+    before: Float[Array, "batch time d"], after: Float[Array, "batch time d"], key: Array, rate: Float[Array, ""]
+) -> Float[Array, "batch time d"]:
+    """Drops a layer for each utterance with probability `rate`: before + keep / (1 - rate) * (after - before).
 
-    Huang et al. 2016, with NeMo's rescaling; drawn for each row of the batch, where NeMo draws once a batch.
+    Huang et al. 2016, with NeMo's rescaling; NeMo draws once a batch.
     """
-
-    rate: float
-
-    @nn.compact
-    def __call__(
-        self, before: Float[Array, "batch time d"], after: Float[Array, "batch time d"], *, train: bool
-    ) -> Float[Array, "batch time d"]:
-        if not train or self.rate == 0.0:
-            return after
-        keep = random_keep(self.make_rng("dropout"), self.rate, (before.shape[0], 1, 1))
-        return before + (after - before) * jnp.where(keep, 1.0 / (1.0 - self.rate), 0.0).astype(after.dtype)
+    keep = jax.random.bernoulli(key, 1.0 - rate, (before.shape[0], 1, 1))
+    return before + (after - before) * jnp.where(keep, 1.0 / (1.0 - rate), 0.0).astype(after.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -12,7 +12,18 @@ from speech_jax.data.recipes.clips import letters_only
 from speech_jax.errors import UserError
 
 # Not prose, not English, or not for everyone.
-_SKIPPED = {"ascii-art", "translate-me", "perl", "debian", "goedel", "drugs", "ethnic", "men-women", "politics", "zippy"}
+_SKIPPED = {
+    "ascii-art",
+    "translate-me",
+    "perl",
+    "debian",
+    "goedel",
+    "drugs",
+    "ethnic",
+    "men-women",
+    "politics",
+    "zippy",
+}
 _PLAIN = re.compile(r"[A-Z][a-z' ,;:\"A-Z-]*[.!?]")
 _PROMPTS = (
     "please enter your [number] followed by the [key] key",
@@ -101,7 +112,9 @@ def read_fortunes(folder: Path) -> list[str]:
     """Plain sentences of 12 to 130 letters: no figures, no abbreviations, no words in capitals."""
     files = [p for p in sorted(folder.glob("*")) if not p.suffix and p.name not in _SKIPPED and p.is_file()]
     if not files:
-        raise UserError(f"{folder}: found no fortunes, expected usr/share/games/fortunes of the Debian package fortunes")
+        raise UserError(
+            f"{folder}: found no fortunes, expected usr/share/games/fortunes of the Debian package fortunes"
+        )
     found: dict[str, None] = {}
     for path in files:
         for fortune in path.read_text(encoding="utf-8", errors="replace").split("\n%\n"):

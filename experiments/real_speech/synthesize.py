@@ -1,7 +1,8 @@
 """Hours of synthetic English for pre-training: flite's voices, and Piper's joe, read fortunes and telephone prompts.
 
     python experiments/real_speech/synthesize.py --out DIR --fortunes ROOT/usr/share/games/fortunes \\
-        --held-out queen/test.jsonl asterisk/test.jsonl … --flite-hours 6 --piper-hours 2.5 --piper-python ENV/bin/python
+        --held-out queen/{test,dev}.jsonl asterisk/{test,dev}.jsonl --flite-hours 6 \\
+        --piper-hours 2.5 --piper-python ENV/bin/python
 
 Needs Debian's flite; Piper lives in an environment of its own (piper_worker.py). Writes DIR/{flite,piper}.jsonl as it
 goes and DIR/train.jsonl, both together, at the end of each; resumable. One process; the order of sentences is fixed.
@@ -33,7 +34,9 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--fortunes", type=Path, required=True, help="folder of Debian's fortunes")
-    parser.add_argument("--held-out", type=Path, nargs="+", required=True, help="manifests whose sentences are not read")
+    parser.add_argument(
+        "--held-out", type=Path, nargs="+", required=True, help="manifests whose sentences are not read"
+    )
     parser.add_argument("--flite-hours", type=float, default=6.0)
     parser.add_argument("--piper-hours", type=float, default=0.0)
     parser.add_argument("--piper-python", default="python", help="the interpreter that has piper-tts and the voice")

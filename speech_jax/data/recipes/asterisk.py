@@ -1,10 +1,11 @@
 """Asterisk's telephone prompts: 20 to 30 minutes of one studio voice a language, 16 kHz G.722, with the exact text.
 
-Two Debian packages a language: asterisk-core-sounds-LANG-g722 (sounds) and asterisk-core-sounds-LANG (the list of texts,
-lines `name : text`). CC-BY-SA-3.0; es, fr, it CC-BY-SA-3.0 or CC-BY-3.0.
+Two Debian packages a language: asterisk-core-sounds-LANG-g722 (sounds) and asterisk-core-sounds-LANG (the list of
+texts, lines `name : text`). CC-BY-SA-3.0 or CC-BY-3.0: see the packages' copyright files.
 
-Split by text: crc32(text) modulo 5, 0 = test; of the rest crc32("dev" + text) modulo 12, 0 = dev (about 8 %); else train.
-Sentences of the test part, and of the manifests in `exclude`, are dropped from train and dev; so are clips of 15 s and more.
+Split by text: crc32(text) modulo 5, 0 = test; of the rest crc32("dev" + text) modulo 12, 0 = dev (about 8 %); else
+train. Clips of 15 s and more are left out. Sentences of the test part, and of the manifests in `exclude`, are dropped
+from train and dev, those of dev from train.
 """
 
 from __future__ import annotations

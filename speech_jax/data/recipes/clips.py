@@ -99,7 +99,7 @@ def write_splits(
     clean_dev: bool = False,
     exclude: Sequence[Path] = (),
 ) -> dict[str, list[Utterance]]:
-    """Writes out_dir/{train,dev,test}.jsonl; no sentence (`letters_only`) of the test and dev parts stays in the training part.
+    """Writes out_dir/{train,dev,test}.jsonl; no sentence (`letters_only`) of test and dev stays in the training part.
 
     split_of:  (utterance) -> "train", "dev" or "test".
     clean_dev: the dev part loses the sentences of the test part too.

@@ -19,8 +19,8 @@ _MAGIC = b"!<arch>\n"
 def package_root(names: Sequence[str], work_dir: Path, packages: Path | None) -> Path:
     """The folder that holds the unpacked packages' `usr/`.
 
-    packages: a folder of .deb files; or a root where they are unpacked or installed already (it holds usr/, so "/" is one);
-        None = `apt-get download` into work_dir/debs.
+    packages: a folder of .deb files; or a root where they are unpacked or installed already (it holds usr/, so "/"
+        is one); None = `apt-get download` into work_dir/debs.
     Unpacks below work_dir/root, once. Raises UserError where a package is missing or damaged, or apt is not there.
     """
     if packages is not None:

@@ -39,7 +39,8 @@ _HOME_WORDS = {
     "doing": "cooking reading sleeping singing working playing laughing painting cleaning eating",
     "room": "kitchen bedroom bathroom garden hall attic",
     "weather": "sunny rainy windy cloudy cold warm stormy snowy foggy wet dry",
-    "when": "tomorrow tonight soon on_sunday on_monday on_friday in_the_morning in_the_evening after_lunch before_dinner",
+    "when": "tomorrow tonight soon on_sunday on_monday on_friday in_the_morning in_the_evening after_lunch "
+    "before_dinner",
     "past": "yesterday last_night last_week this_morning",
     "thing": "book cup lamp clock chair spoon basket blanket hammer candle bottle ribbon ball coat",
     "furniture": "table shelf bed desk sofa stove",

@@ -1,8 +1,8 @@
-"""Speech made on the spot by espeak-ng, in two domains: a corpus for a first run and for tests, from nothing but a wheel.
+"""Speech made on the spot by espeak-ng, in two domains: a corpus for a first run, from nothing but a wheel.
 
-Domain A: sentences of home, weather and stories, American voices, clean and wide. Domain B: digits and commands, British,
-Scottish and Caribbean voices over a telephone: 300 to 3,400 Hz, noise, 8-bit mu-law. Voice, rate and pitch vary within
-each. Sentences of train, dev and test differ.
+Domain A: sentences of home, weather and stories, American voices, clean and wide. Domain B: digits and commands,
+British, Scottish and Caribbean voices over a telephone: 300 to 3,400 Hz, noise, 8-bit mu-law. Voice, rate and pitch
+vary within each. Sentences of train, dev and test differ.
 
 Deterministic for a seed. espeak-ng keeps state from one utterance to the next (noise, pitch jitter), so utterances are
 made in fixed blocks, each in a fresh process.
@@ -11,14 +11,13 @@ made in fixed blocks, each in a fresh process.
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,6 @@ import soxr
 from jaxtyping import Float
 from tqdm import tqdm
 
-from speech_jax.data.files import writing
 from speech_jax.data.manifest import Utterance, write_manifest
 from speech_jax.data.recipes.clips import write_flac
 from speech_jax.data.recipes.sentences import draw_sentences
@@ -41,7 +39,6 @@ VOICES = {
     "B": ("en+m2", "en+f3", "en-gb-scotland+m4", "en-gb-scotland+f5", "en-029+m5", "en-gb-x-rp+m8"),
 }
 _BLOCK = 128  # utterances a process
-_VERSION = 1  # of the audio that a seed gives; part of settings.json
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,6 @@ def prepare(out_dir: Path, options: Options) -> None:
     if not 8_000 <= options.sample_rate <= 48_000:
         raise UserError(f"sample_rate: found {options.sample_rate}, expected 8000 to 48000")
     espeak_paths()
-    _claim(out_dir, options)
     rows: dict[tuple[str, str], list[tuple[str, Request]]] = {}
     for domain, train in (("A", options.train_a), ("B", options.train_b)):
         counts = {"test": options.test, "dev": options.dev, "train": train}
@@ -123,19 +119,6 @@ def _request(
         pitch=int(generator.integers(35, 66)),
         seed=seed,
     )
-
-
-def _claim(out_dir: Path, options: Options) -> None:
-    """A folder belongs to one set of options: a second run with others would mix two corpora."""
-    settings = {"version": _VERSION} | {k: v for k, v in asdict(options).items() if k != "workers"}
-    path = out_dir / "settings.json"
-    text = json.dumps(settings, indent=1)
-    if path.exists():
-        if path.read_text(encoding="utf-8") != text:
-            raise UserError(f"{path}: found other options of an earlier run, expected the same or another folder")
-        return
-    with writing(path) as file:
-        file.write(text)
 
 
 def _make(requests: list[Request], options: Options) -> None:

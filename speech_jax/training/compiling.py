@@ -5,26 +5,64 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from speech_jax.errors import UserError
+from speech_jax.objectives.mix import Term, terms
 from speech_jax.training.flops import program_flops
 from speech_jax.training.rules import named_leaves
-from speech_jax.training.sharding import batch_struct
-from speech_jax.types import PyTree
+from speech_jax.training.sharding import batch_struct, put_batch, replicated
+from speech_jax.training.step import StepConfig, TermOut, make_gradient, make_update, moving_part
+from speech_jax.types import PyTree, Task, TrainState
 
 Signature = tuple[tuple[str, tuple[int, ...], str], ...]
 
 
-class Compiled(NamedTuple):
-    """One executable, and how many operations it is on one device (0 if unknown)."""
+class Programs:
+    """The compiled parts of a step: a gradient for each term and shape of its batch, and one update for all of them.
 
-    run: Callable
-    flops: float
+    Apart, because a mix of two streams with m and n buckets then takes m + n gradients and not m * n steps, and because
+    the update, which does not depend on the bucket, takes as long to compile as a gradient.
+    """
+
+    def __init__(self, mesh: Mesh, all_terms: Sequence[Term]):
+        self._mesh, self._terms = mesh, list(all_terms)
+        self.gradients: dict[tuple[str, Signature], Any] = {}
+        self.update: Any = None
+        self.flops: dict[Any, float] = {}
+        self.seconds = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many shapes of batch there is a gradient for, over all terms."""
+        return len(self.gradients)
+
+    def run(self, state: TrainState, host: PyTree) -> tuple[TrainState, dict, jax.Array, float]:
+        """(state, metrics, finite, operations on one device) of one step; the old state is given up.
+
+        host: the batch as NumPy arrays. Raises UserError for a shape that was not compiled.
+        """
+        outs, metrics, flops = {}, {}, self.flops.get("update", 0.0)
+        for term in self._terms:
+            part = put_batch(term.select(host), self._mesh)
+            key = (term.name, signature(part))
+            if key not in self.gradients:
+                shapes = ", ".join(f"{name} {shape}" for name, shape, _ in key[1])
+                raise UserError(
+                    f"training data: found a batch of {shapes}, expected one of the {self.count} shapes of the plan"
+                )
+            out = self.gradients[key](state.params, state.model_state, state.step, part)
+            metrics |= out.metrics
+            outs[term.name] = out._replace(metrics={})
+            flops += self.flops.get(key, 0.0)
+        state, logs, finite = self.update(state, outs)
+        return state, metrics | logs, finite, flops
 
 
 def batch_spec_of(batch_spec: Callable, bucket: Any) -> PyTree:
@@ -46,39 +84,64 @@ def signature(batch: PyTree) -> Signature:
     return tuple((name, tuple(x.shape), str(x.dtype)) for name, x in named_leaves(batch).items())
 
 
-def compile_steps(
-    step: Any,
-    state: PyTree,
-    batch_spec: Callable,
+def compile_programs(
+    task: Task,
+    state: TrainState,
+    shardings: TrainState,
+    optimizer: optax.GradientTransformationExtraArgs,
+    trainable: PyTree,
+    config: StepConfig,
     buckets: Sequence[Any],
     mesh: Mesh,
     *,
-    accumulate: int,
+    seed: int,
+    rate: optax.Schedule,
     say: Callable[[str], None],
     check_stop: Callable[[], None],
-) -> tuple[dict[Signature, Compiled], float]:
-    """({signature of a batch: executable}, seconds it took) for every distinct bucket.
-
-    step: the jitted step; state: its shapes with shardings.
-    """
-    structs = {}
-    for bucket in buckets:
-        struct = batch_struct(batch_spec_of(batch_spec, bucket), mesh)
-        structs.setdefault(signature(struct), struct)
-    if not structs:
-        raise UserError("training data: found no bucket, expected at least one shape of batch")
-    ordered = sorted(structs.items(), key=lambda item: -_numbers(item[1]))
+) -> Programs:
+    """Compiles everything a run needs, the longest shapes first. state: its shapes with shardings."""
+    programs = Programs(mesh, terms(task.objective))
+    whole = replicated(mesh)
+    moving = moving_part(shardings.params, trainable)
     began = time.monotonic()
-    compiled = {}
-    for n, (key, struct) in enumerate(ordered, 1):
+    jobs, outs = [], {}
+    for term in terms(task.objective):
+        out_shardings = TermOut(whole, moving, shardings.model_state if term.owns_state else None, whole)
+        gradient = jax.jit(make_gradient(term, trainable, config, seed=seed, mesh=mesh), out_shardings=out_shardings)
+        structs = {}
+        for bucket in buckets:
+            struct = batch_struct(batch_spec_of(task.batch_spec, term.select(bucket)), mesh)
+            structs.setdefault((term.name, signature(struct)), struct)
+        jobs += [(key, gradient, struct) for key, struct in structs.items()]
+        shape = jax.eval_shape(gradient, state.params, state.model_state, state.step, next(iter(structs.values())))
+        placed = out_shardings._replace(value=whole, metrics={})
+        outs[term.name] = jax.tree.map(_with_sharding, shape._replace(metrics={}), placed)
+    jobs.sort(key=lambda job: -_numbers(job[2]))
+    for n, (key, gradient, struct) in enumerate(jobs, 1):
         check_stop()
         start = time.monotonic()
-        executable = step.lower(state, struct).compile()
-        compiled[key] = Compiled(executable, (program_flops(executable) or 0.0) * accumulate)
+        program = gradient.lower(state.params, state.model_state, state.step, struct).compile()
+        programs.gradients[key] = program
+        programs.flops[key] = (program_flops(program) or 0.0) * config.accumulate
         widest = max(jax.tree.leaves(struct), key=lambda s: math.prod(s.shape)).shape
+        what = f"{key[0]} " if key[0] else ""
         shape = " x ".join(map(str, widest))
-        say(f"compiled shape {n} of {len(ordered)} (largest array {shape}) in {time.monotonic() - start:.1f} s")
-    return compiled, time.monotonic() - began
+        say(f"compiled {what}shape {n} of {len(jobs)} ({shape}) in {time.monotonic() - start:.1f} s")
+    check_stop()
+    start = time.monotonic()
+    update = make_update(task.objective, optimizer, trainable, config, rate=rate)
+    jitted = jax.jit(update, donate_argnums=(0, 1), out_shardings=(shardings, whole, whole))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Some donated buffers were not usable")  # there are more gradients
+        programs.update = jitted.lower(state, outs).compile()
+    programs.flops["update"] = program_flops(programs.update) or 0.0
+    say(f"compiled the update in {time.monotonic() - start:.1f} s")
+    programs.seconds = time.monotonic() - began
+    return programs
+
+
+def _with_sharding(shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
 
 def _numbers(struct: PyTree) -> int:

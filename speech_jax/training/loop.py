@@ -16,15 +16,15 @@ import numpy as np
 from speech_jax.errors import UserError
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
-from speech_jax.training.compiling import Compiled, Signature, compile_steps, init_spec_of, signature
+from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
 from speech_jax.training.feed import Feed
 from speech_jax.training.flops import peak_flops
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.progress import Progress, clock
-from speech_jax.training.sharding import MeshConfig, make_mesh, put_batch, replicated
+from speech_jax.training.sharding import MeshConfig, make_mesh
 from speech_jax.training.signals import RunLock, StopRequested, StopSignal
 from speech_jax.training.state import init_shapes, make_state, num_params
-from speech_jax.training.step import StepConfig, check_names, make_step
+from speech_jax.training.step import StepConfig, check_names
 from speech_jax.training.tracking import Meter, Tracker
 from speech_jax.types import PyTree, Report, Task, TrainState
 
@@ -64,7 +64,7 @@ class FitResult(NamedTuple):
     reports: {evaluation set: its last Report}
     stopped: a signal ended the run before its last step; it has been saved and can go on
     compile_seconds: what compiling took
-    programs: how many shapes were compiled
+    programs: how many shapes of batch were compiled, over all terms; the update is one program more
     """
 
     state: TrainState
@@ -165,20 +165,11 @@ class _Run:
         self.bad = int(self.state.opt_state.skipped)
         self.saved_step = self.start if restored else None
 
-        # The step.
-        trainable = optimizers.trainable(optimizer, params)
-        self.checks = check_names(params, model_state, trainable)
-        step = make_step(
-            task.objective,
-            optimizers.make_optimizer(optimizer, params, config.steps),
-            trainable,
-            config.step,
-            seed=seed,
-            mesh=self.mesh,
-            rate=optimizers.learning_rate(optimizer, config.steps),
-        )
-        whole = replicated(self.mesh)
-        self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole, whole))
+        # What the step is made of.
+        self.shardings, self.seed, self.optimizer_config = shardings, seed, optimizer
+        self.trainable = optimizers.trainable(optimizer, params)
+        self.optimizer = optimizers.make_optimizer(optimizer, params, config.steps)
+        self.checks = check_names(params, model_state, self.trainable)
 
         self.progress = Progress(config.steps, self.start, seconds=config.progress_seconds, enabled=self.main)
         self.tracker = Tracker(out, self.start, tensorboard=config.tensorboard, enabled=self.main)
@@ -190,35 +181,40 @@ class _Run:
             self.progress.say(f"going on at step {self.start}")
 
     def loop(self, stop: StopSignal) -> FitResult:
+        programs, stopped = None, False
         try:
-            programs, seconds = self._compile(stop)
+            if self.start < self.config.steps:
+                programs = self._compile(stop)
             stopped = self._steps(programs, stop)
-        except StopRequested:
-            programs, seconds, stopped = {}, 0.0, True
-            self._save(int(self.state.step), None, wait=True)
+        except StopRequested:  # while compiling
+            stopped = True
+            self._save(self.start, None, wait=True)
         finally:
             self.progress.close()
             self.tracker.close()
         self.checkpoints.close()
-        return FitResult(self.state, self.reports, stopped, seconds, len(programs))
+        seconds, count = (programs.seconds, programs.count) if programs else (0.0, 0)
+        return FitResult(self.state, self.reports, stopped, seconds, count)
 
-    def _compile(self, stop: StopSignal) -> tuple[dict[Signature, Compiled], float]:
-        if self.start >= self.config.steps:
-            return {}, 0.0
-        programs, seconds = compile_steps(
-            self.step,
+    def _compile(self, stop: StopSignal) -> Programs:
+        programs = compile_programs(
+            self.task,
             self.struct,
-            self.task.batch_spec,
+            self.shardings,
+            self.optimizer,
+            self.trainable,
+            self.config.step,
             self.data.buckets,
             self.mesh,
-            accumulate=self.config.step.accumulate,
+            seed=self.seed,
+            rate=optimizers.learning_rate(self.optimizer_config, self.config.steps),
             say=self.progress.say,
             check_stop=stop.check,
         )
-        self.tracker.write("compile", self.start, metrics={"seconds": seconds, "programs": len(programs)})
-        return programs, seconds
+        self.tracker.write("compile", self.start, metrics={"seconds": programs.seconds, "programs": programs.count})
+        return programs
 
-    def _steps(self, programs: dict[Signature, Compiled], stop: StopSignal) -> bool:
+    def _steps(self, programs: Programs | None, stop: StopSignal) -> bool:
         """Runs the steps; returns whether a signal ended them."""
         config = self.config
         self.progress.restart_clock()
@@ -250,18 +246,10 @@ class _Run:
             host = next(self.data)
             waited = time.monotonic() - waiting
             real, padded = self.units(host) if self.units else (0.0, 0.0)
-            batch = put_batch(host, self.mesh)
-            program = self._program(programs, batch)
-            self.state, logs, finite = program.run(self.state, batch)
+            self.state, logs, finite, flops = programs.run(self.state, host)
             self._read(pending)  # while the device is busy with this step, the host reads the one before
             step += 1
-            pending = _Pending(step, logs, finite, (real, padded, program.flops, waited))
-
-    def _program(self, programs: dict[Signature, Compiled], batch: PyTree) -> Compiled:
-        key = signature(batch)
-        if key not in programs:
-            raise UserError(f"training data: found a batch of shape {key}, expected one of {len(programs)} compiled")
-        return programs[key]
+            pending = _Pending(step, logs, finite, (real, padded, flops, waited))
 
     # --- what happened in a step ---
 

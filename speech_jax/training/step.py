@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,100 +33,95 @@ class StepConfig:
     """How the gradients of L_pre and L_task meet: "sum", or "pcgrad", which takes out what conflicts."""
 
 
-def make_step(
+class TermOut(NamedTuple):
+    """What one term of the objective gives: its mean, its gradient (None where nothing is trained), the batch
+    statistics after it (None if this term leaves them alone), and its metrics."""
+
+    value: Float[Array, ""]
+    gradient: PyTree
+    model_state: PyTree
+    metrics: Metrics
+
+
+def make_gradient(
+    term: Term, trainable: PyTree, config: StepConfig, *, seed: int, mesh: Mesh | None = None
+) -> Callable[[PyTree, PyTree, Int[Array, ""], PyTree], TermOut]:
+    """The pure function (params, model_state, step, the term's own batch) -> TermOut.
+
+    trainable: a tree of bool like the parameters; no gradient is taken for the rest.
+    With micro-batches the gradients are weighted by each one's valid units, so that their sum is the whole batch's.
+    The randomness of step n is fold_in(key(seed), n), and fold_in(…, i) of that for micro-batch i.
+    """
+
+    def once(params: PyTree, model_state: PyTree, step: Array, batch: PyTree, base: Array) -> tuple[TermOut, Array]:
+        moving, fixed = _split(params, trainable)
+
+        def loss(moving: PyTree) -> tuple[Array, LossOut]:
+            out = term.objective(_join(moving, fixed), model_state, batch, term.key(base), step)
+            return out.value, out
+
+        (value, out), gradient = jax.value_and_grad(loss, has_aux=True)(moving)
+        model_state = out.model_state if term.owns_state else None
+        weight = jnp.asarray(out.weight, jnp.float32)
+        return TermOut(value.astype(jnp.float32), gradient, model_state, _term_metrics(term.name, out)), weight
+
+    def gradient(params: PyTree, model_state: PyTree, step: Int[Array, ""], batch: PyTree) -> TermOut:
+        base = jax.random.fold_in(jax.random.key(seed), step)
+        if config.accumulate == 1:
+            return once(params, model_state, step, batch, base)[0]
+        parts = jax.tree.map(lambda x: _micro_batches(x, config.accumulate, mesh), batch)
+
+        def body(carry, item):
+            sums, model_state = carry
+            index, rows = item
+            out, weight = once(params, model_state, step, rows, jax.random.fold_in(base, index))
+            weighted = jax.tree.map(lambda x: _times(weight, x), (out.value, out.gradient))
+            sums = jax.tree.map(jnp.add, sums, (weighted, out.metrics, weight))
+            return (sums, out.model_state if term.owns_state else model_state), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        shape, weight = jax.eval_shape(once, params, model_state, step, first, base)
+        zeros = jax.tree.map(
+            lambda s: jnp.zeros(s.shape, s.dtype), ((shape.value, shape.gradient), shape.metrics, weight)
+        )
+        indices = jnp.arange(config.accumulate, dtype=jnp.int32)
+        (sums, model_state), _ = jax.lax.scan(body, (zeros, model_state), (indices, parts))
+        weighted, metrics, weight = sums
+        value, total = jax.tree.map(lambda x: _over(x, weight), weighted)
+        return TermOut(value, total, model_state if term.owns_state else None, metrics)
+
+    return gradient
+
+
+def make_update(
     objective: Objective,
     optimizer: optax.GradientTransformationExtraArgs,
     trainable: PyTree,
     config: StepConfig,
     *,
-    seed: int,
-    mesh: Mesh | None = None,
     rate: optax.Schedule | None = None,
-) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics, Bool[Array, " checks"]]]:
-    """The pure function (state, batch) -> (state, metrics, finite); the caller jits it and donates the state.
+) -> Callable[[TrainState, Mapping[str, TermOut]], tuple[TrainState, Metrics, Bool[Array, " checks"]]]:
+    """The pure function (state, {term: TermOut}) -> (state, metrics, finite).
 
-    trainable: a tree of bool like the parameters; no gradient is taken for the rest, and the rest stays bit for bit
-    as it is.
     rate: the learning rate as a function of the step, to be logged.
-
-    Each term's gradient is taken by itself: as many operations as the gradient of the sum, since the terms share no
-    forward pass, and its norm can be logged. If the loss, a gradient or a batch statistic is not finite, nothing
-    changes but the step and the counters. `finite` has one flag a check, in the order of `check_names`. The
-    randomness of step n is fold_in(key(seed), n).
+    If the loss, a gradient or a batch statistic is not finite, nothing changes but the step and the counters. `finite`
+    has one flag a check, in the order of `check_names`. What is frozen stays bit for bit as it is.
     """
-    leaves = terms(objective)
+    owner = next(term.name for term in terms(objective) if term.owns_state)
 
-    def split(params: PyTree) -> tuple[PyTree, PyTree]:
-        moving = jax.tree.map(lambda p, t: p if t else None, params, trainable)
-        fixed = jax.tree.map(lambda p, t: None if t else p, params, trainable)
-        return moving, fixed
-
-    def join(moving: PyTree, fixed: PyTree) -> PyTree:
-        return jax.tree.map(lambda m, f: f if m is None else m, moving, fixed, is_leaf=lambda x: x is None)
-
-    def gradients(state: TrainState, model_state: PyTree, batch: PyTree, part: Int[Array, ""] | None):
-        """{term: (value, weight, gradient)}, the new model state, metrics."""
-        moving, fixed = split(state.params)
-        base = jax.random.fold_in(jax.random.key(seed), state.step)
-        if part is not None:
-            base = jax.random.fold_in(base, part)
-        found, metrics, new_model_state = {}, {}, model_state
-        for term in leaves:
-            key = term.key(base)
-
-            def loss(moving: PyTree, term: Term = term, key: jax.Array = key) -> tuple[Array, LossOut]:
-                out = term.objective(join(moving, fixed), model_state, term.select(batch), key, state.step)
-                return out.value, out
-
-            (value, out), gradient = jax.value_and_grad(loss, has_aux=True)(moving)
-            found[term.name] = (value.astype(jnp.float32), out.weight.astype(jnp.float32), gradient)
-            metrics |= _term_metrics(term.name, out)
-            if term.owns_state:
-                new_model_state = out.model_state
-        return found, new_model_state, metrics
-
-    def accumulated(state: TrainState, batch: PyTree):
-        if config.accumulate == 1:
-            found, model_state, metrics = gradients(state, state.model_state, batch, None)
-            return (
-                {n: v for n, (v, _, _) in found.items()},
-                {n: g for n, (_, _, g) in found.items()},
-                model_state,
-                metrics,
-            )
-        parts = jax.tree.map(lambda x: _micro_batches(x, config.accumulate, mesh), batch)
-
-        def body(carry, item):
-            part, rows = item
-            sums, model_state = carry
-            found, model_state, metrics = gradients(state, model_state, rows, part)
-            weighted = {
-                name: (_times(weight, value), weight, jax.tree.map(lambda g, w=weight: _times(w, g), gradient))
-                for name, (value, weight, gradient) in found.items()
-            }
-            return (jax.tree.map(jnp.add, sums, (weighted, metrics)), model_state), None
-
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(lambda s, b: gradients(s, s.model_state, b, jnp.zeros((), jnp.int32)), state, first)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[2]))
-        indices = jnp.arange(config.accumulate, dtype=jnp.int32)
-        ((sums, metrics), model_state), _ = jax.lax.scan(body, (zeros, state.model_state), (indices, parts))
-        values = {name: _over(value, weight) for name, (value, weight, _) in sums.items()}
-        grads = {name: jax.tree.map(lambda g, w=weight: _over(g, w), g) for name, (_, weight, g) in sums.items()}
-        return values, grads, model_state, metrics
-
-    def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, Bool[Array, " checks"]]:
-        values, grads, model_state, metrics = accumulated(state, batch)
-        value, gradient, logs = combine(objective, values, grads, state.step, method=config.gradients)
+    def update(state: TrainState, outs: Mapping[str, TermOut]) -> tuple[TrainState, Metrics, Bool[Array, " checks"]]:
+        values = {name: out.value for name, out in outs.items()}
+        gradients = {name: out.gradient for name, out in outs.items()}
+        value, gradient, logs = combine(objective, values, gradients, state.step, method=config.gradients)
+        model_state = outs[owner].model_state
         one = jnp.ones(())
-        metrics |= logs | {"loss": (value, one), "grad_norm": (optax.tree.norm(gradient), one)}
+        metrics = logs | {"loss": (value, one), "grad_norm": (optax.tree.norm(gradient), one)}
         if rate is not None:
             metrics["learning_rate"] = (rate(state.step), one)
         finite, good = _finite(value, gradient, model_state)
 
-        _, fixed = split(jax.tree.map(jnp.zeros_like, state.params))
-        full = join(gradient, fixed)
-        updates, inner = optimizer.update(full, state.opt_state.inner, state.params, step=state.step)
+        _, fixed = _split(jax.tree.map(jnp.zeros_like, state.params), trainable)
+        updates, inner = optimizer.update(_join(gradient, fixed), state.opt_state.inner, state.params, step=state.step)
         moved = jax.tree.map(lambda p, u, t: (p + u).astype(p.dtype) if t else p, state.params, updates, trainable)
         ema = state.ema
         if ema is not None:
@@ -152,21 +148,61 @@ def make_step(
         )
         return new, metrics, finite
 
+    return update
+
+
+def make_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformationExtraArgs,
+    trainable: PyTree,
+    config: StepConfig,
+    *,
+    seed: int,
+    mesh: Mesh | None = None,
+    rate: optax.Schedule | None = None,
+) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics, Bool[Array, " checks"]]]:
+    """The whole step as one pure function (state, batch) -> (state, metrics, finite); jit it with a donated state.
+
+    Each term's gradient is taken by itself: as many operations as the gradient of the sum, since the terms share no
+    forward pass, and its norm can be logged. The loop runs the same parts as separate programs (see compiling.py).
+    """
+    parts = [(t, make_gradient(t, trainable, config, seed=seed, mesh=mesh)) for t in terms(objective)]
+    update = make_update(objective, optimizer, trainable, config, rate=rate)
+
+    def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, Bool[Array, " checks"]]:
+        outs = {t.name: f(state.params, state.model_state, state.step, t.select(batch)) for t, f in parts}
+        state, metrics, finite = update(state, outs)
+        return state, {**{k: v for out in outs.values() for k, v in out.metrics.items()}, **metrics}, finite
+
     return step
+
+
+def moving_part(params: PyTree, trainable: PyTree) -> PyTree:
+    """The parameters with None in place of the frozen ones."""
+    return _split(params, trainable)[0]
+
+
+def _split(params: PyTree, trainable: PyTree) -> tuple[PyTree, PyTree]:
+    moving = jax.tree.map(lambda p, t: p if t else None, params, trainable)
+    fixed = jax.tree.map(lambda p, t: None if t else p, params, trainable)
+    return moving, fixed
+
+
+def _join(moving: PyTree, fixed: PyTree) -> PyTree:
+    return jax.tree.map(lambda m, f: f if m is None else m, moving, fixed, is_leaf=lambda x: x is None)
 
 
 def check_names(params: PyTree, model_state: PyTree, trainable: PyTree) -> list[str]:
     """What each flag of `finite` stands for: the loss, each gradient, each batch statistic."""
-    moving = jax.tree.map(lambda p, t: p if t else None, params, trainable)
-    gradients = [f"the gradient of {name}" for name in named_leaves(moving)]
+    gradients = [f"the gradient of {name}" for name in named_leaves(moving_part(params, trainable))]
     return ["the loss", *gradients, *(f"the batch statistic {name}" for name in named_leaves(model_state))]
 
 
 def _finite(value: Array, gradient: PyTree, model_state: PyTree) -> tuple[Bool[Array, " checks"], Bool[Array, ""]]:
     """One flag a check, and whether all hold.
 
-    A sum of squares is finite only if every number is. The verdict goes through a square root because XLA takes that for
-    dear: an `all` of the flags would be computed again in the kernel of every leaf, and compiling would take minutes.
+    A sum of squares is finite only if every number is. The verdict goes through a square root because XLA takes that
+    for dear: an `all` of the flags would be computed anew in the kernel of every leaf, and compiling take minutes.
     """
     leaves = [value, *jax.tree.leaves(gradient), *jax.tree.leaves(model_state)]
     squares = jnp.stack([jnp.sum(jnp.square(x.astype(jnp.float32))) for x in leaves])

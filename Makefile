@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-OUT ?= runs/quickstart
+RUN := runs/quickstart
 
 .PHONY: install quickstart test lint clean
 
@@ -18,10 +18,16 @@ $(VENV)/.installed: setup.py pyproject.toml
 # Makes a small speech corpus, pre-trains on domain A, fine-tunes on domain B without and with the old loss, and
 # prints the word error rates on both. Every line is an ordinary front door.
 quickstart: install
-	$(BIN)/python -m speech_jax.prepare synthetic --out $(OUT)/data
+	$(BIN)/python -m speech_jax.prepare synthetic --out $(RUN)/data
 	$(BIN)/python -m speech_jax.train --config configs/quickstart/pretrain.py
-	$(BIN)/python -m speech_jax.train --config configs/quickstart/finetune.py --out-dir $(OUT)/alpha0 --alpha.value 0.0
-	$(BIN)/python -m speech_jax.train --config configs/quickstart/finetune.py --out-dir $(OUT)/alpha --alpha.value 0.5
+	$(BIN)/python -m speech_jax.train --config configs/quickstart/finetune.py --alpha.start 0 --out-dir $(RUN)/alpha_0
+	$(BIN)/python -m speech_jax.train --config configs/quickstart/finetune.py --alpha.start 0.5 --out-dir $(RUN)/alpha_0.5
+	for model in pretrained alpha_0 alpha_0.5; do \
+	  $(BIN)/python -m speech_jax.evaluate --checkpoint $(RUN)/$$model --name $$model \
+	    --manifest $(RUN)/data/A/test.jsonl $(RUN)/data/B/test.jsonl --out $(RUN)/reports/$$model >/dev/null || exit; \
+	done
+	$(BIN)/python -m speech_jax.evaluate --out $(RUN)/reports \
+	  --compare $(RUN)/reports/pretrained/report.json $(RUN)/reports/alpha_0/report.json $(RUN)/reports/alpha_0.5/report.json
 
 test: install
 	$(BIN)/python -m pytest -n auto
@@ -32,4 +38,4 @@ lint: install
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(RUN)

@@ -1,0 +1,52 @@
+"""Pre-training on acted English (Amazon Queen) and synthetic voices: a small FastConformer-CTC for two CPU cores."""
+
+from speech_jax.audio.config import AugmentConfig
+from speech_jax.config import EvalConfig, TrainConfig
+from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+from speech_jax.models.conformer import ConformerConfig
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.text.tokenizer import TokenizerConfig
+from speech_jax.training.checkpoint import CheckpointConfig
+from speech_jax.training.loop import TrainerConfig
+from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.training.step import StepConfig
+
+DATA = "data/real"
+
+
+def manifest(*names: str) -> tuple[SourceConfig, ...]:
+    return tuple(SourceConfig(path=f"{DATA}/{name}.jsonl") for name in names)
+
+
+config = TrainConfig(
+    out_dir="runs/real_speech/pretrain",
+    data=DataConfig(
+        sources=manifest("queen/train", "synth/train"),
+        plan=PlanConfig(num_buckets=4, seconds_per_batch=160, max_seconds=12),
+    ),
+    task=CTCTaskConfig(
+        model=ConformerConfig(
+            width=160,
+            layers=8,
+            heads=4,
+            kernel_size=9,
+            subsampling="dw_striding",
+            subsampling_factor=8,
+            subsampling_channels=64,
+        ),
+        augment=AugmentConfig(speed=(0.9, 1.0, 1.1), freq_masks=2, time_masks=5),
+        tokenizer=TokenizerConfig(kind="bpe", vocab_size=256),
+    ),
+    evaluate=(
+        EvalConfig("queen", DataConfig(sources=manifest("queen/dev"), plan=PlanConfig(num_buckets=2))),
+        EvalConfig("asterisk", DataConfig(sources=manifest("asterisk/dev"), plan=PlanConfig(num_buckets=2))),
+    ),
+    optimizer=OptimizerConfig(schedule="wsd", peak_lr=2e-3, warmup_steps=400, weight_decay=1e-2),
+    trainer=TrainerConfig(
+        steps=4000,
+        step=StepConfig(ema=0.999),
+        checkpoint=CheckpointConfig(every=250, metric="queen/wer"),
+        eval_every=500,
+        log_every=50,
+    ),
+)

@@ -1,0 +1,83 @@
+"""Configs are plain data: to text and back without loss, nothing unknown in silence, and a golden text for each file."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from speech_jax.config import TrainConfig, load_config_file
+from speech_jax.config_dict import from_dict, to_dict, to_text
+from speech_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    rate: float = 0.5
+    kind: Literal["a", "b"] = "a"
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    rate: float = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    name: str
+    part: Inner | Other = Inner()
+    parts: tuple[Inner, ...] = ()
+    limits: tuple[float, float] = (0.0, 1.0)
+    note: str | None = None
+
+
+@pytest.mark.parametrize("file", CONFIGS)
+def test_golden_text(file, monkeypatch):
+    """A change of a config, or of a default that it relies on, shows here as a diff of text.
+
+    If the change is meant, write the text anew: python tests/test_config.py
+    """
+    monkeypatch.chdir(ROOT)
+    config = load_config_file(file)
+    assert to_text(config) == golden(file).read_text()
+    assert from_dict(TrainConfig, to_dict(config)) == config
+
+
+def golden(file: str) -> Path:
+    return ROOT / "tests" / "golden" / (file.removeprefix("configs/").removesuffix(".py").replace("/", "_") + ".json")
+
+
+def test_round_trip_keeps_the_member_of_a_union():
+    for part in (Inner(kind="b"), Other(rate=2.0)):
+        config = Outer("x", part, parts=(Inner(), Inner(3.0)), note="y")
+        assert from_dict(Outer, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nam": "x"}, "config: unknown field 'nam', expected one of name, part"),
+        ({"part": {"type": "Inner", "kind": "c"}}, "config.part.kind: found 'c', expected one of 'a', 'b'"),
+        ({"parts": [{"rate": "fast"}]}, r"config.parts\[0\].rate: found 'fast', expected a float"),
+        ({"limits": [1.0]}, "config.limits: found 1 values, expected 2"),
+        ({"parts": 3}, "config.parts: found 3, expected a list"),
+        ({"type": "Inner"}, "config: found a Inner, expected a Outer"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_path(change, message):
+    with pytest.raises(UserError, match=message):
+        from_dict(Outer, {"name": "x"} | change)
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(UserError, match="name"):
+        from_dict(Outer, {})
+
+
+if __name__ == "__main__":
+    for name in CONFIGS:
+        golden(name).parent.mkdir(exist_ok=True)
+        golden(name).write_text(to_text(load_config_file(name)))

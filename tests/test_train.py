@@ -1,0 +1,253 @@
+"""Training as a user runs it: the front door on small recordings, stopped and resumed, mixed, and given bad input."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from speech_jax import train as front_door
+from speech_jax.audio.config import AugmentConfig
+from speech_jax.config import EvalConfig, TrainConfig, load_config_file, parse_config
+from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+from speech_jax.errors import UserError
+from speech_jax.models.conformer import ConformerConfig
+from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.training.checkpoint import CheckpointConfig, find_checkpoint, load_assets, load_params
+from speech_jax.training.loop import TrainerConfig
+from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.training.step import StepConfig
+
+ROOT = Path(__file__).parents[1]
+WORDS = ("one", "two", "three", "four", "five")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Fourteen clips of 0.4 to 1 s: each word is a tone of its own, so that there is something to learn."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    for domain in ("old", "new"):
+        rows = []
+        for i in range(14):
+            word = WORDS[i % len(WORDS)]
+            seconds = 0.4 + 0.6 * rng.random()
+            time_axis = np.arange(int(16000 * seconds)) / 16000
+            tone = np.sin(2 * np.pi * (300 + 200 * WORDS.index(word)) * time_axis)
+            audio = 0.1 * tone + 0.01 * rng.standard_normal(len(time_axis))
+            soundfile.write(folder / f"{domain}{i}.wav", audio, 16000)
+            row = {"id": f"{domain}{i}", "audio": f"{domain}{i}.wav", "text": word, "seconds": len(time_axis) / 16000}
+            rows.append(json.dumps(row | {"speaker": "tone", "domain": domain}))
+        (folder / f"{domain}.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def data(corpus: Path, domain: str, **plan) -> DataConfig:
+    plan = {"num_buckets": 2, "rows": 4, "row_multiple": 4, **plan}
+    return DataConfig(sources=(SourceConfig(path=str(corpus / f"{domain}.jsonl")),), plan=PlanConfig(**plan))
+
+
+def tiny(corpus: Path, out: Path, **changes) -> TrainConfig:
+    """A run with everything on that could make it unrepeatable: dropout, augmentation, batch norm, an average."""
+    config = TrainConfig(
+        out_dir=str(out),
+        data=data(corpus, "old"),
+        task=CTCTaskConfig(
+            model=ConformerConfig(
+                width=16, layers=1, heads=2, kernel_size=5, subsampling="dw_striding", subsampling_channels=8
+            ),
+            augment=AugmentConfig(speed=(0.9, 1.0, 1.1), freq_masks=1, time_masks=1),
+        ),
+        evaluate=(EvalConfig("old", data(corpus, "old", num_buckets=1)),),
+        optimizer=OptimizerConfig(warmup_steps=5),
+        trainer=TrainerConfig(
+            steps=12,
+            eval_every=6,
+            log_every=1,
+            step=StepConfig(ema=0.9),
+            checkpoint=CheckpointConfig(every=6, metric="old/wer"),
+        ),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="session")
+def trained(corpus, tmp_path_factory) -> tuple[TrainConfig, object]:
+    """One finished run that the tests share."""
+    config = tiny(corpus, tmp_path_factory.mktemp("runs") / "old")
+    return config, front_door.train(config)
+
+
+def fingerprint(out: str | Path) -> str:
+    """Parameters, average and batch statistics of the last checkpoint."""
+    digest = hashlib.sha256()
+    for ema in (False, True):
+        for leaf in jax.tree.leaves(load_params(out, "last", ema=ema)):
+            digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def losses(out: str | Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["metrics"]["loss"] for line in lines if line["kind"] == "train"}
+
+
+def test_a_run_compiles_one_program_a_bucket_and_leaves_a_folder_that_is_enough(trained):
+    config, result = trained
+    assert result.programs == 2
+    assert not result.stopped
+    assert {"old/wer", "old/cer", "old/loss"} <= {
+        name for line in Path(config.out_dir, "metrics.jsonl").read_text().splitlines()
+        for name in json.loads(line)["metrics"]
+    }  # fmt: skip
+    assets = load_assets(find_checkpoint(config.out_dir, "last"))
+    assert {"config", "tokenizer", "audio_fingerprint", "versions"} <= set(assets)
+    assert front_door.config_from_assets(assets) == config
+
+
+def write_config_file(path: Path, config: TrainConfig) -> Path:
+    """A config file that rebuilds `config` from its text."""
+    from speech_jax.config_dict import to_text
+
+    path.with_suffix(".json").write_text(to_text(config))
+    path.write_text(
+        "import json\nfrom pathlib import Path\nfrom speech_jax.config import TrainConfig\n"
+        "from speech_jax.config_dict import from_dict\n"
+        f"config = from_dict(TrainConfig, json.loads(Path({str(path.with_suffix('.json'))!r}).read_text()))\n"
+    )
+    return path
+
+
+def run(*arguments: str, **options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "speech_jax.train", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **options)
+
+
+def test_stopped_at_a_random_step_and_resumed_it_is_the_same_run_bit_for_bit(corpus, tmp_path):
+    steps = 60
+    trainer = TrainerConfig(
+        steps=steps, eval_every=0, log_every=1, step=StepConfig(ema=0.9), checkpoint=CheckpointConfig(every=1000)
+    )
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    file = write_config_file(tmp_path / "config.py", tiny(corpus, straight, trainer=trainer, evaluate=()))
+    process = run("--config", str(file))
+    assert process.wait(timeout=300) == 0, process.stdout.read()
+
+    process = run("--config", str(file), "--out-dir", str(stopped))
+    target = random.Random(time.time_ns()).randint(2, steps // 2)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        log = stopped / "metrics.jsonl"
+        if log.exists() and len(log.read_text().splitlines()) >= target:
+            process.send_signal(signal.SIGTERM)
+            break
+        time.sleep(0.005)
+    assert process.wait(timeout=300) == 0, process.stdout.read()
+    at = max(int(p.name) for p in (stopped / "checkpoints").iterdir() if p.name.isdigit())
+    assert target <= at < steps, "the signal came too late to mean anything"
+
+    process = run("--config", str(file), "--out-dir", str(stopped))
+    assert process.wait(timeout=300) == 0, process.stdout.read()
+    assert losses(stopped) == losses(straight)
+    assert fingerprint(stopped) == fingerprint(straight)
+
+
+def test_fine_tuning_mixes_two_streams_from_a_checkpoint_and_compiles_one_program_a_pair(corpus, trained, tmp_path):
+    start, _ = trained
+    trainer = dataclasses.replace(start.trainer, steps=3, checkpoint=CheckpointConfig(every=3))
+    config = tiny(
+        corpus,
+        tmp_path / "new",
+        data=data(corpus, "new", num_buckets=1),
+        pre=data(corpus, "old"),
+        alpha=AlphaConfig(start=0.5),
+        task=None,
+        init_from=start.out_dir,
+        trainer=trainer,
+    )
+    result = front_door.train(config)
+    assert result.programs == 2  # two buckets of the old domain with one of the new
+    metrics = [json.loads(line)["metrics"] for line in Path(config.out_dir, "metrics.jsonl").read_text().splitlines()]
+    assert {"alpha", "grad_norm/pre", "grad_norm/task", "grad_cos/pre_task", "pre/loss", "task/loss"} <= set(metrics[0])
+    assert metrics[0]["alpha"] == 0.5
+    assert front_door.config_from_assets(load_assets(config.out_dir)).task == start.task
+
+
+def expect_one_line(capsys, arguments, *fragments):
+    with pytest.raises(SystemExit) as stop:
+        sys.argv = ["train", *arguments]
+        front_door.run_front_door(front_door.main)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    for fragment in fragments:
+        assert fragment in error
+
+
+def test_bad_configs_get_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [])
+    expect_one_line(capsys, ["--config", str(tmp_path / "none.py")], "none.py: no such config file")
+    bad = tmp_path / "bad.py"
+    bad.write_text("from speech_jax.training.loop import TrainerConfig\n\nconfig = TrainerConfig(step_count=3)\n")
+    expect_one_line(capsys, ["--config", str(bad)], "bad.py:3", "step_count")
+    bad.write_text("config = 3\n")
+    expect_one_line(capsys, ["--config", str(bad)], "found config = int, expected a TrainConfig")
+    bad.write_text("config = (\n")
+    expect_one_line(capsys, ["--config", str(bad)], "bad.py:1", "SyntaxError")
+
+
+def test_an_unknown_flag_is_an_error_and_a_known_one_changes_the_config(corpus, tmp_path, capsys):
+    file = write_config_file(tmp_path / "config.py", tiny(corpus, tmp_path / "run"))
+    changed = parse_config(["--config", str(file), "--optimizer.peak-lr", "0.5", "--task.model.width", "32"])
+    assert (changed.optimizer.peak_lr, changed.task.model.width) == (0.5, 32)
+    assert dataclasses.replace(changed, optimizer=OptimizerConfig(warmup_steps=5)).optimizer == load_config_file(
+        str(file)
+    ).optimizer
+    with pytest.raises(SystemExit) as stop:
+        parse_config(["--config", str(file), "--optimizer.peek-lr", "0.5"])
+    assert stop.value.code == 2
+
+
+def test_a_checkpoint_of_another_model_or_other_audio_settings_is_refused(corpus, trained, tmp_path):
+    start, _ = trained
+    config = tiny(corpus, tmp_path / "new", init_from=start.out_dir)
+    wider = dataclasses.replace(config.task, model=dataclasses.replace(config.task.model, width=32))
+    with pytest.raises(UserError, match="shape"):
+        front_door.train(dataclasses.replace(config, task=wider))
+    other = dataclasses.replace(config.task, audio=dataclasses.replace(config.task.audio, num_mels=40))
+    with pytest.raises(UserError, match=r"audio\.num_mels = 80, expected 40"):
+        front_door.train(dataclasses.replace(config, task=other))
+
+
+def test_text_outside_the_tokenizer_is_named_with_its_line(corpus, trained, tmp_path):
+    start, _ = trained
+    manifest = tmp_path / "strange.jsonl"
+    row = {"id": "x", "audio": str(corpus / "old0.wav"), "text": "zebra", "seconds": 0.5}
+    manifest.write_text(json.dumps(row) + "\n")
+    strange = DataConfig(sources=(SourceConfig(path=str(manifest)),))
+    with pytest.raises(UserError, match=r"strange\.jsonl:1: .*'z'"):
+        front_door.train(tiny(corpus, tmp_path / "new", init_from=start.out_dir, task=None, data=strange))
+
+
+def test_two_runs_in_one_folder_are_refused(corpus, trained):
+    from speech_jax.training.signals import RunLock
+
+    config, _ = trained
+    lock = RunLock(Path(config.out_dir))
+    try:
+        with pytest.raises(UserError, match="another"):
+            front_door.train(config)
+    finally:
+        lock.release()

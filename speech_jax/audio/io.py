@@ -90,16 +90,18 @@ def _collect(
     resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
     limit = None if end is None else max(1, round(end * rate) - round(start * rate))
     pieces: list[np.ndarray] = []
-    frames = 0
+    frames, loudest = 0, 0.0
     for block in blocks:
         if limit is not None:
             block = block[: limit - frames]
         frames += len(block)
         if frames > cap * rate + 1:
             raise UserError(f"{name}: found more than {cap:.0f} s of audio, expected at most that")
-        peak = np.abs(block).max(initial=0.0)
-        if not np.isfinite(peak):
+        high, low = block.max(initial=0.0), block.min(initial=0.0)  # NumPy's, so NaN where there is one
+        if not (np.isfinite(high) and np.isfinite(low)):
             raise UserError(f"{name}: found NaN or infinite samples, expected numbers in [-1, 1]")
+        peak = max(high, -low)
+        loudest = max(loudest, peak)
         if peak > _LOUD:
             raise UserError(f"{name}: found float samples up to {peak:.6g}, expected numbers in [-1, 1]")
         pieces.append(block if resampler is None else resampler.resample_chunk(block))
@@ -113,8 +115,10 @@ def _collect(
         raise UserError(f"{name}: found {found:.3f} s of audio, expected at least {end:.3f} s")
     if resampler is not None:
         pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    audio = np.concatenate(pieces)
-    return np.clip(audio, -1.0, 1.0, out=audio if audio.flags.writeable else None)
+    audio = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    if len(audio) == 0:
+        raise UserError(f"{name}: found {frames} samples at {rate} Hz, which are none at {sample_rate} Hz")
+    return np.clip(audio, -1.0, 1.0) if loudest > 1 or resampler is not None else np.ascontiguousarray(audio)
 
 
 def _sound_blocks(

@@ -9,6 +9,7 @@ never to change.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -70,6 +71,17 @@ class Plan:
         rows[: len(taken)] = taken
         return bucket, rows
 
+    def fingerprint(self) -> str:
+        """A checksum of all that decides which rows are in which batch.
+
+        Two plans with the same one give the same batches at every step, so a run may be resumed with it. The number of
+        workers, threads and hosts is not in it.
+        """
+        digest = hashlib.sha256(repr((tuple(self.buckets), self.sample_rate, self.seed, self.shuffle)).encode())
+        for members in self.members:
+            digest.update(np.asarray(members, "<i8").tobytes() + b"|")
+        return digest.hexdigest()
+
     def describe(self) -> str:
         """A few lines for the log."""
         lines = [
@@ -83,6 +95,12 @@ class Plan:
                 f"  {bucket.rows:4d} rows × {seconds:6.2f} s × {bucket.labels:4d} labels: {len(members)} utterances"
             )
         return "\n".join(lines)
+
+
+def left_out(plan: Plan, utterances: Sequence[Utterance]) -> list[str]:
+    """A line for every utterance that is in no batch of the plan: its place, its id, and why."""
+    rows = ((utterances[row], why) for row, why in plan.dropped)
+    return [f"{u.where or u.audio}: {u.id}: {why}" for u, why in rows]
 
 
 def lengths(utterances: Sequence[Utterance], tokenizer) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:

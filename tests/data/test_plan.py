@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from speech_jax.data.config import PlanConfig
 from speech_jax.data.manifest import Utterance
-from speech_jax.data.plan import eval_plan, lengths, make_plan
+from speech_jax.data.plan import eval_plan, left_out, lengths, make_plan
 from speech_jax.errors import UserError
 from tests.data.lengths import librispeech_like
 
@@ -119,6 +119,17 @@ def test_evaluation_is_one_pass_longest_first():
     assert eval_plan([400.0, 1.0], [1, 1], PlanConfig()).dropped == ((0, "found 400 s, expected 0 to 300 s"),)
 
 
+def test_the_fingerprint_changes_with_the_batches_and_only_with_them():
+    seconds, labels = some_lengths(100)
+
+    def of(s=seconds, seed=0, **options):
+        return make_plan(s, labels, PlanConfig(**options), seed=seed).fingerprint()
+
+    assert of() == of() == of(eval_max_seconds=7.0)
+    moved = seconds[::-1]
+    assert len({of(), of(seed=1), of(moved), of(seconds_per_batch=30), of(num_buckets=2), of(max_seconds=10)}) == 6
+
+
 @pytest.mark.parametrize("seconds_multiple", [0.08, 1.28])
 def test_padding_share_on_librispeech_like_lengths(seconds_multiple):
     seconds, labels = librispeech_like(20_000)
@@ -173,6 +184,8 @@ def test_dropped_utterances_say_why():
         6: "found 6.25e-05 s, expected 0.1 to 30 s",
     }
     assert "6 left out" in plan.describe()
+    rows = [Utterance(f"u{i}", f"{i}.wav", where=f"m.jsonl:{i + 1}") for i in range(7)]
+    assert left_out(plan, rows)[3] == "m.jsonl:5: u4: found 31 s, expected 0.1 to 30 s"
     with pytest.raises(UserError, match="no utterance .* 1 left out; the first: found 0.01 s"):
         make_plan(seconds[:1], labels[:1], PlanConfig(), seed=0)
 

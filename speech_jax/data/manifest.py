@@ -9,10 +9,13 @@ moved. Other fields are ignored.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +27,7 @@ log = logging.getLogger("speech_jax")
 
 MAX_LINE = 1 << 20  # bytes; a longer line is not a manifest
 MAX_SECONDS = 1e7
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class Utterance(NamedTuple):
@@ -96,10 +100,11 @@ def measure(utterance: Utterance) -> float:
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Writes a manifest, whole or not at all. Audio inside the manifest's folder is written relative to it."""
     path = Path(path)
-    folder = path.parent.resolve()
+    folder = os.path.realpath(path.parent)
+    real = functools.lru_cache(maxsize=None)(os.path.realpath)  # a folder's recordings ask for it again and again
     with writing(path) as file:
         for u in utterances:
-            row: dict = {"id": u.id, "audio": _relative(u.audio, folder), "text": u.text}
+            row: dict = {"id": u.id, "audio": _relative(u.audio, folder, real), "text": u.text}
             if u.start:
                 row["start"] = round(float(u.start), 6)
             if u.end is not None:
@@ -117,14 +122,15 @@ def resolve(audio: str, folder: Path) -> str:
     """An audio field as written in a file of `folder` → a path that can be opened from anywhere."""
     if audio.endswith("|") or audio.startswith("tfds:"):
         return audio
-    return str(folder / audio)  # an absolute path wins by itself
+    return os.path.join(folder, audio)  # an absolute path wins by itself
 
 
-def _relative(audio: str, folder: Path) -> str:
+def _relative(audio: str, folder: str, real: Callable[[str], str]) -> str:
     if audio.endswith("|") or audio.startswith("tfds:"):
         return audio
-    absolute = Path(audio).resolve()
-    return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
+    absolute = os.path.join(real(os.path.dirname(audio) or "."), os.path.basename(audio))
+    prefix = folder.rstrip(os.sep) + os.sep
+    return absolute.removeprefix(prefix).replace(os.sep, "/")
 
 
 def _parse(raw: bytes, where: str, folder: Path) -> Utterance:
@@ -163,7 +169,7 @@ def _string(row: dict, name: str, where: str, *, empty: bool = True) -> str:
         raise UserError(f"{where}: found {name} = {_short(value)}, expected a string")
     if not value and not empty:
         raise UserError(f"{where}: found an empty {name}, expected a string")
-    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+    if _NOT_TEXT.search(value):
         raise UserError(f"{where}: found a character in {name} that is not text (NUL or half a surrogate pair)")
     return value
 

@@ -28,7 +28,8 @@ class Common:
     """What every recipe takes."""
 
     out: Path
-    """The folder for manifests, audio and shards. A second run goes on where the first was stopped."""
+    """The folder for manifests, audio and shards. A second run goes on where the first was stopped; take
+    a new folder when the recordings have changed."""
     shards: int = 0
     """Also write every manifest as so many ArrayRecord shards, with a manifest of their own, {split}.sharded.jsonl."""
     sample_rate: int = 16_000

@@ -136,6 +136,11 @@ def test_a_pipe_that_fails_or_never_ends(tmp_path, monkeypatch):
         run_pipe("false | cat |", allow_pipes=True)
     with pytest.raises(UserError, match="no_such_program"):
         run_pipe("no_such_program_at_all x |", allow_pipes=True)
+    assert run_pipe("yes | head -c 4 |", allow_pipes=True) == b"y\ny\n"
+    monkeypatch.setattr("speech_jax.data.recordings.PIPE_TIMEOUT", 0.3)
+    with pytest.raises(UserError, match="not done after 0.3 s"):
+        run_pipe("sleep 60 |", allow_pipes=True)
+    monkeypatch.setattr("speech_jax.data.recordings.PIPE_TIMEOUT", 60)
     monkeypatch.setattr("speech_jax.data.recordings.MAX_PIPE_BYTES", 1 << 20)
     with pytest.raises(UserError, match="more than 1048576 bytes"):
         run_pipe("yes |", allow_pipes=True)

@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from speech_jax.data import shards
 from speech_jax.data.config import DataConfig, SourceConfig
@@ -242,6 +244,42 @@ def test_a_damaged_shard_is_noticed(tmp_path):
     for reference in (f"{path}#x", f"{path}#99", f"{tmp_path}/none.array_record#0"):
         with pytest.raises(UserError):
             read_recording(u._replace(audio=reference), RATE)
+
+
+WORDS = st.sampled_from(
+    "r1 r2 s-1 r1.wav 0 0.5 1e9 nan -1 a.wav file text , |".split() + ["\t", '"', "x" * 5000],
+)
+CONTENT = st.lists(st.lists(WORDS | st.text(max_size=4), max_size=5).map(" ".join), max_size=5).map("\n".join)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tables=st.lists(CONTENT, min_size=3, max_size=3), binary=st.binary(max_size=40))
+def test_any_tables_give_utterances_or_a_user_error(tmp_path, tables, binary):
+    if not (tmp_path / "r1.wav").exists():
+        wav(tmp_path / "r1.wav")
+        wav(tmp_path / "a.wav")
+    for name, content in zip(("wav.scp", "text", "segments"), tables, strict=True):
+        (tmp_path / name).write_bytes(content.encode("utf-8", "surrogatepass"))
+    (tmp_path / "metadata.csv").write_bytes(tables[0].replace(" ", "|").encode("utf-8", "surrogatepass") + binary)
+    (tmp_path / "set.csv").write_bytes(b"file,text\n" + tables[1].replace(" ", ",").encode("utf-8", "surrogatepass"))
+    for kind, path in (("kaldi", tmp_path), ("ljspeech", tmp_path), ("folder", tmp_path / "set.csv")):
+        for on_error in ("raise", "skip"):
+            try:
+                rows = load_source(SourceConfig(kind=kind, path=str(path)), on_error=on_error)
+            except UserError as error:
+                assert "\n" not in str(error)
+            else:
+                assert rows and all(u.id and u.seconds > 0 for u in rows)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80) | st.binary(max_size=40).map(lambda b: len(b).to_bytes(4, "little") + b))
+def test_any_record_is_decoded_or_refused(record):
+    try:
+        fields, _ = shards.decode_record(record, "x.array_record#0")
+    except UserError:
+        return
+    assert isinstance(fields["id"], str)
 
 
 def test_several_sources_one_list(tmp_path, kaldi):

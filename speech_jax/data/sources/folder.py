@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from pathlib import Path
 
 from speech_jax.data.manifest import Utterance
@@ -84,8 +85,8 @@ def _split(where: str, line: str, separator: str) -> list[str]:
 
 
 def _find(folder: Path, name: str) -> str:
-    candidates = [folder / sub / name for sub in _CLIPS]
-    return str(next((p for p in candidates if p.exists()), candidates[0]))
+    candidates = [os.path.join(folder, sub, name) for sub in _CLIPS]
+    return next((path for path in candidates if os.path.exists(path)), candidates[0])
 
 
 def _name(audio: str, start: float | None) -> str:

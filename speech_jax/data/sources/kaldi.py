@@ -7,6 +7,7 @@ programs that read such directories in step lose data silently when they do not.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from speech_jax.data.manifest import Utterance
@@ -122,8 +123,8 @@ def _audio(where: str, entry: str, folder: Path, allow_pipes: bool) -> str:
         if not allow_pipes:
             raise UserError(f"{where}: found the command {entry!r}, expected a file (allow_pipes lets it run)")
         return entry
-    beside = folder / entry
-    return str(beside if beside.exists() or not Path(entry).exists() else Path(entry))
+    beside = os.path.join(folder, entry)
+    return beside if os.path.exists(beside) or not os.path.exists(entry) else entry
 
 
 def _pipe_seconds(utterance: Utterance) -> Utterance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from speech_jax.data.manifest import Utterance
@@ -28,7 +29,7 @@ def read_ljspeech(folder: str | Path, *, speaker: str = "", on_error: str = "rai
             raise UserError(f"{where}: found id {name!r}, expected the name of a file in wavs/")
         text = fields[2] if len(fields) == 3 and fields[2].strip() else fields[1]
         candidates = [folder / "wavs" / f"{name}{ending}" for ending in _ENDINGS]
-        audio = next((path for path in candidates if path.exists()), candidates[0])
+        audio = next((path for path in candidates if os.path.exists(path)), candidates[0])
         result.append(Utterance(name, str(audio), text=text.strip(), speaker=speaker, where=where))
     check_ids(result)
     return measured(result, folder, on_error)

@@ -104,11 +104,13 @@ class AudioConfig:
             (0 <= self.fmin < self.highest, "fmin", self.fmin, f"0 up to fmax = {self.highest:g}"),
             (self.highest <= nyquist, "fmax", self.fmax, f"at most half the sample rate, {nyquist:g}"),
             (self.floor > 0, "floor", self.floor, "a number above 0"),
-            (self.num_cepstra <= self.num_mels, "num_cepstra", self.num_cepstra, f"at most {self.num_mels} bands"),
             (self.deltas >= 0, "deltas", self.deltas, "0 or more"),
             (self.delta_window > 0, "delta_window", self.delta_window, "1 or more"),
             (self.dither >= 0, "dither", self.dither, "0 or more"),
         ]
+        if self.features == "mfcc":
+            bands = f"1 to the number of bands, {self.num_mels}"
+            checks += [(0 < self.num_cepstra <= self.num_mels, "num_cepstra", self.num_cepstra, bands)]
         if self.normalize == "global":
             checks += [(len(v) == width, name, f"{len(v)} values", f"{width}, one a feature")
                        for name, v in (("mean", self.mean), ("std", self.std))]  # fmt: skip

@@ -20,6 +20,11 @@ from speech_jax.audio.normalize import normalize
 __all__ = ["extract", "num_features", "num_frames"]
 
 
+# XLA on a CPU adds up the products of matrices with fewer than 64 rows in another order. With no fewer rows than this,
+# an utterance has the same features in every bucket, to the last bit.
+_LEAST_FRAMES = 128
+
+
 def num_features(config: AudioConfig) -> int:
     """Width of the features, derivatives included."""
     return (config.num_mels if config.features == "log_mel" else config.num_cepstra) * (1 + config.deltas)
@@ -51,7 +56,8 @@ def extract(
         before = jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]
         x = jnp.where(inside, x - config.pre_emphasis * before, 0.0)
 
-    frames = frame(x, lengths, config)
+    count = num_frames(samples, config)
+    frames = frame(x, lengths, config, max(count, _LEAST_FRAMES))
     mask = time_mask(num_frames(lengths, config), frames.shape[1])
     if config.remove_dc:
         frames = frames - jnp.mean(frames, axis=-1, keepdims=True)
@@ -71,7 +77,7 @@ def extract(
         if energy is not None:
             features = jnp.concatenate([energy, features[..., 1:]], axis=-1)
     features = append_deltas(features, mask, config)
-    return normalize(features, mask, config), mask
+    return normalize(features, mask, config)[:, :count], mask[:, :count]
 
 
 def spectrum(frames: Float[Array, "batch frames window"], config: AudioConfig) -> Float[Array, "batch frames bins"]:

@@ -47,9 +47,9 @@ def chunked_frames(
 
 
 def frame(
-    x: Float[Array, "batch samples"], lengths: Int[Array, " batch"], config: AudioConfig
+    x: Float[Array, "batch samples"], lengths: Int[Array, " batch"], config: AudioConfig, count: int
 ) -> Float[Array, "batch frames window"]:
-    """The frames of each row, its ends padded as the config says. x must be zero beyond each length."""
+    """The first `count` frames of each row, its ends padded as the config says. x must be zero beyond each length."""
     left = _samples_before_first(config)
     if config.framing == "snip_edges":
         padded = x
@@ -57,7 +57,7 @@ def frame(
         padded = jnp.pad(x, ((0, 0), (left, 0)))
     else:
         padded = _mirror_ends(x, lengths, left, config.window - left, edge=config.padding == "symmetric")
-    return chunked_frames(padded, num_frames(x.shape[1], config), config.window, config.hop)
+    return chunked_frames(padded, count, config.window, config.hop)
 
 
 def _samples_before_first(config: AudioConfig) -> int:

@@ -119,5 +119,8 @@ def write_splits(
                 "%s: %d utterances left out of %s: their sentence is held out", out_dir, len(rows) - len(kept), name
             )
         splits[name] = kept
-        write_manifest(out_dir / f"{name}.jsonl", kept)
+        if kept:  # a manifest without a line is an error to its readers
+            write_manifest(out_dir / f"{name}.jsonl", kept)
+        else:
+            log.warning("%s: the %s part is empty", out_dir, name)
     return splits

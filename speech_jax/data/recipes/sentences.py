@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -85,11 +86,14 @@ def draw_sentences(domain: str, count: int, seed: int) -> list[str]:
     patterns, words = GRAMMARS[domain]
     choices = {name: [w.replace("_", " ") for w in line.split()] for name, line in words.items()}
     generator = np.random.default_rng([seed, ord(domain)])
+
+    def draw(words: Sequence[str]) -> str:
+        return words[generator.integers(len(words))]
+
     found: dict[str, None] = {}
     misses = 0
     while len(found) < count:
-        pattern = patterns[generator.integers(len(patterns))]
-        sentence = _SLOT.sub(lambda m: str(generator.choice(choices[m[1]])), pattern)
+        sentence = _SLOT.sub(lambda m: draw(choices[m[1]]), draw(patterns))
         misses = misses + 1 if sentence in found else 0
         if misses > 200:
             raise UserError(f"domain {domain}: found only about {len(found)} different sentences, expected {count}")

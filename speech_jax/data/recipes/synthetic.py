@@ -200,13 +200,13 @@ def open_espeak() -> Callable[[str, str, int, int], tuple[Float[np.ndarray, "tim
     library_path, data_path = espeak_paths()
     try:
         library = ctypes.CDLL(library_path)
-        ctypes.CDLL(None).srand(1)  # espeak draws its breath noise from the C library
-    except (OSError, AttributeError, TypeError) as error:
+    except OSError as error:
         raise UserError(f"{library_path}: {error}, expected espeak-ng's library") from error
     synchronous, rate_parameter, pitch_parameter, utf8 = 2, 1, 3, 1
     sample_rate = library.espeak_Initialize(synchronous, 0, os.fsencode(data_path), 0)
     if sample_rate <= 0:
         raise UserError(f"{data_path}: espeak-ng found no data there, expected those of the espeakng-loader wheel")
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # espeak_Initialize seeds the breath noise from the clock
     pieces: list[np.ndarray] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)

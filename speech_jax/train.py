@@ -23,7 +23,7 @@ from speech_jax.config_dict import to_dict, to_text
 from speech_jax.data.config import DataConfig
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.pipeline import batches
-from speech_jax.data.plan import Plan, eval_plan, lengths, make_plan
+from speech_jax.data.plan import Plan, eval_plan, left_out, lengths, make_plan
 from speech_jax.data.sources import load_sources
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.objectives.mix import mix
@@ -36,6 +36,7 @@ from speech_jax.training.loop import FitResult, fit
 from speech_jax.types import Batch
 
 log = logging.getLogger("speech_jax")
+LEFT_OUT_SHOWN = 5  # utterances that no batch takes, named in the log; the plan counts them all
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soxr", "soundfile")
 
 
@@ -64,6 +65,8 @@ def train(config: TrainConfig) -> FitResult:
     eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False) for e in config.evaluate}
     for name, stream in (streams | eval_streams).items():
         log.info("%s: %s", name, stream.plan.describe())
+        for line in left_out(stream.plan, stream.utterances)[:LEFT_OUT_SHOWN]:
+            log.info("  left out: %s", line)
 
     # ---- Task.
     task = ctc_task(config.task, tokenizer)
@@ -81,7 +84,7 @@ def train(config: TrainConfig) -> FitResult:
         mesh=config.mesh,
         out_dir=config.out_dir,
         assets=make_assets(config, tokenizer),
-        pipeline={name: to_dict(stream.config) for name, stream in streams.items()},
+        pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()},
         eval_sets={name: stream.one_pass(tokenizer) for name, stream in eval_streams.items()},
         init=start,
         units=lambda batch: audio_seconds(batch, rate),

@@ -1,0 +1,210 @@
+"""Optimizers against optax's own, schedules against a plain loop, and freezing without its traps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from speech_jax.errors import UserError
+from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable
+from speech_jax.training.rules import match_rules, named_leaves
+
+
+def make_params(seed=0):
+    rng = np.random.default_rng(seed)
+
+    def array(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    return {
+        "encoder": {
+            "dense": {"kernel": array(4, 3), "bias": array(3)},
+            "layer_norm": {"scale": array(3), "bias": array(3)},
+        },
+        "head": {"kernel": array(3, 2), "bias": array(2)},
+    }
+
+
+def steps(optimizer, params, gradients):
+    state = optimizer.init(params)
+
+    @jax.jit
+    def one(params, state, gradient, step):
+        updates, state = optimizer.update(gradient, state, params, step=step)
+        return optax.apply_updates(params, updates), state
+
+    for step, gradient in enumerate(gradients):
+        params, state = one(params, state, gradient, jnp.int32(step))
+    return params, state
+
+
+GRADIENTS = [make_params(seed) for seed in range(1, 6)]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop", "lion"])
+def test_each_rule_is_optaxs(name):
+    config = OptimizerConfig(
+        name=name,
+        schedule="constant",
+        warmup_steps=3,
+        peak_lr=1e-2,
+        weight_decay=0.0 if name == "adam" else 0.1,
+        no_decay=(),
+        clip_norm=None,
+        eps=1e-7,
+    )
+    rate = learning_rate(config, 100)
+    rules = {
+        "adamw": optax.adamw(rate, b1=0.9, b2=0.98, eps=1e-7, weight_decay=0.1),
+        "adam": optax.adam(rate, b1=0.9, b2=0.98, eps=1e-7),
+        "lion": optax.lion(rate, b1=0.9, b2=0.98, weight_decay=0.1),
+        "sgd": optax.chain(optax.trace(0.9), optax.add_decayed_weights(0.1), optax.scale_by_learning_rate(rate)),
+        "rmsprop": optax.chain(
+            optax.scale_by_rms(decay=0.98, eps=1e-7),
+            optax.trace(0.9),
+            optax.add_decayed_weights(0.1),
+            optax.scale_by_learning_rate(rate),
+        ),
+    }
+    params = make_params()
+    ours, _ = steps(make_optimizer(config, params, 100), params, GRADIENTS)
+    theirs, _ = steps(optax.with_extra_args_support(rules[name]), params, GRADIENTS)
+    for key, leaf in named_leaves(ours).items():
+        np.testing.assert_allclose(leaf, named_leaves(theirs)[key], rtol=1e-6, atol=1e-7, err_msg=key)
+        assert np.abs(leaf - named_leaves(params)[key]).max() > 1e-3
+
+
+def test_schedules_equal_a_plain_loop():
+    total, warmup, peak, end = 200, 20, 2e-3, 1e-5
+    expected = {
+        "constant": lambda t: peak,
+        "noam": lambda t: max(peak * (warmup / t) ** 0.5, end),
+        "cosine": lambda t: end + (peak - end) * 0.5 * (1 + np.cos(np.pi * min((t - warmup) / (total - warmup), 1))),
+        "wsd": lambda t: peak if t <= total - 50 else end + (peak - end) * max(1 - (t - total + 50) / 50, 0),
+        "tri_stage": lambda t: peak * (end / peak) ** min(max((t - warmup - 30) / (total - warmup - 30), 0), 1),
+    }
+    for name, after in expected.items():
+        hold = 30 if name == "tri_stage" else 0
+        config = OptimizerConfig(
+            schedule=name,
+            peak_lr=peak,
+            end_lr=end,
+            warmup_steps=warmup,
+            hold_steps=hold,
+            decay_steps=50 if name == "wsd" else 0,
+        )
+        found = jax.vmap(learning_rate(config, total))(jnp.arange(total + 10))
+        for step, value in enumerate(found.tolist()):
+            t = step + 1
+            want = peak * t / warmup if t < warmup else after(t)
+            assert value == pytest.approx(want, rel=2e-5, abs=1e-9), (name, step)
+    assert float(learning_rate(OptimizerConfig(warmup_steps=0, schedule="constant", peak_lr=0.5), 10)(0)) == 0.5
+
+
+@pytest.mark.parametrize("schedule", ["tri_stage", "cosine", "wsd"])
+def test_a_warm_up_longer_than_the_run_is_refused(schedule):
+    with pytest.raises(UserError, match="optimizer.warmup_steps: found 100"):
+        learning_rate(OptimizerConfig(schedule=schedule, warmup_steps=100), 100)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "rmsprop", "lion"])
+def test_frozen_leaves_stay_bit_for_bit_and_keep_no_state(name):
+    """With decay, clipping and a gradient on the frozen leaves: the traps of fine-tuning with optax."""
+    params = make_params()
+    params["encoder"]["dense"]["kernel"] = params["encoder"]["dense"]["kernel"].at[0, 0].set(-0.0)
+    config = OptimizerConfig(
+        name=name, schedule="constant", warmup_steps=0, weight_decay=0.5, groups=(("^encoder/", None), ("head", 1.0))
+    )
+    gradients = [jax.tree.map(lambda g: 20.0 * g, g) for g in GRADIENTS]
+    after, state = steps(make_optimizer(config, params, 100), params, gradients)
+    for key, leaf in named_leaves(after).items():
+        same = np.asarray(leaf).view(np.uint32) == np.asarray(named_leaves(params)[key]).view(np.uint32)
+        if key.startswith("encoder"):
+            assert (same | (np.asarray(leaf) == 0)).all(), key
+        else:
+            assert not same.any(), key
+    arrays = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    moments = {"adamw": 2, "sgd": 1, "rmsprop": 2, "lion": 1}[name]
+    assert sum(leaf.size for leaf in arrays) == moments * (3 * 2 + 2)
+
+
+def test_frozen_gradients_do_not_count_in_the_clipping():
+    params = make_params()
+    config = OptimizerConfig(
+        name="sgd",
+        momentum=0.0,
+        schedule="constant",
+        warmup_steps=0,
+        peak_lr=1.0,
+        weight_decay=0.0,
+        clip_norm=0.1,
+        groups=(("encoder", None), (".*", 1.0)),
+    )
+    gradient = make_params(9)
+    gradient["encoder"] = jax.tree.map(lambda g: 1e6 * g, gradient["encoder"])
+    optimizer = make_optimizer(config, params, 10)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params, step=jnp.int32(0))
+    assert float(optax.tree.norm(updates["head"])) == pytest.approx(0.1, rel=1e-5)
+    assert float(optax.tree.norm(updates["encoder"])) == 0.0
+
+
+def test_one_clip_for_all_groups_and_a_rate_for_each():
+    params, gradient = make_params(), make_params(9)
+    config = OptimizerConfig(
+        name="sgd",
+        momentum=0.0,
+        schedule="constant",
+        warmup_steps=0,
+        peak_lr=0.5,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        groups=(("head", 3.0), (".*", 0.1)),
+    )
+    optimizer = make_optimizer(config, params, 10)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params, step=jnp.int32(0))
+    norm = float(optax.tree.norm(gradient))
+    assert norm > 1.0
+    for key, update in named_leaves(updates).items():
+        factor = 3.0 if "head" in key else 0.1
+        np.testing.assert_allclose(update, -0.5 * factor * named_leaves(gradient)[key] / norm, rtol=1e-5)
+
+
+def test_decay_spares_biases_norms_and_what_no_gradient_reaches():
+    params = make_params()
+    config = OptimizerConfig(schedule="constant", warmup_steps=0, peak_lr=0.1, weight_decay=0.5, clip_norm=None)
+    gradients = [{**g, "head": jax.tree.map(jnp.zeros_like, g["head"])} for g in GRADIENTS]  # alpha = 1: no task
+    with_decay, _ = steps(make_optimizer(config, params, 10), params, gradients)
+    without, _ = steps(
+        make_optimizer(OptimizerConfig(**{**vars(config), "weight_decay": 0.0}), params, 10), params, gradients
+    )
+    differs = {
+        key: bool(np.any(np.asarray(leaf) != np.asarray(named_leaves(without)[key])))
+        for key, leaf in named_leaves(with_decay).items()
+    }
+    assert [key for key, value in differs.items() if value] == ["encoder/dense/kernel"]
+    np.testing.assert_array_equal(with_decay["head"]["kernel"], params["head"]["kernel"])
+
+
+def test_groups_must_cover_and_must_fit():
+    params = make_params()
+    with pytest.raises(UserError, match=r"optimizer.groups: found no rule for 'head/(bias|kernel)'"):
+        make_optimizer(OptimizerConfig(groups=(("encoder", 1.0),)), params, 10)
+    with pytest.raises(UserError, match="found 'enkoder', which fits no parameter"):
+        make_optimizer(OptimizerConfig(groups=(("enkoder", None), (".*", 1.0))), params, 10)
+    with pytest.raises(UserError, match="expected a regular expression"):
+        make_optimizer(OptimizerConfig(groups=(("(", 1.0),)), params, 10)
+    with pytest.raises(UserError, match="every parameter is frozen"):
+        make_optimizer(OptimizerConfig(groups=((".*", None),)), params, 10)
+    with pytest.raises(UserError, match="with adam, expected 0"):
+        make_optimizer(OptimizerConfig(name="adam", weight_decay=0.1), params, 10)
+    with pytest.raises(UserError, match="optimizer.name"):
+        make_optimizer(OptimizerConfig(name="adagrad"), params, 10)
+
+
+def test_the_first_rule_that_is_found_wins():
+    config = OptimizerConfig(groups=(("head/bias$", None), ("head", 1.0), (".*", None)))
+    moving = {key for key, value in named_leaves(trainable(config, make_params())).items() if value}
+    assert moving == {"head/kernel"}
+    values = match_rules(make_params(), (("dense", 1), (".", 2)), "rules")
+    assert named_leaves(values)["encoder/dense/bias"] == 1 and named_leaves(values)["head/bias"] == 2

@@ -96,6 +96,7 @@ def compile_programs(
     *,
     seed: int,
     rate: optax.Schedule,
+    moving_state: PyTree,
     say: Callable[[str], None],
     check_stop: Callable[[], None],
 ) -> Programs:
@@ -129,7 +130,7 @@ def compile_programs(
         say(f"compiled {what}shape {n} of {len(jobs)} ({shape}) in {time.monotonic() - start:.1f} s")
     check_stop()
     start = time.monotonic()
-    update = make_update(task.objective, optimizer, trainable, config, rate=rate)
+    update = make_update(task.objective, optimizer, trainable, config, rate=rate, moving_state=moving_state)
     jitted = jax.jit(update, donate_argnums=(0, 1), out_shardings=(shardings, whole, whole))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")  # there are more gradients

@@ -208,6 +208,7 @@ class _Run:
             self.mesh,
             seed=self.seed,
             rate=optimizers.learning_rate(self.optimizer_config, self.config.steps),
+            moving_state=optimizers.moving_state(self.optimizer_config, self.struct.model_state),
             say=self.progress.say,
             check_stop=stop.check,
         )

@@ -57,7 +57,8 @@ class OptimizerConfig:
     clip_norm: float | None = 1.0
     """The gradient of all trainable parameters together is scaled down to this norm; none turns it off."""
     groups: tuple[tuple[str, float | None], ...] = ((".*", 1.0),)
-    """(pattern, factor on the learning rate), the first match wins; none freezes. Must cover every parameter."""
+    """(pattern, factor on the learning rate), the first match wins; none freezes, batch statistics of
+    that name too. Must cover every parameter."""
 
 
 def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -132,6 +133,14 @@ def make_optimizer(config: OptimizerConfig, params: PyTree, total_steps: int) ->
 def trainable(config: OptimizerConfig, params: PyTree) -> PyTree:
     """A tree of bool: which leaves the optimizer moves."""
     factors = match_rules(params, config.groups, "optimizer.groups", must_be_used=True)
+    return jax.tree.map(lambda f: f is not None, factors, is_leaf=lambda f: f is None)
+
+
+def moving_state(config: OptimizerConfig, model_state: PyTree) -> PyTree:
+    """A tree of bool: which batch statistics may move. A frozen module's statistics are frozen with it, or what it
+    computes would drift although its weights stand still; a name that no group fits moves."""
+    rules = (*config.groups, ("", 1.0))
+    factors = match_rules(model_state, rules, "optimizer.groups")
     return jax.tree.map(lambda f: f is not None, factors, is_leaf=lambda f: f is None)
 
 

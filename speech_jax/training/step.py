@@ -100,10 +100,12 @@ def make_update(
     config: StepConfig,
     *,
     rate: optax.Schedule | None = None,
+    moving_state: PyTree | None = None,
 ) -> Callable[[TrainState, Mapping[str, TermOut]], tuple[TrainState, Metrics, Bool[Array, " checks"]]]:
     """The pure function (state, {term: TermOut}) -> (state, metrics, finite).
 
     rate: the learning rate as a function of the step, to be logged.
+    moving_state: a tree of bool like the batch statistics; the others stay as they are. None lets all move.
     If the loss, a gradient or a batch statistic is not finite, nothing changes but the step and the counters. `finite`
     has one flag a check, in the order of `check_names`. What is frozen stays bit for bit as it is.
     """
@@ -114,6 +116,8 @@ def make_update(
         gradients = {name: out.gradient for name, out in outs.items()}
         value, gradient, logs = combine(objective, values, gradients, state.step, method=config.gradients)
         model_state = outs[owner].model_state
+        if moving_state is not None:
+            model_state = jax.tree.map(lambda n, o, m: n if m else o, model_state, state.model_state, moving_state)
         one = jnp.ones(())
         metrics = logs | {"loss": (value, one), "grad_norm": (optax.tree.norm(gradient), one)}
         if rate is not None:
@@ -160,6 +164,7 @@ def make_step(
     seed: int,
     mesh: Mesh | None = None,
     rate: optax.Schedule | None = None,
+    moving_state: PyTree | None = None,
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics, Bool[Array, " checks"]]]:
     """The whole step as one pure function (state, batch) -> (state, metrics, finite); jit it with a donated state.
 
@@ -167,7 +172,7 @@ def make_step(
     forward pass, and its norm can be logged. The loop runs the same parts as separate programs (see compiling.py).
     """
     parts = [(t, make_gradient(t, trainable, config, seed=seed, mesh=mesh)) for t in terms(objective)]
-    update = make_update(objective, optimizer, trainable, config, rate=rate)
+    update = make_update(objective, optimizer, trainable, config, rate=rate, moving_state=moving_state)
 
     def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, Bool[Array, " checks"]]:
         outs = {t.name: f(state.params, state.model_state, state.step, t.select(batch)) for t, f in parts}

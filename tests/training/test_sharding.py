@@ -95,31 +95,42 @@ def test_the_state_is_born_sharded():
     assert jax.tree.map(lambda s: s.shape, struct) == jax.tree.map(lambda s: s.shape, state)
 
 
-@pytest.mark.parametrize("config", [MeshConfig(), MeshConfig(fsdp=4, min_shard=64), MeshConfig(tensor=2)])
-def test_one_device_and_eight_agree(config):
-    """Loss, gradients and three whole steps."""
-    outcomes = []
-    for mesh_config, devices in ((MeshConfig(), 1), (config, 8)):
-        mesh, make, _, _, step = prepare(mesh_config, devices)
-        state = make()
-        host = {"pre": toy.make_batch(0, seed=1), "task": toy.make_batch(1, seed=2)}
-        gradients = {}
-        for term in terms(mix(toy.make_objective(scale=-1.0), toy.make_objective(), 0.3)):
-            moving = jax.tree.map(lambda _: True, state.params)
-            gradient = jax.jit(make_gradient(term, moving, StepConfig(), seed=0, mesh=mesh))
-            part = put_batch(term.select(host), mesh)
-            out = gradient(state.params, state.model_state, state.step, part)
-            gradients[term.name] = jax.device_get((out.value, out.gradient))
-        losses = []
-        for n in range(3):
-            batch = {"pre": toy.make_batch(n, seed=1), "task": toy.make_batch(n, seed=2)}
-            state, logs, finite = step(state, put_batch(batch, mesh))
-            assert bool(finite.all())
-            losses.append(float(logs["loss"][0]))
-        outcomes.append((gradients, losses, jax.device_get(state.params)))
-    (g1, l1, p1), (g8, l8, p8) = outcomes
+def outcome(mesh_config, devices):
+    """(value and gradient of each term, losses of three steps, parameters after them)."""
+    mesh, make, _, _, step = prepare(mesh_config, devices)
+    state = make()
+    host = {"pre": toy.make_batch(0, seed=1), "task": toy.make_batch(0, seed=2)}
+    moving = jax.tree.map(lambda _: True, state.params)
+    gradients = {}
+    for term in terms(mix(toy.make_objective(scale=-1.0), toy.make_objective(), 0.3)):
+        gradient = jax.jit(make_gradient(term, moving, StepConfig(), seed=0, mesh=mesh))
+        out = gradient(state.params, state.model_state, state.step, put_batch(term.select(host), mesh))
+        gradients[term.name] = jax.device_get((out.value, out.gradient))
+    losses = []
+    for _ in range(3):
+        state, logs, finite = step(state, put_batch(host, mesh))
+        assert bool(finite.all())
+        losses.append(float(logs["loss"][0]))
+    return gradients, losses, jax.device_get(state.params)
+
+
+@pytest.fixture(name="one_device", scope="module")
+def make_one_device():
+    return outcome(MeshConfig(), 1)
+
+
+TENSOR = (("hidden/kernel", (None, "tensor")), (".*", "auto"))
+
+
+@pytest.mark.parametrize("config", [MeshConfig(fsdp=4, min_shard=64), MeshConfig(tensor=2, rules=TENSOR)])
+def test_one_device_and_eight_agree(config, one_device):
+    """Loss, gradients, and three whole steps."""
+    g1, l1, p1 = one_device
+    g8, l8, p8 = outcome(config, 8)
     np.testing.assert_allclose(l1, l8, rtol=1e-5)
+    assert l1[2] < l1[0]
     for one, eight in zip(jax.tree.leaves(g1), jax.tree.leaves(g8), strict=True):
+        assert np.abs(one).max() > 0
         assert np.abs(one - eight).max() <= 1e-5 * np.abs(one).max()
     for one, eight in zip(jax.tree.leaves(p1), jax.tree.leaves(p8), strict=True):
         np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-5)

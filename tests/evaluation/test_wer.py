@@ -1,4 +1,4 @@
-"""Error counts against brute force, jiwer, and NIST's sclite: a golden file of 1,000 pairs, and the tool where it is."""
+"""Error counts against brute force, jiwer, and sclite: a golden file of 1,000 pairs, and the tool where it is."""
 
 import gzip
 import json

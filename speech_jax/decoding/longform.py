@@ -94,6 +94,8 @@ def whole_features(
     The same frames as one pass, to rounding; the normalisation is over the whole recording.
     """
     frames, hop = num_frames(len(audio), config), config.hop
+    if frames == 0:
+        return np.zeros((0, num_features(config)), np.float32)
     # What a frame can depend on: its window, the filter before it, the derivatives beside it.
     margin = -(-config.n_fft // hop) + 1 + config.deltas * config.delta_window
     block = max(1, round(block_seconds * config.sample_rate / hop))

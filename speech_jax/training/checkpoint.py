@@ -11,6 +11,7 @@ import logging
 import math
 import shutil
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,9 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._step: int | None = None
+        if jax.process_index() == 0:  # what a killed run left half written
+            for partial in self.root.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(partial, ignore_errors=True)
         self._scores: dict[int, float] = {}
         for step in saved_steps(self.root):
             self._note_score(step)
@@ -163,18 +167,27 @@ class Checkpoints:
         if self._error is None:
             return
         error, self._error = self._error, None
-        for partial in self.root.glob(f"{self._step}.orbax-checkpoint-tmp*"):
-            shutil.rmtree(partial, ignore_errors=True)  # gives the space back
+        self._remove_partial()
         good = [step for step in saved_steps(self.root) if find_damage(self.root / str(step)) is None]
         left = f"the last good checkpoint is step {good[-1]}" if good else "there is no earlier checkpoint"
         text = " ".join(str(error).split())
         raise UserError(f"{self.root}: cannot save step {self._step} ({text[:300]}); {left}") from error
 
+    def _remove_partial(self) -> None:
+        """Gives the space of a failed save back; other writers of that save may still be at work for a moment."""
+        for _ in range(40):
+            partial = list(self.root.glob(f"{self._step}.orbax-checkpoint-tmp*"))
+            if not partial:
+                return
+            for folder in partial:
+                shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.05)
+
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """(state, data) of the newest checkpoint that is whole, or None if there is none at all.
 
         like: shapes with shardings; the state is born on them, whatever mesh it was saved from. A damaged checkpoint
-        is named in a warning, set aside as <step>.damaged and the one before is taken.
+        is named in a warning, set aside as <step>.damaged (the last such one is kept) and the one before is taken.
         Raises UserError if the checkpoint is another model's, or if there are checkpoints but all are damaged.
         """
         self.wait()
@@ -193,9 +206,9 @@ class Checkpoints:
 
     def _set_aside(self, folder: Path) -> None:
         if jax.process_index() == 0:
-            target = folder.with_name(f"{folder.name}.damaged")
-            shutil.rmtree(target, ignore_errors=True)
-            folder.rename(target)
+            for older in self.root.glob("*.damaged"):  # one is enough to look into
+                shutil.rmtree(older, ignore_errors=True)
+            folder.rename(folder.with_name(f"{folder.name}.damaged"))
         self._manager.reload()
 
     def close(self) -> None:

@@ -192,7 +192,7 @@ class _Run:
         finally:
             self.progress.close()
             self.tracker.close()
-        self.checkpoints.close()
+            self.checkpoints.close()  # also when something went wrong: what is being saved is finished
         seconds, count = (programs.seconds, programs.count) if programs else (0.0, 0)
         return FitResult(self.state, self.reports, stopped, seconds, count)
 

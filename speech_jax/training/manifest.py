@@ -49,7 +49,7 @@ def find_damage(folder: Path) -> str | None:
         return f"{folder / name}: the file is missing"
     if name not in expected:
         return f"{folder / name}: the file was not there when the checkpoint was written"
-    return f"{folder / name}: the file changed since it was written (SHA-256 differs)"
+    return f"{folder / name}: the file differs from its SHA-256 in {NAME}: damaged since it was written"
 
 
 def _hashes(folder: Path) -> dict[str, str]:

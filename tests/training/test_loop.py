@@ -1,0 +1,220 @@
+"""The loop: order, compilations, bad numbers, evaluation, logs, what is refused."""
+
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from speech_jax.errors import UserError
+from speech_jax.objectives.mix import mix
+from speech_jax.training.checkpoint import CheckpointConfig, load_assets, load_params, saved_steps
+from speech_jax.training.feed import Batches, PairedBatches
+from speech_jax.training.loop import TrainerConfig
+from speech_jax.training.signals import RunLock
+from speech_jax.training.step import StepConfig
+from speech_jax.types import Bucket
+from tests.training import toy
+
+
+def lines(folder, kind):
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if line["kind"] == kind]
+
+
+def dev():
+    return [toy.make_batch(n, seed=9) for n in range(3)]
+
+
+def test_a_run_from_beginning_to_end(tmp_path, capsys):
+    config = CheckpointConfig(every=5, metric="dev/mse")
+    result = toy.train(
+        tmp_path, steps=20, alpha=0.3, checkpoint=config, eval_sets={"dev": dev}, eval_every=5, eval_first=True
+    )
+    assert int(result.state.step) == 20 and not result.stopped
+    train = lines(tmp_path, "train")
+    assert [line["step"] for line in train] == list(range(2, 21, 2))
+    last = train[-1]
+    names = {"loss", "pre/loss", "task/loss", "task/abs_error", "grad_norm", "grad_norm/pre", "grad_cos/pre_task"}
+    assert names | {"alpha", "learning_rate", "skipped"} <= set(last["metrics"])
+    assert last["metrics"]["alpha"] == pytest.approx(0.3)
+    expected = 0.3 * last["metrics"]["pre/loss"] + 0.7 * last["metrics"]["task/loss"]
+    assert last["metrics"]["loss"] == pytest.approx(expected, rel=1e-5)
+    real, padded = map(sum, zip(*[toy.units(toy.make_batch(n, seed=s)) for n in (18, 19) for s in (1, 2)], strict=True))
+    assert last["rates"]["padding"] == pytest.approx(1 - real / padded)
+    assert last["rates"]["points_per_second"] > 0 and last["rates"]["steps_per_second"] > 0
+    assert "utilisation" not in last["rates"]  # nobody knows the peak of a CPU
+    evaluated = lines(tmp_path, "eval")
+    assert [line["step"] for line in evaluated] == [0, 5, 10, 15, 20]
+    assert evaluated[-1]["metrics"]["dev/mse"] < evaluated[0]["metrics"]["dev/mse"]
+    # what is evaluated and handed out is the moving average
+    params, model_state = load_params(tmp_path, "last")
+    assert toy.digest(params) == toy.digest(result.state.ema) != toy.digest(result.state.params)
+    report = toy.evaluate(params, model_state, dev())
+    assert report.metrics["mse"] == pytest.approx(evaluated[-1]["metrics"]["dev/mse"], rel=1e-5)
+    best = min(evaluated[1:], key=lambda line: line["metrics"]["dev/mse"])["step"]
+    assert {best, 15, 20} == set(saved_steps(tmp_path / "checkpoints"))
+    assert load_assets(tmp_path) == {"kind": "toy"}
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    err = capsys.readouterr().err
+    assert "evaluated in" in err and "compiled pre shape" in err and "step 20/20 | loss" in err
+    assert "\r" not in err  # no bar where there is no terminal
+
+
+class Compilations(logging.Handler):
+    """The names of the programs that JAX compiles meanwhile."""
+
+    def __enter__(self):
+        self.names = []
+        self._old = jax.config.jax_log_compiles
+        jax.config.update("jax_log_compiles", True)
+        self._logger = logging.getLogger("jax._src.interpreters.pxla")
+        self._logger.addHandler(self)
+        return self
+
+    def emit(self, record):
+        self.names.append(record.getMessage().split()[1])
+
+    def __exit__(self, *_):
+        self._logger.removeHandler(self)
+        jax.config.update("jax_log_compiles", self._old)
+
+
+def test_compilations_are_as_many_as_buckets(tmp_path):
+    """One gradient for each bucket of each stream, one update; nothing else, however long the run."""
+    pre, task = (Bucket(8, 12, 1), Bucket(8, 20, 1), Bucket(8, 28, 1)), (Bucket(8, 12, 1), Bucket(8, 20, 1))
+    data = PairedBatches(toy.feed(seed=1, buckets=pre), toy.feed(seed=2, buckets=task))
+    with Compilations() as first:
+        result = toy.train(tmp_path, steps=30, alpha=0.5, data=data, every=10)
+    assert result.programs == len(pre) + len(task)
+    assert first.names.count("jit(gradient)") == len(pre) + len(task)
+    assert first.names.count("jit(update)") == 1
+    met = {tuple(toy.make_batch(n, seed=1, buckets=pre)["x"].shape) for n in range(30)}
+    assert len(met) == len(pre)  # all of them did come
+    assert result.compile_seconds > 0
+    assert lines(tmp_path, "compile")[0]["metrics"]["programs"] == result.programs
+
+
+def test_the_longest_is_compiled_first(tmp_path, capsys):
+    toy.train(tmp_path, steps=1)
+    err = capsys.readouterr().err
+    assert err.index("shape 1 of 2 (8 x 20)") < err.index("shape 2 of 2 (8 x 12)")
+
+
+def test_a_shape_outside_the_plan_is_an_error(tmp_path):
+    stray = toy.feed(wrap=lambda n, batch: batch if n < 3 else toy.make_batch(0, buckets=(Bucket(8, 16, 1),)))
+    with pytest.raises(UserError, match=r"found a batch of .*\(8, 16\).*, expected one of the 2 shapes"):
+        toy.train(tmp_path, data=stray, steps=6)
+
+
+def test_bad_numbers_are_named_counted_and_in_the_end_fatal(tmp_path, capsys):
+    def spoil(index, batch):
+        if index in (3, 7) or index >= 12:
+            batch["y"][2] = np.inf
+        return batch
+
+    with pytest.raises(UserError, match="found 4 bad steps in a row up to step 16.*step 12 is kept"):
+        toy.train(tmp_path, steps=40, data=toy.feed(wrap=spoil), every=4, max_bad_steps=4)
+    err = capsys.readouterr().err
+    assert "step 4 skipped: the loss, the gradient of encoder/hidden/bias" in err
+    assert [line["step"] for line in lines(tmp_path, "bad_step")] == [4, 8, 13, 14, 15, 16]
+    assert lines(tmp_path, "train")[-1]["metrics"]["skipped"] >= 2
+    assert all(line["metrics"]["loss"] is not None for line in lines(tmp_path, "train") if line["step"] <= 12)
+    assert saved_steps(tmp_path / "checkpoints")[-1] == 12
+    # the run can go on, with better data; the count of skipped steps goes on too
+    result = toy.train(tmp_path, steps=14, every=4)
+    assert int(result.state.opt_state.skipped) == 2
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    lock = RunLock(tmp_path)
+    with pytest.raises(UserError, match="found another run in this folder"):
+        toy.train(tmp_path, steps=2)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    lock.release()
+    assert int(toy.train(tmp_path, steps=2).state.step) == 2
+
+
+def test_a_changed_pipeline_is_refused_unless_forced(tmp_path):
+    toy.train(tmp_path, steps=4, pipeline={"plan": {"seed": 1}, "workers": 2})
+    with pytest.raises(UserError, match="found the run's data pipeline with plan = {'seed': 1}, expected {'seed': 2}"):
+        toy.train(tmp_path, steps=6, pipeline={"plan": {"seed": 2}, "workers": 2})
+    result = toy.train(tmp_path, steps=6, pipeline={"plan": {"seed": 2}, "workers": 2}, force_resume=True)
+    assert int(result.state.step) == 6
+    assert int(toy.train(tmp_path, steps=7, pipeline={"plan": {"seed": 2}, "workers": 2}).state.step) == 7
+
+
+def test_a_metric_that_nobody_measures_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="checkpoint.metric: found 'dev/wer', expected one of dev/mse"):
+        toy.train(tmp_path, steps=2, checkpoint=CheckpointConfig(metric="dev/wer"), eval_sets={"dev": dev})
+
+
+def test_a_run_starts_from_given_parameters(tmp_path):
+    first = toy.train(tmp_path / "a", steps=3)
+    start = load_params(tmp_path / "a", ema=False)
+    again = toy.train(tmp_path / "b", steps=0, init=start)
+    assert toy.digest(again.state.params) == toy.digest(first.state.params)
+    assert toy.digest(again.state.model_state) == toy.digest(first.state.model_state)
+    assert int(again.state.step) == 0
+    start[0]["head"]["kernel"] = np.zeros((5, 1), np.float32)
+    with pytest.raises(UserError, match=r"found 'head/kernel' with shape \(5, 1\), expected \(16, 1\)"):
+        toy.train(tmp_path / "c", steps=1, init=start)
+
+
+def test_the_loop_evaluates_saves_and_only_then_takes_a_batch(tmp_path):
+    story = []
+
+    def stream(start):
+        n = start
+        while True:
+            story.append(("batch", n))
+            yield toy.make_batch(n)
+            n += 1
+
+    def evaluate(params, model_state, batches):
+        story.append(("eval", None))
+        return toy.evaluate(params, model_state, batches)
+
+    task = toy.make_task()._replace(evaluate=evaluate)
+    toy.train(
+        tmp_path, steps=4, data=Batches(stream, toy.BUCKETS), task=task, every=2, eval_every=2, eval_sets={"dev": dev}
+    )
+    assert [kind for kind, _ in story] == ["batch", "batch", "eval", "batch", "batch", "eval"]
+    data = json.loads((tmp_path / "checkpoints" / "2" / "data" / "metadata").read_text())
+    assert data["data"] == 2 and "dev/mse" in data["metrics"]
+
+
+def test_alpha_zero_is_the_plain_run_bit_for_bit(tmp_path):
+    """Three steps with dropout: the stream of the old domain is not even opened."""
+
+    def never(start):
+        raise AssertionError("the dropped stream was read")
+        yield start
+
+    plain = toy.train(tmp_path / "plain", steps=3, data=toy.feed(seed=2))
+    objective = mix(toy.make_objective(scale=-1.0), toy.make_objective(), 0.0)
+
+    class OnlyTask(PairedBatches):
+        def __next__(self):
+            return {"task": next(self._feeds["task"])}
+
+    data = OnlyTask(Batches(never, toy.BUCKETS), toy.feed(seed=2))
+    units = toy.units
+    toy.units = lambda batch: units(batch["task"] if "task" in batch else batch)
+    try:
+        mixed = toy.train(tmp_path / "mixed", steps=3, data=data, task=toy.make_task(objective))
+    finally:
+        toy.units = units
+    assert toy.digest(mixed.state) == toy.digest(plain.state)
+    assert mixed.programs == plain.programs == 2
+
+
+def test_micro_batches_and_the_average_in_a_run(tmp_path):
+    mesh = toy.MeshConfig(data=1, fsdp=1, tensor=8)
+    result = toy.train(tmp_path, steps=3, step=StepConfig(accumulate=2, ema=0.5), mesh=mesh)
+    assert int(result.state.step) == 3 and np.isfinite(np.asarray(result.state.params["head"]["kernel"])).all()
+
+
+def test_the_defaults_are_valid():
+    assert TrainerConfig().checkpoint.keep_last >= 2

@@ -1,0 +1,166 @@
+"""What a user sees and what is left to read."""
+
+import io
+import json
+import types
+
+import numpy as np
+import pytest
+
+from speech_jax.training import progress as progress_module
+from speech_jax.training.feed import Batches, PairedBatches
+from speech_jax.training.flops import peak_flops, program_flops
+from speech_jax.training.progress import Progress, clock
+from speech_jax.training.tracking import Meter, Tracker
+from speech_jax.types import Report
+from tests.training import toy
+
+
+def test_metrics_merge_as_sums_and_counts():
+    meter = Meter()
+    meter.add({"loss": (np.float32(6.0), np.float32(3.0)), "never": (0.0, 0.0)})
+    meter.add({"loss": (np.float32(1.0), np.float32(1.0))})
+    assert meter.means() == {"loss": pytest.approx(7 / 4)}
+    meter.count_step(6.0, 10.0, 1e9, 0.5)
+    meter.count_step(3.0, 10.0, 1e9, 0.0)
+    rates = meter.rates("audio_seconds", peak=1e15)
+    assert rates["padding"] == pytest.approx(1 - 9 / 20)
+    assert rates["audio_seconds_per_second"] == pytest.approx(4.5 * rates["steps_per_second"], rel=0.01)
+    assert rates["utilisation"] == pytest.approx(rates["model_flops_per_second"] / 1e15, rel=0.01)
+    meter.reset()
+    assert meter.means() == {} and "padding" not in meter.rates("audio_seconds", None)
+
+
+def test_the_log_forgets_what_did_not_happen(tmp_path):
+    tracker = Tracker(tmp_path, 0, tensorboard=False)
+    for step in (1, 2, 3, 4):
+        tracker.write("train", step, metrics={"loss": float("nan") if step == 2 else step}, rates={"x": 1})
+    tracker.close()
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"kind": "tra')  # killed in the middle of a line
+    tracker = Tracker(tmp_path, 3, tensorboard=False)
+    tracker.write("eval", 5, metrics={"dev/wer": 0.5})
+    tracker.close()
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in found] == [1, 2, 3, 5]
+    assert found[1]["metrics"]["loss"] is None
+    assert found[-1] == {"kind": "eval", "step": 5, "metrics": {"dev/wer": 0.5}}
+
+
+def test_tensorboard_gets_scalars_text_pictures_and_sound(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter  # noqa: F401 - the writer whose format is read below
+
+    tracker = Tracker(tmp_path, 0, tensorboard=True)
+    tracker.write("train", 7, metrics={"loss": 0.5})
+    report = Report(
+        metrics={"wer": 0.1},
+        examples=[{"id": "u1", "reference": "a | b", "hypothesis": "a\nc"}],
+        images={"mel": np.random.default_rng(0).normal(size=(8, 12))},
+        audio={"voice": (np.sin(np.arange(1600) / 9).astype(np.float32), 16000)},
+    )
+    tracker.report("dev", 7, report, examples=4)
+    tracker.close()
+    data = next((tmp_path / "tensorboard").glob("events*")).read_bytes()
+    values, at = {}, 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 8], "little")
+        event = Event()
+        event.ParseFromString(data[at + 12 : at + 12 + size])
+        at += 16 + size
+        values |= {value.tag: (value, event.step) for value in event.summary.value}
+    assert values["train/loss"][0].simple_value == 0.5 and values["train/loss"][1] == 7
+    text = next(v for tag, (v, _) in values.items() if tag.startswith("dev/examples"))
+    table = text.tensor.string_val[0].decode()
+    assert "| id | reference | hypothesis |" in table and "a \\| b | a c |" in table
+    assert (values["dev/mel"][0].image.height, values["dev/mel"][0].image.width) == (8, 12)
+    assert values["dev/voice"][0].audio.sample_rate == 16000
+
+
+def test_plain_lines_where_there_is_no_terminal(monkeypatch):
+    screen, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(progress_module.sys, "stderr", screen)
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    progress = Progress(100, 0, seconds=10)
+    for step in range(1, 101):
+        now[0] = float(step)
+        progress.update(step, {"loss": f"{step}"} if step % 5 == 0 else {})
+    progress.close()
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "step 10/100 | loss 10 | 1:30 left"
+    assert clock(3723) == "1:02:03"
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(progress_module.sys, "stderr", screen)
+    progress = Progress(10, 2, seconds=10)
+    progress.update(5, {"loss": "0.5"})
+    progress.say("a line of its own")
+    progress.update(10, {"loss": "0.25"})
+    progress.close()
+    shown = screen.getvalue()
+    assert "\r" in shown and "10/10" in shown and "loss=0.25" in shown and "a line of its own\n" in shown
+
+
+def test_the_table_of_chips():
+    def device(kind):
+        return types.SimpleNamespace(device_kind=kind)
+
+    assert peak_flops(device("TPU v5 lite")) == 197e12
+    assert peak_flops(device("TPU v5p")) == 459e12
+    assert peak_flops(device("NVIDIA H100 80GB HBM3")) == 989e12
+    assert peak_flops(device("NVIDIA A100-SXM4-80GB")) == 312e12
+    assert peak_flops(device("NVIDIA H200")) == 989e12
+    for unknown in ("cpu", "TPU v9", "NVIDIA H100 PCIe", "NVIDIA GeForce RTX 4090"):
+        assert peak_flops(device(unknown)) is None
+
+
+def test_operations_are_counted():
+    import jax
+    import jax.numpy as jnp
+
+    program = jax.jit(lambda a, b: a @ b).lower(jnp.ones((32, 64)), jnp.ones((64, 16))).compile()
+    assert program_flops(program) == pytest.approx(2 * 32 * 64 * 16, rel=0.05)
+    assert program_flops(types.SimpleNamespace(cost_analysis=lambda: None)) is None
+
+
+def test_two_streams_go_on_where_they_were():
+    def make():
+        return PairedBatches(toy.feed(seed=1), toy.feed(seed=2))
+
+    data = make()
+    for _ in range(3):
+        next(data)
+    state = json.loads(json.dumps(data.state))
+    assert state == {"pre": 3, "task": 3}
+    expected = next(data)
+    other = make()
+    next(other)
+    other.restore({"pre": 3, "task": 3})
+    found = next(other)
+    assert toy.digest(found) == toy.digest(expected)
+    other.restore({"pre": 3, "task": 5})  # each its own way
+    assert toy.digest(next(other)["task"]) == toy.digest(toy.make_batch(5, seed=2))
+
+
+def test_workers_are_closed():
+    closed = []
+
+    class Stream:
+        def __next__(self):
+            return 1
+
+        def close(self):
+            closed.append(True)
+
+    data = Batches(lambda start: Stream(), toy.BUCKETS)
+    next(data)
+    data.close()
+    data.close()
+    assert closed == [True]

@@ -247,13 +247,15 @@ def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
         keys = jax.random.split(key, config.layers + 2)
         sub = _subsampling(config)
-        (x, mask), variables = jax.eval_shape(partial(sub.init_with_output, keys[0]), batch["features"], batch["mask"])
+        (x, mask), _ = jax.eval_shape(partial(sub.init_with_output, keys[0]), batch["features"], batch["mask"])
         encoder = {"subsampling": sub.init(keys[0], batch["features"], batch["mask"])["params"]}
         x, mask = jnp.zeros(x.shape, x.dtype), jnp.ones(mask.shape, bool)
         positions = relative_positions(x.shape[1], config.width).astype(x.dtype)
+        # One trace for all layers, each with a key of its own; apart again at once, see _encode.
+        each = jax.vmap(lambda key: ConformerLayer(config).init(key, x, positions, mask, False))(keys[1:-1])
         stats = {}
         for i in range(config.layers):
-            variables = ConformerLayer(config).init(keys[i + 1], x, positions, mask, False)
+            variables = jax.tree.map(lambda a, i=i: a[i], each)
             encoder[f"layers_{i}"] = variables["params"]
             stats[f"layers_{i}"] = variables.get("batch_stats", {})
         head = _head(vocab_size).init(keys[-1], jnp.zeros((1, config.width)))["params"]

@@ -132,15 +132,18 @@ def test_garbage_in_padding_filler_and_label_padding_changes_nothing(garbage):
 
 
 def test_is_never_negative_and_a_certain_answer_costs_nothing():
-    labels = np.array([[1, 2, 1]])
-    for sharpness in (5.0, 20.0, 80.0, 1e4):
-        logits = np.zeros((1, 300, 3), np.float32)
-        path = np.zeros(300, int)
-        path[[50, 150, 250]] = labels[0]
-        logits[0, np.arange(300), path] = sharpness
-        nll, _ = ctc_loss(logits, np.ones((1, 300), bool), labels, np.array([3]))
-        assert float(nll[0]) >= 0.0
-    assert float(nll[0]) < 1e-4
+    """Near-certain answers, where float32 rounds either way: optax's own loss is below zero on one of these rows."""
+    labels, times = np.tile([[1, 2, 1]], (30, 1)), [50, 150, 250]
+    path = np.zeros(300, int)
+    path[times] = labels[0]
+    logits = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        row = rng.normal(size=(1, 300, 3)).astype(np.float32)[0]
+        row[np.arange(300), path] += rng.choice([15, 17, 18, 20])
+        logits.append(row)
+    nll, _ = ctc_loss(np.stack(logits), np.ones((30, 300), bool), labels, np.full(30, 3))
+    assert float(nll.min()) >= 0.0 and float(nll.max()) < 1e-2
 
 
 def test_half_precision_logits_are_computed_in_float32():

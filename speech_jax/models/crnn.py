@@ -1,0 +1,142 @@
+"""CRNN-CTC, the baseline of the literature: convolutions, bidirectional LSTM or GRU layers, a CTC head.
+
+After Deep Speech 2 (Amodei et al. 2016), with layer norm between the recurrent layers and the Conformer's subsampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from speech_jax.errors import UserError
+from speech_jax.models.layers import Dropout, LayerNorm, dense, uniform_fan_in
+from speech_jax.models.linen import as_model
+from speech_jax.models.subsampling import ConvSubsampling, halve
+from speech_jax.types import Batch, Model
+
+STAGES = {2: 1, 4: 2, 8: 3}
+GATES = {"lstm": 4, "gru": 3}
+
+
+@dataclass(frozen=True)
+class CRNNConfig:
+    """Convolutions, bidirectional recurrent layers, CTC head."""
+
+    num_features: int = 80
+    """Feature bands a frame (mel bands, or cepstra)."""
+    cell: Literal["lstm", "gru"] = "lstm"
+    """The recurrent cell; its arithmetic is torch's."""
+    layers: int = 4
+    """Bidirectional recurrent layers."""
+    width: int = 320
+    """Channels of each direction."""
+    subsampling: Literal["striding", "dw_striding"] = "striding"
+    """Full strided convolutions, or depthwise-separable ones."""
+    subsampling_factor: Literal[2, 4, 8] = 4
+    """Feature frames per frame of the recurrent layers."""
+    subsampling_channels: int = 32
+    """Channels of the convolutions."""
+    dropout: float = 0.1
+    """Dropout of the input of each recurrent layer and of the head."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What is computed in. Parameters, the recurrence's state, norms' statistics and logits are float32 always."""
+
+    def __post_init__(self) -> None:
+        if self.layers < 1 or self.width < 1:
+            found = f"layers {self.layers}, width {self.width}"
+            raise UserError(f"CRNNConfig: found {found}, expected at least 1 of each")
+
+
+def output_length(frames: int, config: CRNNConfig) -> int:
+    """Output frames that `frames` feature frames become (int, or an integer array)."""
+    return halve(frames, STAGES[config.subsampling_factor])
+
+
+def _lstm(state: tuple[Array, Array], x: Array, recurrent: Array) -> tuple[Array, Array]:
+    """Gates in the order input, forget, cell, output. state = (h, c); x and recurrent are summed before the gates."""
+    i, f, g, o = jnp.split(x + recurrent, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def _gru(state: tuple[Array], x: Array, recurrent: Array) -> tuple[Array]:
+    """Gates in the order reset, update, new; the reset gate acts on the recurrent part of `new`, its bias included."""
+    (reset_x, update_x, new_x), (reset_h, update_h, new_h) = (jnp.split(a, 3, axis=-1) for a in (x, recurrent))
+    update = jax.nn.sigmoid(update_x + update_h)
+    new = jnp.tanh(new_x + jax.nn.sigmoid(reset_x + reset_h) * new_h)
+    return ((1.0 - update) * new + update * state[0],)
+
+
+class BidirectionalRNN(nn.Module):
+    """Both directions in one loop over time: the backward one reads the frames in reverse.
+
+    Valid frames come first, so in reverse the padding does: there the state stays zero, and the backward direction of
+    an utterance starts at its own last frame. Outputs of padded frames are zero.
+    """
+
+    width: int
+    cell: Literal["lstm", "gru"] = "lstm"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time d"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time 2*width"]:
+        batch, time, inputs = x.shape
+        gates = GATES[self.cell] * self.width
+        init = uniform_fan_in(self.width)  # torch: 1 / sqrt(hidden) for all four
+        x = nn.Dense(2 * gates, dtype=self.dtype, kernel_init=init, bias_init=init, name="input")(x)
+        kernel = self.param("recurrent_kernel", init, (2, self.width, gates))
+        bias = self.param("recurrent_bias", init, (2, gates))
+
+        def both(a: Array) -> Array:  # [batch, time, 2, ...] -> [time, 2, batch, ...], the second half reversed
+            a = jnp.moveaxis(a, (1, 2), (0, 1))
+            return jnp.stack([a[:, 0], a[::-1, 1]], axis=1)
+
+        steps = both(x.reshape(batch, time, 2, gates)), both(jnp.broadcast_to(mask[:, :, None], (batch, time, 2)))
+        update = _lstm if self.cell == "lstm" else _gru
+
+        def step(state: tuple[Array, ...], frame: tuple[Array, Array]) -> tuple[tuple[Array, ...], Array]:
+            x, live = frame
+            recurrent = jnp.einsum("nbh,nhg->nbg", state[0], kernel) + bias[:, None]
+            new = update(state, x.astype(jnp.float32), recurrent)
+            new = tuple(jnp.where(live[..., None], a, b) for a, b in zip(new, state, strict=True))
+            return new, jnp.where(live[..., None], new[0], 0.0)
+
+        zero = jnp.zeros((2, batch, self.width), jnp.float32)
+        _, y = lax.scan(step, (zero,) * (2 if self.cell == "lstm" else 1), steps)
+        y = jnp.concatenate([y[:, 0], y[::-1, 1]], axis=-1)
+        return jnp.moveaxis(y, 0, 1).astype(self.dtype)
+
+
+class CRNN(nn.Module):
+    """The network; called with {"features", "mask"}."""
+
+    config: CRNNConfig
+    vocab_size: int
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        x, mask = ConvSubsampling(
+            2 * config.width, config.subsampling_channels, STAGES[config.subsampling_factor], config.subsampling,
+            dtype, name="subsampling",
+        )(batch["features"], batch["mask"])  # fmt: skip
+        for i in range(config.layers):
+            x = Dropout(config.dropout)(x, train=train)
+            x = BidirectionalRNN(config.width, config.cell, dtype, name=f"layers_{i}")(x, mask)
+            x = LayerNorm(dtype, name=f"norm_{i}")(x)
+        y = Dropout(config.dropout)(x.astype(jnp.float32), train=train)
+        logits = dense(2 * config.width, self.vocab_size, name="head", dtype=jnp.float32)(y)
+        return {"logits": logits, "mask": mask, "encoded": x}
+
+
+def crnn_ctc(config: CRNNConfig, vocab_size: int) -> Model:
+    """The model as two pure functions, with the same batch and outputs as `conformer_ctc`; "encoded" is 2 * width."""
+    return as_model(CRNN(config, vocab_size))

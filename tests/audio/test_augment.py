@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from speech_jax.audio import augment as augment_module
 from speech_jax.audio import noise, presets, reverb, rows, speed
 from speech_jax.audio.augment import augment_audio, augmented_samples, spec_augment
 from speech_jax.audio.config import AugmentConfig
@@ -63,7 +64,7 @@ def test_speed_moves_a_tone_and_the_length(factor):
 
 
 def test_speeding_up_does_not_alias():
-    tones = [np.sin(2 * np.pi * hertz / RATE * np.arange(8000)) for hertz in (5000, 7900)]  # 7900 · 1.25 > 8000
+    tones = [np.sin(2 * np.pi * hertz / RATE * np.arange(8000)) for hertz in (5000, 7000)]  # 7000 · 1.25 > 8000
     changed = np.asarray(speed.resample(jnp.asarray(np.stack(tones), jnp.float32), 1.25))[:, 500:-500]
     power = (changed**2).mean(axis=1)
     assert abs(decibel(power[0] / 0.5)) < 0.1
@@ -295,6 +296,15 @@ def test_spans_of_time_lie_inside_the_utterance_and_have_the_widths_that_were_as
     assert max(widths) == 1.0 and min(widths) == 0.0
     # uniform on 0 … w: the mean is w/2
     assert abs(np.mean(widths) - 0.5) < 5 * 0.32 / np.sqrt(len(widths))
+
+
+def test_spans_end_where_the_utterance_does():
+    """Before the mask is applied: a span is moved inside, not cut off at the end."""
+    size = jnp.full(500, 30)
+    found = np.asarray(augment_module._spans(jax.random.split(KEY, 500), size, jnp.full(500, 10), 1, 50))
+    assert not found[:, 30:].any() and found[:, 0].any() and found[:, 29].any()
+    widths = found.sum(axis=1)
+    assert np.abs(np.bincount(widths, minlength=11) - 500 / 11).max() < 5 * np.sqrt(500 / 11)
 
 
 def test_a_limit_in_frames_and_several_spans():

@@ -27,6 +27,7 @@ from speech_jax.evaluation.report import (
     HEADER,
     Evaluation,
     Item,
+    fields,
     read_report,
     score,
     table,
@@ -222,9 +223,8 @@ def _inputs(config: EvaluateConfig, language: str) -> list[tuple[str, str]]:
 
 def _show(evaluation: Evaluation) -> None:
     rows = table(evaluation)
-    for by in ("set", "domain", "speaker"):
-        if len(evaluation.groups(by)) > 1:
-            rows += [(f"{by} {row[0]}", *row[1:]) for row in table(evaluation, by)]
+    for by in fields(evaluation):
+        rows += [(f"{by} {row[0]}", *row[1:]) for row in table(evaluation, by)]
     print(text_table((evaluation.name, *HEADER[1:]), rows))
     # The worst utterances come after the tables in the Markdown report: the screen shows the first of them.
     worst = to_markdown(replace(evaluation, details=()), worst=SHOWN_WORST).split("## Utterances with most errors", 1)

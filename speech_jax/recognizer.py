@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.config import AudioConfig, fingerprint
 from speech_jax.audio.features import extract, num_features
 from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
 from speech_jax.decoding.longform import encode_windows, whole_features
@@ -206,15 +206,20 @@ def load_recognizer(path: str | Path, which: str = "best", windows: WindowConfig
     """
     from speech_jax.config import config_from_assets
     from speech_jax.tasks.ctc import build_model
-    from speech_jax.training.checkpoint import load_assets, load_params
+    from speech_jax.training.checkpoint import find_checkpoint, load_assets, load_params
 
-    assets = load_assets(path, which)
+    folder = find_checkpoint(path, which)  # once, so that all is of one step while a run goes on writing
+    assets = load_assets(folder)
     missing = [key for key in ("config", "tokenizer") if key not in assets]
     if missing:
         raise UserError(f"{path}: found a checkpoint without {missing[0]}, expected a recogniser's")
     config = config_from_assets(assets)
     tokenizer = Tokenizer.from_json(assets["tokenizer"])
-    params, model_state = load_params(path, which)
+    if assets.get("audio_fingerprint", fingerprint(config.task.audio)) != fingerprint(config.task.audio):
+        raise UserError(
+            f"{path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
+        )
+    params, model_state = load_params(folder)
     network = build_model(config.task, tokenizer.vocab_size)
     name = Path(path).resolve().name
     recognizer = Recognizer(network, params, model_state, tokenizer, config.task.audio, windows or WindowConfig(), name)

@@ -159,11 +159,7 @@ def aligned(ops: Sequence[Op]) -> tuple[str, str, str]:
 
 
 def _sections(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, ...]]]]:
-    sections = [("All", table(evaluation))]
-    for field in ("set", "domain", "speaker"):
-        if len(evaluation.groups(field)) > 1:
-            sections.append((f"By {field}", table(evaluation, field)))
-    return sections
+    return [("All", table(evaluation))] + [(f"By {field}", table(evaluation, field)) for field in fields(evaluation)]
 
 
 def _notes(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -175,6 +171,17 @@ def _notes(evaluation: Evaluation) -> list[tuple[str, str]]:
             ("sclite's total", f"{evaluation.sclite_errors} word errors, {more} more than the fewest ({errors})")
         )
     return notes
+
+
+def fields(evaluation: Evaluation) -> list[str]:
+    """Which of set, domain and speaker divide the utterances, each in a way of its own."""
+    found, divisions = [], []
+    for field in ("set", "domain", "speaker"):
+        division = list(evaluation.groups(field).values())
+        if len(division) > 1 and division not in divisions:
+            found.append(field)
+            divisions.append(division)
+    return found
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -269,7 +276,7 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything in numbers, for other programs and for `from_json`."""
+    """Everything in numbers, for other programs and for `read_report`."""
 
     def group(rows: list[int]) -> dict[str, Any]:
         words = [evaluation.words[row] for row in rows]
@@ -288,15 +295,13 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
             "seconds": round(sum(evaluation.items[row].seconds for row in rows), 3),
         }
 
-    fields = {
-        f: {name: group(rows) for name, rows in evaluation.groups(f).items()} for f in ("set", "domain", "speaker")
-    }
+    by = {f: {name: group(rows) for name, rows in evaluation.groups(f).items()} for f in ("set", "domain", "speaker")}
     return {
         "name": evaluation.name,
         "costs": evaluation.costs,
         "details": dict(evaluation.details),
         "all": group(list(range(len(evaluation.items)))) | {"sclite_errors": evaluation.sclite_errors},
-        **fields,
+        **by,
         "utterances": [
             item._asdict() | {"errors": words.errors, "words": words.reference}
             for item, words in zip(evaluation.items, evaluation.words, strict=True)

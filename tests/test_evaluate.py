@@ -1,0 +1,193 @@
+"""The front door evaluate: beeps whose transcripts are known, other people's transcripts, comparisons, bad input."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from speech_jax import evaluate as front_door
+from speech_jax import recognizer as recognizer_module
+from speech_jax.audio.config import fingerprint
+from speech_jax.config import TrainConfig
+from speech_jax.config_dict import to_dict
+from speech_jax.data.config import DataConfig
+from speech_jax.errors import UserError
+from speech_jax.models.conformer import ConformerConfig
+from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
+from speech_jax.text.tokenizer import train_tokenizer
+from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
+from speech_jax.types import TrainState
+from tests.tones import recognizer, say
+
+# id: (what the manifest says, what is beeped): three errors in eleven words, one of each kind
+CLIPS = {
+    "one": ("Abba, bad!", "abba bad"),
+    "two": ("cab jig", "cab gig"),  # substitution
+    "three": ("bee fad hi", "bee hi"),  # deletion
+    "four": ("ace", "ace a"),  # insertion
+    "long": ("cab a cab", "cab a cab"),
+}
+
+
+@pytest.fixture
+def manifests(tmp_path):
+    """Two manifests called test.jsonl; the second has the long recording and one that is broken."""
+    for name, ids in (("old", ("one", "two")), ("new", ("three", "four", "long", "broken"))):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = []
+        for clip in ids:
+            audio = say(CLIPS[clip][1]) if clip in CLIPS else np.zeros(100, np.float32)
+            soundfile.write(folder / f"{clip}.wav", audio, 16000)
+            row = {
+                "id": clip,
+                "audio": f"{clip}.wav",
+                "text": CLIPS.get(clip, ("a",))[0],
+                "seconds": len(audio) / 16000,
+            }
+            rows.append(row | {"speaker": clip[0], "domain": name})
+        (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "new" / "broken.wav").write_bytes(b"RIFF broken")
+    return [str(tmp_path / name / "test.jsonl") for name in ("old", "new")]
+
+
+@pytest.fixture
+def tones(monkeypatch):
+    reader = recognizer(core_seconds=1.0, context_seconds=0.4)  # "long" is longer than one window
+    assert reader.longest < len(say(CLIPS["long"][1])) and reader.longest > len(say(CLIPS["three"][1]))
+    monkeypatch.setattr(front_door, "load_recognizer", lambda path, which, windows: reader)
+
+
+def test_tables_reports_and_the_broken_recording(manifests, tones, tmp_path, capsys):
+    out = tmp_path / "out"
+    code = front_door.main(
+        ["--checkpoint", "tones", "--manifest", *manifests, "--out", str(out), "--batch-seconds", "5"]
+    )
+    screen, errors = capsys.readouterr()
+    assert code == 2  # a recording is missing from the figures
+    assert "broken" in errors and "1 recordings could not be read" in errors
+    report = json.loads((out / "report.json").read_text())
+    counts = [report["all"][key] for key in ("substitutions", "deletions", "insertions", "words", "utterances")]
+    assert counts == [1, 1, 1, 11, 5]
+    assert report["all"]["wer"] == 3 / 11
+    assert list(report["set"]) == ["old/test", "new/test"] and report["set"]["old/test"]["wer"] == 1 / 4
+    found = {row["id"]: row["hypothesis"] for row in map(json.loads, (out / "hypotheses.jsonl").open())}
+    assert found == {clip: beeped for clip, (_, beeped) in CLIPS.items()}
+    assert re.search(r"\| all +\| +5 \| +11 \| +27.27 ", screen)
+    for text in ("set old/test", "speaker t", "Utterances with most errors", "cab jig"):
+        assert text in screen
+    assert "not counted" in (out / "report.md").read_text() and "</html>" in (out / "report.html").read_text()
+
+
+def test_others_transcripts_get_the_same_figures(manifests, tones, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    front_door.main(["--checkpoint", "tones", "--manifest", manifests[0], "--out", str(ours)])
+    (tmp_path / "peer.txt").write_text("one ABBA bad.\ntwo cab, gig\n")
+    arguments = ["--hypotheses", str(tmp_path / "peer.txt"), "--manifest", manifests[0], "--out", str(theirs)]
+    assert front_door.main(arguments) == 0
+    a, b = (json.loads((folder / "report.json").read_text()) for folder in (ours, theirs))
+    assert a["all"] == b["all"] and b["name"] == "peer"
+    assert (ours / "hypotheses.jsonl").read_text() == (theirs / "hypotheses.jsonl").read_text()
+    # and what evaluate wrote, it reads
+    again = ["--hypotheses", str(ours / "hypotheses.jsonl"), "--manifest", manifests[0], "--costs", "sclite"]
+    assert front_door.main(again) == 0
+
+
+def test_compare(manifests, tmp_path, capsys):
+    for name, text in (("bad", "one a\ntwo b\n"), ("good", "one abba bad\ntwo cab jig\n")):
+        (tmp_path / f"{name}.txt").write_text(text)
+        arguments = ["--hypotheses", str(tmp_path / f"{name}.txt"), "--manifest", manifests[0]]
+        front_door.main([*arguments, "--out", str(tmp_path / name)])
+    reports = [str(tmp_path / name / "report.json") for name in ("bad", "good")]
+    capsys.readouterr()
+    assert front_door.main(["--compare", *reports, "--out", str(tmp_path / "both")]) == 0
+    screen = capsys.readouterr().out
+    assert re.search(r"\| bad +\| +100\.00 ", screen) and re.search(r"\| good +\| +0\.00 ", screen)
+    assert (tmp_path / "both" / "compare.md").read_text() == screen
+    assert (tmp_path / "both" / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_set_names():
+    assert front_door.set_names(["x/a.jsonl", "x/b.jsonl"]) == ["a", "b"]
+    assert front_door.set_names(["x/test.jsonl", "y/test.jsonl"]) == ["x/test", "y/test"]
+    with pytest.raises(UserError, match="twice"):
+        front_door.set_names(["a.jsonl", "a.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "found 0 of --checkpoint"),
+        (["--checkpoint", "a", "--hypotheses", "b"], "found 2 of"),
+        (["--checkpoint", "a"], "no --manifest"),
+        (["--hypotheses", "missing", "--manifest", "MANIFEST"], "missing: No such file"),
+        (["--checkpoint", "missing", "--manifest", "MANIFEST"], "missing"),
+        (["--compare", "MANIFEST"], "test.jsonl: found no report"),
+        (["--compare", "missing"], "missing"),
+        (["--hypotheses", "MANIFEST", "--manifest", "MANIFEST", "--language", "klingon"], "klingon"),
+    ],
+)
+def test_bad_input(manifests, arguments, message):
+    with pytest.raises(UserError, match=message) as error:
+        front_door.main([manifests[0] if a == "MANIFEST" else a for a in arguments])
+    assert "\n" not in str(error.value)
+
+
+# --- from a checkpoint folder alone ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A run's folder as the trainer writes it, of a tiny Conformer that has learned nothing."""
+    folder = tmp_path_factory.mktemp("run")
+    model = ConformerConfig(width=8, layers=1, heads=2, kernel_size=3, subsampling_channels=4)
+    config = TrainConfig(out_dir=str(folder), data=DataConfig(), task=CTCTaskConfig(model=model))
+    tokenizer = train_tokenizer(["abcdefghij "])
+    task = ctc_task(config.task, tokenizer)
+    batch = {"audio": np.zeros((1, 16000), np.float32), "audio_lengths": np.array([16000], np.int32)}
+    params, model_state = task.model.init(jax.random.key(3), batch)
+    state = TrainState(np.int32(7), params, model_state, (), None)
+    assets = {"config": to_dict(config), "tokenizer": tokenizer.to_json()}
+    assets["audio_fingerprint"] = fingerprint(config.task.audio)
+    checkpoints = Checkpoints(folder, CheckpointConfig(), assets)
+    checkpoints.save(7, state, {}, wait=True)
+    checkpoints.close()
+    return folder, task, state, tokenizer, assets
+
+
+def test_checkpoint_folder_is_enough(run_folder, manifests):
+    """The recogniser of the folder says what the network that was saved says, in both front doors' paths."""
+    folder, task, state, tokenizer, _ = run_folder
+    loaded = recognizer_module.load_recognizer(folder)
+    assert loaded.tokenizer == tokenizer and loaded.factor == 4
+    audio = say("cab jig bed")
+    batch = {"audio": audio[None], "audio_lengths": np.array([len(audio)], np.int32)}
+    outputs, _ = task.model.apply(state.params, state.model_state, batch, key=None, train=False)
+    frames = np.asarray(outputs["logits"][0]).argmax(-1)[np.asarray(outputs["mask"][0])]
+    collapsed = [k for i, k in enumerate(frames) if k and (i == 0 or frames[i - 1] != k)]
+    expected = " ".join(tokenizer.decode(collapsed).split())
+    assert expected  # a random network babbles
+    assert loaded.transcribe(audio).text == expected
+    assert front_door.main(["--checkpoint", str(folder), "--manifest", manifests[0]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda assets: assets.pop("tokenizer"), "without tokenizer"),
+        (lambda assets: assets["config"]["task"]["model"].update(width=16), "not those of the network"),
+        (lambda assets: assets["config"]["task"]["audio"].update(hop=200), "audio settings"),
+        (lambda assets: assets["tokenizer"]["pieces"].append("z"), "not those of the network"),
+    ],
+)
+def test_checkpoint_of_another_model(run_folder, monkeypatch, change, message):
+    folder, *_, assets = run_folder
+    changed = json.loads(json.dumps(assets))
+    change(changed)
+    monkeypatch.setattr("speech_jax.training.checkpoint.load_assets", lambda path: changed)
+    with pytest.raises(UserError, match=message) as error:
+        recognizer_module.load_recognizer(folder)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)

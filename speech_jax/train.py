@@ -1,6 +1,6 @@
 """`python -m speech_jax.train --config configs/X.py`: trains a model, or goes on with a run that is already there.
 
-The story of a run: config → recordings → task → state and loop (training/loop.py). Everything that the checkpoint folder
+The story of a run: config → recordings → task → state and loop (training/loop.py). All that the checkpoint folder
 has to know goes with it as assets.
 """
 

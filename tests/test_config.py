@@ -1,4 +1,4 @@
-"""Configs are plain data: to text and back without loss, nothing unknown in silence, and a golden text for each file."""
+"""Configs are plain data: to text and back without loss, nothing unknown in silence, a golden text for each file."""
 
 import dataclasses
 from pathlib import Path

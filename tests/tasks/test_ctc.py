@@ -17,7 +17,7 @@ TOKENIZER = train_tokenizer(["the quick brown fox jumps over a lazy dog"], Token
 CONFORMER = ConformerConfig(
     width=16, layers=2, heads=2, kernel_size=5, subsampling="dw_striding", subsampling_channels=8
 )
-CRNN = CRNNConfig(hidden=16, layers=1, channels=(8,))
+CRNN = CRNNConfig(width=16, layers=1, subsampling="dw_striding", subsampling_channels=8)
 
 
 def make_batch(seed: int, lengths, *, samples: int, labels: int = 6) -> dict:

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +35,7 @@ from speech_jax.evaluation.report import (
     to_html,
     to_json,
     to_markdown,
+    worst_utterances,
 )
 from speech_jax.evaluation.wer import Costs
 from speech_jax.recognizer import Recognizer, WindowConfig, load_recognizer
@@ -85,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
     ways = [bool(config.checkpoint), bool(config.hypotheses), bool(config.compare)]
     if sum(ways) != 1:
         raise UserError(f"found {sum(ways)} of --checkpoint, --hypotheses and --compare, expected exactly one")
+    if config.out:
+        _make_folder(Path(config.out))  # now, not when all is computed
     if config.compare:
         return _compare(config)
     if not config.manifest:
@@ -226,10 +229,9 @@ def _show(evaluation: Evaluation) -> None:
     for by in fields(evaluation):
         rows += [(f"{by} {row[0]}", *row[1:]) for row in table(evaluation, by)]
     print(text_table((evaluation.name, *HEADER[1:]), rows))
-    # The worst utterances come after the tables in the Markdown report: the screen shows the first of them.
-    worst = to_markdown(replace(evaluation, details=()), worst=SHOWN_WORST).split("## Utterances with most errors", 1)
-    if len(worst) == 2:
-        print("\nUtterances with most errors\n" + worst[1].rstrip())
+    worst = worst_utterances(evaluation, SHOWN_WORST)
+    if worst:
+        print("\nUtterances with most errors\n\n" + worst.rstrip())
 
 
 def _compare(config: EvaluateConfig) -> int:
@@ -251,9 +253,15 @@ def _read(path: str) -> str:
         raise UserError(f"{path}: {error}, expected a report of evaluate") from error
 
 
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}, expected a folder to write to") from error
+
+
 def _write(path: Path, content: str | bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}, expected to write a report") from error

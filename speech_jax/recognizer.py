@@ -33,6 +33,12 @@ class WindowConfig:
     batch_seconds: float = 0.0
     """Seconds of audio recognised at a time; 0 takes one window on a CPU and about 240 s on an accelerator."""
 
+    def __post_init__(self):
+        for name, value in (("core_seconds", self.core_seconds - 0.1), ("context_seconds", self.context_seconds)):
+            if not 0 <= value <= 3600:
+                least = "0.1" if name == "core_seconds" else "0"
+                raise UserError(f"windows.{name}: found {getattr(self, name)}, expected {least} to 3600")
+
 
 class _Shape(NamedTuple):
     """Static shape of a window: rows, samples."""

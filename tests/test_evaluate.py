@@ -127,6 +127,8 @@ def test_set_names():
         (["--checkpoint", "missing", "--manifest", "MANIFEST"], "missing"),
         (["--compare", "MANIFEST"], "test.jsonl: found no report"),
         (["--compare", "missing"], "missing"),
+        (["--compare", "missing", "--out", "MANIFEST"], "test.jsonl: File exists, expected a folder"),
+        (["--checkpoint", "a", "--manifest", "MANIFEST", "--windows.core-seconds", "0"], "core_seconds"),
         (["--hypotheses", "MANIFEST", "--manifest", "MANIFEST", "--language", "klingon"], "klingon"),
     ],
 )

@@ -208,13 +208,19 @@ def to_markdown(evaluation: Evaluation, *, worst: int = 20) -> str:
     lines += [f"- {plain(key)}: {plain(value)}" for key, value in _notes(evaluation)] + [""]
     for title, rows in _sections(evaluation):
         lines += [f"## {title}", "", text_table(HEADER, [[plain(cell) for cell in row] for row in rows]), ""]
-    rows = evaluation.worst(worst)
-    if rows:
-        lines += ["## Utterances with most errors", ""]
-    for row in rows:
+    text = worst_utterances(evaluation, worst, show=plain)
+    if text:
+        lines += ["## Utterances with most errors", "", text]
+    return "\n".join(lines)
+
+
+def worst_utterances(evaluation: Evaluation, number: int, *, show: Callable[[str], str] = str) -> str:
+    """The utterances with most errors, aligned in three lines each; `show` is applied to their ids."""
+    lines = []
+    for row in evaluation.worst(number):
         item, count = evaluation.items[row], evaluation.words[row]
-        lines += [f"{plain(item.id)}: {count.errors} errors, WER {percent(count.rate, 1)} %", ""]
-        # Indented code: nothing in a transcript is read as Markdown or HTML.
+        lines += [f"{show(item.id)}: {count.errors} errors, WER {percent(count.rate, 1)} %", ""]
+        # Indented: code in Markdown, so that nothing in a transcript is read as Markdown or HTML.
         lines += ["    " + line.rstrip() for line in aligned(align(item.reference, item.hypothesis, evaluation.costs))]
         lines += [""]
     return "\n".join(lines)

@@ -64,9 +64,11 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer) -> Task:
             outputs, model_state = network.apply(params, model_state, inputs, key=None, train=False)
             return {**outputs, "features": features}, model_state
         audio_key, dither_key, feature_key, model_key = jax.random.split(key, 4)
-        audio, lengths = augment_audio(audio_key, audio, lengths, config.augment, index=batch["index"])
-        features, mask = extract(audio, lengths, config.audio, key=dither_key)
-        features = spec_augment(feature_key, features, mask, config.augment, index=batch["index"])
+        index = batch["index"]  # randomness belongs to the utterance, not to its place in the batch
+        rate = config.audio.sample_rate
+        audio, lengths = augment_audio(audio_key, audio, lengths, config.augment, index=index, sample_rate=rate)
+        features, mask = extract(audio, lengths, config.audio, key=dither_key, index=index)
+        features = spec_augment(feature_key, features, mask, config.augment, index=index)
         inputs = {"features": features, "mask": mask}
         return network.apply(params, model_state, inputs, key=model_key, train=True)
 

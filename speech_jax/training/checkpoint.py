@@ -6,12 +6,15 @@ the metrics, the pipeline's settings) and assets (JSON: whatever the caller need
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import logging
 import math
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from speech_jax.errors import UserError
 from speech_jax.training.manifest import find_damage, write_manifest
@@ -27,6 +31,7 @@ from speech_jax.training.rules import named_leaves
 from speech_jax.types import PyTree, TrainState
 
 FOLDER = "checkpoints"
+NONE, ALL_DAMAGED = -1, -2  # instead of a step
 GROUPS = ("params", "model_state", "opt_state", "ema")
 logger = logging.getLogger(__name__)
 
@@ -76,6 +81,7 @@ class Checkpoints:
         self._assets = json.loads(json.dumps(assets))  # fails here, not in the background, if it is no JSON
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._failed = False
         self._step: int | None = None
         if jax.process_index() == 0:  # what a killed run left half written
             for partial in self.root.glob("*.orbax-checkpoint-tmp*"):
@@ -83,6 +89,7 @@ class Checkpoints:
         self._scores: dict[int, float] = {}
         for step in saved_steps(self.root):
             self._note_score(step)
+        logging.getLogger("absl").addFilter(_not_orbax_errors)
         self._manager = ocp.CheckpointManager(
             self.root,
             item_names=("state", "data", "assets"),
@@ -126,6 +133,7 @@ class Checkpoints:
         self._step = step
         self._note_score(step, record)
         try:
+            self._check_space(state)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -142,6 +150,13 @@ class Checkpoints:
         self._thread.start()
         if wait:
             self.wait()
+
+    def _check_space(self, state: TrainState) -> None:
+        """Notices a full disk before anything is half written."""
+        needed = sum(x.nbytes for x in jax.tree.leaves(state)) // jax.process_count()
+        free = shutil.disk_usage(self.root).free
+        if free < needed:
+            raise OSError(f"the disk is full: found {free / 1e6:.0f} MB free, expected {needed / 1e6:.0f} MB")
 
     def _finish(self, step: int) -> None:
         try:
@@ -166,11 +181,12 @@ class Checkpoints:
     def _raise(self) -> None:
         if self._error is None:
             return
-        error, self._error = self._error, None
+        error, self._error, self._failed = self._error, None, True
         self._remove_partial()
         good = [step for step in saved_steps(self.root) if find_damage(self.root / str(step)) is None]
         left = f"the last good checkpoint is step {good[-1]}" if good else "there is no earlier checkpoint"
         text = " ".join(str(error).split())
+        _forget_frames(error)
         raise UserError(f"{self.root}: cannot save step {self._step} ({text[:300]}); {left}") from error
 
     def _remove_partial(self) -> None:
@@ -191,29 +207,54 @@ class Checkpoints:
         Raises UserError if the checkpoint is another model's, or if there are checkpoints but all are damaged.
         """
         self.wait()
+        step = self._newest_whole() if jax.process_index() == 0 else 0
+        if jax.process_count() > 1:  # one process looks, all take the same
+            step = int(multihost_utils.broadcast_one_to_all(np.int64(step)))
+            self._manager.reload()
+        if step == NONE:
+            return None
+        if step == ALL_DAMAGED:
+            raise UserError(f"{self.root}: found only damaged checkpoints, expected one that is whole")
+        folder = self.root / str(step)
+        state = from_groups(_read_state(folder, to_groups(like)), like)
+        return state, read_item(folder, "data")
+
+    def _newest_whole(self) -> int:
         steps = saved_steps(self.root)
         for step in reversed(steps):
-            folder = self.root / str(step)
-            damage = find_damage(folder)
+            damage = find_damage(self.root / str(step))
             if damage is None:
-                data = read_item(folder, "data")
-                return from_groups(_read_state(folder, to_groups(like)), like), data
+                return step
             logger.warning("%s; falling back to the checkpoint before step %d", damage, step)
-            self._set_aside(folder)
-        if steps:
-            raise UserError(f"{self.root}: found {len(steps)} checkpoints, all damaged, expected one that is whole")
-        return None
+            self._set_aside(self.root / str(step))
+        return ALL_DAMAGED if steps else NONE
 
     def _set_aside(self, folder: Path) -> None:
-        if jax.process_index() == 0:
-            for older in self.root.glob("*.damaged"):  # one is enough to look into
-                shutil.rmtree(older, ignore_errors=True)
-            folder.rename(folder.with_name(f"{folder.name}.damaged"))
+        for older in self.root.glob("*.damaged"):  # one is enough to look into
+            shutil.rmtree(older, ignore_errors=True)
+        folder.rename(folder.with_name(f"{folder.name}.damaged"))
         self._manager.reload()
 
     def close(self) -> None:
-        self.wait()
-        self._manager.close()
+        """Waits for what is being saved. Raises UserError if that fails, but not again for what `save` has raised."""
+        try:
+            self.wait()
+        finally:
+            with contextlib.suppress(Exception if self._failed else ()):  # orbax repeats the error of a failed save
+                self._manager.close()
+
+
+def _not_orbax_errors(record: logging.LogRecord) -> bool:
+    """Keeps orbax from logging a traceback of an error that it also raises: `Checkpoints` says it in one line."""
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Frees what the frames of an exception hold: writers cut off in the middle would complain at the program's end."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
 
 
 def saved_steps(root: Path) -> list[int]:

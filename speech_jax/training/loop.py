@@ -268,7 +268,12 @@ class _Run:
             self._bad_step(step, logs, finite)
         facts = {}
         if step % self.config.log_every == 0 or step == self.config.steps:
-            facts = self._log(step)
+            means, rates = self._measure()
+            self.tracker.write("train", step, metrics=means, rates=rates)
+            self.meter.reset()
+            facts = self._facts(means, rates)
+        elif self.progress.due():
+            facts = self._facts(*self._measure())
         self.progress.update(step, facts)
 
     def _bad_step(self, step: int, logs: Mapping[str, tuple[Any, Any]], finite: np.ndarray) -> None:
@@ -287,11 +292,13 @@ class _Run:
                 f"expected fewer than {self.config.max_bad_steps}; of the checkpoints {kept}"
             )
 
-    def _log(self, step: int) -> dict[str, str]:
+    def _measure(self) -> tuple[dict[str, float], dict[str, float]]:
+        """(means, rates) since the last line of the log."""
         means = self.meter.means() | {"skipped": float(self.bad)}
-        rates = self.meter.rates(self.unit_name, peak_flops())
-        self.meter.reset()
-        self.tracker.write("train", step, metrics=means, rates=rates)
+        return means, self.meter.rates(self.unit_name, peak_flops())
+
+    def _facts(self, means: Mapping[str, float], rates: Mapping[str, float]) -> dict[str, str]:
+        """What the progress line shows."""
         facts = {"loss": f"{means.get('loss', float('nan')):.4g}", "steps/s": f"{rates['steps_per_second']:.3g}"}
         facts |= {f"{name} loss": f"{means[f'{name}/loss']:.4g}" for name in ("pre", "task") if f"{name}/loss" in means}
         if "padding" in rates:

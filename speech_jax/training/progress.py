@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 import time
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ class Progress:
         self._total, self._start, self._seconds = total, start, seconds
         self._enabled = enabled
         self._step = start
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._marks = collections.deque([(self._last, start)], maxlen=20)  # the last lines, for the time left
         terminal = enabled and sys.stderr.isatty()
         self._bar = None
         if terminal:
@@ -27,22 +29,31 @@ class Progress:
 
     def restart_clock(self) -> None:
         """Forgets the time until now: compiling is no training."""
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._marks.clear()
+        self._marks.append((self._last, self._step))
         if self._bar is not None:
             self._bar.unpause()
+
+    def due(self) -> bool:
+        """Whether it is time to show facts again: each second on a terminal, else every `seconds`."""
+        seconds = 1.0 if self._bar is not None else self._seconds
+        return self._enabled and time.monotonic() - self._last >= seconds
 
     def update(self, step: int, facts: Mapping[str, str]) -> None:
         """`step` steps are done; facts: what to show besides, such as the loss, short texts."""
         if not self._enabled:
             return
-        now = time.monotonic()
         if self._bar is not None:
             self._bar.update(step - self._step)
             if facts:
+                self._last = time.monotonic()
                 self._bar.set_postfix(facts, refresh=False)
-        elif facts and (now - self._last >= self._seconds or step >= self._total):
-            self._last = now
-            rate = (step - self._start) / max(now - self._began, 1e-9)
+        elif facts and (self.due() or step >= self._total):
+            self._last = now = time.monotonic()
+            then, before = self._marks[0]
+            self._marks.append((now, step))
+            rate = (step - before) / max(now - then, 1e-9)
             left = clock((self._total - step) / rate) if rate > 0 else "?"
             shown = " ".join(f"{name} {value}" for name, value in facts.items())
             print(f"step {step}/{self._total} | {shown} | {left} left", file=sys.stderr, flush=True)

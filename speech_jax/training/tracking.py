@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -13,7 +14,10 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from speech_jax.errors import UserError
 from speech_jax.types import Report
+
+logger = logging.getLogger(__name__)
 
 
 class Meter:
@@ -67,19 +71,24 @@ class Tracker:
         if not enabled:
             return
         path = folder / "metrics.jsonl"
-        _forget_after(path, start)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-        if tensorboard:
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None, write_to_disk=True)
+        try:
+            _forget_after(path, start)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+            if tensorboard:
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+        except OSError as error:
+            raise UserError(f"{folder}: the run's logs cannot be written ({error.strerror})") from error
 
     def write(self, kind: str, step: int, **parts: Mapping[str, float]) -> None:
         """One line {"kind", "step", part: {name: number}, …}, and scalars on TensorBoard. NaN becomes null."""
         if self._file is None:
             return
         clean = {part: {n: _number(v) for n, v in values.items()} for part, values in parts.items()}
-        self._file.write(json.dumps({"kind": kind, "step": step, **clean}) + "\n")
-        self._file.flush()
-        if self._board is not None:
+        try:
+            self._file.write(json.dumps({"kind": kind, "step": step, **clean}).encode() + b"\n")
+        except OSError as error:  # a full disk: the run is worth more than its log
+            logger.warning("%s: cannot be written (%s)", self._file.name, error.strerror)
+        if self._board_works():
             for part, values in clean.items():
                 for name, value in values.items():
                     if value is not None:
@@ -88,7 +97,7 @@ class Tracker:
 
     def report(self, name: str, step: int, report: Report, examples: int) -> None:
         """An evaluation's examples, images and audio, on TensorBoard."""
-        if self._board is None:
+        if not self._board_works():
             return
         if report.examples and examples:
             self._board.add_text(f"{name}/examples", _table(report.examples[:examples]), step)
@@ -98,10 +107,21 @@ class Tracker:
             clip = np.clip(np.asarray(samples, np.float32), -1, 1)[:, None]
             self._board.add_audio(f"{name}/{key}", clip, step, sample_rate=int(rate))
 
+    def _board_works(self) -> bool:
+        """Whether TensorBoard's files can be written. Its thread dies of the first error, a full disk, and from then on
+        its queue only fills: the next event would wait for ever."""
+        if self._board is None:
+            return False
+        worker = getattr(getattr(self._board.file_writer, "event_writer", None), "_worker", None)
+        if worker is not None and not worker.is_alive():
+            logger.warning("TensorBoard's files cannot be written any more; metrics.jsonl goes on")
+            self._board = None
+        return self._board is not None
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-        if self._board is not None:
+        if self._board_works():
             self._board.close()
 
 

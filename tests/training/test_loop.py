@@ -2,6 +2,8 @@
 
 import json
 import logging
+import resource
+import time
 
 import jax
 import numpy as np
@@ -218,3 +220,29 @@ def test_micro_batches_and_the_average_in_a_run(tmp_path):
 
 def test_the_defaults_are_valid():
     assert TrainerConfig().checkpoint.keep_last >= 2
+
+
+def test_a_full_disk_ends_the_run_and_not_what_it_had(tmp_path, caplog):
+    """Checkpoints, log and TensorBoard all meet the limit; the run does not hang, and its log does not end it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_the_disk(index, batch):
+        if index == 12:
+            manifest = tmp_path / "run" / "checkpoints" / "10" / "sha256.json"
+            while not manifest.exists():  # that one is saved in the background
+                time.sleep(0.01)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+        return batch
+
+    expected = toy.train(tmp_path / "whole", steps=40, every=10)
+    data = toy.feed(wrap=fill_the_disk)
+    try:
+        with pytest.raises(UserError, match="cannot save step 20.*the last good checkpoint is step 10"):
+            toy.train(tmp_path / "run", steps=40, data=data, every=10)
+        with pytest.raises(UserError, match="the run's logs cannot be written"):
+            toy.train(tmp_path / "run", steps=40)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "metrics.jsonl: cannot be written" in caplog.text
+    result = toy.train(tmp_path / "run", steps=40, every=10)
+    assert toy.digest(result.state) == toy.digest(expected.state)

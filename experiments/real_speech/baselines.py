@@ -31,7 +31,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     partial = args.out.with_suffix(".part")
     spent = heard = 0.0
-    with open(partial, "w", encoding="utf-8") as out:
+    with open(partial, "w", encoding="utf-8", buffering=1) as out:
         for row in rows:
             samples, rate = soundfile.read(args.manifest.parent / row["audio"], dtype="int16")
             if rate != 16_000 or samples.ndim != 1:

@@ -26,13 +26,20 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from speech_jax.errors import UserError
+from speech_jax.training.layout import (
+    HostShape,
+    from_groups,
+    read_item,
+    read_state,
+    saved_steps,
+    stored_shapes,
+    to_groups,
+)
 from speech_jax.training.manifest import find_damage, write_manifest
-from speech_jax.training.rules import named_leaves
 from speech_jax.types import PyTree, TrainState
 
 FOLDER = "checkpoints"
 NONE, ALL_DAMAGED = -1, -2  # instead of a step
-GROUPS = ("params", "model_state", "opt_state", "ema")
 logger = logging.getLogger(__name__)
 
 
@@ -51,24 +58,6 @@ class CheckpointConfig:
     newest."""
     mode: Literal["min", "max"] = "min"
     """Whether a smaller or a larger metric is better."""
-
-
-def to_groups(state: TrainState) -> dict[str, Any]:
-    """A TrainState as {"step": …, "params": {name: array}, …}: names, so that a file means something without our
-    classes."""
-    groups = {name: named_leaves(getattr(state, name)) for name in GROUPS if getattr(state, name) is not None}
-    return {"step": state.step, **{name: leaves for name, leaves in groups.items() if leaves}}
-
-
-def from_groups(groups: Mapping[str, Any], like: TrainState) -> TrainState:
-    """Back to the TrainState whose structure `like` has."""
-
-    def fill(name: str) -> PyTree:
-        tree = getattr(like, name)
-        leaves = [groups[name][leaf] for leaf in named_leaves(tree)] if jax.tree.leaves(tree) else []
-        return jax.tree.unflatten(jax.tree.structure(tree), leaves)
-
-    return TrainState(step=groups["step"], **{name: fill(name) for name in GROUPS})
 
 
 class Checkpoints:
@@ -216,7 +205,7 @@ class Checkpoints:
         if step == ALL_DAMAGED:
             raise UserError(f"{self.root}: found only damaged checkpoints, expected one that is whole")
         folder = self.root / str(step)
-        state = from_groups(_read_state(folder, to_groups(like)), like)
+        state = from_groups(read_state(folder, to_groups(like)), like)
         return state, read_item(folder, "data")
 
     def _newest_whole(self) -> int:
@@ -255,63 +244,6 @@ def _forget_frames(error: BaseException | None) -> None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
     gc.collect()
-
-
-def saved_steps(root: Path) -> list[int]:
-    """The steps that have a folder, in order, damaged or not."""
-    if not root.is_dir():
-        return []
-    return sorted(int(p.name) for p in root.iterdir() if p.is_dir() and p.name.isdecimal())
-
-
-def read_item(folder: Path, name: Literal["data", "assets"]) -> dict[str, Any]:
-    """One JSON item of a step's folder."""
-    return json.loads((folder / name / "metadata").read_text(encoding="utf-8"))
-
-
-def _read_state(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
-    """The groups of `like` (arrays, or shapes with shardings) out of a step's folder, which may hold more."""
-    _check_fits(folder, like)
-    restore_args = jax.tree.map(_restore_args, like)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(
-            folder / "state",
-            args=ocp.args.PyTreeRestore(item=dict(like), restore_args=restore_args, partial_restore=True),
-        )
-
-
-def _restore_args(leaf: Any) -> ocp.RestoreArgs:
-    if getattr(leaf, "sharding", None) is None:
-        return ocp.RestoreArgs(restore_type=np.ndarray)
-    return ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
-
-
-def stored_shapes(folder: Path) -> dict[str, Any]:
-    """{"step": …, "params": {name: array metadata with shape and dtype}, …} of a step's folder."""
-    metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
-    return dict(getattr(metadata, "tree", metadata))
-
-
-def _check_fits(folder: Path, like: Mapping[str, Any]) -> None:
-    stored = stored_shapes(folder)
-    for group, leaves in like.items():
-        if group == "step":
-            continue
-        have = stored.get(group, {})
-        for name, leaf in leaves.items():
-            if name not in have:
-                raise UserError(
-                    f"{folder}: found no {group} {name!r}, expected it with shape {tuple(leaf.shape)}: "
-                    "another model or optimizer?"
-                )
-            if tuple(have[name].shape) != tuple(leaf.shape):
-                raise UserError(
-                    f"{folder}: found {group} {name!r} with shape {tuple(have[name].shape)}, "
-                    f"expected {tuple(leaf.shape)}: another model or optimizer?"
-                )
-        extra = sorted(set(have) - set(leaves))
-        if extra:
-            raise UserError(f"{folder}: found {group} {extra[0]!r}, which this model or optimizer does not have")
 
 
 # --- reading a finished checkpoint, for front doors
@@ -381,16 +313,9 @@ def load_params(path: str | Path, which: Which = "best", *, ema: bool = True) ->
     stored = stored_shapes(folder)
     group = "ema" if ema and "ema" in stored else "params"
     wanted = {name: stored[name] for name in (group, "model_state") if name in stored}
-    like = {name: {leaf: _Shape(m.shape) for leaf, m in leaves.items()} for name, leaves in wanted.items()}
-    arrays = _read_state(folder, like)
+    like = {name: {leaf: HostShape(m.shape) for leaf, m in leaves.items()} for name, leaves in wanted.items()}
+    arrays = read_state(folder, like)
     return _nested(arrays[group]), _nested(arrays.get("model_state", {}))
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """A leaf without a place: it is read into host memory."""
-
-    shape: tuple[int, ...]
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

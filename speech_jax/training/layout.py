@@ -1,0 +1,101 @@
+"""How one checkpoint lies on the disk: state (arrays, by orbax), data and assets (JSON). Naming and reading only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from speech_jax.errors import UserError
+from speech_jax.training.rules import named_leaves
+from speech_jax.types import PyTree, TrainState
+
+GROUPS = ("params", "model_state", "opt_state", "ema")
+
+
+def to_groups(state: TrainState) -> dict[str, Any]:
+    """A TrainState as {"step": …, "params": {name: array}, …}: names, so that a file means something without our
+    classes."""
+    groups = {name: named_leaves(getattr(state, name)) for name in GROUPS if getattr(state, name) is not None}
+    return {"step": state.step, **{name: leaves for name, leaves in groups.items() if leaves}}
+
+
+def from_groups(groups: Mapping[str, Any], like: TrainState) -> TrainState:
+    """Back to the TrainState whose structure `like` has."""
+
+    def fill(name: str) -> PyTree:
+        tree = getattr(like, name)
+        leaves = [groups[name][leaf] for leaf in named_leaves(tree)] if jax.tree.leaves(tree) else []
+        return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+    return TrainState(step=groups["step"], **{name: fill(name) for name in GROUPS})
+
+
+def saved_steps(root: Path) -> list[int]:
+    """The steps that have a folder, in order, damaged or not."""
+    if not root.is_dir():
+        return []
+    return sorted(int(p.name) for p in root.iterdir() if p.is_dir() and p.name.isdecimal())
+
+
+def read_item(folder: Path, name: Literal["data", "assets"]) -> dict[str, Any]:
+    """One JSON item of a step's folder."""
+    return json.loads((folder / name / "metadata").read_text(encoding="utf-8"))
+
+
+def read_state(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+    """The groups of `like` (arrays, or shapes with shardings) out of a step's folder, which may hold more."""
+    _check_fits(folder, like)
+    restore_args = jax.tree.map(_restore_args, like)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(
+            folder / "state",
+            args=ocp.args.PyTreeRestore(item=dict(like), restore_args=restore_args, partial_restore=True),
+        )
+
+
+def _restore_args(leaf: Any) -> ocp.RestoreArgs:
+    if getattr(leaf, "sharding", None) is None:
+        return ocp.RestoreArgs(restore_type=np.ndarray)
+    return ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
+
+
+def stored_shapes(folder: Path) -> dict[str, Any]:
+    """{"step": …, "params": {name: array metadata with shape and dtype}, …} of a step's folder."""
+    metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
+    return dict(getattr(metadata, "tree", metadata))
+
+
+def _check_fits(folder: Path, like: Mapping[str, Any]) -> None:
+    stored = stored_shapes(folder)
+    for group, leaves in like.items():
+        if group == "step":
+            continue
+        have = stored.get(group, {})
+        for name, leaf in leaves.items():
+            if name not in have:
+                raise UserError(
+                    f"{folder}: found no {group} {name!r}, expected it with shape {tuple(leaf.shape)}: "
+                    "another model or optimizer?"
+                )
+            if tuple(have[name].shape) != tuple(leaf.shape):
+                raise UserError(
+                    f"{folder}: found {group} {name!r} with shape {tuple(have[name].shape)}, "
+                    f"expected {tuple(leaf.shape)}: another model or optimizer?"
+                )
+        extra = sorted(set(have) - set(leaves))
+        if extra:
+            raise UserError(f"{folder}: found {group} {extra[0]!r}, which this model or optimizer does not have")
+
+
+@dataclass(frozen=True)
+class HostShape:
+    """A leaf without a place: it is read into host memory."""
+
+    shape: tuple[int, ...]

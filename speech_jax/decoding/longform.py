@@ -8,7 +8,8 @@
    are decoded once, so that no word is cut and none is heard twice.
 
 For an encoder that looks at most `context` to each side the result is that of one pass; attention over the whole
-utterance sees the window instead.
+utterance sees the window instead. What no windows mend: a network that was trained on clips of a few seconds, each
+normalised by itself, is weaker on minutes of changing speakers and levels, in one pass as in many.
 """
 
 from __future__ import annotations

@@ -109,8 +109,10 @@ def fit(
     lock = RunLock(out) if jax.process_index() == 0 else None
     try:
         sets = dict(eval_sets or {})
-        run = _Run(task, train_data, config, optimizer, mesh, out, assets, pipeline, sets, init, units, unit_name, seed)
         with StopSignal() as stop:
+            run = _Run(
+                task, train_data, config, optimizer, mesh, out, assets, pipeline, sets, init, units, unit_name, seed
+            )
             return run.loop(stop)
     finally:
         train_data.close()
@@ -234,6 +236,9 @@ class _Run:
                     metrics = self._evaluate(step, stop)
                 except StopRequested:
                     stopping = True
+                except Exception:  # bad input in an evaluation set does not cost the steps since the last save
+                    self._save(step, None, wait=True)
+                    raise
             every = config.checkpoint.every
             if stopping or done or (every and step > self.start and step % every == 0):
                 self._read(pending)
@@ -244,7 +249,13 @@ class _Run:
             self.checkpoints.check()
 
             waiting = time.monotonic()
-            host = next(self.data)
+            position = self.data.state
+            try:
+                host = next(self.data)
+            except Exception:  # neither does bad input in the training data
+                self._read(pending)
+                self._save(step, None, wait=True, position=position)
+                raise
             waited = time.monotonic() - waiting
             real, padded = self.units(host) if self.units else (0.0, 0.0)
             self.state, logs, finite, flops = programs.run(self.state, host)
@@ -337,9 +348,13 @@ class _Run:
         self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {shown}")
         return metrics
 
-    def _save(self, step: int, metrics: dict[str, float] | None, *, wait: bool) -> None:
+    def _save(self, step: int, metrics: dict[str, float] | None, *, wait: bool, position: Any = None) -> None:
         if self.saved_step != step:
-            record = {"data": self.data.state, "pipeline": self.pipeline, "metrics": metrics}
+            record = {
+                "data": self.data.state if position is None else position,
+                "pipeline": self.pipeline,
+                "metrics": metrics,
+            }
             self.checkpoints.save(step, self.state, record)
             self.saved_step = step
         if wait:

@@ -313,3 +313,43 @@ def test_alpha_from_a_config():
         schedules.make_alpha(schedules.AlphaConfig(kind="cosine", end=1.5))
     with pytest.raises(UserError, match="alpha.kind"):
         schedules.make_alpha(schedules.AlphaConfig(kind="zigzag"))
+
+
+def test_the_larger_alpha_is_the_less_is_forgotten():
+    """Learn one mapping, fine-tune to another with and without replay: the old loss falls as alpha rises."""
+    rng = np.random.default_rng(0)
+    x_old, x_new = (jnp.asarray(rng.normal(size=(64, 4)), jnp.float32) for _ in range(2))
+
+    def term(target):
+        def objective(params, model_state, batch, key, step):
+            out = jnp.tanh(batch @ params["in"]) @ params["out"]
+            return LossOut(jnp.mean((out[:, 0] - target(batch)) ** 2), jnp.float32(64), model_state, {})
+
+        return objective
+
+    old, new = term(lambda x: jnp.sin(2 * x[:, 0]) + x[:, 1]), term(lambda x: x[:, 2] * x[:, 3] - x[:, 1])
+    adam = optax.adam(1e-2)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def train(objective, params):
+        def one(carry, step):
+            params, state = carry
+            batch = {"pre": x_old, "task": x_new}
+            gradient = jax.grad(lambda p: objective(p, {}, batch, KEY, step).value)(params)
+            updates, state = adam.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, _), _ = jax.lax.scan(one, (params, adam.init(params)), jnp.arange(400))
+        return params
+
+    start = {"in": jnp.asarray(rng.normal(size=(4, 32)), jnp.float32), "out": jnp.zeros((32, 1))}
+    pretrained = train(mix(old, new, 1.0), start)
+    losses = {}
+    for alpha in (0.0, 0.1, 0.5, 0.9):
+        params = train(mix(old, new, alpha), pretrained)
+        losses[alpha] = [float(f(params, {}, x, KEY, 0).value) for f, x in ((old, x_old), (new, x_new))]
+    before = float(old(pretrained, {}, x_old, KEY, 0).value)
+    forgotten = [losses[alpha][0] for alpha in losses]
+    assert forgotten == sorted(forgotten, reverse=True)
+    assert forgotten[0] > 100 * before and forgotten[-1] < 0.05 * forgotten[0]
+    assert losses[0.1][1] < 0.5 * float(new(pretrained, {}, x_new, KEY, 0).value)  # and the new one is learnt

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import resource
+import signal
 import time
 
 import jax
@@ -222,6 +224,8 @@ def test_the_defaults_are_valid():
     assert TrainerConfig().checkpoint.keep_last >= 2
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread dies
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # so do orbax's writers
 def test_a_full_disk_ends_the_run_and_not_what_it_had(tmp_path, caplog):
     """Checkpoints, log and TensorBoard all meet the limit; the run does not hang, and its log does not end it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -246,3 +250,39 @@ def test_a_full_disk_ends_the_run_and_not_what_it_had(tmp_path, caplog):
     assert "metrics.jsonl: cannot be written" in caplog.text
     result = toy.train(tmp_path / "run", steps=40, every=10)
     assert toy.digest(result.state) == toy.digest(expected.state)
+
+
+def test_a_signal_in_an_evaluation_leaves_it(tmp_path):
+    def slow():
+        yield toy.make_batch(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for n in range(1, 10):
+            yield toy.make_batch(n)
+        raise AssertionError("the evaluation went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    result = toy.train(tmp_path, steps=6, every=100, eval_every=4, eval_sets={"dev": slow})
+    assert result.stopped and int(result.state.step) == 4
+    assert saved_steps(tmp_path / "checkpoints") == [4]
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert toy.digest(toy.train(tmp_path, steps=6).state) == toy.digest(toy.train(tmp_path / "whole", steps=6).state)
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_bad_input_does_not_cost_what_was_computed(tmp_path, where):
+    def fail(index, batch):
+        if index == 5:
+            raise UserError("a.wav: found nothing, expected sound")
+        return batch
+
+    def bad_set():
+        yield fail(5, None)
+
+    data = PairedBatches(toy.feed(seed=1), toy.feed(seed=2, wrap=fail)) if where == "training" else None
+    sets = {} if where == "training" else {"dev": bad_set}
+    with pytest.raises(UserError, match="a.wav"):
+        toy.train(tmp_path / "run", steps=8, alpha=0.5, data=data, every=100, eval_every=5, eval_sets=sets)
+    assert saved_steps(tmp_path / "run" / "checkpoints") == [5]
+    resumed = toy.train(tmp_path / "run", steps=8, alpha=0.5)
+    whole = toy.train(tmp_path / "whole", steps=8, alpha=0.5)
+    assert toy.digest(resumed.state) == toy.digest(whole.state)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -103,3 +104,26 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_no_more(tmp_path, caplo
     assert str(victim) in caplog.text and "falling back to the checkpoint before step 8" in caplog.text
     assert toy.digest(resumed.state) == toy.digest(expected.state)
     assert (tmp_path / "run" / "checkpoints" / "8.damaged").is_dir()
+
+
+def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path):
+    """SIGTERM to one of two hosts: both save the same step, and the run goes on bit for bit."""
+
+    def start_both(folder, *options):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        return [start(folder, *options, "--port", port, "--process", n) for n in range(2)]
+
+    expected = [finish(process) for process in start_both(tmp_path / "whole")]
+    assert expected[0]["hash"] == expected[1]["hash"]
+    both = start_both(tmp_path / "run", "--sleep", 0.1)
+    for line in both[1].stdout:
+        if line.strip() == "batch 5":
+            break
+    both[1].send_signal(signal.SIGTERM)
+    stopped = [finish(process) for process in both]
+    assert stopped[0]["stopped"] and stopped[1]["stopped"]
+    assert 5 < stopped[0]["step"] == stopped[1]["step"] < STEPS
+    resumed = [finish(process) for process in start_both(tmp_path / "run")]
+    assert resumed[0]["hash"] == resumed[1]["hash"] == expected[0]["hash"]

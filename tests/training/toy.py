@@ -181,16 +181,25 @@ def main() -> None:
     parser.add_argument("--sleep", type=float, default=0.0, help="seconds a batch takes to come")
     parser.add_argument("--every", type=int, default=1000)
     parser.add_argument("--eval-every", type=int, default=0)
+    parser.add_argument("--process", type=int, default=0, help="number of this process out of two; with --port")
+    parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
+    rows = slice(None)
+    if options.port:  # two processes, each with its half of the rows
+        jax.distributed.initialize(f"127.0.0.1:{options.port}", 2, options.process)
+        rows = slice(4 * options.process, 4 * options.process + 4)
 
     def slow(index, batch):
         time.sleep(options.sleep)
         if index % 5 == 0:
             print(f"batch {index}", flush=True)
-        return batch
+        return mine(index, batch)
+
+    def mine(index, batch):
+        return {name: value[rows] for name, value in batch.items()}
 
     seen: list[int] = []
-    data = PairedBatches(feed(seed=1, wrap=slow, seen=seen), feed(seed=2))
+    data = PairedBatches(feed(seed=1, wrap=slow, seen=seen), feed(seed=2, wrap=mine))
     result = train(
         options.folder,
         steps=options.steps,

@@ -50,14 +50,14 @@ def check_language(language: str) -> None:
 
 
 def _fold(text: str) -> str:
-    """Latin letters without accents; other scripts as they are."""
-    parts, latin = [], False
+    """Latin letters without accents; other scripts as they are. A mark on anything but a letter is dropped."""
+    parts, bears_marks = [], False
     for character in unicodedata.normalize("NFD", text.translate(_LETTERS)):
-        if unicodedata.combining(character):
-            if not latin:
+        if unicodedata.category(character)[0] == "M":
+            if bears_marks:
                 parts.append(character)
             continue
-        latin = character.isascii()
+        bears_marks = character.isalpha() and not character.isascii()
         parts.append(character)
     return unicodedata.normalize("NFC", "".join(parts))
 

@@ -42,6 +42,7 @@ from speech_jax.text.normalize import LIGHT, normalize
         ("192.168.1.1", "one hundred ninety two point one hundred sixty eight point one point one"),
         ("Mr. Smith vs. Dr. Jones etc.", "mister smith versus doctor jones et cetera"),
         ("a\tb\n c  ", "a b c"),
+        ("0 \U000112e9 e\u0301\u0301", "zero e"),  # marks without a letter of their own script
         ("", ""),
         ("... --- !!!", ""),
     ],
@@ -76,7 +77,7 @@ TEXT = st.text(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(TEXT)
 def test_english_is_normalised_once_and_for_all(text):
     once = normalize(text)
@@ -85,7 +86,7 @@ def test_english_is_normalised_once_and_for_all(text):
     assert once == once.strip() and once == unicodedata.normalize("NFC", once)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(TEXT, st.sampled_from(LIGHT))
 def test_light_is_normalised_once_and_for_all(text, language):
     once = normalize(text, language)

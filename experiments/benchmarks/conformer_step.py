@@ -2,9 +2,10 @@
 
     python experiments/benchmarks/conformer_step.py --torch-python /path/to/python/with/nemo
 
-Both sides: batch 8 of 10 s (1000 frames of 80 mel bands), 40 labels of 1024, dropout 0.1, forward, CTC, backward, AdamW,
-the same number of threads. The two take turns within one run, and each round prints its ratio, so that whatever else
-the machine is doing hits both. Without --torch-python only our side is timed. Prints one JSON line at the end.
+Both sides: batch 8 of 10 s (1000 frames of 80 mel bands), 40 labels of 1024, dropout 0.1, forward, CTC, backward,
+AdamW, the same number of threads. The two take turns within one run, and each round prints its ratio, so that
+whatever else the machine is doing hits both. Without --torch-python only our side is timed. Prints one JSON line at
+the end.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ quickstart: install
 	  --compare $(RUN)/reports/pretrained/report.json $(RUN)/reports/alpha_0/report.json $(RUN)/reports/alpha_0.5/report.json
 
 test: install
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from speech_jax.audio.augment import augment_audio, spec_augment
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract, num_features, num_frames
 from speech_jax.decoding.ctc import greedy
-from speech_jax.evaluation.wer import ErrorCounts, cer_counts, wer_counts
+from speech_jax.evaluation.wer import cer, wer
 from speech_jax.models.conformer import ConformerConfig, conformer_ctc
 from speech_jax.models.crnn import CRNNConfig, crnn_ctc
 from speech_jax.objectives.ctc import ctc_loss
@@ -123,7 +123,7 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
 
     def evaluate(params, model_state, batches: Iterable[Batch]) -> Report:
         """Greedy word and character error rates and the loss per label; the batches hold every utterance once."""
-        words, characters = ErrorCounts(), ErrorCounts()
+        references, hypotheses = [], []
         total = labels = 0.0
         examples, images, audio = [], {}, {}
         for batch in batches:
@@ -133,8 +133,8 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
             for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):
                 reference = tokenizer.decode(batch["labels"][row, : batch["label_lengths"][row]])
                 hypothesis = tokenizer.decode(ids[row, : lengths[row]])
-                words += wer_counts(reference, hypothesis)
-                characters += cer_counts(reference, hypothesis)
+                references.append(reference)
+                hypotheses.append(hypothesis)
                 if len(examples) < EXAMPLES:
                     examples.append(
                         {"id": str(batch["index"][row]), "reference": reference, "hypothesis": hypothesis}
@@ -142,7 +142,8 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
             if not audio:
                 images = {"features": features.T}
                 audio = {"utterance": (batch["audio"][0, : batch["audio_lengths"][0]], config.audio.sample_rate)}
-        metrics = {"loss": total / max(labels, 1.0), "wer": words.rate, "cer": characters.rate}
+        errors = {"wer": wer(references, hypotheses).rate, "cer": cer(references, hypotheses).rate}
+        metrics = {"loss": total / max(labels, 1.0), **errors}
         return Report(metrics, examples, images, audio)
 
     return evaluate

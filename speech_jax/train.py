@@ -74,7 +74,6 @@ def train(config: TrainConfig) -> FitResult:
         task = task._replace(objective=mix(task.objective, task.objective, alpha))
 
     # ---- State and loop.
-    write_config(config)
     start = load_params(config.init_from) if config.init_from else None
     return fit(
         task,
@@ -84,6 +83,7 @@ def train(config: TrainConfig) -> FitResult:
         mesh=config.mesh,
         out_dir=config.out_dir,
         assets=make_assets(config, tokenizer),
+        texts={"config.json": to_text(config)},
         pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()},
         eval_sets={name: stream.one_pass(tokenizer) for name, stream in eval_streams.items()},
         init=start,
@@ -142,14 +142,6 @@ def make_assets(config: TrainConfig, tokenizer: Tokenizer) -> dict:
         "audio_fingerprint": fingerprint(config.task.audio),
         "versions": {"speech_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
-
-
-def write_config(config: TrainConfig) -> None:
-    """The resolved config as text in the run's folder."""
-    if jax.process_index() == 0:
-        folder = Path(config.out_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(to_text(config), encoding="utf-8")
 
 
 # ---- Recordings

@@ -83,6 +83,7 @@ def fit(
     mesh: MeshConfig,
     out_dir: str | Path,
     assets: Mapping[str, Any],
+    texts: Mapping[str, str] | None = None,
     pipeline: Mapping[str, Any] | None = None,
     eval_sets: Mapping[str, Callable[[], Iterable]] | None = None,
     init: tuple[PyTree, PyTree] | None = None,
@@ -94,6 +95,7 @@ def fit(
 
     train_data: `Batches` or `PairedBatches`; its state is saved with every checkpoint.
     assets:   JSON that is saved with every checkpoint for the front doors: config, tokenizer, audio settings, versions.
+    texts:    {file name: text} to write into the run's folder once no other run holds it.
     pipeline: JSON settings that decide the order of the data (workers, plan, seed); a run does not go on with other
     ones.
     eval_sets: {name: makes its batches}; metrics are logged as "<name>/<metric>". The moving average is evaluated, if
@@ -108,6 +110,9 @@ def fit(
     out = Path(out_dir)
     lock = RunLock(out) if jax.process_index() == 0 else None
     try:
+        if lock is not None:
+            for name, text in (texts or {}).items():
+                (out / name).write_text(text, encoding="utf-8")
         sets = dict(eval_sets or {})
         with StopSignal() as stop:
             run = _Run(

@@ -26,13 +26,15 @@ from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, left_out, lengths, make_plan
 from speech_jax.data.sources import load_sources
 from speech_jax.errors import UserError, run_front_door
+from speech_jax.finetuning.restore import start_from
 from speech_jax.objectives.mix import mix
 from speech_jax.objectives.schedules import make_alpha
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
 from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
-from speech_jax.training.checkpoint import FOLDER, load_assets, load_params, saved_steps
+from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
 from speech_jax.training.feed import Batches, Feed, PairedBatches
 from speech_jax.training.loop import FitResult, fit
+from speech_jax.training.state import init_shapes
 from speech_jax.types import Batch
 
 log = logging.getLogger("speech_jax")
@@ -74,7 +76,10 @@ def train(config: TrainConfig) -> FitResult:
         task = task._replace(objective=mix(task.objective, task.objective, alpha))
 
     # ---- State and loop.
-    start = load_params(config.init_from) if config.init_from else None
+    start = None
+    if config.init_from and not goes_on(config):
+        shapes = init_shapes(task.model, task.batch_spec(streams["task"].plan.buckets[0]), config.seed)
+        start = start_from(config.init_from, *shapes)
     return fit(
         task,
         feed,
@@ -95,9 +100,14 @@ def train(config: TrainConfig) -> FitResult:
 # ---- What is trained
 
 
+def goes_on(config: TrainConfig) -> bool:
+    """Whether there is a checkpoint of this run to go on from."""
+    return bool(saved_steps(Path(config.out_dir) / FOLDER))
+
+
 def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer]:
     """The config with its task filled in, and the tokenizer: that of the run, of the checkpoint, or a new one."""
-    if saved_steps(Path(config.out_dir) / FOLDER):
+    if goes_on(config):
         assets = load_assets(config.out_dir, "last")
         config = fill_task(config, assets, config.out_dir)
         return config, Tokenizer.from_json(assets["tokenizer"])

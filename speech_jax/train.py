@@ -29,7 +29,7 @@ from speech_jax.errors import UserError, run_front_door
 from speech_jax.finetuning.restore import start_from
 from speech_jax.objectives.mix import mix
 from speech_jax.objectives.schedules import make_alpha
-from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
+from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task, output_frames
 from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
 from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
 from speech_jax.training.feed import Batches, Feed, PairedBatches
@@ -45,6 +45,7 @@ LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soxr
 def main(argv: Sequence[str]) -> int:
     """The front door; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.getLogger("jax").setLevel(logging.WARNING)
     logging.getLogger("absl").setLevel(logging.WARNING)
     train(parse_config(argv))
     return 0
@@ -69,6 +70,8 @@ def train(config: TrainConfig) -> FitResult:
         log.info("%s: %s", name, stream.plan.describe())
         for line in left_out(stream.plan, stream.utterances)[:LEFT_OUT_SHOWN]:
             log.info("  left out: %s", line)
+    for name, stream in streams.items():
+        warn_of_misfits(name, stream, config.task)
 
     # ---- Task.
     task = ctc_task(config.task, tokenizer)
@@ -163,6 +166,8 @@ class Stream(NamedTuple):
     config: DataConfig
     utterances: list[Utterance]
     plan: Plan
+    seconds: np.ndarray
+    labels: np.ndarray
 
     def feed(self, tokenizer: Tokenizer) -> Batches:
         """An endless stream of training batches; each host reads its own rows."""
@@ -192,7 +197,19 @@ def load_stream(config: DataConfig, tokenizer: Tokenizer, sample_rate: int, *, s
         plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
     else:
         plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
-    return Stream(config, utterances, plan)
+    return Stream(config, utterances, plan, seconds, labels)
+
+
+def warn_of_misfits(name: str, stream: Stream, task: CTCTaskConfig) -> None:
+    """Says how many transcripts have more labels than the network leaves frames: CTC cannot learn from them."""
+    samples = (stream.seconds * task.audio.sample_rate).astype(np.int64)
+    misfits = int(np.sum(stream.labels > output_frames(samples, task)))
+    if misfits:
+        log.warning(
+            "%s: %d of %d transcripts have more labels than the network leaves frames and weigh nothing in the loss: "
+            "a smaller task.model.subsampling_factor or a larger task.tokenizer.vocab_size would let them in",
+            name, misfits, len(stream.labels),
+        )  # fmt: skip
 
 
 def audio_seconds(batch: Batch, sample_rate: int) -> tuple[float, float]:

@@ -253,3 +253,18 @@ def test_two_runs_in_one_folder_are_refused(corpus, trained):
             front_door.train(config)
     finally:
         lock.release()
+
+
+def test_transcripts_with_more_labels_than_frames_are_announced(corpus, trained, tmp_path, caplog):
+    start, _ = trained
+    manifest = tmp_path / "dense.jsonl"
+    rows = [
+        {"id": f"{i}", "audio": str(corpus / "old0.wav"), "text": text, "seconds": 0.5}
+        for i, text in enumerate(["one", "three five four three five four"])  # 13 frames at a subsampling of 4
+    ]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = front_door.Tokenizer.from_json(load_assets(start.out_dir)["tokenizer"])
+    stream = front_door.load_stream(DataConfig(sources=(SourceConfig(path=str(manifest)),)), tokenizer, 16000)
+    with caplog.at_level("WARNING", logger="speech_jax"):
+        front_door.warn_of_misfits("task", stream, start.task)
+    assert "task: 1 of 2 transcripts have more labels" in caplog.text

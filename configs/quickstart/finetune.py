@@ -17,10 +17,10 @@ config = dataclasses.replace(
     data=corpus("B/train", rows=16),
     pre=corpus("A/train", rows=16),
     alpha=AlphaConfig(start=0.5),
-    optimizer=dataclasses.replace(before.optimizer, peak_lr=1e-3, warmup_steps=20),
+    optimizer=dataclasses.replace(before.optimizer, peak_lr=1.5e-3, warmup_steps=20),
     trainer=dataclasses.replace(
         before.trainer,
-        steps=300,
+        steps=400,
         eval_every=100,
         checkpoint=dataclasses.replace(before.trainer.checkpoint, every=100, metric="B/wer"),
     ),

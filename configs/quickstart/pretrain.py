@@ -27,8 +27,8 @@ config = TrainConfig(
             heads=4,
             kernel_size=9,
             subsampling="dw_striding",
-            subsampling_factor=8,
-            subsampling_channels=48,
+            subsampling_factor=4,
+            subsampling_channels=32,
             dropout=0.05,
             dropout_pre_encoder=0.05,
             dropout_att=0.05,
@@ -39,6 +39,6 @@ config = TrainConfig(
     evaluate=(EvalConfig("A", corpus("A/dev", rows=40)), EvalConfig("B", corpus("B/dev", rows=40))),
     optimizer=OptimizerConfig(schedule="cosine", peak_lr=3e-3, warmup_steps=100),
     trainer=TrainerConfig(
-        steps=800, eval_every=200, log_every=20, checkpoint=CheckpointConfig(every=200, metric="A/wer")
+        steps=400, eval_every=200, log_every=20, checkpoint=CheckpointConfig(every=200, metric="A/wer")
     ),
 )

@@ -15,6 +15,7 @@ from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract, num_features, num_frames
 from speech_jax.decoding.ctc import greedy
 from speech_jax.evaluation.wer import cer, wer
+from speech_jax.models import conformer, crnn
 from speech_jax.models.conformer import ConformerConfig, conformer_ctc
 from speech_jax.models.crnn import CRNNConfig, crnn_ctc
 from speech_jax.objectives.ctc import ctc_loss
@@ -79,6 +80,12 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer) -> Task:
         batch_spec=batch_spec,
         evaluate=_evaluator(model, config, tokenizer),
     )
+
+
+def output_frames(samples, config: CTCTaskConfig):
+    """Frames that the network makes of `samples` (int or array): no transcript with more labels can be learned."""
+    length = crnn.output_length if isinstance(config.model, CRNNConfig) else conformer.output_length
+    return length(num_frames(samples, config.audio), config.model)
 
 
 def batch_spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:

@@ -21,13 +21,13 @@ quickstart: install
 	$(BIN)/python -m speech_jax.prepare synthetic --out $(RUN)/data
 	$(BIN)/python -m speech_jax.train --config configs/quickstart/pretrain.py
 	$(BIN)/python -m speech_jax.train --config configs/quickstart/finetune.py --alpha.start 0 --out-dir $(RUN)/alpha_0
-	$(BIN)/python -m speech_jax.train --config configs/quickstart/finetune.py --alpha.start 0.5 --out-dir $(RUN)/alpha_0.5
-	for model in pretrained alpha_0 alpha_0.5; do \
+	$(BIN)/python -m speech_jax.train --config configs/quickstart/finetune.py --alpha.start 0.3 --out-dir $(RUN)/alpha_0.3
+	for model in pretrained alpha_0 alpha_0.3; do \
 	  $(BIN)/python -m speech_jax.evaluate --checkpoint $(RUN)/$$model --name $$model \
 	    --manifest $(RUN)/data/A/test.jsonl $(RUN)/data/B/test.jsonl --out $(RUN)/reports/$$model >/dev/null || exit; \
 	done
 	$(BIN)/python -m speech_jax.evaluate --out $(RUN)/reports \
-	  --compare $(RUN)/reports/pretrained/report.json $(RUN)/reports/alpha_0/report.json $(RUN)/reports/alpha_0.5/report.json
+	  --compare $(RUN)/reports/pretrained/report.json $(RUN)/reports/alpha_0/report.json $(RUN)/reports/alpha_0.3/report.json
 
 test: install
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -16,8 +16,8 @@ config = dataclasses.replace(
     task=None,
     data=corpus("B/train", rows=16),
     pre=corpus("A/train", rows=16),
-    alpha=AlphaConfig(start=0.5),
-    optimizer=dataclasses.replace(before.optimizer, peak_lr=1.5e-3, warmup_steps=20),
+    alpha=AlphaConfig(start=0.3),
+    optimizer=dataclasses.replace(before.optimizer, peak_lr=2e-3, warmup_steps=20),
     trainer=dataclasses.replace(
         before.trainer,
         steps=400,

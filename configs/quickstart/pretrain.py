@@ -26,6 +26,7 @@ config = TrainConfig(
             layers=4,
             heads=4,
             kernel_size=9,
+            conv_norm="layer",  # batch statistics follow the new domain alone, and would misjudge the old one
             subsampling="dw_striding",
             subsampling_factor=4,
             subsampling_channels=32,

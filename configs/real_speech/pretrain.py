@@ -22,7 +22,7 @@ config = TrainConfig(
     out_dir="runs/real_speech/pretrain",
     data=DataConfig(
         sources=manifest("queen/train", "synth/train"),
-        plan=PlanConfig(num_buckets=4, seconds_per_batch=160, max_seconds=12),
+        plan=PlanConfig(num_buckets=6, seconds_per_batch=160, max_seconds=12),
     ),
     task=CTCTaskConfig(
         model=ConformerConfig(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
+from speech_jax.memory import keep_freed_memory
+
 
 class UserError(Exception):
     """Bad input. The message is one line: file and line, what was found, what was expected."""
@@ -15,6 +17,7 @@ def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
 
     `--debug` anywhere on the command line is taken out and shows the traceback instead.
     """
+    keep_freed_memory()
     argv = sys.argv[1:]
     debug = "--debug" in argv
     try:

@@ -213,6 +213,7 @@ def load_recognizer(path: str | Path, which: str = "best", windows: WindowConfig
     from speech_jax.config import config_from_assets
     from speech_jax.tasks.ctc import build_model
     from speech_jax.training.checkpoint import find_checkpoint, load_assets, load_params
+    from speech_jax.training.state import check_shapes
 
     folder = find_checkpoint(path, which)  # once, so that all is of one step while a run goes on writing
     assets = load_assets(folder)
@@ -227,28 +228,11 @@ def load_recognizer(path: str | Path, which: str = "best", windows: WindowConfig
         )
     params, model_state = load_params(folder)
     network = build_model(config.task, tokenizer.vocab_size)
-    name = Path(path).resolve().name
-    recognizer = Recognizer(network, params, model_state, tokenizer, config.task.audio, windows or WindowConfig(), name)
-    _check_params(recognizer, path)
-    return recognizer
-
-
-def _check_params(recognizer: Recognizer, path: str | Path) -> None:
-    """Raises UserError unless the parameters are those of the network in the config."""
-    frames = 1 << 8
     spec = {
-        "features": jax.ShapeDtypeStruct((1, frames, num_features(recognizer.audio)), np.float32),
-        "mask": jax.ShapeDtypeStruct((1, frames), np.bool_),
+        "features": jax.ShapeDtypeStruct((1, 1 << 8, num_features(config.task.audio)), np.float32),
+        "mask": jax.ShapeDtypeStruct((1, 1 << 8), np.bool_),
     }
-    expected = jax.eval_shape(recognizer.network.init, jax.random.key(0), spec)
-
-    def shapes(tree):
-        return {jax.tree_util.keystr(key): tuple(leaf.shape) for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-    want, have = shapes(expected), shapes((recognizer.params, recognizer.model_state))
-    for key in sorted(set(want) | set(have)):
-        if want.get(key) != have.get(key):
-            raise UserError(
-                f"{path}: found {key} of shape {have.get(key)}, expected {want.get(key)}: "
-                f"the parameters are not those of the network in the checkpoint's config"
-            )
+    expected = jax.eval_shape(network.init, jax.random.key(0), spec)
+    check_shapes((params, model_state), expected, f"{path}: the parameters")
+    name = Path(path).resolve().name
+    return Recognizer(network, params, model_state, tokenizer, config.task.audio, windows or WindowConfig(), name)

@@ -180,9 +180,9 @@ def test_checkpoint_folder_is_enough(run_folder, manifests):
     ("change", "message"),
     [
         (lambda assets: assets.pop("tokenizer"), "without tokenizer"),
-        (lambda assets: assets["config"]["task"]["model"].update(width=16), "not those of the network"),
+        (lambda assets: assets["config"]["task"]["model"].update(width=16), "another model?"),
         (lambda assets: assets["config"]["task"]["audio"].update(hop=200), "audio settings"),
-        (lambda assets: assets["tokenizer"]["pieces"].append("z"), "not those of the network"),
+        (lambda assets: assets["tokenizer"]["pieces"].append("z"), "another model?"),
     ],
 )
 def test_checkpoint_of_another_model(run_folder, monkeypatch, change, message):

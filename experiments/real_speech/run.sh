@@ -4,6 +4,7 @@
 # Usage: experiments/real_speech/run.sh [ALPHA]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+trap 'exit 130' INT TERM # a training that is stopped saves and leaves 0: the rest must not begin then
 
 alpha=${1:-0.5}
 python=${PYTHON:-python}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from fractions import Fraction
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -59,7 +60,8 @@ def resample(audio: Float[Array, "batch samples"], factor: float) -> Float[Array
     padded = jnp.pad(audio, ((0, 0), (reach, 0)))
     frames = chunked_frames(padded, -(-count // block_out), block_in + 2 * reach, block_in)
     blocks = jnp.dot(frames, jnp.asarray(matrix, jnp.float32), precision="highest")
-    return blocks.reshape(audio.shape[0], -1)[:, :count]
+    # The barrier keeps XLA from working out every sample's block anew in what comes next: twice as fast on a CPU.
+    return jax.lax.optimization_barrier(blocks.reshape(audio.shape[0], -1))[:, :count]
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,4 +1,4 @@
-"""Writing files so that they are there whole or not at all."""
+"""Reading text files line by line with their places; writing files so that they are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from speech_jax.errors import UserError
+
+MAX_LINE = 1 << 20  # bytes; a longer line is not text that anyone meant
 
 
 @contextlib.contextmanager
@@ -30,3 +32,29 @@ def writing(path: str | Path, mode: str = "w") -> Iterator[IO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def lines(path: str | Path, expected: str) -> Iterator[tuple[str, str]]:
+    """(FILE:LINE, line without its end) of a UTF-8 text file, empty lines left out.
+
+    Raises UserError when the file cannot be read, is not UTF-8, or has a NUL or a line of over MAX_LINE bytes.
+    `expected` is for messages.
+    """
+    try:
+        with open(path, "rb") as file:
+            number = 0
+            while raw := file.readline(MAX_LINE + 1):
+                number += 1
+                where = f"{path}:{number}"
+                if len(raw) > MAX_LINE:
+                    raise UserError(f"{where}: found a line of more than {MAX_LINE} bytes, expected {expected}")
+                try:
+                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{where}: found bytes that are not UTF-8, expected {expected}") from error
+                if "\0" in line:
+                    raise UserError(f"{where}: found a NUL character, expected {expected}")
+                if line.strip():
+                    yield where, line
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}, expected {expected}") from error

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speech_jax.audio.io import is_reference, probe
-from speech_jax.data.files import writing
+from speech_jax.data.files import lines, writing
 from speech_jax.errors import UserError
 
 log = logging.getLogger("speech_jax")
 
-MAX_LINE = 1 << 20  # bytes; a longer line is not a manifest
 MAX_SECONDS = 1e7
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
@@ -52,37 +51,37 @@ def read_manifest(path: str | Path, *, on_error: str = "raise") -> list[Utteranc
     is wrong.
     """
     path = Path(path)
-    utterances: list[Utterance] = []
-    lines: dict[str, str] = {}
-    try:
-        with open(path, "rb") as file:
-            number = 0
-            while raw := file.readline(MAX_LINE + 1):
-                number += 1
-                where = f"{path}:{number}"
-                if len(raw) > MAX_LINE:
-                    raise UserError(f"{where}: found a line of more than {MAX_LINE} bytes, expected JSON lines")
-                if not raw.strip(b" \t\r\n\xef\xbb\xbf"):
-                    continue
-                utterance = _parse(raw, where, path.parent)
-                if utterance.id in lines:
-                    first = lines[utterance.id]
-                    raise UserError(f"{where}: found id {utterance.id!r} again, expected one line an id (see {first})")
-                lines[utterance.id] = where
-                if math.isnan(utterance.seconds):
-                    try:
-                        utterance = utterance._replace(seconds=measure(utterance))
-                    except UserError as error:
-                        if on_error == "raise":
-                            raise UserError(f"{where}: {error}") from error
-                        log.warning("left out: %s: %s", where, error)
-                        continue
-                utterances.append(utterance)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}, expected a manifest (JSON lines)") from error
-    if not utterances:
-        raise UserError(f"{path}: found no utterances, expected JSON lines")
-    return utterances
+    utterances = [_parse(line, where, path.parent) for where, line in lines(path, "a manifest (JSON lines)")]
+    check_ids(utterances)
+    return measured(utterances, path, on_error)
+
+
+def measured(utterances: list[Utterance], path: Path, on_error: str) -> list[Utterance]:
+    """Fills in `seconds` from the recordings' headers. What cannot be measured is left out with a warning ("skip") or
+    raises UserError naming the line ("raise"), as does a set without utterances."""
+    result = []
+    for utterance in utterances:
+        if math.isnan(utterance.seconds):
+            try:
+                utterance = utterance._replace(seconds=measure(utterance))
+            except UserError as error:
+                if on_error == "raise":
+                    raise UserError(f"{utterance.where}: {error}") from error
+                log.warning("left out: %s: %s", utterance.where, error)
+                continue
+        result.append(utterance)
+    if not result:
+        raise UserError(f"{path}: found no utterances, expected at least one")
+    return result
+
+
+def check_ids(utterances: list[Utterance]) -> None:
+    """Raises UserError where an id occurs twice."""
+    seen: dict[str, str] = {}
+    for u in utterances:
+        if u.id in seen:
+            raise UserError(f"{u.where}: found id {u.id!r} again, expected one line an id (see {seen[u.id]})")
+        seen[u.id] = u.where
 
 
 def measure(utterance: Utterance) -> float:
@@ -133,9 +132,9 @@ def _relative(audio: str, folder: str, real: Callable[[str], str]) -> str:
     return absolute.removeprefix(prefix).replace(os.sep, "/")
 
 
-def _parse(raw: bytes, where: str, folder: Path) -> Utterance:
+def _parse(line: str, where: str, folder: Path) -> Utterance:
     try:
-        row = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
+        row = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: found no JSON ({_short(error)}), expected one object a line") from error
     if not isinstance(row, dict):

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from speech_jax.data.files import writing
-from speech_jax.data.manifest import Utterance, write_manifest
-from speech_jax.data.sources.tables import check_ids, lines, measured
+from speech_jax.data.files import lines, writing
+from speech_jax.data.manifest import Utterance, check_ids, measured, write_manifest
 from speech_jax.errors import UserError
 
 PARTS = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other")

@@ -13,8 +13,8 @@ import math
 import os
 from pathlib import Path
 
-from speech_jax.data.manifest import Utterance
-from speech_jax.data.sources.tables import check_ids, lines, measured
+from speech_jax.data.files import lines
+from speech_jax.data.manifest import Utterance, check_ids, measured
 from speech_jax.errors import UserError
 
 _NAMES = {

@@ -10,8 +10,8 @@ import math
 import os
 from pathlib import Path
 
-from speech_jax.data.manifest import Utterance
-from speech_jax.data.sources.tables import lines, measured
+from speech_jax.data.files import lines
+from speech_jax.data.manifest import Utterance, measured
 from speech_jax.errors import UserError
 
 

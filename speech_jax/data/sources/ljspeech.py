@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from speech_jax.data.manifest import Utterance
-from speech_jax.data.sources.tables import check_ids, lines, measured
+from speech_jax.data.files import lines
+from speech_jax.data.manifest import Utterance, check_ids, measured
 from speech_jax.errors import UserError
 
 _ENDINGS = (".wav", ".flac", ".ogg", ".mp3")

@@ -3,6 +3,7 @@
 import dataclasses
 import runpy
 
+from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig
 from speech_jax.data.config import DataConfig, PlanConfig
 from speech_jax.objectives.schedules import AlphaConfig
@@ -15,7 +16,9 @@ config = dataclasses.replace(
     before,
     out_dir="runs/real_speech/finetuned",
     init_from=before.out_dir,
-    task=None,
+    task=dataclasses.replace(
+        before.task, augment=AugmentConfig(speed=(0.9, 1.0, 1.1), freq_masks=2, freq_width=15, time_masks=2)
+    ),
     data=DataConfig(
         sources=manifest("asterisk/train"), plan=PlanConfig(num_buckets=3, seconds_per_batch=60, max_seconds=15)
     ),

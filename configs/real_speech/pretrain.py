@@ -22,32 +22,35 @@ config = TrainConfig(
     out_dir="runs/real_speech/pretrain",
     data=DataConfig(
         sources=manifest("queen/train", "synth/train"),
-        plan=PlanConfig(num_buckets=6, seconds_per_batch=160, max_seconds=12),
+        plan=PlanConfig(num_buckets=6, seconds_per_batch=64, row_multiple=4, max_seconds=12),
     ),
     task=CTCTaskConfig(
         model=ConformerConfig(
-            width=160,
-            layers=8,
+            width=144,
+            layers=6,
             heads=4,
             kernel_size=9,
             conv_norm="layer",  # batch statistics follow the new domain alone, and would misjudge the old one
             subsampling="dw_striding",
             subsampling_factor=8,
             subsampling_channels=64,
+            dropout=0.05,
+            dropout_pre_encoder=0.05,
+            dropout_att=0.05,
         ),
-        augment=AugmentConfig(speed=(0.9, 1.0, 1.1), freq_masks=2, time_masks=5),
+        augment=AugmentConfig(freq_masks=2, freq_width=15, time_masks=2),
         tokenizer=TokenizerConfig(kind="bpe", vocab_size=256),
     ),
     evaluate=(
         EvalConfig("queen", DataConfig(sources=manifest("queen/dev"), plan=PlanConfig(num_buckets=2))),
         EvalConfig("asterisk", DataConfig(sources=manifest("asterisk/dev"), plan=PlanConfig(num_buckets=2))),
     ),
-    optimizer=OptimizerConfig(schedule="wsd", peak_lr=2e-3, warmup_steps=400, weight_decay=1e-2),
+    optimizer=OptimizerConfig(schedule="wsd", peak_lr=1.5e-3, warmup_steps=300, decay_steps=2500, weight_decay=1e-2),
     trainer=TrainerConfig(
-        steps=4000,
+        steps=9000,
         step=StepConfig(ema=0.999),
-        checkpoint=CheckpointConfig(every=250, metric="queen/wer"),
-        eval_every=500,
+        checkpoint=CheckpointConfig(every=500, metric="queen/wer"),
+        eval_every=1000,
         log_every=50,
     ),
 )

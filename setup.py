@@ -16,6 +16,10 @@ core = [
     "grain>=0.2.18",
     "array-record>=0.8.6",
     "numpy>=2.0",
+    "ml_dtypes>=0.4",
+    "safetensors>=0.5",
+    "pyyaml>=6",
+    "protobuf>=4",  # sentencepiece's model files
     "soundfile>=0.13",
     "soxr>=1.0",
     "av>=14",  # G.722, which libsndfile does not read
@@ -46,7 +50,7 @@ extras = {
         "importlib_resources",
     ],
     # What experiments/parity/ needs to make the golden files again; the tests themselves read only the files.
-    "parity": ["librosa>=0.11", "kaldi-native-fbank>=1.20", "torch>=2.13", "nemo_toolkit[asr]>=3.0"],
+    "parity": ["librosa>=0.11", "kaldi-native-fbank>=1.20", "torch>=2.13", "nemo_toolkit[asr]>=3.0", "transformers>=5"],
 }
 
 setup(

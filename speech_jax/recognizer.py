@@ -14,11 +14,15 @@ from jaxtyping import Float
 
 from speech_jax.audio.config import AudioConfig, fingerprint
 from speech_jax.audio.features import extract, num_features
+from speech_jax.config import config_from_assets
 from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
 from speech_jax.decoding.longform import encode_windows, whole_features
 from speech_jax.decoding.words import Transcript, to_words
 from speech_jax.errors import UserError
+from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes
 from speech_jax.text.tokenizer import Tokenizer
+from speech_jax.training.checkpoint import Which, find_checkpoint, load_assets, load_params
+from speech_jax.training.state import check_shapes
 from speech_jax.types import Model, PyTree
 
 
@@ -205,34 +209,39 @@ class Recognizer:
 _collapse = jax.jit(collapse)
 
 
-def load_recognizer(path: str | Path, which: str = "best", windows: WindowConfig | None = None) -> Recognizer:
+class RecognizerParts(NamedTuple):
+    """What a recogniser's checkpoint folder holds."""
+
+    task: CTCTaskConfig
+    tokenizer: Tokenizer
+    params: PyTree
+    model_state: PyTree
+
+
+def load_recognizer_parts(path: str | Path, which: Which = "best") -> RecognizerParts:
     """The recogniser in a run's folder (or in one step's folder of it), with its best or its last parameters.
 
     Raises UserError where there is no whole checkpoint, or where it is not a recogniser's.
     """
-    from speech_jax.config import config_from_assets
-    from speech_jax.tasks.ctc import build_model
-    from speech_jax.training.checkpoint import find_checkpoint, load_assets, load_params
-    from speech_jax.training.state import check_shapes
-
     folder = find_checkpoint(path, which)  # once, so that all is of one step while a run goes on writing
     assets = load_assets(folder)
     missing = [key for key in ("config", "tokenizer") if key not in assets]
     if missing:
         raise UserError(f"{path}: found a checkpoint without {missing[0]}, expected a recogniser's")
-    config = config_from_assets(assets)
+    task = config_from_assets(assets).task
     tokenizer = Tokenizer.from_json(assets["tokenizer"])
-    if assets.get("audio_fingerprint", fingerprint(config.task.audio)) != fingerprint(config.task.audio):
+    if assets.get("audio_fingerprint", fingerprint(task.audio)) != fingerprint(task.audio):
         raise UserError(
             f"{path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
         )
     params, model_state = load_params(folder)
-    network = build_model(config.task, tokenizer.vocab_size)
-    spec = {
-        "features": jax.ShapeDtypeStruct((1, 1 << 8, num_features(config.task.audio)), np.float32),
-        "mask": jax.ShapeDtypeStruct((1, 1 << 8), np.bool_),
-    }
-    expected = jax.eval_shape(network.init, jax.random.key(0), spec)
-    check_shapes((params, model_state), expected, f"{path}: the parameters")
+    check_shapes((params, model_state), network_shapes(task, tokenizer.vocab_size), f"{path}: the parameters")
+    return RecognizerParts(task, tokenizer, params, model_state)
+
+
+def load_recognizer(path: str | Path, which: Which = "best", windows: WindowConfig | None = None) -> Recognizer:
+    """`load_recognizer_parts`, put together."""
+    task, tokenizer, params, model_state = load_recognizer_parts(path, which)
+    network = build_model(task, tokenizer.vocab_size)
     name = Path(path).resolve().name
-    return Recognizer(network, params, model_state, tokenizer, config.task.audio, windows or WindowConfig(), name)
+    return Recognizer(network, params, model_state, tokenizer, task.audio, windows or WindowConfig(), name)

@@ -20,7 +20,7 @@ from speech_jax.models.conformer import ConformerConfig, conformer_ctc
 from speech_jax.models.crnn import CRNNConfig, crnn_ctc
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
-from speech_jax.types import Batch, Bucket, LossOut, Model, Report, Task
+from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
 EXAMPLES = 8  # utterances of an evaluation whose transcripts go to the logs
 
@@ -45,6 +45,16 @@ def build_model(config: CTCTaskConfig, vocab_size: int) -> Model:
     if isinstance(network, CRNNConfig):
         return crnn_ctc(network, vocab_size)
     return conformer_ctc(network, vocab_size)
+
+
+def network_shapes(config: CTCTaskConfig, vocab_size: int) -> tuple[PyTree, PyTree]:
+    """(params, model_state) of the network as shapes."""
+    frames = 256  # any number: no parameter depends on it
+    spec = {
+        "features": jax.ShapeDtypeStruct((1, frames, num_features(config.audio)), jnp.float32),
+        "mask": jax.ShapeDtypeStruct((1, frames), jnp.bool_),
+    }
+    return jax.eval_shape(build_model(config, vocab_size).init, jax.random.key(0), spec)
 
 
 def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer) -> Task:

@@ -1,0 +1,85 @@
+"""Other people's checkpoints into ours, and ours into theirs: `python -m speech_jax.convert`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from speech_jax.errors import UserError, run_front_door
+from speech_jax.interop.imported import Imported, write_checkpoint
+from speech_jax.interop.nemo import read_nemo, write_nemo
+from speech_jax.interop.parakeet import read_json, read_parakeet, write_parakeet
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Public checkpoints in: the result is an ordinary checkpoint folder. With --to, one of ours goes out."""
+
+    source: tyro.conf.Positional[str]
+    """A .nemo file or a folder of Hugging Face's (Parakeet-CTC); with --to, one of our checkpoint folders."""
+    out: str
+    """The folder to write; with --to nemo the .nemo file."""
+    to: Literal["speech_jax", "nemo", "parakeet"] = "speech_jax"
+    """Whose checkpoint to write."""
+    front_end: Literal["auto", "1", "2"] = "auto"
+    """The generation of NeMo's features that a .nemo model was trained with: 1 before NeMo 2.4, 2 since. The file does
+    not say; auto goes by the version of NeMo that wrote it."""
+    which: str = "best"
+    """With --to, which checkpoint of ours: best, last, or a step."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The front door; returns the exit code."""
+    config = tyro.cli(ConvertConfig, prog="python -m speech_jax.convert", args=list(argv))
+    began = time.monotonic()
+    if config.to == "speech_jax":
+        found = _read(config)
+        count = write_checkpoint(found, config.out, config.source)
+        for line in describe(found):
+            print(line, file=sys.stderr)
+        print(f"{config.out}: {count:,} parameters in {time.monotonic() - began:.1f} s", file=sys.stderr)
+        return 0
+    _write(config)
+    print(f"{config.out}: written in {time.monotonic() - began:.1f} s", file=sys.stderr)
+    return 0
+
+
+def describe(found: Imported) -> list[str]:
+    """What the user is told: the network, the notes, and every tensor that was not taken, by reason."""
+    model = found.task.model
+    lines = [
+        f"{type(model).__name__.removesuffix('Config')}: {model.layers} layers of {model.width}, "
+        f"{found.tokenizer.vocab_size} classes with the blank ({found.tokenizer.kind})",
+        *found.notes,
+    ]
+    return lines + [f"{count} tensors not taken: {why}" for why, count in Counter(found.ignored.values()).items()]
+
+
+def _read(config: ConvertConfig) -> Imported:
+    source = Path(config.source)
+    if source.is_dir():
+        kind = read_json(source / "config.json").get("model_type")
+        if kind == "parakeet_ctc":
+            return read_parakeet(source)
+        raise UserError(f"{source / 'config.json'}: found model_type {kind!r}, expected parakeet_ctc")
+    return read_nemo(source, None if config.front_end == "auto" else int(config.front_end))
+
+
+def _write(config: ConvertConfig) -> None:
+    from speech_jax.recognizer import load_recognizer_parts
+
+    which = int(config.which) if config.which.isdecimal() else config.which
+    parts = load_recognizer_parts(config.source, which)
+    write = {"nemo": write_nemo, "parakeet": write_parakeet}[config.to]
+    write(config.out, *parts)
+
+
+if __name__ == "__main__":
+    run_front_door(main)

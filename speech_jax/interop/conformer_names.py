@@ -1,0 +1,149 @@
+"""Where each tensor of NeMo's Conformer-CTC lies in ours, both ways. Parakeet's names are the same ones renamed.
+
+torch keeps weights as [out, in, …], we as […, in, out]. NeMo's blank is the last class, ours the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from speech_jax.errors import UserError
+from speech_jax.interop.tensors import Tensors
+from speech_jax.models.conformer import ConformerConfig
+from speech_jax.types import PyTree
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+class Place(NamedTuple):
+    """One tensor: NeMo's name, our path under "params" or "batch_stats", and the change of layout both ways."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    to_ours: Change
+    to_theirs: Change
+
+
+def _same(a: np.ndarray) -> np.ndarray:
+    return a
+
+
+_SAME = (_same, _same)
+_LINEAR = (lambda a: a.T, lambda a: a.T)
+_POINTWISE = (lambda a: a[..., 0].T, lambda a: a.T[..., None])
+_DEPTHWISE = (lambda a: a[:, 0].T, lambda a: a.T[:, None])
+_CONV2D = (lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
+_DEPTHWISE2D = (lambda a: a[:, 0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[:, None])
+_POINTWISE2D = (lambda a: a[..., 0, 0].T, lambda a: a.T[..., None, None])
+_HEAD = (lambda a: np.roll(a[..., 0], 1, 0).T, lambda a: np.roll(a.T, -1, 0)[..., None])
+_HEAD_BIAS = (lambda a: np.roll(a, 1), lambda a: np.roll(a, -1))
+
+
+def _flattened(channels: int) -> tuple[Change, Change]:
+    """The map after the convolutions: NeMo flattens [channel, band], we [band, channel]."""
+
+    def to_ours(a: np.ndarray) -> np.ndarray:
+        return a.reshape(len(a), channels, -1).transpose(2, 1, 0).reshape(-1, len(a))
+
+    def to_theirs(a: np.ndarray) -> np.ndarray:
+        return a.reshape(-1, channels, a.shape[1]).transpose(2, 1, 0).reshape(a.shape[1], -1)
+
+    return to_ours, to_theirs
+
+
+def places(config: ConformerConfig) -> list[Place]:
+    """Every tensor of the network, NeMo's names."""
+    found: list[Place] = []
+
+    def add(theirs: str, ours: tuple[str, ...], change: tuple[Change, Change], *, root: str = "params") -> None:
+        found.append(Place(theirs, (root, *ours), *change))
+
+    def linear(theirs: str, ours: tuple[str, ...], change=_LINEAR, *, bias: bool = True) -> None:
+        add(f"{theirs}.weight", (*ours, "kernel"), change)
+        if bias:
+            add(f"{theirs}.bias", (*ours, "bias"), _SAME)
+
+    def norm(theirs: str, ours: tuple[str, ...]) -> None:
+        add(f"{theirs}.weight", (*ours, "scale"), _SAME)
+        add(f"{theirs}.bias", (*ours, "bias"), _SAME)
+
+    sub, conv = ("encoder", "subsampling"), "encoder.pre_encode.conv"
+    linear(f"{conv}.0", (*sub, "conv0"), _CONV2D)
+    for stage in range(1, {4: 2, 8: 3}[config.subsampling_factor]):
+        if config.subsampling == "striding":
+            linear(f"{conv}.{2 * stage}", (*sub, f"conv{stage}"), _CONV2D)
+        else:
+            linear(f"{conv}.{3 * stage - 1}", (*sub, f"depthwise{stage}"), _DEPTHWISE2D)
+            linear(f"{conv}.{3 * stage}", (*sub, f"pointwise{stage}"), _POINTWISE2D)
+    linear("encoder.pre_encode.out", (*sub, "out"), _flattened(config.subsampling_channels or config.width))
+
+    bias = config.use_bias
+    for i in range(config.layers):
+        theirs, ours = f"encoder.layers.{i}", ("encoder", f"layers_{i}")
+        for name in ("norm_feed_forward1", "norm_self_att", "norm_conv", "norm_feed_forward2", "norm_out"):
+            norm(f"{theirs}.{name}", (*ours, name))
+        for name in ("feed_forward1", "feed_forward2"):
+            for part in ("linear1", "linear2"):
+                linear(f"{theirs}.{name}.{part}", (*ours, name, part), bias=bias)
+        attention = (*ours, "self_attn")
+        for name in ("linear_q", "linear_k", "linear_v", "linear_out"):
+            linear(f"{theirs}.self_attn.{name}", (*attention, name), bias=bias)
+        linear(f"{theirs}.self_attn.linear_pos", (*attention, "linear_pos"), bias=False)
+        for name in ("pos_bias_u", "pos_bias_v"):
+            add(f"{theirs}.self_attn.{name}", (*attention, name), _SAME)
+        for name in ("pointwise_conv1", "pointwise_conv2"):
+            linear(f"{theirs}.conv.{name}", (*ours, "conv", name), _POINTWISE, bias=bias)
+        linear(f"{theirs}.conv.depthwise_conv", (*ours, "conv", "depthwise_conv"), _DEPTHWISE, bias=bias)
+        norm(f"{theirs}.conv.batch_norm", (*ours, "conv", "norm"))
+        if config.conv_norm == "batch":
+            for theirs_name, ours_name in (("running_mean", "mean"), ("running_var", "var")):
+                path = (*ours, "conv", "norm", ours_name)
+                add(f"{theirs}.conv.batch_norm.{theirs_name}", path, _SAME, root="batch_stats")
+
+    add("decoder.decoder_layers.0.weight", ("head", "kernel"), _HEAD)
+    add("decoder.decoder_layers.0.bias", ("head", "bias"), _HEAD_BIAS)
+    return found
+
+
+def to_ours(tensors: Tensors, config: ConformerConfig, source: str) -> tuple[PyTree, PyTree, list[str]]:
+    """(params, model_state, names of the tensors that were not used), float32.
+
+    Raises UserError naming the first tensor that is missing. Shapes are checked against the network by the caller,
+    who knows it.
+    """
+    left = dict(tensors)
+    roots: dict[str, dict] = {"params": {}, "batch_stats": {}}
+    for place in places(config):
+        if place.theirs not in left:
+            raise UserError(f"{source}: found no tensor {place.theirs!r}, expected it in a Conformer-CTC")
+        tensor = left.pop(place.theirs)
+        node = roots
+        for part in place.ours[:-1]:
+            node = node.setdefault(part, {})
+        try:
+            node[place.ours[-1]] = np.ascontiguousarray(place.to_ours(tensor), np.float32)
+        except (ValueError, IndexError) as error:
+            raise UserError(
+                f"{source}: found {place.theirs!r} with shape {tensor.shape}, "
+                f"which does not become our {'/'.join(place.ours)}: {error}"
+            ) from error
+    stats = roots["batch_stats"]
+    return roots["params"], {"batch_stats": stats} if stats else {}, sorted(left)
+
+
+def to_theirs(params: PyTree, model_state: PyTree, config: ConformerConfig) -> Tensors:
+    """The inverse of `to_ours`: NeMo's names and layouts."""
+    roots: Mapping = {"params": params, "batch_stats": model_state.get("batch_stats", {})}
+    tensors: Tensors = {}
+    for place in places(config):
+        node = roots
+        for part in place.ours:
+            node = node[part]
+        tensors[place.theirs] = np.ascontiguousarray(place.to_theirs(np.asarray(node, np.float32)))
+    if config.conv_norm == "batch":
+        for i in range(config.layers):
+            tensors[f"encoder.layers.{i}.conv.batch_norm.num_batches_tracked"] = np.zeros((), np.int64)
+    return tensors

@@ -13,6 +13,7 @@ import tyro
 from speech_jax.config_dict import from_dict
 from speech_jax.data.config import DataConfig
 from speech_jax.errors import UserError
+from speech_jax.finetuning.restore import StartConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.training.loop import TrainerConfig
@@ -47,7 +48,9 @@ class TrainConfig:
     evaluate: tuple[EvalConfig, ...] = ()
     """Sets on which the model is measured during training."""
     init_from: str = ""
-    """A checkpoint folder to start from: its weights and tokenizer are taken, and `task` must fit it."""
+    """A checkpoint folder to start from: its weights and tokenizer are taken (see `start`), and `task` must fit it."""
+    start: StartConfig = StartConfig()
+    """What is taken from there, what is new, and whether the vocabulary changes."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer, learning rate, weight decay, what is frozen."""
     mesh: MeshConfig = MeshConfig()

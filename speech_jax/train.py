@@ -34,7 +34,7 @@ from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
 from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
 from speech_jax.training.feed import Batches, Feed, PairedBatches
 from speech_jax.training.loop import FitResult, fit
-from speech_jax.training.state import init_shapes
+from speech_jax.training.state import init_shapes, init_values
 from speech_jax.types import Batch
 
 log = logging.getLogger("speech_jax")
@@ -81,8 +81,18 @@ def train(config: TrainConfig) -> FitResult:
     # ---- State and loop.
     start = None
     if config.init_from and not goes_on(config):
-        shapes = init_shapes(task.model, task.batch_spec(streams["task"].plan.buckets[0]), config.seed)
-        start = start_from(config.init_from, *shapes)
+        spec = task.batch_spec(streams["task"].plan.buckets[0])
+        start = start_from(
+            config.init_from,
+            *init_shapes(task.model, spec, config.seed),
+            which=config.start.which,
+            fresh=config.start.fresh,
+            drop=config.start.drop,
+            init=lambda: init_values(task.model, spec, config.seed),
+            tokens=(old_tokenizer(config).pieces, tokenizer.pieces),
+        )
+        for line in start.describe():
+            log.info("%s: %s", config.init_from, line)
     return fit(
         task,
         feed,
@@ -94,7 +104,7 @@ def train(config: TrainConfig) -> FitResult:
         texts={"config.json": to_text(config)},
         pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()},
         eval_sets={name: stream.one_pass(tokenizer) for name, stream in eval_streams.items()},
-        init=start,
+        init=start and (start.params, start.model_state),
         units=lambda batch: audio_seconds(batch, rate),
         seed=config.seed,
     )
@@ -115,15 +125,21 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer]:
         config = fill_task(config, assets, config.out_dir)
         return config, Tokenizer.from_json(assets["tokenizer"])
     if config.init_from:
-        assets = load_assets(config.init_from)
+        assets = load_assets(config.init_from, config.start.which)
         config = fill_task(config, assets, config.init_from)
-        return config, Tokenizer.from_json(assets["tokenizer"])
+        if config.start.tokenizer == "keep":
+            return config, Tokenizer.from_json(assets["tokenizer"])
     if config.task is None:
         raise UserError("config.task: found None, expected a task, or a checkpoint to take it from in config.init_from")
     texts = [u.text for u in load_sources(config.data)]
     if config.pre is not None:
         texts += [u.text for u in load_sources(config.pre)]
     return config, train_tokenizer(texts, config.task.tokenizer)
+
+
+def old_tokenizer(config: TrainConfig) -> Tokenizer:
+    """The tokenizer of the checkpoint that the run starts from."""
+    return Tokenizer.from_json(load_assets(config.init_from, config.start.which)["tokenizer"])
 
 
 def fill_task(config: TrainConfig, assets: dict, folder: str) -> TrainConfig:

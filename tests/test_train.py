@@ -21,6 +21,7 @@ from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig, TrainConfig, load_config_file, parse_config
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.errors import UserError
+from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
@@ -268,3 +269,33 @@ def test_transcripts_with_more_labels_than_frames_are_announced(corpus, trained,
     with caplog.at_level("WARNING", logger="speech_jax"):
         front_door.warn_of_misfits("task", stream, start.task)
     assert "task: 1 of 2 transcripts have more labels" in caplog.text
+
+
+def test_a_new_vocabulary_keeps_what_the_head_learned_for_each_character(corpus, trained, tmp_path, caplog):
+    start, _ = trained
+    rows = [json.loads(line) for line in (corpus / "new.jsonl").read_text().splitlines()]
+    manifest = tmp_path / "zebra.jsonl"
+    rows = [row | {"audio": str(corpus / row["audio"]), "text": row["text"].replace("three", "zebra")} for row in rows]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tiny(
+        corpus,
+        tmp_path / "new",
+        data=DataConfig(sources=(SourceConfig(path=str(manifest)),), plan=PlanConfig(num_buckets=1, rows=8)),
+        evaluate=(),
+        init_from=start.out_dir,
+        task=None,
+        start=StartConfig(tokenizer="new", which="last"),
+        optimizer=OptimizerConfig(hold=(("^encoder/", 2),), warmup_steps=0),
+        trainer=dataclasses.replace(start.trainer, steps=2, checkpoint=CheckpointConfig(every=2), step=StepConfig()),
+    )
+    with caplog.at_level("INFO", logger="speech_jax"):
+        front_door.train(config)
+    assert "11 kept, 3 new ('a' 'b' 'z'), 1 dropped ('h')" in caplog.text
+    before, after = (load_params(path, "last") for path in (start.out_dir, config.out_dir))
+    old, new = (load_assets(path, "last")["tokenizer"]["pieces"] for path in (start.out_dir, config.out_dir))
+    shared = [(old.index(p), new.index(p)) for p in new if p in old]
+    for i, j in shared:  # two steps of the head at most
+        moved = np.abs(after[0]["head"]["kernel"][:, j] - before[0]["head"]["kernel"][:, i]).max()
+        assert moved < 3 * config.optimizer.peak_lr
+    jax.tree.map(np.testing.assert_array_equal, after[0]["encoder"], before[0]["encoder"])
+    jax.tree.map(np.testing.assert_array_equal, after[1], before[1])

@@ -1,25 +1,127 @@
-"""Starting from a checkpoint: its parameters, if they fit the model at hand."""
+"""Starting from a checkpoint: what fits is taken, what is to be new is initialised, and all of it is accounted for."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+import jax
+import numpy as np
+
+from speech_jax.errors import UserError
+from speech_jax.finetuning.vocabulary import VocabularyChange, compare_vocabularies, move_tokens
 from speech_jax.training.checkpoint import Which, load_params
+from speech_jax.training.rules import leaf_name, named_leaves
 from speech_jax.training.state import check_shapes
 from speech_jax.types import PyTree
 
+HEAD = r"^head/"  # the leaves whose last axis is the vocabulary
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """What a run takes from the checkpoint in `init_from`."""
+
+    which: Literal["best", "last"] = "best"
+    """Which of the run's checkpoints."""
+    fresh: tuple[str, ...] = ()
+    """Patterns of parameters that are initialised anew, whatever the checkpoint has: "^head/" for a new head,
+    "layers_1[67]/" for extra layers on top."""
+    drop: tuple[str, ...] = ()
+    """Patterns of the checkpoint's parameters that the new model does without. What is left over otherwise is an
+    error."""
+    tokenizer: Literal["keep", "new"] = "keep"
+    """keep: the checkpoint's. new: made from the recordings' texts as `task.tokenizer` says; what the head learned for
+    a token stays with its string, new tokens are initialised."""
+
+
+class Start(NamedTuple):
+    """Parameters to start from, and where they come from: names of leaves."""
+
+    params: PyTree
+    model_state: PyTree
+    taken: tuple[str, ...]
+    fresh: tuple[str, ...]
+    dropped: tuple[str, ...]
+    vocabulary: VocabularyChange | None
+
+    def describe(self) -> list[str]:
+        """A line each for what was taken, initialised and left behind."""
+        lines = [f"{len(self.taken)} leaves taken"]
+        lines += [f"initialised anew: {_short(self.fresh)}"] if self.fresh else []
+        lines += [f"left behind: {_short(self.dropped)}"] if self.dropped else []
+        return lines + ([self.vocabulary.describe()] if self.vocabulary else [])
+
 
 def start_from(
-    path: str | Path, params_like: PyTree, model_state_like: PyTree, *, which: Which = "best", ema: bool = True
-) -> tuple[PyTree, PyTree]:
-    """(params, model_state) of a run's folder or of one step's folder, to be handed to `fit` as `init`.
+    path: str | Path,
+    params_like: PyTree,
+    model_state_like: PyTree,
+    *,
+    which: Which = "best",
+    ema: bool = True,
+    fresh: tuple[str, ...] = (),
+    drop: tuple[str, ...] = (),
+    init: Callable[[], tuple[PyTree, PyTree]] | None = None,
+    tokens: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
+) -> Start:
+    """Parameters and model state out of a run's folder or of one step's folder, to be handed to `fit` as `init`.
 
     params_like, model_state_like: arrays or shapes of the model that is to be trained (`training.state.init_shapes`).
-    ema: the moving average instead of the parameters, where the run kept one.
-    Raises UserError if there is no whole checkpoint there, or if a leaf is missing or has another shape; names the
-    leaf and both shapes.
+    ema:    the moving average instead of the parameters, where the run kept one.
+    fresh:  patterns of leaves (of the model state too) that come from `init()`, the model's initial values.
+    drop:   patterns of the checkpoint's leaves that are left behind.
+    tokens: (the checkpoint's, the new) vocabulary; the head's leaves then move by token, with `init()` for new ones.
+    Raises UserError if there is no whole checkpoint there, if a leaf is missing, has another shape or is left over
+    (names it and both shapes), or if a pattern fits nothing.
     """
     params, model_state = load_params(path, which, ema=ema)
-    check_shapes(params, params_like, f"{path}: the parameters")
-    check_shapes(model_state, model_state_like, f"{path}: the model state")
-    return params, model_state
+    wanted, have = named_leaves((params_like, model_state_like)), named_leaves((params, model_state))
+    wanted, have = ({name.split("/", 1)[1]: leaf for name, leaf in leaves.items()} for leaves in (wanted, have))
+    renewed = _matching(wanted, fresh, f"{path}: start.fresh")
+    dropped = _matching(have, drop, f"{path}: start.drop") | (renewed & have.keys())
+    moved = set() if tokens is None or tokens[0] == tokens[1] else {n for n in wanted if re.search(HEAD, n)} - renewed
+    if (renewed or moved) and init is None:
+        raise ValueError("start_from: expected `init` where leaves are initialised anew")
+    values = {}
+    if renewed or moved:
+        both = jax.device_get(init())
+        values = {name.split("/", 1)[1]: np.asarray(leaf) for name, leaf in named_leaves(both).items()}
+
+    def choose(found: PyTree, like: PyTree, what: str) -> PyTree:
+        names = set(named_leaves(like))
+        found = {n: a for n, a in named_leaves(found).items() if n not in dropped}
+        found |= {n: values[n] for n in renewed & names}
+        found |= {n: move_tokens(have[n], values[n], *tokens) for n in moved & names & have.keys()}
+        check_shapes(found, {n: leaf for n, leaf in named_leaves(like).items()}, what)
+        return jax.tree_util.tree_map_with_path(lambda path, _: found[leaf_name(path)], like)
+
+    return Start(
+        choose(params, params_like, f"{path}: the parameters"),
+        choose(model_state, model_state_like, f"{path}: the model state"),
+        taken=tuple(n for n in wanted if n not in renewed),
+        fresh=tuple(n for n in wanted if n in renewed),
+        dropped=tuple(n for n in have if n in dropped and n not in renewed),
+        vocabulary=None if tokens is None or tokens[0] == tokens[1] else compare_vocabularies(*tokens),
+    )
+
+
+def _matching(leaves: dict[str, object], patterns: tuple[str, ...], what: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        try:
+            names = {name for name in leaves if re.search(pattern, name)}
+        except re.error as error:
+            raise UserError(f"{what}: found {pattern!r}, expected a regular expression ({error})") from error
+        if not names:
+            raise UserError(f"{what}: found {pattern!r}, which fits no leaf; they look like {next(iter(leaves))!r}")
+        found |= names
+    return found
+
+
+def _short(names: tuple[str, ...], shown: int = 4) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

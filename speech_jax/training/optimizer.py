@@ -7,6 +7,7 @@ Freezing has traps (masked transformations, decay and clipping that reach frozen
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,8 +17,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from speech_jax.errors import UserError
-from speech_jax.training.rules import leaf_name, match_rules
+from speech_jax.training.rules import leaf_name, match_rules, named_leaves
 from speech_jax.types import PyTree
+
+NEVER = -1  # instead of the step from which something moves
+_LAYER = re.compile(r"(?:^|/)layers_(\d+)/")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,12 @@ class OptimizerConfig:
     groups: tuple[tuple[str, float | None], ...] = ((".*", 1.0),)
     """(pattern, factor on the learning rate), the first match wins; none freezes, batch statistics of
     that name too. Must cover every parameter."""
+    hold: tuple[tuple[str, int], ...] = ()
+    """(pattern, steps): parameters, and batch statistics of that name, that stand still for so many steps; the first
+    match wins. ("^encoder/", 500) warms up the head alone; several patterns unfreeze gradually."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from each layer to the one below it: the head has 1, the topmost of n layers
+    (`layers_<n-1>`) this, what lies below the layers this to the power of n + 1."""
 
 
 def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -120,13 +130,14 @@ def make_optimizer(config: OptimizerConfig, params: PyTree, total_steps: int) ->
     labels = jax.tree.map(lambda f: "freeze" if f is None else "train", factors, is_leaf=lambda f: f is None)
     if "train" not in jax.tree.leaves(labels):
         raise UserError("optimizer.groups: found that every parameter is frozen, expected at least one to train")
-    parts = []
+    _check_hold(config, params)
+    parts = [hold_still(config.hold)] if config.hold else []
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     parts.append(_direction(config))
     if config.weight_decay:
         parts.append(decay_weights(config.weight_decay, config.no_decay))
-    parts.append(scale_by_rate(learning_rate(config, total_steps), config.groups))
+    parts.append(scale_by_rate(learning_rate(config, total_steps), rate_factors(config, params)))
     return optax.partition({"train": optax.chain(*parts), "freeze": optax.set_to_zero()}, labels)
 
 
@@ -137,11 +148,54 @@ def trainable(config: OptimizerConfig, params: PyTree) -> PyTree:
 
 
 def moving_state(config: OptimizerConfig, model_state: PyTree) -> PyTree:
-    """A tree of bool: which batch statistics may move. A frozen module's statistics are frozen with it, or what it
-    computes would drift although its weights stand still; a name that no group fits moves."""
-    rules = (*config.groups, ("", 1.0))
-    factors = match_rules(model_state, rules, "optimizer.groups")
-    return jax.tree.map(lambda f: f is not None, factors, is_leaf=lambda f: f is None)
+    """A tree of int: the step from which a batch statistic moves, or NEVER. A frozen module's statistics are frozen
+    with it, or what it computes would drift although its weights stand still; a name that no group fits moves."""
+
+    def one(path: tuple[Any, ...], _: Any) -> int:
+        # "batch_stats/encoder/…": a pattern that begins with "^encoder/" means the module, so both names are tried
+        names = leaf_name(path), leaf_name(path[1:])
+
+        def first(rules: tuple[tuple[str, Any], ...]) -> Any:
+            return next(value for pattern, value in rules if any(re.search(pattern, name) for name in names))
+
+        return NEVER if first((*config.groups, ("", 1.0))) is None else first((*config.hold, ("", 0)))
+
+    return jax.tree_util.tree_map_with_path(one, model_state)
+
+
+def rate_factors(config: OptimizerConfig, params: PyTree) -> dict[str, float]:
+    """name -> factor on the learning rate: the group's times the layer's."""
+    if not 0 < config.layer_decay <= 1:
+        raise UserError(f"optimizer.layer_decay: found {config.layer_decay}, expected 0 < factor <= 1")
+    groups = named_leaves(match_rules(params, config.groups, "optimizer.groups"))
+    layer = {name: _LAYER.search(name) for name in named_leaves(params)}
+    count = 1 + max((int(found[1]) for found in layer.values() if found), default=-1)
+    if config.layer_decay < 1 and not count:
+        raise UserError("optimizer.layer_decay: found no parameters called layers_<number>, expected some")
+    factors = {}
+    for name, found in layer.items():
+        depth = count - int(found[1]) if found else 0 if re.search(r"(^|/)head/", name) else count + 1
+        factors[name] = (groups.get(name) or 0.0) * config.layer_decay**depth
+    return factors
+
+
+def _check_hold(config: OptimizerConfig, params: PyTree) -> None:
+    match_rules(params, (*config.hold, ("", 0)), "optimizer.hold", must_be_used=True)
+    for pattern, steps in config.hold:
+        if steps < 0:
+            raise UserError(f"optimizer.hold: found {steps} steps for {pattern!r}, expected 0 or more")
+
+
+def hold_still(hold: tuple[tuple[str, int], ...]) -> optax.GradientTransformationExtraArgs:
+    """Takes the gradient from what must not move yet, before anything is made of it: it does not count in the clipping,
+    leaves no trace in the optimizer's moments, and (see `decay_weights`) is not shrunk either."""
+
+    def update(updates, state, params=None, *, step, **extra):
+        del params, extra
+        since = match_rules(updates, (*hold, ("", 0)), "optimizer.hold")
+        return jax.tree.map(lambda u, s: jnp.where(step >= s, u, jnp.zeros_like(u)) if s else u, updates, since), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -180,15 +234,16 @@ class RateState(NamedTuple):
     """Empty: the clock is the run's step."""
 
 
-def scale_by_rate(
-    rate: optax.Schedule, groups: tuple[tuple[str, float | None], ...]
-) -> optax.GradientTransformationExtraArgs:
-    """Scales every update by minus the learning rate at `step`, times its group's factor."""
+def scale_by_rate(rate: optax.Schedule, factors: Mapping[str, float]) -> optax.GradientTransformationExtraArgs:
+    """Scales every update by minus the learning rate at `step`, times its leaf's factor."""
 
     def update(updates, state, params=None, *, step, **extra):
         del params, extra
-        factors = match_rules(updates, groups, "optimizer.groups")
         now = rate(step)
-        return jax.tree.map(lambda u, f: (-now * f).astype(u.dtype) * u, updates, factors), state
+
+        def one(path: tuple[Any, ...], u: Array) -> Array:
+            return (-now * factors[leaf_name(path)]).astype(u.dtype) * u
+
+        return jax.tree_util.tree_map_with_path(one, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: RateState(), update)

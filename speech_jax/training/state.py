@@ -44,6 +44,11 @@ def init_shapes(model: Model, batch_spec: PyTree, seed: int) -> tuple[PyTree, Py
     return jax.eval_shape(lambda: _init(model, batch_spec, seed))
 
 
+def init_values(model: Model, batch_spec: PyTree, seed: int) -> tuple[PyTree, PyTree]:
+    """(params, model_state) as a run with this seed would be born with."""
+    return jax.jit(lambda: _init(model, batch_spec, seed))()
+
+
 def _init(model: Model, batch_spec: PyTree, seed: int) -> tuple[PyTree, PyTree]:
     key = jax.random.fold_in(jax.random.key(seed), INIT_STREAM)
     return model.init(key, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), batch_spec))

@@ -105,7 +105,8 @@ def make_update(
     """The pure function (state, {term: TermOut}) -> (state, metrics, finite).
 
     rate: the learning rate as a function of the step, to be logged.
-    moving_state: a tree of bool like the batch statistics; the others stay as they are. None lets all move.
+    moving_state: a tree of int like the batch statistics: the step from which each moves, negative for never. None
+    lets all move.
     If the loss, a gradient or a batch statistic is not finite, nothing changes but the step and the counters. `finite`
     has one flag a check, in the order of `check_names`. What is frozen stays bit for bit as it is.
     """
@@ -117,7 +118,13 @@ def make_update(
         value, gradient, logs = combine(objective, values, gradients, state.step, method=config.gradients)
         model_state = outs[owner].model_state
         if moving_state is not None:
-            model_state = jax.tree.map(lambda n, o, m: n if m else o, model_state, state.model_state, moving_state)
+
+            def moved_since(new: Array, old: Array, since: int) -> Array:
+                if since <= 0:
+                    return old if since < 0 else new
+                return jnp.where(state.step >= since, new, old)
+
+            model_state = jax.tree.map(moved_since, model_state, state.model_state, moving_state)
         one = jnp.ones(())
         metrics = logs | {"loss": (value, one), "grad_norm": (optax.tree.norm(gradient), one)}
         if rate is not None:

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from speech_jax.errors import UserError
-from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable
+from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, rate_factors, trainable
 from speech_jax.training.rules import match_rules, named_leaves
 
 
@@ -208,3 +208,61 @@ def test_the_first_rule_that_is_found_wins():
     assert moving == {"head/kernel"}
     values = match_rules(make_params(), (("dense", 1), (".", 2)), "rules")
     assert named_leaves(values)["encoder/dense/bias"] == 1 and named_leaves(values)["head/bias"] == 2
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "rmsprop", "lion"])
+def test_what_is_held_stands_still_and_then_starts_as_if_new(name):
+    """Held leaves do not move, decay, clip the others or gather momentum; the head alone warms up."""
+    params = make_params()
+    config = OptimizerConfig(
+        name=name, schedule="constant", warmup_steps=0, weight_decay=0.5, hold=(("^encoder/", 3),), no_decay=()
+    )
+    alone = OptimizerConfig(
+        name=name, schedule="constant", warmup_steps=0, weight_decay=0.5, groups=(("^encoder/", None), ("", 1.0)),
+        no_decay=(),
+    )  # fmt: skip
+    gradients = [jax.tree.map(lambda g: 20.0 * g, g) for g in GRADIENTS]
+    after, _ = steps(make_optimizer(config, params, 100), params, gradients[:3])
+    expected, _ = steps(make_optimizer(alone, params, 100), params, gradients[:3])
+    for key, leaf in named_leaves(after).items():
+        np.testing.assert_array_equal(leaf, named_leaves(expected)[key], err_msg=key)
+    later, _ = steps(make_optimizer(config, params, 100), params, gradients)
+    for key, leaf in named_leaves(later).items():
+        assert np.abs(leaf - named_leaves(after)[key]).max() > 1e-4, key
+
+
+def test_rates_fall_from_layer_to_layer():
+    names = ("subsampling/out", "layers_0/linear", "layers_1/linear", "layers_10/linear", "head")
+    params = {}
+    for name in names:
+        parts = (["encoder"] if name != "head" else []) + name.split("/")
+        node = params
+        for part in parts:
+            node = node.setdefault(part, {})
+        node["kernel"] = jnp.ones((2, 2))
+    config = OptimizerConfig(layer_decay=0.5, groups=(("layers_10/", 0.1), ("", 1.0)))
+    factors = {name.split("/")[-3 if "layers" in name else 1 if "sub" in name else 0]: value
+               for name, value in rate_factors(config, params).items()}  # fmt: skip
+    assert factors == {
+        "head": 1.0, "layers_10": 0.05, "layers_1": 0.5**10, "layers_0": 0.5**11, "subsampling": 0.5**12
+    }  # fmt: skip
+    sgd = OptimizerConfig(name="sgd", momentum=0, schedule="constant", peak_lr=1.0, warmup_steps=0, weight_decay=0,
+                          clip_norm=None, layer_decay=0.5)  # fmt: skip
+    gradient = jax.tree.map(jnp.ones_like, params)
+    moved, _ = steps(make_optimizer(sgd, params, 10), params, [gradient])
+    for name, leaf in named_leaves(moved).items():
+        np.testing.assert_allclose(1.0 - leaf, rate_factors(sgd, params)[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(hold=(("^encodr/", 3),)), "optimizer.hold: found '\\^encodr/', which fits no parameter"),
+        (dict(hold=(("^encoder/", -1),)), "optimizer.hold: found -1 steps"),
+        (dict(layer_decay=0.0), "optimizer.layer_decay: found 0.0"),
+        (dict(layer_decay=0.5), "expected some"),
+    ],
+)
+def test_bad_holds_and_layer_decays_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        make_optimizer(OptimizerConfig(**changes), make_params(), 100)

@@ -1,0 +1,55 @@
+"""Another vocabulary on the same network: what stands for a token moves with its string, never with its number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from speech_jax.errors import UserError
+
+
+class VocabularyChange(NamedTuple):
+    """Tokens of the new vocabulary that were known, that are new, and tokens of the old one that are gone."""
+
+    kept: tuple[str, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    def describe(self, shown: int = 8) -> str:
+        """One line, with the first few of each list."""
+        parts = []
+        for what, tokens in zip(("kept", "new", "dropped"), self, strict=True):
+            more = f" … and {len(tokens) - shown} more" if len(tokens) > shown else ""
+            named = f" ({' '.join(map(repr, tokens[:shown]))}{more})" if tokens and what != "kept" else ""
+            parts.append(f"{len(tokens)} {what}{named}")
+        return "vocabulary: " + ", ".join(parts)
+
+
+def compare_vocabularies(old: Sequence[str], new: Sequence[str]) -> VocabularyChange:
+    """What becomes of the tokens."""
+    before, after = set(old), set(new)
+    return VocabularyChange(
+        tuple(t for t in new if t in before),
+        tuple(t for t in new if t not in before),
+        tuple(t for t in old if t not in after),
+    )
+
+
+def move_tokens(old: np.ndarray, fresh: np.ndarray, old_tokens: Sequence[str], new_tokens: Sequence[str]) -> np.ndarray:
+    """A leaf whose last axis is the vocabulary: [..., old tokens] and initial values [..., new tokens] -> the latter
+    with what was learned for the tokens that both have.
+
+    Raises UserError if a shape does not fit its vocabulary.
+    """
+    for leaf, tokens, what in ((old, old_tokens, "old"), (fresh, new_tokens, "new")):
+        if leaf.shape[-1] != len(tokens):
+            raise UserError(f"vocabulary: found {leaf.shape} for the {len(tokens)} {what} tokens, expected them last")
+    place = {token: i for i, token in enumerate(old_tokens)}
+    known = [(j, place[token]) for j, token in enumerate(new_tokens) if token in place]
+    result = np.array(fresh)
+    if known:
+        to, source = map(list, zip(*known, strict=True))
+        result[..., to] = np.asarray(old)[..., source]
+    return result

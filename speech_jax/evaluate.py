@@ -20,6 +20,7 @@ from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan
 from speech_jax.data.recordings import read_recording
+from speech_jax.decoding.beam import BeamConfig
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluation.compare import By, compare
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
@@ -78,6 +79,8 @@ class EvaluateConfig:
     """A longer recording is refused."""
     windows: WindowConfig = field(default_factory=WindowConfig)
     """How recordings longer than one window are cut."""
+    beam: BeamConfig = field(default_factory=BeamConfig)
+    """How text is looked for: the best path, or a beam with a language model."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -97,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
         evaluation = score_hypotheses(config, sets)
         failed: list[str] = []
     else:
-        recognizer = load_recognizer(config.checkpoint, config.which, config.windows)
+        recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam)
         evaluation, failed = evaluate(recognizer, config, sets)
     _show(evaluation)
     if config.out:

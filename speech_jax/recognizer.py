@@ -15,11 +15,13 @@ from jaxtyping import Float
 from speech_jax.audio.config import AudioConfig, fingerprint
 from speech_jax.audio.features import extract, num_features
 from speech_jax.config import config_from_assets
+from speech_jax.decoding.beam import BeamConfig, BeamSearch, search_batch
 from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
 from speech_jax.decoding.longform import encode_windows, whole_features
 from speech_jax.decoding.words import Transcript, to_words
 from speech_jax.errors import UserError
 from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes
+from speech_jax.text.ngram import read_arpa
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.checkpoint import Which, find_checkpoint, load_assets, load_params
 from speech_jax.training.state import check_shapes
@@ -62,6 +64,8 @@ class Recognizer:
     audio: AudioConfig
     windows: WindowConfig = WindowConfig()
     name: str = ""
+    search: BeamSearch | None = None
+    """Looks for text with a beam, and a language model; None takes the best path."""
 
     @functools.cached_property
     def factor(self) -> int:
@@ -110,6 +114,8 @@ class Recognizer:
         def forward(params, model_state, audio, lengths):
             features, mask = extract(audio, lengths, self.audio)
             outputs = self._network(params, model_state, {"features": features, "mask": mask})
+            if self.search is not None:
+                return jax.nn.log_softmax(outputs["logits"]), outputs["mask"]
             return best_path(outputs["logits"], outputs["mask"])
 
         return jax.jit(forward)
@@ -118,19 +124,25 @@ class Recognizer:
     def _encode(self) -> Callable:
         def encode(params, model_state, features, mask):
             outputs = self._network(params, model_state, {"features": features, "mask": mask})
+            if self.search is not None:
+                return jax.nn.log_softmax(outputs["logits"]), outputs["mask"]
             return best_frames(outputs["logits"]), outputs["mask"]
 
         return jax.jit(encode)
 
     def recognize(self, audio: Float[np.ndarray, "rows samples"], lengths: np.ndarray) -> BestPath:
-        """The best path of every row of a padded batch, in NumPy. Compiled once a shape."""
-        return jax.device_get(self._forward(*self._on_device, audio, lengths))
+        """The tokens of every row of a padded batch, in NumPy. Compiled once a shape."""
+        found = jax.device_get(self._forward(*self._on_device, audio, lengths))
+        if self.search is None:
+            return found
+        log_probs, mask = found
+        return search_batch(self.search, log_probs, mask.sum(axis=1))
 
     def recognize_long(self, audio: Float[np.ndarray, " samples"]) -> BestPath:
-        """The best path (one row) of a recording of any length, in overlapping windows."""
+        """The tokens (one row) of a recording of any length, in overlapping windows."""
         features = whole_features(audio, self.audio)
         width = (self.core + 2 * self.context) * self.audio.hop / self.audio.sample_rate
-        best, score = encode_windows(
+        joined = encode_windows(
             features,
             functools.partial(self._encode, *self._on_device),
             core=self.core,
@@ -138,6 +150,9 @@ class Recognizer:
             factor=self.factor,
             rows=self._rows(width),
         )
+        if self.search is not None:
+            return search_batch(self.search, joined[None], np.array([len(joined)]))
+        best, score = joined
         size = 1 << max(10, (len(best) - 1).bit_length())  # few shapes, so few compilations
         mask = (np.arange(size) < len(best))[None]
         pad = (0, size - len(best))
@@ -239,9 +254,25 @@ def load_recognizer_parts(path: str | Path, which: Which = "best") -> Recognizer
     return RecognizerParts(task, tokenizer, params, model_state)
 
 
-def load_recognizer(path: str | Path, which: Which = "best", windows: WindowConfig | None = None) -> Recognizer:
-    """`load_recognizer_parts`, put together."""
+def load_recognizer(
+    path: str | Path, which: Which = "best", windows: WindowConfig | None = None, beam: BeamConfig | None = None
+) -> Recognizer:
+    """`load_recognizer_parts`, put together, with the language model that `beam` names."""
     task, tokenizer, params, model_state = load_recognizer_parts(path, which)
-    network = build_model(task, tokenizer.vocab_size)
-    name = Path(path).resolve().name
-    return Recognizer(network, params, model_state, tokenizer, task.audio, windows or WindowConfig(), name)
+    return Recognizer(
+        network=build_model(task, tokenizer.vocab_size),
+        params=params,
+        model_state=model_state,
+        tokenizer=tokenizer,
+        audio=task.audio,
+        windows=windows or WindowConfig(),
+        name=Path(path).resolve().name,
+        search=make_search(tokenizer, beam or BeamConfig()),
+    )
+
+
+def make_search(tokenizer: Tokenizer, config: BeamConfig) -> BeamSearch | None:
+    """The search that `config` asks for; None is the best path."""
+    if not config.width:
+        return None
+    return BeamSearch(tokenizer, config, read_arpa(config.lm) if config.lm else None)

@@ -15,6 +15,7 @@ import tyro
 from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
+from speech_jax.decoding.beam import BeamConfig
 from speech_jax.decoding.words import Transcript, to_cues, to_srt
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.recognizer import Recognizer, WindowConfig, load_recognizer
@@ -42,12 +43,14 @@ class TranscribeConfig:
     """A longer recording is refused."""
     windows: WindowConfig = field(default_factory=WindowConfig)
     """How long recordings are cut."""
+    beam: BeamConfig = field(default_factory=BeamConfig)
+    """How text is looked for: the best path, or a beam with a language model."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Flags in, transcripts out; 2 where a recording could not be read."""
     config = tyro.cli(TranscribeConfig, args=list(argv), prog="python -m speech_jax.transcribe")
-    recognizer = load_recognizer(config.checkpoint, config.which, config.windows)
+    recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam)
     return transcribe(recognizer, config, stdin=sys.stdin, stdout=sys.stdout)
 
 

@@ -58,7 +58,7 @@ def manifests(tmp_path):
 def tones(monkeypatch):
     reader = recognizer(core_seconds=1.0, context_seconds=0.4)  # "long" is longer than one window
     assert reader.longest < len(say(CLIPS["long"][1])) and reader.longest > len(say(CLIPS["three"][1]))
-    monkeypatch.setattr(front_door, "load_recognizer", lambda path, which, windows: reader)
+    monkeypatch.setattr(front_door, "load_recognizer", lambda path, which, windows, beam: reader)
 
 
 def test_tables_reports_and_the_broken_recording(manifests, tones, tmp_path, capsys):
@@ -189,7 +189,7 @@ def test_checkpoint_of_another_model(run_folder, monkeypatch, change, message):
     folder, *_, assets = run_folder
     changed = json.loads(json.dumps(assets))
     change(changed)
-    monkeypatch.setattr("speech_jax.training.checkpoint.load_assets", lambda path: changed)
+    monkeypatch.setattr("speech_jax.recognizer.load_assets", lambda path: changed)
     with pytest.raises(UserError, match=message) as error:
         recognizer_module.load_recognizer(folder)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)

@@ -93,7 +93,7 @@ class Checkpoints:
         """Remembers how good a step is: a smaller score is better."""
         try:
             record = read_item(self.root / str(step), "data") if record is None else record
-            value = (record.get("metrics") or {}).get(self._config.metric)
+            value = _guarded(record).get(self._config.metric)
         except (OSError, ValueError, AttributeError):
             return  # a damaged one: found and set aside when it is read
         if value is not None and math.isfinite(value):
@@ -293,9 +293,14 @@ def _best(folders: list[Path]) -> Path:
     records = {folder: read_item(folder, "data") for folder in folders}
     metric, mode = records[folders[0]].get("best_metric"), records[folders[0]].get("best_mode")
     sign = -1 if mode == "max" else 1
-    scores = {f: (r.get("metrics") or {}).get(metric) for f, r in records.items()}
+    scores = {f: _guarded(r).get(metric) for f, r in records.items()}
     known = {f: sign * s for f, s in scores.items() if s is not None and math.isfinite(s)}
     return min(known, key=known.__getitem__) if known else folders[0]
+
+
+def _guarded(record: Mapping[str, Any]) -> Mapping[str, float]:
+    """The metrics of a checkpoint that may be the best: none where a guard was broken."""
+    return (record.get("metrics") or {}) if record.get("within_guards", True) else {}
 
 
 def load_assets(path: str | Path, which: Which = "best") -> dict[str, Any]:

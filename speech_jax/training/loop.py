@@ -19,6 +19,7 @@ from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
 from speech_jax.training.feed import Feed
 from speech_jax.training.flops import peak_flops
+from speech_jax.training.guard import GuardConfig, Guards
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.progress import Progress, clock
 from speech_jax.training.sharding import MeshConfig, make_mesh
@@ -42,7 +43,11 @@ class TrainerConfig:
     eval_every: int = 1000
     """Steps between evaluations; one more is always made at the end. 0 means only at the end."""
     eval_first: bool = False
-    """Also evaluate before the first step."""
+    """Also evaluate before the first step; with guards that is done anyway."""
+    guards: tuple[GuardConfig, ...] = ()
+    """Old domains that must not get worse: a checkpoint beyond a guard is never the best."""
+    patience: int = 0
+    """End the run after so many evaluations in a row without a better checkpoint.metric; 0 never does."""
     log_every: int = 50
     """Steps that one line of metrics.jsonl and one point on TensorBoard are the mean of."""
     progress_seconds: float = 10.0
@@ -63,6 +68,7 @@ class FitResult(NamedTuple):
     state:   the last state
     reports: {evaluation set: its last Report}
     stopped: a signal ended the run before its last step; it has been saved and can go on
+    ended:   why the run ended before its last step of its own accord (a guard, no progress); empty if it did not
     compile_seconds: what compiling took
     programs: how many shapes of batch were compiled, over all terms; the update is one program more
     """
@@ -70,6 +76,7 @@ class FitResult(NamedTuple):
     state: TrainState
     reports: Mapping[str, Report]
     stopped: bool
+    ended: tuple[str, ...]
     compile_seconds: float
     programs: int
 
@@ -159,6 +166,10 @@ class _Run:
             ema=config.step.ema is not None,
             init=init,
         )
+        best = config.checkpoint
+        self.guards = Guards(config.guards, best.metric, best.mode, config.patience)
+        self.guarded = True  # whether the last evaluation was within the guards
+        self.ended: tuple[str, ...] = ()
         self.checkpoints = Checkpoints(out, config.checkpoint, assets)
         restored = self.checkpoints.restore(self.struct)
         if restored is None:
@@ -166,6 +177,8 @@ class _Run:
         else:
             self.state, self.record = restored
             self._check_pipeline()
+            self.guards.restore(self.record.get("guards") or {})
+            self.ended = tuple(self.record.get("ended") or ())
             self.data.restore(self.record["data"])
         self.start = int(self.state.step)
         self.bad_in_a_row = int(self.state.opt_state.skipped_in_a_row)
@@ -186,11 +199,13 @@ class _Run:
         self.progress.say(f"{num_params(params):,} parameters on {self.mesh.size} {kind} device(s)")
         if restored:
             self.progress.say(f"going on at step {self.start}")
+            for reason in self.ended:
+                self.progress.say(f"the run has ended: {reason}")
 
     def loop(self, stop: StopSignal) -> FitResult:
         programs, stopped = None, False
         try:
-            if self.start < self.config.steps:
+            if self.start < self.config.steps and not self.ended:
                 programs = self._compile(stop)
             stopped = self._steps(programs, stop)
         except StopRequested:  # while compiling
@@ -201,7 +216,7 @@ class _Run:
             self.tracker.close()
             self.checkpoints.close()  # also when something went wrong: what is being saved is finished
         seconds, count = (programs.seconds, programs.count) if programs else (0.0, 0)
-        return FitResult(self.state, self.reports, stopped, seconds, count)
+        return FitResult(self.state, self.reports, stopped, self.ended, seconds, count)
 
     def _compile(self, stop: StopSignal) -> Programs:
         programs = compile_programs(
@@ -231,7 +246,7 @@ class _Run:
         step = self.start
         while True:
             stopping = stop.requested(step)
-            done = step >= config.steps
+            done = step >= config.steps or bool(self.ended)
             # DO NOT CHANGE THE ORDER: evaluate, save, next batch, step. What is saved has not seen the next batch.
             metrics = None
             if not stopping and self._eval_due(step):
@@ -239,6 +254,7 @@ class _Run:
                 pending = None
                 try:
                     metrics = self._evaluate(step, stop)
+                    done |= bool(self.ended)
                 except StopRequested:
                     stopping = True
                 except Exception:  # bad input in an evaluation set does not cost the steps since the last save
@@ -332,7 +348,7 @@ class _Run:
         if not self.eval_sets:
             return False
         if step == self.start and step < self.config.steps:
-            return step == 0 and self.config.eval_first
+            return step == 0 and (self.config.eval_first or self.guards.needs_start)
         every = self.config.eval_every
         return step >= self.config.steps or (every > 0 and step % every == 0)
 
@@ -341,16 +357,21 @@ class _Run:
         metrics: dict[str, float] = {}
         began = time.monotonic()
         for name, batches in self.eval_sets.items():
-            report = self.task.evaluate(params, self.state.model_state, _until(stop, batches()))
+            report = self.task.evaluate(params, self.state.model_state, stop.watch(batches()))
             self.reports[name] = report
             metrics |= {f"{name}/{key}": float(value) for key, value in report.metrics.items()}
             self.tracker.report(name, step, report, self.config.examples)
         wanted = self.config.checkpoint.metric
         if wanted is not None and wanted not in metrics:
             raise UserError(f"checkpoint.metric: found {wanted!r}, expected one of {', '.join(sorted(metrics))}")
+        self.guarded, reasons = self.guards.look(metrics)
+        self.ended = tuple(reasons)
         self.tracker.write("eval", step, metrics=metrics)
         shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {shown}")
+        beyond = "" if self.guarded else " (beyond its guards)"
+        self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {shown}{beyond}")
+        for reason in self.ended:
+            self.progress.say(f"step {step} is the last: {reason}")
         return metrics
 
     def _save(self, step: int, metrics: dict[str, float] | None, *, wait: bool, position: Any = None) -> None:
@@ -359,6 +380,9 @@ class _Run:
                 "data": self.data.state if position is None else position,
                 "pipeline": self.pipeline,
                 "metrics": metrics,
+                "guards": self.guards.record,
+                "ended": self.ended,
+                "within_guards": self.guarded if metrics is not None else True,
             }
             self.checkpoints.save(step, self.state, record)
             self.saved_step = step
@@ -374,9 +398,3 @@ class _Run:
             f"{self.checkpoints.root}: found the run's data pipeline with {name} = {before.get(name)!r}, expected "
             f"{self.pipeline.get(name)!r} to stay the same; force_resume goes on all the same"
         )
-
-
-def _until(stop: StopSignal, batches: Iterable) -> Iterable:
-    for batch in batches:
-        stop.check()
-        yield batch

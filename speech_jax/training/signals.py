@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -56,6 +57,12 @@ class StopSignal:
         """Raises StopRequested if a signal came; for the middle of something that can be left."""
         if jax.process_count() == 1 and self._requested is not None:
             raise StopRequested
+
+    def watch(self, items: Iterable) -> Iterator:
+        """The items, with a `check` before each."""
+        for item in items:
+            self.check()
+            yield item
 
 
 class RunLock:

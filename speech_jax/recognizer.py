@@ -114,11 +114,18 @@ class Recognizer:
         def forward(params, model_state, audio, lengths):
             features, mask = extract(audio, lengths, self.audio)
             outputs = self._network(params, model_state, {"features": features, "mask": mask})
-            if self.search is not None:
-                return jax.nn.log_softmax(outputs["logits"]), outputs["mask"]
             return best_path(outputs["logits"], outputs["mask"])
 
         return jax.jit(forward)
+
+    @functools.cached_property
+    def _score(self) -> Callable:
+        def score(params, model_state, audio, lengths):
+            features, mask = extract(audio, lengths, self.audio)
+            outputs = self._network(params, model_state, {"features": features, "mask": mask})
+            return jax.nn.log_softmax(outputs["logits"]), outputs["mask"]
+
+        return jax.jit(score)
 
     @functools.cached_property
     def _encode(self) -> Callable:
@@ -132,11 +139,16 @@ class Recognizer:
 
     def recognize(self, audio: Float[np.ndarray, "rows samples"], lengths: np.ndarray) -> BestPath:
         """The tokens of every row of a padded batch, in NumPy. Compiled once a shape."""
-        found = jax.device_get(self._forward(*self._on_device, audio, lengths))
         if self.search is None:
-            return found
-        log_probs, mask = found
-        return search_batch(self.search, log_probs, mask.sum(axis=1))
+            return jax.device_get(self._forward(*self._on_device, audio, lengths))
+        return search_batch(self.search, *self.log_probs(audio, lengths))
+
+    def log_probs(
+        self, audio: Float[np.ndarray, "rows samples"], lengths: np.ndarray
+    ) -> tuple[Float[np.ndarray, "rows frames vocab"], np.ndarray]:
+        """(log-probabilities of the tokens, frames of each row), in NumPy. Compiled once a shape."""
+        scores, mask = jax.device_get(self._score(*self._on_device, audio, lengths))
+        return scores, mask.sum(axis=1)
 
     def recognize_long(self, audio: Float[np.ndarray, " samples"]) -> BestPath:
         """The tokens (one row) of a recording of any length, in overlapping windows."""

@@ -20,10 +20,12 @@ config = dataclasses.replace(
         before.task, augment=AugmentConfig(speed=(0.9, 1.0, 1.1), freq_masks=2, freq_width=15, time_masks=2)
     ),
     data=DataConfig(
-        sources=manifest("asterisk/train"), plan=PlanConfig(num_buckets=3, seconds_per_batch=60, max_seconds=15)
+        sources=manifest("asterisk/train"),
+        plan=PlanConfig(num_buckets=3, seconds_per_batch=60, row_multiple=4, max_seconds=15),
     ),
     pre=DataConfig(
-        sources=manifest("queen/train"), plan=PlanConfig(num_buckets=3, seconds_per_batch=100, max_seconds=12)
+        sources=manifest("queen/train"),
+        plan=PlanConfig(num_buckets=3, seconds_per_batch=60, row_multiple=4, max_seconds=12),
     ),
     alpha=AlphaConfig(start=0.5),
     evaluate=(

@@ -10,32 +10,45 @@ alpha=${1:-0.5}
 python=${PYTHON:-python}
 runs=runs/real_speech
 results=experiments/real_speech/results
+lm=$runs/lm.arpa
 tests=(data/real/queen/test.jsonl data/real/asterisk/test.jsonl)
+# Weight and bonus were chosen on the dev parts of the pre-trained and one fine-tuned model: tune_lm.py.
+search=(--beam.width 32 --beam.lm "$lm" --beam.lm-weight "${LM_WEIGHT:-0.7}" --beam.word-bonus "${WORD_BONUS:-2.0}")
 
-evaluate() { # RUN NAME
+evaluate() { # RUN NAME: by the best path, and with the language model
   "$python" -m speech_jax.evaluate --checkpoint "$runs/$1" --which last --name "$2" --manifest "${tests[@]}" \
     --out "$results/$1" >/dev/null
+  "$python" -m speech_jax.evaluate --checkpoint "$runs/$1" --which last --name "$2, LM" --manifest "${tests[@]}" \
+    --out "$results/${1}_lm" "${search[@]}" >/dev/null
 }
+
+# The language model of all systems of ours: trigrams of every training text, none of a test or dev part.
+mkdir -p "$runs"
+"$python" -m speech_jax.lm --manifest data/real/{queen,synth,asterisk}/train.jsonl \
+  --heldout data/real/{queen,asterisk}/dev.jsonl --out "$lm"
 
 "$python" -m speech_jax.train --config configs/real_speech/pretrain.py
 evaluate pretrain before
-reports=("$results/pretrain/report.json")
+greedy=("$results/pretrain/report.json") with_lm=("$results/pretrain_lm/report.json")
 
-for weight in 0.0 "$alpha"; do
-  for seed in 0 1 2; do
+for seed in 0 1 2; do
+  for weight in 0.0 "$alpha"; do
     name="alpha_${weight}_seed_${seed}"
     "$python" -m speech_jax.train --config configs/real_speech/finetune.py \
       --out-dir "$runs/$name" --alpha.start "$weight" --seed "$seed" --data.seed "$seed" --pre.seed "$seed"
     evaluate "$name" "α = $weight, seed $seed"
-    reports+=("$results/$name/report.json")
+    greedy+=("$results/$name/report.json") with_lm+=("$results/${name}_lm/report.json")
   done
 done
 
+peers=()
 for peer in pocketsphinx whisper-tiny.en; do # their transcripts are in baselines/; baselines.sh made them
   mkdir -p "$results/$peer"
   cat "experiments/real_speech/baselines/$peer".{queen,asterisk}.jsonl >"$results/$peer/transcripts.jsonl"
   "$python" -m speech_jax.evaluate --hypotheses "$results/$peer/transcripts.jsonl" --name "$peer" \
     --manifest "${tests[@]}" --out "$results/$peer" >/dev/null
-  reports+=("$results/$peer/report.json")
+  peers+=("$results/$peer/report.json")
 done
-"$python" -m speech_jax.evaluate --compare "${reports[@]}" --out "$results"
+"$python" -m speech_jax.evaluate --compare "${greedy[@]}" "${peers[@]}" --out "$results"
+"$python" -m speech_jax.evaluate --compare "${with_lm[@]}" "${peers[@]}" --out "$results/with_lm"
+"$python" -m experiments.real_speech.summary "$results" | tee "$results/summary.md"

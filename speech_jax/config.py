@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import runpy
 import traceback
 from collections.abc import Sequence
@@ -10,15 +11,20 @@ from pathlib import Path
 
 import tyro
 
-from speech_jax.config_dict import from_dict
+from speech_jax import __version__
+from speech_jax.audio.config import fingerprint
+from speech_jax.config_dict import from_dict, to_dict
 from speech_jax.data.config import DataConfig
 from speech_jax.errors import UserError
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.sharding import MeshConfig
+
+LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soxr", "soundfile")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,3 +111,13 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
 def config_from_assets(assets: dict) -> TrainConfig:
     """The resolved config that a checkpoint folder carries."""
     return from_dict(TrainConfig, assets["config"])
+
+
+def make_assets(config: TrainConfig, tokenizer: Tokenizer) -> dict:
+    """What a checkpoint folder carries beside the parameters, so that no front door needs a second argument."""
+    return {
+        "config": to_dict(config),
+        "tokenizer": tokenizer.to_json(),
+        "audio_fingerprint": fingerprint(config.task.audio),
+        "versions": {"speech_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }

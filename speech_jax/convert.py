@@ -16,6 +16,7 @@ from speech_jax.errors import UserError, run_front_door
 from speech_jax.interop.imported import Imported, write_checkpoint
 from speech_jax.interop.nemo import read_nemo, write_nemo
 from speech_jax.interop.parakeet import read_json, read_parakeet, write_parakeet
+from speech_jax.recognizer import load_recognizer_parts
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ def main(argv: Sequence[str]) -> int:
 
 def describe(found: Imported) -> list[str]:
     """What the user is told: the network, the notes, and every tensor that was not taken, by reason."""
-    model = found.task.model
+    model, tokenizer = found.parts.task.model, found.parts.tokenizer
     lines = [
         f"{type(model).__name__.removesuffix('Config')}: {model.layers} layers of {model.width}, "
-        f"{found.tokenizer.vocab_size} classes with the blank ({found.tokenizer.kind})",
+        f"{tokenizer.vocab_size} classes with the blank ({tokenizer.kind})",
         *found.notes,
     ]
     return lines + [f"{count} tensors not taken: {why}" for why, count in Counter(found.ignored.values()).items()]
@@ -73,8 +74,6 @@ def _read(config: ConvertConfig) -> Imported:
 
 
 def _write(config: ConvertConfig) -> None:
-    from speech_jax.recognizer import load_recognizer_parts
-
     which = int(config.which) if config.which.isdecimal() else config.which
     parts = load_recognizer_parts(config.source, which)
     write = {"nemo": write_nemo, "parakeet": write_parakeet}[config.to]

@@ -6,15 +6,18 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from speech_jax.audio.config import AudioConfig, fingerprint
 from speech_jax.audio.features import extract, num_features
-from speech_jax.config import config_from_assets
+from speech_jax.config import TrainConfig, config_from_assets, make_assets
+from speech_jax.config_dict import to_text
+from speech_jax.data.config import DataConfig
 from speech_jax.decoding.beam import BeamConfig, BeamSearch, search_batch
 from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
 from speech_jax.decoding.longform import encode_windows, whole_features
@@ -23,9 +26,18 @@ from speech_jax.errors import UserError
 from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes
 from speech_jax.text.ngram import read_arpa
 from speech_jax.text.tokenizer import Tokenizer
-from speech_jax.training.checkpoint import Which, find_checkpoint, load_assets, load_params
+from speech_jax.training.checkpoint import (
+    FOLDER,
+    CheckpointConfig,
+    Checkpoints,
+    Which,
+    find_checkpoint,
+    load_assets,
+    load_params,
+    saved_steps,
+)
 from speech_jax.training.state import check_shapes
-from speech_jax.types import Model, PyTree
+from speech_jax.types import Model, PyTree, TrainState
 
 
 @dataclass(frozen=True)
@@ -269,17 +281,23 @@ def load_recognizer_parts(path: str | Path, which: Which = "best") -> Recognizer
 def load_recognizer(
     path: str | Path, which: Which = "best", windows: WindowConfig | None = None, beam: BeamConfig | None = None
 ) -> Recognizer:
-    """`load_recognizer_parts`, put together, with the language model that `beam` names."""
-    task, tokenizer, params, model_state = load_recognizer_parts(path, which)
+    """`load_recognizer_parts` and `make_recognizer`, with the language model that `beam` names."""
+    return make_recognizer(load_recognizer_parts(path, which), Path(path).resolve().name, windows, beam)
+
+
+def make_recognizer(
+    parts: RecognizerParts, name: str = "", windows: WindowConfig | None = None, beam: BeamConfig | None = None
+) -> Recognizer:
+    """What was loaded, put together."""
     return Recognizer(
-        network=build_model(task, tokenizer.vocab_size),
-        params=params,
-        model_state=model_state,
-        tokenizer=tokenizer,
-        audio=task.audio,
+        network=build_model(parts.task, parts.tokenizer.vocab_size),
+        params=parts.params,
+        model_state=parts.model_state,
+        tokenizer=parts.tokenizer,
+        audio=parts.task.audio,
         windows=windows or WindowConfig(),
-        name=Path(path).resolve().name,
-        search=make_search(tokenizer, beam or BeamConfig()),
+        name=name,
+        search=make_search(parts.tokenizer, beam or BeamConfig()),
     )
 
 
@@ -288,3 +306,24 @@ def make_search(tokenizer: Tokenizer, config: BeamConfig) -> BeamSearch | None:
     if not config.width:
         return None
     return BeamSearch(tokenizer, config, read_arpa(config.lm) if config.lm else None)
+
+
+def save_recognizer(out: str | Path, parts: RecognizerParts, **more_assets: Any) -> None:
+    """Writes a run's folder with one checkpoint, step 0, that every front door takes.
+
+    Raises UserError, and writes nothing, if the parameters do not fit the network, or if there is a run already.
+    """
+    out = Path(out)
+    if saved_steps(out / FOLDER):
+        raise UserError(f"{out}: found checkpoints of a run, expected an empty or a new folder")
+    expected = network_shapes(parts.task, parts.tokenizer.vocab_size)
+    check_shapes((parts.params, parts.model_state), expected, f"{out}: the parameters")
+    config = TrainConfig(out_dir=str(out), data=DataConfig(), task=parts.task)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(to_text(config), encoding="utf-8")
+    checkpoints = Checkpoints(out, CheckpointConfig(), make_assets(config, parts.tokenizer) | more_assets)
+    state = TrainState(jnp.zeros((), jnp.int32), parts.params, parts.model_state, (), None)
+    try:
+        checkpoints.save(0, state, {"data": {}, "pipeline": {}, "metrics": None}, wait=True)
+    finally:
+        checkpoints.close()

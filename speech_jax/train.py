@@ -7,7 +7,6 @@ has to know goes with it as assets.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from speech_jax import __version__
 from speech_jax.audio.config import fingerprint
-from speech_jax.config import TrainConfig, config_from_assets, parse_config
-from speech_jax.config_dict import to_dict, to_text
+from speech_jax.config import TrainConfig, config_from_assets, make_assets, parse_config
+from speech_jax.config_dict import to_text
 from speech_jax.data.config import DataConfig
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.pipeline import batches
@@ -39,7 +37,6 @@ from speech_jax.types import Batch
 
 log = logging.getLogger("speech_jax")
 LEFT_OUT_SHOWN = 5  # utterances that no batch takes, named in the log; the plan counts them all
-LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soxr", "soundfile")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -161,16 +158,6 @@ def check_audio(found: CTCTaskConfig, wanted: CTCTaskConfig, folder: str) -> Non
             raise UserError(
                 f"{folder}: found a checkpoint with audio.{field.name} = {theirs!r}, expected {ours!r} as in the config"
             )
-
-
-def make_assets(config: TrainConfig, tokenizer: Tokenizer) -> dict:
-    """What a checkpoint folder carries beside the parameters, so that no front door needs a second argument."""
-    return {
-        "config": to_dict(config),
-        "tokenizer": tokenizer.to_json(),
-        "audio_fingerprint": fingerprint(config.task.audio),
-        "versions": {"speech_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},
-    }
 
 
 # ---- Recordings

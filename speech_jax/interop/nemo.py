@@ -29,6 +29,7 @@ from speech_jax.interop.imported import Imported
 from speech_jax.interop.sentencepieces import UNKNOWN, read_sentencepiece, write_sentencepiece
 from speech_jax.interop.tensors import Span, Tensors, read_torch, write_torch
 from speech_jax.models.conformer import ConformerConfig
+from speech_jax.recognizer import RecognizerParts
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 
@@ -59,7 +60,8 @@ def read_nemo(path: str | Path, front_end: int | None = None) -> Imported:
         tensors = read_torch(members[WEIGHTS])
         params, model_state, left = to_ours(tensors, encoder, str(path))
         ignored = {name: _why_ignored(name, tensors[name], audio, path) for name in left}
-    return Imported(CTCTaskConfig(model=encoder, audio=audio), tokenizer, params, model_state, ignored, notes)
+    parts = RecognizerParts(CTCTaskConfig(model=encoder, audio=audio), tokenizer, params, model_state)
+    return Imported(parts, ignored, notes)
 
 
 @contextmanager

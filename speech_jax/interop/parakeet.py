@@ -18,6 +18,7 @@ from speech_jax.interop.conformer_names import to_ours, to_theirs
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tensors import Tensors, read_safetensors, write_safetensors
 from speech_jax.models.conformer import ConformerConfig
+from speech_jax.recognizer import RecognizerParts
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, WORD_START, Tokenizer
 
@@ -76,7 +77,8 @@ def read_parakeet(folder: str | Path) -> Imported:
             raise UserError(f"{folder}: found tensor {name!r} with shape {shape}, which no part of the model takes")
         ignored[name] = "a counter that nothing reads"
     notes = ["features: NeMo's front end 2, as transformers computes them"]
-    return Imported(CTCTaskConfig(model=model, audio=audio), tokenizer, params, model_state, ignored, notes)
+    parts = RecognizerParts(CTCTaskConfig(model=model, audio=audio), tokenizer, params, model_state)
+    return Imported(parts, ignored, notes)
 
 
 def read_json(path: Path) -> dict[str, Any]:

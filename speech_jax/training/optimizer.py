@@ -66,6 +66,16 @@ class OptimizerConfig:
     hold: tuple[tuple[str, int], ...] = ()
     """(pattern, steps): parameters, and batch statistics of that name, that stand still for so many steps; the first
     match wins. ("^encoder/", 500) warms up the head alone; several patterns unfreeze gradually."""
+    anchor: float = 0.0
+    """L2-SP (Li et al. 2018): so much times the distance from where the run started is added to the gradient, the
+    quadratic anchor/2 · |θ − θ₀|² to the loss. The head is left free (`anchor_free`)."""
+    ewc: float = 0.0
+    """Elastic weight consolidation (Kirkpatrick et al. 2017): the same, each parameter weighted by its Fisher
+    information on the old domain, which is scaled to a mean of 1."""
+    ewc_batches: int = 50
+    """Batches of the old domain (`pre`) from which the Fisher information is estimated, before the first step."""
+    anchor_free: tuple[str, ...] = (r"^head/",)
+    """Patterns of the parameters that neither of the two holds."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each layer to the one below it: the head has 1, the topmost of n layers
     (`layers_<n-1>`) this, what lies below the layers this to the power of n + 1."""
@@ -115,8 +125,12 @@ def _between(end: float, peak: float, x: Array) -> Array:
     return low + (1 - low) * x
 
 
-def make_optimizer(config: OptimizerConfig, params: PyTree, total_steps: int) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(
+    config: OptimizerConfig, params: PyTree, total_steps: int, fisher: PyTree | None = None
+) -> optax.GradientTransformationExtraArgs:
     """The optimizer for these parameters (or their shapes). Its `update` takes the extra argument `step`.
+
+    fisher: for config.ewc, a tree like the parameters; `init` puts it into the state, from where a resumed run has it.
 
     One clock, the run's step, drives the learning rate; alpha and the randomness follow the same one. Frozen leaves
     keep no optimizer state, get a zero update, and do not count in the clipping.
@@ -131,7 +145,13 @@ def make_optimizer(config: OptimizerConfig, params: PyTree, total_steps: int) ->
     if "train" not in jax.tree.leaves(labels):
         raise UserError("optimizer.groups: found that every parameter is frozen, expected at least one to train")
     _check_hold(config, params)
-    parts = [hold_still(config.hold)] if config.hold else []
+    if config.anchor < 0 or config.ewc < 0:
+        raise UserError(f"optimizer: found anchor {config.anchor}, ewc {config.ewc}, expected 0 or more")
+    parts = []
+    if config.anchor or config.ewc:
+        parts.append(pull_back(config.anchor, config.ewc, config.anchor_free, fisher))
+    if config.hold:
+        parts.append(hold_still(config.hold))
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     parts.append(_direction(config))
@@ -177,6 +197,48 @@ def rate_factors(config: OptimizerConfig, params: PyTree) -> dict[str, float]:
         depth = count - int(found[1]) if found else 0 if re.search(r"(^|/)head/", name) else count + 1
         factors[name] = (groups.get(name) or 0.0) * config.layer_decay**depth
     return factors
+
+
+class PullState(NamedTuple):
+    """Where the run started, and how much each parameter matters there; None where nothing pulls."""
+
+    start: PyTree
+    fisher: PyTree
+
+
+def pull_back(
+    anchor: float, ewc: float, free: tuple[str, ...], fisher: PyTree | None = None
+) -> optax.GradientTransformation:
+    """Adds (anchor + ewc · fisher) · (θ − θ₀) to the gradient; θ₀ are the parameters that `init` is called with."""
+    patterns = [re.compile(pattern) for pattern in free]
+
+    def held(path: tuple[Any, ...]) -> bool:
+        return not any(pattern.search(leaf_name(path)) for pattern in patterns)
+
+    def init(params: PyTree) -> PullState:
+        start = jax.tree_util.tree_map_with_path(lambda path, p: jnp.copy(p) if held(path) else None, params)
+        if not ewc:
+            return PullState(start, None)
+        known = {} if fisher is None else named_leaves(fisher)
+        weights = jax.tree_util.tree_map_with_path(
+            lambda path, p: jnp.asarray(known.get(leaf_name(path), jnp.zeros_like(p))) if held(path) else None, params
+        )
+        return PullState(start, weights)
+
+    def update(updates: PyTree, state: PullState, params: PyTree | None = None) -> tuple[PyTree, PullState]:
+        starts = named_leaves(state.start)
+        weights = {} if state.fisher is None else named_leaves(state.fisher)
+
+        def one(path: tuple[Any, ...], u: Array, p: Array) -> Array:
+            name = leaf_name(path)
+            if name not in starts:
+                return u
+            strength = anchor + ewc * weights[name] if name in weights else anchor
+            return u + (strength * (p - starts[name])).astype(u.dtype)
+
+        return jax.tree_util.tree_map_with_path(one, updates, params), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _check_hold(config: OptimizerConfig, params: PyTree) -> None:

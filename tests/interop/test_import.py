@@ -27,7 +27,7 @@ SOURCES = {"conformer": "conformer.nemo", "fastconformer": "fastconformer.nemo",
 
 def read(name):
     path = GOLDEN / SOURCES[name]
-    return read_parakeet(path) if path.is_dir() else read_nemo(path)
+    return (read_parakeet(path) if path.is_dir() else read_nemo(path)).parts
 
 
 def log_probs(found, audio, lengths):
@@ -78,10 +78,10 @@ def test_tokenizers_are_the_public_ones():
 
 def test_front_end_is_chosen_and_said(tmp_path):
     first, second = (read_nemo(GOLDEN / "conformer.nemo", n) for n in (1, 2))
-    assert (first.task.audio.framing, second.task.audio.framing) == ("center", "center_even")
+    assert (first.parts.task.audio.framing, second.parts.task.audio.framing) == ("center", "center_even")
     assert "as asked for" in first.notes[0]
     old = edit_config(tmp_path, lambda text: text.replace("nemo_version: 3.0.0", "nemo_version: 1.23.0"))
-    assert read_nemo(old).task.audio == first.task.audio
+    assert read_nemo(old).parts.task.audio == first.parts.task.audio
     assert "written by NeMo 1.23.0" in read_nemo(old).notes[0]
 
 
@@ -91,16 +91,16 @@ def test_front_end_is_chosen_and_said(tmp_path):
 @pytest.mark.parametrize("name", ["conformer", "fastconformer"])
 def test_nemo_out_and_in_is_the_same(name, tmp_path):
     found = read(name)
-    write_nemo(tmp_path / "out.nemo", *found[:4])
-    again = read_nemo(tmp_path / "out.nemo")
+    write_nemo(tmp_path / "out.nemo", *found)
+    again = read_nemo(tmp_path / "out.nemo").parts
     assert again.task == found.task and again.tokenizer == found.tokenizer
     jax.tree.map(np.testing.assert_array_equal, (again.params, again.model_state), (found.params, found.model_state))
 
 
 def test_parakeet_out_and_in_is_the_same(tmp_path):
     found = read("parakeet")
-    write_parakeet(tmp_path / "out", *found[:4])
-    again = read_parakeet(tmp_path / "out")
+    write_parakeet(tmp_path / "out", *found)
+    again = read_parakeet(tmp_path / "out").parts
     assert again.task == found.task and again.tokenizer.pieces == found.tokenizer.pieces
     jax.tree.map(np.testing.assert_array_equal, (again.params, again.model_state), (found.params, found.model_state))
 
@@ -114,7 +114,7 @@ def test_unknown_piece_is_added_for_sentencepiece(tmp_path):
     )
     head = {k: np.delete(v, 1, axis=-1) for k, v in found.params["head"].items()}
     write_nemo(tmp_path / "x.nemo", found.task, without, {**found.params, "head": head}, found.model_state)
-    again = read_nemo(tmp_path / "x.nemo")
+    again = read_nemo(tmp_path / "x.nemo").parts
     assert again.tokenizer.pieces == (*without.pieces, "<unk>")
     np.testing.assert_array_equal(again.params["head"]["kernel"][:, :-1], head["kernel"])
     assert again.params["head"]["bias"][-1] == -1e4
@@ -231,7 +231,7 @@ def test_cut_off_archives_are_refused(tmp_path):
 
 def test_compressed_archives_are_read(tmp_path):
     (tmp_path / "x.nemo").write_bytes(gzip.compress((GOLDEN / "conformer.nemo").read_bytes()))
-    jax.tree.map(np.testing.assert_array_equal, read_nemo(tmp_path / "x.nemo").params, read("conformer").params)
+    jax.tree.map(np.testing.assert_array_equal, read_nemo(tmp_path / "x.nemo").parts.params, read("conformer").params)
 
 
 @pytest.mark.parametrize(

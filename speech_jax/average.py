@@ -1,0 +1,100 @@
+"""Between two checkpoints, after the fact and without training: `python -m speech_jax.average`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from speech_jax.data.manifest import read_manifest
+from speech_jax.decoding.beam import BeamConfig
+from speech_jax.errors import UserError, run_front_door
+from speech_jax.evaluate import EvaluateConfig, evaluate, set_names, write_reports
+from speech_jax.evaluation.compare import compare
+from speech_jax.evaluation.pareto import Point, draw, front, pareto_table
+from speech_jax.evaluation.report import to_json
+from speech_jax.finetuning.average import in_vocabulary, interpolate
+from speech_jax.recognizer import RecognizerParts, load_recognizer_parts, make_recognizer, save_recognizer
+
+
+@dataclass(frozen=True)
+class AverageConfig:
+    """(1 - ratio) * start + ratio * end for several ratios: error rates on every manifest, a plot, and one kept."""
+
+    start: str
+    """The checkpoint folder before fine-tuning."""
+    end: str
+    """The one after it."""
+    out: str
+    """A folder for compare.md, compare.png, pareto.png and reports/RATIO."""
+    manifest: tuple[str, ...] = ()
+    """Manifests to evaluate on; the first is the old domain, the second the new one."""
+    ratio: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Shares of the end model."""
+    keep: float | None = None
+    """Also write the model of this ratio, as a checkpoint folder, to OUT/model."""
+    beam: BeamConfig = field(default_factory=BeamConfig)
+    """How text is looked for: the best path, or a beam with a language model."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The front door; returns the exit code."""
+    config = tyro.cli(AverageConfig, prog="python -m speech_jax.average", args=list(argv))
+    if not config.manifest and config.keep is None:
+        raise UserError("found neither --manifest nor --keep, expected something to do")
+    start, end = load_recognizer_parts(config.start), load_recognizer_parts(config.end)
+    if config.manifest:
+        sweep(config, start, end)
+    if config.keep is not None:
+        save_recognizer(Path(config.out) / "model", between(start, end, config.keep))
+        print(f"wrote {config.out}/model (ratio {config.keep:g})", file=sys.stderr)
+    return 0
+
+
+def between(start: RecognizerParts, end: RecognizerParts, ratio: float) -> RecognizerParts:
+    """The recogniser at `ratio` of the way, with the end's tokenizer. UserError if the two are different networks."""
+    if start.task.model != end.task.model or start.task.audio != end.task.audio:
+        raise UserError("found two networks or audio settings, expected checkpoints of one and the same")
+    moved = in_vocabulary(start.params, end.params, start.tokenizer.pieces, end.tokenizer.pieces)
+    return end._replace(
+        params=interpolate(moved, end.params, ratio),
+        model_state=interpolate(start.model_state, end.model_state, ratio),
+    )
+
+
+def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -> None:
+    """Evaluates every ratio and draws the results."""
+    names = set_names(config.manifest)
+    sets = dict(zip(names, map(read_manifest, config.manifest), strict=True))
+    reports, points, out = [], [], Path(config.out)
+    for ratio in config.ratio:
+        recognizer = make_recognizer(between(start, end, ratio), f"ratio {ratio:g}", beam=config.beam)
+        settings = EvaluateConfig(checkpoint=f"{config.start} … {config.end}", manifest=config.manifest)
+        evaluation, failed = evaluate(recognizer, dataclasses.replace(settings, name=recognizer.name), sets)
+        if failed:
+            raise UserError(failed[0])
+        folder = out / "reports" / f"{ratio:g}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_reports(evaluation, folder, worst=50)
+        reports.append(to_json(evaluation))
+        if len(names) > 1:
+            rates = [reports[-1]["set"][name]["wer"] for name in names[:2]]
+            points.append(Point(recognizer.name, "averaging", *rates))
+    text, image = compare(reports)
+    if points:
+        text += "\n" + pareto_table(points, old=names[0], new=names[1])
+        (out / "pareto.png").write_bytes(draw(points, old=names[0], new=names[1]))
+        (out / "pareto.json").write_text(json.dumps([p._asdict() for p in points], indent=1), encoding="utf-8")
+        print(f"on the front: {', '.join(p.name for p in front(points))}", file=sys.stderr)
+    print(text)
+    (out / "compare.md").write_text(text + "\n", encoding="utf-8")
+    (out / "compare.png").write_bytes(image)
+
+
+if __name__ == "__main__":
+    run_front_door(main)

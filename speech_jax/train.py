@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from speech_jax.audio.config import fingerprint
 from speech_jax.config import TrainConfig, config_from_assets, make_assets, parse_config
@@ -24,8 +25,9 @@ from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, left_out, lengths, make_plan
 from speech_jax.data.sources import load_sources
 from speech_jax.errors import UserError, run_front_door
-from speech_jax.finetuning.restore import start_from
-from speech_jax.objectives.mix import mix
+from speech_jax.finetuning.fisher import estimate_fisher
+from speech_jax.finetuning.restore import Start, start_from
+from speech_jax.objectives.mix import Mix, mix
 from speech_jax.objectives.schedules import make_alpha
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task, output_frames
 from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
@@ -33,7 +35,7 @@ from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
 from speech_jax.training.feed import Batches, Feed, PairedBatches
 from speech_jax.training.loop import FitResult, fit
 from speech_jax.training.state import init_shapes, init_values
-from speech_jax.types import Batch
+from speech_jax.types import Batch, PyTree, Task
 
 log = logging.getLogger("speech_jax")
 LEFT_OUT_SHOWN = 5  # utterances that no batch takes, named in the log; the plan counts them all
@@ -90,6 +92,7 @@ def train(config: TrainConfig) -> FitResult:
         )
         for line in start.describe():
             log.info("%s: %s", config.init_from, line)
+    fisher = fisher_of(config, task, tokenizer, start) if config.optimizer.ewc and not goes_on(config) else None
     return fit(
         task,
         feed,
@@ -102,6 +105,7 @@ def train(config: TrainConfig) -> FitResult:
         pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()},
         eval_sets={name: stream.one_pass(tokenizer) for name, stream in eval_streams.items()},
         init=start and (start.params, start.model_state),
+        fisher=fisher,
         units=lambda batch: audio_seconds(batch, rate),
         seed=config.seed,
     )
@@ -158,6 +162,28 @@ def check_audio(found: CTCTaskConfig, wanted: CTCTaskConfig, folder: str) -> Non
             raise UserError(
                 f"{folder}: found a checkpoint with audio.{field.name} = {theirs!r}, expected {ours!r} as in the config"
             )
+
+
+def fisher_of(config: TrainConfig, task: Task, tokenizer: Tokenizer, start: Start | None) -> PyTree:
+    """How much each parameter of the start model matters on the old domain."""
+    if start is None or config.pre is None:
+        raise UserError("optimizer.ewc: found no init_from or no pre, expected a start model and its old recordings")
+    stream = load_stream(config.pre, tokenizer, config.task.audio.sample_rate)
+    objective = task.objective.pre if isinstance(task.objective, Mix) else task.objective
+    count = config.optimizer.ewc_batches
+    log.info("Fisher information from %d batches of the old domain", count)
+    feed = stream.feed(tokenizer)
+    try:
+        return estimate_fisher(
+            objective,
+            start.params,
+            start.model_state,
+            tqdm((next(feed) for _ in range(count)), total=count, unit="batch", disable=None),
+            rows=lambda batch: int(np.sum(batch["index"] >= 0)),
+            seed=config.seed,
+        )
+    finally:
+        feed.close()
 
 
 # ---- Recordings

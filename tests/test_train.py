@@ -299,3 +299,25 @@ def test_a_new_vocabulary_keeps_what_the_head_learned_for_each_character(corpus,
         assert moved < 3 * config.optimizer.peak_lr
     jax.tree.map(np.testing.assert_array_equal, after[0]["encoder"], before[0]["encoder"])
     jax.tree.map(np.testing.assert_array_equal, after[1], before[1])
+
+
+def test_elastic_weights_need_the_old_recordings_and_hold_what_matters(corpus, trained, tmp_path):
+    start, _ = trained
+    optimizer = OptimizerConfig(ewc=1000.0, ewc_batches=3, warmup_steps=0)
+    config = tiny(
+        corpus,
+        tmp_path / "new",
+        data=data(corpus, "new", num_buckets=1),
+        init_from=start.out_dir,
+        task=None,
+        evaluate=(),
+        optimizer=optimizer,
+        trainer=dataclasses.replace(start.trainer, steps=2, checkpoint=CheckpointConfig(every=2), step=StepConfig()),
+    )
+    with pytest.raises(UserError, match="optimizer.ewc: found no init_from or no pre"):
+        front_door.train(config)
+    result = front_door.train(dataclasses.replace(config, pre=data(corpus, "old"), alpha=AlphaConfig(start=0.0)))
+    weights = jax.tree.leaves(result.state.opt_state, is_leaf=lambda x: hasattr(x, "fisher"))
+    fisher = next(x.fisher for x in weights if hasattr(x, "fisher"))
+    assert np.mean([np.mean(leaf) for leaf in jax.tree.leaves(fisher["encoder"])]) > 0
+    assert not jax.tree.leaves(fisher["head"])

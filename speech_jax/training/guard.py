@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speech_jax.errors import UserError
+from speech_jax.training.checkpoint import CheckpointConfig
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class GuardConfig:
 class Guards:
     """The guards of one run. What they know is in `record`, which is saved with every checkpoint."""
 
-    def __init__(self, configs: tuple[GuardConfig, ...], best_metric: str | None, mode: str, patience: int):
+    def __init__(self, configs: tuple[GuardConfig, ...], best: CheckpointConfig, patience: int):
         for config in configs:
             if config.within < 0 or config.patience < 0:
                 found = f"within {config.within}, patience {config.patience}"
                 raise UserError(f"trainer.guards: found {found} for {config.metric!r}, expected 0 or more")
-        if patience and best_metric is None:
+        if patience and best.metric is None:
             raise UserError("trainer.patience: found it without checkpoint.metric, expected one that can improve")
-        self._configs, self._metric, self._mode, self._patience = configs, best_metric, mode, patience
+        self._configs, self._metric, self._mode, self._patience = configs, best.metric, best.mode, patience
         self._before: dict[str, float] = {}
         self._beyond = {config.metric: 0 for config in configs}
         self._best: float | None = None

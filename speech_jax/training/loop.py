@@ -94,6 +94,7 @@ def fit(
     pipeline: Mapping[str, Any] | None = None,
     eval_sets: Mapping[str, Callable[[], Iterable]] | None = None,
     init: tuple[PyTree, PyTree] | None = None,
+    fisher: PyTree | None = None,
     units: Callable[[PyTree], tuple[float, float]] | None = None,
     unit_name: str = "audio_seconds",
     seed: int = 0,
@@ -103,11 +104,10 @@ def fit(
     train_data: `Batches` or `PairedBatches`; its state is saved with every checkpoint.
     assets:   JSON that is saved with every checkpoint for the front doors: config, tokenizer, audio settings, versions.
     texts:    {file name: text} to write into the run's folder once no other run holds it.
-    pipeline: JSON settings that decide the order of the data (workers, plan, seed); a run does not go on with other
-    ones.
-    eval_sets: {name: makes its batches}; metrics are logged as "<name>/<metric>". The moving average is evaluated, if
-    kept.
+    pipeline: JSON settings that decide the order of the data; a run does not go on with other ones.
+    eval_sets: {name: makes its batches}; metrics are logged as "<name>/<metric>", of the average where one is kept.
     init:     (params, model_state) to start from; a run that goes on ignores it.
+    fisher:   for `optimizer.ewc`, the weights of the parameters; a run that goes on ignores it.
     units:    host batch -> (real units, units with padding), for the rates: seconds of audio.
 
     SIGTERM and SIGINT end the step, save, and return with `stopped`.
@@ -123,8 +123,9 @@ def fit(
         sets = dict(eval_sets or {})
         with StopSignal() as stop:
             run = _Run(
-                task, train_data, config, optimizer, mesh, out, assets, pipeline, sets, init, units, unit_name, seed
-            )
+                task, train_data, config, optimizer, mesh, out, assets, pipeline, sets, init, fisher, units,
+                unit_name, seed,
+            )  # fmt: skip
             return run.loop(stop)
     finally:
         train_data.close()
@@ -145,8 +146,9 @@ class _Run:
     """The parts of one call of `fit`, put together; `loop` is the story."""
 
     def __init__(
-        self, task, data, config, optimizer, mesh_config, out, assets, pipeline, eval_sets, init, units, unit_name, seed
-    ):
+        self, task, data, config, optimizer, mesh_config, out, assets, pipeline, eval_sets, init, fisher, units,
+        unit_name, seed,
+    ):  # fmt: skip
         self.task, self.data, self.config, self.eval_sets = task, data, config, eval_sets
         self.units, self.unit_name = units, unit_name
         self.pipeline = json.loads(json.dumps(pipeline or {}))
@@ -159,17 +161,15 @@ class _Run:
         make, self.struct, shardings = make_state(
             task.model,
             spec,
-            lambda p: optimizers.make_optimizer(optimizer, p, config.steps),
+            lambda p: optimizers.make_optimizer(optimizer, p, config.steps, fisher),
             self.mesh,
             mesh_config,
             seed=seed,
             ema=config.step.ema is not None,
             init=init,
         )
-        best = config.checkpoint
-        self.guards = Guards(config.guards, best.metric, best.mode, config.patience)
-        self.guarded = True  # whether the last evaluation was within the guards
-        self.ended: tuple[str, ...] = ()
+        self.guards = Guards(config.guards, config.checkpoint, config.patience)
+        self.guarded, self.ended = True, ()  # whether the last evaluation was within the guards; why the run is over
         self.checkpoints = Checkpoints(out, config.checkpoint, assets)
         restored = self.checkpoints.restore(self.struct)
         if restored is None:
@@ -361,15 +361,15 @@ class _Run:
             self.reports[name] = report
             metrics |= {f"{name}/{key}": float(value) for key, value in report.metrics.items()}
             self.tracker.report(name, step, report, self.config.examples)
-        wanted = self.config.checkpoint.metric
+        wanted, known = self.config.checkpoint.metric, ", ".join(sorted(metrics))
         if wanted is not None and wanted not in metrics:
-            raise UserError(f"checkpoint.metric: found {wanted!r}, expected one of {', '.join(sorted(metrics))}")
+            raise UserError(f"checkpoint.metric: found {wanted!r}, expected one of {known}")
         self.guarded, reasons = self.guards.look(metrics)
         self.ended = tuple(reasons)
         self.tracker.write("eval", step, metrics=metrics)
         shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        beyond = "" if self.guarded else " (beyond its guards)"
-        self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {shown}{beyond}")
+        shown += "" if self.guarded else " (beyond its guards)"
+        self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {shown}")
         for reason in self.ended:
             self.progress.say(f"step {step} is the last: {reason}")
         return metrics

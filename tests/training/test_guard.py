@@ -18,31 +18,31 @@ def looks(guards, *pairs):
 
 
 def test_the_first_look_is_the_reference_and_the_limit_is_relative():
-    guards = Guards((OLD,), "new/wer", "min", 0)
+    guards = Guards((OLD,), CheckpointConfig(metric="new/wer"), 0)
     assert guards.needs_start
     good = [ok for ok, _ in looks(guards, (0.2, 0.9), (0.21, 0.5), (0.2201, 0.3), (0.22, 0.4))]
     assert good == [True, True, False, True] and not guards.needs_start
 
 
 def test_a_broken_guard_ends_the_run_only_after_its_patience():
-    guards = Guards((GuardConfig("old/wer", 0.0, patience=2),), None, "min", 0)
+    guards = Guards((GuardConfig("old/wer", 0.0, patience=2),), CheckpointConfig(metric=None), 0)
     reasons = [why for _, why in looks(guards, (0.2, 1), (0.3, 1), (0.2, 1), (0.3, 1), (0.4, 1))]
     assert reasons[:4] == [[], [], [], []] and "old/wer 0.4 is beyond 0.2 for the 2. evaluation" in reasons[4][0]
 
 
 def test_no_progress_ends_the_run_and_progress_beyond_a_guard_is_none():
-    guards = Guards((OLD,), "new/wer", "min", 2)
+    guards = Guards((OLD,), CheckpointConfig(metric="new/wer"), 2)
     found = looks(guards, (0.2, 0.9), (0.2, 0.5), (0.3, 0.1), (0.2, 0.6))
     assert [bool(why) for _, why in found] == [False, False, False, True]
     assert "new/wer did not improve for 2 evaluations" in found[-1][1][0]
 
 
 def test_the_state_survives_a_restart():
-    one, other = (Guards((OLD,), "new/wer", "min", 3) for _ in range(2))
+    one, other = (Guards((OLD,), CheckpointConfig(metric="new/wer"), 3) for _ in range(2))
     looks(one, (0.2, 0.9), (0.2, 0.5), (0.3, 0.1))
     other.restore(json.loads(json.dumps(one.record)))
     assert looks(one, (0.25, 0.6), (0.2, 0.6)) == looks(other, (0.25, 0.6), (0.2, 0.6))
-    fresh = Guards((OLD, GuardConfig("other/wer")), "new/wer", "min", 0)
+    fresh = Guards((OLD, GuardConfig("other/wer")), CheckpointConfig(metric="new/wer"), 0)
     fresh.restore(one.record)
     assert fresh.needs_start  # another list of guards has another reference
 
@@ -50,9 +50,9 @@ def test_the_state_survives_a_restart():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Guards((GuardConfig("x", within=-1),), None, "min", 0), "within -1"),
-        (lambda: Guards((), None, "min", 3), "without checkpoint.metric"),
-        (lambda: looks(Guards((GuardConfig("odl/wer"),), None, "min", 0), (1, 1)), "'odl/wer', expected one of"),
+        (lambda: Guards((GuardConfig("x", within=-1),), CheckpointConfig(metric=None), 0), "within -1"),
+        (lambda: Guards((), CheckpointConfig(metric=None), 3), "without checkpoint.metric"),
+        (lambda: looks(Guards((GuardConfig("odl/wer"),), CheckpointConfig(), 0), (1, 1)), "'odl/wer', expected one of"),
     ],
 )
 def test_bad_guards_are_refused(make, message):

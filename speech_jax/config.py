@@ -16,6 +16,7 @@ from speech_jax.audio.config import fingerprint
 from speech_jax.config_dict import from_dict, to_dict
 from speech_jax.data.config import DataConfig
 from speech_jax.errors import UserError
+from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
@@ -57,6 +58,8 @@ class TrainConfig:
     """A checkpoint folder to start from: its weights and tokenizer are taken (see `start`), and `task` must fit it."""
     start: StartConfig = StartConfig()
     """What is taken from there, what is new, and whether the vocabulary changes."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Low-rank adapters that are trained instead of the whole network."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer, learning rate, weight decay, what is frozen."""
     mesh: MeshConfig = MeshConfig()

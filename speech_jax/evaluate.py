@@ -79,6 +79,8 @@ class EvaluateConfig:
     """A longer recording is refused."""
     windows: WindowConfig = field(default_factory=WindowConfig)
     """How recordings longer than one window are cut."""
+    adapter: str = ""
+    """An adapter's file (adapter.safetensors of a run) to put on the checkpoint."""
     beam: BeamConfig = field(default_factory=BeamConfig)
     """How text is looked for: the best path, or a beam with a language model."""
 
@@ -100,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
         evaluation = score_hypotheses(config, sets)
         failed: list[str] = []
     else:
-        recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam)
+        recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam, config.adapter)
         evaluation, failed = evaluate(recognizer, config, sets)
     _show(evaluation)
     if config.out:

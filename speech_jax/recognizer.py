@@ -23,6 +23,7 @@ from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
 from speech_jax.decoding.longform import encode_windows, whole_features
 from speech_jax.decoding.words import Transcript, to_words
 from speech_jax.errors import UserError
+from speech_jax.finetuning.adapters import adapter_of, joined, load_adapter
 from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes
 from speech_jax.text.ngram import read_arpa
 from speech_jax.text.tokenizer import Tokenizer
@@ -257,8 +258,10 @@ class RecognizerParts(NamedTuple):
     model_state: PyTree
 
 
-def load_recognizer_parts(path: str | Path, which: Which = "best") -> RecognizerParts:
+def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str = "") -> RecognizerParts:
     """The recogniser in a run's folder (or in one step's folder of it), with its best or its last parameters.
+
+    adapter: an adapter's file to merge into them.
 
     Raises UserError where there is no whole checkpoint, or where it is not a recogniser's.
     """
@@ -274,15 +277,24 @@ def load_recognizer_parts(path: str | Path, which: Which = "best") -> Recognizer
             f"{path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
         )
     params, model_state = load_params(folder)
+    params = jax.tree.map(np.asarray, joined(params, adapter_of(assets)))
+    if adapter:
+        params, tokens = load_adapter(adapter, params)
+        tokenizer = Tokenizer.from_json(tokens)
     check_shapes((params, model_state), network_shapes(task, tokenizer.vocab_size), f"{path}: the parameters")
     return RecognizerParts(task, tokenizer, params, model_state)
 
 
 def load_recognizer(
-    path: str | Path, which: Which = "best", windows: WindowConfig | None = None, beam: BeamConfig | None = None
+    path: str | Path,
+    which: Which = "best",
+    windows: WindowConfig | None = None,
+    beam: BeamConfig | None = None,
+    adapter: str = "",
 ) -> Recognizer:
     """`load_recognizer_parts` and `make_recognizer`, with the language model that `beam` names."""
-    return make_recognizer(load_recognizer_parts(path, which), Path(path).resolve().name, windows, beam)
+    parts = load_recognizer_parts(path, which, adapter)
+    return make_recognizer(parts, Path(path).resolve().name, windows, beam)
 
 
 def make_recognizer(

@@ -7,6 +7,7 @@ has to know goes with it as assets.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,14 @@ from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, left_out, lengths, make_plan
 from speech_jax.data.sources import load_sources
 from speech_jax.errors import UserError, run_front_door
+from speech_jax.finetuning.adapters import (
+    ADAPTER,
+    BASE,
+    adapter_groups,
+    init_adapters,
+    save_adapter,
+    with_adapters,
+)
 from speech_jax.finetuning.fisher import estimate_fisher
 from speech_jax.finetuning.restore import Start, start_from
 from speech_jax.objectives.mix import Mix, mix
@@ -34,6 +43,7 @@ from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
 from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
 from speech_jax.training.feed import Batches, Feed, PairedBatches
 from speech_jax.training.loop import FitResult, fit
+from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.state import init_shapes, init_values
 from speech_jax.types import Batch, PyTree, Task
 
@@ -76,39 +86,43 @@ def train(config: TrainConfig) -> FitResult:
     task = ctc_task(config.task, tokenizer)
     if replays:
         task = task._replace(objective=mix(task.objective, task.objective, alpha))
+    plain = task
 
     # ---- State and loop.
-    start = None
+    start = fisher = None
     if config.init_from and not goes_on(config):
-        spec = task.batch_spec(streams["task"].plan.buckets[0])
-        start = start_from(
-            config.init_from,
-            *init_shapes(task.model, spec, config.seed),
-            which=config.start.which,
-            fresh=config.start.fresh,
-            drop=config.start.drop,
-            init=lambda: init_values(task.model, spec, config.seed),
-            tokens=(old_tokenizer(config).pieces, tokenizer.pieces),
-        )
+        start = read_start(config, task, streams["task"], tokenizer)
         for line in start.describe():
             log.info("%s: %s", config.init_from, line)
-    fisher = fisher_of(config, task, tokenizer, start) if config.optimizer.ewc and not goes_on(config) else None
-    return fit(
+    if config.optimizer.ewc and not goes_on(config):
+        fisher = fisher_of(config, task, tokenizer, start)
+    init = start and (start.params, start.model_state)
+    optimizer = config.optimizer
+    if config.adapter.kind != "none":
+        task, optimizer, init = adapt(config, task, init)
+    result = fit(
         task,
         feed,
         config=config.trainer,
-        optimizer=config.optimizer,
+        optimizer=optimizer,
         mesh=config.mesh,
         out_dir=config.out_dir,
         assets=make_assets(config, tokenizer),
         texts={"config.json": to_text(config)},
         pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()},
         eval_sets={name: stream.one_pass(tokenizer) for name, stream in eval_streams.items()},
-        init=start and (start.params, start.model_state),
+        init=init,
         fisher=fisher,
         units=lambda batch: audio_seconds(batch, rate),
         seed=config.seed,
     )
+    if config.adapter.kind != "none" and not result.stopped and jax.process_index() == 0:
+        before = (start or read_start(config, plain, streams["task"], tokenizer)).params
+        params = jax.device_get(result.state.params if result.state.ema is None else result.state.ema)
+        file = Path(config.out_dir) / "adapter.safetensors"
+        save_adapter(file, params, before, config.adapter, json.dumps(tokenizer.to_json()))
+        log.info("%s: %.1f MB", file, file.stat().st_size / 1e6)
+    return result
 
 
 # ---- What is trained
@@ -162,6 +176,36 @@ def check_audio(found: CTCTaskConfig, wanted: CTCTaskConfig, folder: str) -> Non
             raise UserError(
                 f"{folder}: found a checkpoint with audio.{field.name} = {theirs!r}, expected {ours!r} as in the config"
             )
+
+
+def read_start(config: TrainConfig, task: Task, stream: Stream, tokenizer: Tokenizer) -> Start:
+    """What the run starts from: the checkpoint in `init_from`, as `start` says."""
+    spec = task.batch_spec(stream.plan.buckets[0])
+    return start_from(
+        config.init_from,
+        *init_shapes(task.model, spec, config.seed),
+        which=config.start.which,
+        fresh=config.start.fresh,
+        drop=config.start.drop,
+        init=lambda: init_values(task.model, spec, config.seed),
+        tokens=(old_tokenizer(config).pieces, tokenizer.pieces),
+    )
+
+
+def adapt(config: TrainConfig, task: Task, init: tuple | None) -> tuple[Task, OptimizerConfig, tuple | None]:
+    """(the task, the optimizer's settings, what to start from) with adapters in place of the whole network."""
+    if not config.init_from:
+        raise UserError("adapter: found no init_from, expected a checkpoint to adapt")
+    if config.optimizer.groups != OptimizerConfig().groups:
+        raise UserError("optimizer.groups: found them beside adapters, expected adapter.train to say what else moves")
+    if config.optimizer.ewc or config.optimizer.anchor:
+        raise UserError("optimizer: found anchor or ewc beside adapters, expected one of the two ways to hold on")
+    if init is not None:
+        params, model_state = init
+        key = jax.random.fold_in(jax.random.key(config.seed), 1)
+        init = {BASE: params, ADAPTER: init_adapters(key, params, config.adapter)}, model_state
+    optimizer = dataclasses.replace(config.optimizer, groups=adapter_groups(config.adapter))
+    return with_adapters(task, config.adapter), optimizer, init
 
 
 def fisher_of(config: TrainConfig, task: Task, tokenizer: Tokenizer, start: Start | None) -> PyTree:

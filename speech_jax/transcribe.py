@@ -43,6 +43,8 @@ class TranscribeConfig:
     """A longer recording is refused."""
     windows: WindowConfig = field(default_factory=WindowConfig)
     """How long recordings are cut."""
+    adapter: str = ""
+    """An adapter's file (adapter.safetensors of a run) to put on the checkpoint."""
     beam: BeamConfig = field(default_factory=BeamConfig)
     """How text is looked for: the best path, or a beam with a language model."""
 
@@ -50,7 +52,7 @@ class TranscribeConfig:
 def main(argv: Sequence[str]) -> int:
     """Flags in, transcripts out; 2 where a recording could not be read."""
     config = tyro.cli(TranscribeConfig, args=list(argv), prog="python -m speech_jax.transcribe")
-    recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam)
+    recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam, config.adapter)
     return transcribe(recognizer, config, stdin=sys.stdin, stdout=sys.stdout)
 
 

@@ -21,9 +21,11 @@ from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig, TrainConfig, load_config_file, parse_config
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.errors import UserError
+from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.training.checkpoint import CheckpointConfig, find_checkpoint, load_assets, load_params
 from speech_jax.training.loop import TrainerConfig
@@ -321,3 +323,33 @@ def test_elastic_weights_need_the_old_recordings_and_hold_what_matters(corpus, t
     fisher = next(x.fisher for x in weights if hasattr(x, "fisher"))
     assert np.mean([np.mean(leaf) for leaf in jax.tree.leaves(fisher["encoder"])]) > 0
     assert not jax.tree.leaves(fisher["head"])
+
+
+def test_adapters_are_trained_on_a_checkpoint_and_put_on_it_again(corpus, trained, tmp_path):
+    """The run's own folder and the base with the small file are the same recogniser; without a base it is an error."""
+    start, _ = trained
+    config = tiny(
+        corpus,
+        tmp_path / "new",
+        data=data(corpus, "new", num_buckets=1),
+        init_from=start.out_dir,
+        task=None,
+        evaluate=(),
+        adapter=AdapterConfig("lora", rank=2),
+        start=StartConfig(which="last"),
+        trainer=dataclasses.replace(start.trainer, steps=3, checkpoint=CheckpointConfig(every=3)),
+    )
+    front_door.train(config)
+    own = load_recognizer_parts(config.out_dir)
+    file = Path(config.out_dir) / "adapter.safetensors"
+    put_on = load_recognizer_parts(start.out_dir, "last", str(file))
+    assert put_on.tokenizer == own.tokenizer
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), put_on.params, own.params)
+    base = load_recognizer_parts(start.out_dir, "last")
+    jax.tree.map(np.testing.assert_array_equal, base.model_state, own.model_state)
+    assert np.abs(base.params["head"]["kernel"] - own.params["head"]["kernel"]).max() > 0
+    np.testing.assert_array_equal(
+        base.params["encoder"]["subsampling"]["out"]["kernel"], own.params["encoder"]["subsampling"]["out"]["kernel"]
+    )
+    with pytest.raises(UserError, match="adapter: found no init_from"):
+        front_door.train(tiny(corpus, tmp_path / "none", adapter=AdapterConfig("lora")))

@@ -16,7 +16,7 @@ from tests.tones import recognizer, say
 @pytest.fixture(autouse=True)
 def tones(monkeypatch):
     """`--checkpoint tones` is the network that reads beeps."""
-    monkeypatch.setattr(front_door, "load_recognizer", lambda path, which, windows, beam: recognizer())
+    monkeypatch.setattr(front_door, "load_recognizer", lambda path, which, windows, beam, adapter: recognizer())
 
 
 @pytest.fixture

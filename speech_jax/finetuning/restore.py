@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from speech_jax.errors import UserError
+from speech_jax.finetuning.adapters import adapter_of, joined
 from speech_jax.finetuning.vocabulary import VocabularyChange, compare_vocabularies, move_tokens
-from speech_jax.training.checkpoint import Which, load_params
+from speech_jax.training.checkpoint import Which, find_checkpoint, load_assets, load_params
 from speech_jax.training.rules import leaf_name, named_leaves
 from speech_jax.training.state import check_shapes
 from speech_jax.types import PyTree
@@ -78,7 +79,9 @@ def start_from(
     Raises UserError if there is no whole checkpoint there, if a leaf is missing, has another shape or is left over
     (names it and both shapes), or if a pattern fits nothing.
     """
-    params, model_state = load_params(path, which, ema=ema)
+    folder = find_checkpoint(path, which)
+    params, model_state = load_params(folder, ema=ema)
+    params = jax.tree.map(np.asarray, joined(params, adapter_of(load_assets(folder))))
     wanted, have = named_leaves((params_like, model_state_like)), named_leaves((params, model_state))
     wanted, have = ({name.split("/", 1)[1]: leaf for name, leaf in leaves.items()} for leaves in (wanted, have))
     renewed = _matching(wanted, fresh, f"{path}: start.fresh")

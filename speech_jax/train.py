@@ -53,11 +53,16 @@ LEFT_OUT_SHOWN = 5  # utterances that no batch takes, named in the log; the plan
 
 def main(argv: Sequence[str]) -> int:
     """The front door; returns the exit code."""
+    setup_logging()
+    train(parse_config(argv))
+    return 0
+
+
+def setup_logging() -> None:
+    """Our own messages, and warnings of the libraries."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("jax").setLevel(logging.WARNING)
     logging.getLogger("absl").setLevel(logging.WARNING)
-    train(parse_config(argv))
-    return 0
 
 
 def train(config: TrainConfig) -> FitResult:

@@ -125,6 +125,9 @@ def main() -> None:
             print(*timed(run), flush=True)
         return
 
+    from speech_jax.memory import keep_freed_memory
+
+    keep_freed_memory()  # as the front doors do
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     peer = None
     if args.torch_python:

@@ -52,10 +52,17 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({percent(min(values))}–{percent(max(values))})"
 
 
-def draw(points: Sequence[Point], *, old: str = "old", new: str = "new", before: float | None = None) -> bytes:
+def draw(
+    points: Sequence[Point],
+    *,
+    old: str = "old",
+    new: str = "new",
+    before: float | None = None,
+    on_the_way: Sequence[Point] = (),
+) -> bytes:
     """A PNG: every model as a point, methods by colour, the front as a line.
 
-    before: the old domain's error rate before fine-tuning, as a line.
+    before: the old domain's error rate before fine-tuning, as a line. on_the_way: earlier checkpoints, as dots.
     """
     from matplotlib.figure import Figure
 
@@ -63,6 +70,7 @@ def draw(points: Sequence[Point], *, old: str = "old", new: str = "new", before:
     axes = figure.subplots()
     line = front(points)
     axes.step([100 * p.old for p in line], [100 * p.new for p in line], where="post", color="0.8", zorder=0)
+    axes.scatter([100 * p.old for p in on_the_way], [100 * p.new for p in on_the_way], color="0.8", s=6, zorder=0)
     for method in dict.fromkeys(p.method for p in points):
         own = [p for p in points if p.method == method]
         axes.scatter([100 * p.old for p in own], [100 * p.new for p in own], label=method, s=28)

@@ -1,0 +1,143 @@
+"""One fine-tuning with many settings and seeds, and what each gained and lost: `python -m speech_jax.sweep`.
+
+    python -m speech_jax.sweep --config configs/X.py --grid alpha=0,0.1,0.3 --seeds 3 --old a/wer --new b/wer --out DIR
+
+Runs one after the other, each in DIR/SETTINGS/seed_N; what is finished is not run again, what was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import tyro
+
+from speech_jax.config import TrainConfig, parse_config
+from speech_jax.errors import UserError, run_front_door
+from speech_jax.evaluation.pareto import Point, draw, pareto_table
+from speech_jax.train import setup_logging, train
+
+SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # names that are shorter than their flags
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Trains a config once for every combination of the grid and every seed, and draws old against new error rates.
+
+    Flags that are not named here go to every training, `--trainer.steps 400`.
+    """
+
+    config: str
+    """The config file of the fine-tuning."""
+    out: str
+    """The folder of the runs, table.md, points.json and pareto.png."""
+    grid: tuple[str, ...] = ()
+    """NAME=V1,V2,…: a flag of the training and its values; alpha and lr are short for alpha.start and
+    optimizer.peak-lr. Several multiply."""
+    seeds: int = 1
+    """Each combination with the seeds 0 to this, for initialisation, data order, augmentation and dropout."""
+    old: str = "old/wer"
+    """The old domain's metric in the config's evaluation sets."""
+    new: str = "new/wer"
+    """The new domain's."""
+
+
+class Run(NamedTuple):
+    """One training: its name (the settings), its seed, its folder and its flags."""
+
+    name: str
+    seed: int
+    folder: Path
+    flags: list[str]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The front door; returns the exit code."""
+    config, rest = tyro.cli(
+        SweepConfig, prog="python -m speech_jax.sweep", args=list(argv), return_unknown_args=True
+    )
+    setup_logging()
+    runs = plan(config)
+    trainings = [(run, parse_config(["--config", config.config, *rest, *run.flags])) for run in runs]  # all checked now
+    for run, training in trainings:
+        check_metrics(training, config)
+        result = train(training)
+        if result.stopped:
+            print(f"stopped in {run.folder}; the same command goes on", file=sys.stderr)
+            return 0
+        jax.clear_caches()
+        report(config, runs)
+    return 0
+
+
+def plan(config: SweepConfig) -> list[Run]:
+    """Every run of the sweep. Raises UserError for a grid that cannot be read."""
+    if config.seeds < 1:
+        raise UserError(f"--seeds: found {config.seeds}, expected 1 or more")
+    axes = []
+    for text in config.grid:
+        name, _, values = text.partition("=")
+        if not name or not values:
+            raise UserError(f"--grid: found {text!r}, expected NAME=V1,V2,…")
+        axes.append([(name, value) for value in values.split(",")])
+    names = [axis[0][0] for axis in axes]
+    if len(set(names)) != len(names):
+        raise UserError(f"--grid: found {', '.join(names)}, expected each name once")
+    runs = []
+    for chosen in itertools.product(*axes):
+        name = ", ".join(f"{key}={value}" for key, value in chosen) or "all"
+        flags = [word for key, value in chosen for word in (f"--{SHORT.get(key, key)}", value)]
+        for seed in range(config.seeds):
+            folder = Path(config.out) / name.replace(", ", "_").replace("/", "-") / f"seed_{seed}"
+            own = ["--out-dir", str(folder), "--seed", str(seed), "--data.seed", str(seed)]
+            runs.append(Run(name, seed, folder, [*flags, *own]))
+    return runs
+
+
+def check_metrics(training: TrainConfig, config: SweepConfig) -> None:
+    """UserError unless the training measures both domains."""
+    sets = [e.name for e in training.evaluate]
+    for flag, metric in (("--old", config.old), ("--new", config.new)):
+        if metric.rpartition("/")[0] not in sets:
+            raise UserError(f"{flag}: found {metric!r}, expected a metric of one of the sets {', '.join(sets)}")
+
+
+def report(config: SweepConfig, runs: Sequence[Run]) -> None:
+    """Writes table.md, points.json and pareto.png from what the runs have logged so far."""
+    last, path = [], []
+    for run in runs:
+        found = evaluations(run.folder, config)
+        if found:
+            points = [Point(run.name, run.name.split("=")[0], old, new) for _, old, new in found]
+            last.append(points[-1])
+            path += points[:-1]
+    table = pareto_table(last, old=config.old, new=config.new)
+    out = Path(config.out)
+    (out / "table.md").write_text(table + "\n", encoding="utf-8")
+    (out / "points.json").write_text(json.dumps([p._asdict() for p in last], indent=1) + "\n", encoding="utf-8")
+    (out / "pareto.png").write_bytes(draw(last, old=config.old, new=config.new, on_the_way=path))
+    print(table, flush=True)
+
+
+def evaluations(folder: Path, config: SweepConfig) -> list[tuple[int, float, float]]:
+    """(step, old, new) of every evaluation of a run, in order; of a step that was evaluated twice, the last."""
+    found: dict[int, tuple[float, float]] = {}
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        row = json.loads(line)
+        if row["kind"] == "eval" and {config.old, config.new} <= set(row["metrics"]):
+            found[row["step"]] = row["metrics"][config.old], row["metrics"][config.new]
+    return [(step, *found[step]) for step in sorted(found)]
+
+
+if __name__ == "__main__":
+    run_front_door(main)

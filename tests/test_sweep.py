@@ -1,0 +1,81 @@
+"""The sweep: every combination and seed once, resumed where it was stopped, and one report."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from speech_jax import sweep as front_door
+from speech_jax.errors import UserError
+from tests.test_train import corpus, data, tiny, trained, write_config_file  # noqa: F401
+
+
+def config(**changes):
+    return dataclasses.replace(front_door.SweepConfig(config="x.py", out="runs/sweep"), **changes)
+
+
+def test_the_plan_is_every_combination_with_every_seed():
+    runs = front_door.plan(config(grid=("alpha=0,0.5", "lr=1e-3,1e-4"), seeds=2))
+    assert len(runs) == 8 and len({run.folder for run in runs}) == 8
+    assert runs[0].name == "alpha=0, lr=1e-3"
+    assert runs[0].flags[:4] == ["--alpha.start", "0", "--optimizer.peak-lr", "1e-3"]
+    assert runs[1].flags[-4:] == ["--seed", "1", "--data.seed", "1"]
+    assert [run.name for run in front_door.plan(config())] == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(grid=("alpha",)), "'alpha', expected NAME=V1,V2"),
+        (dict(grid=("a=1", "a=2")), "expected each name once"),
+        (dict(seeds=0), "--seeds: found 0"),
+    ],
+)
+def test_bad_grids_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        front_door.plan(config(**changes))
+
+
+def test_a_sweep_runs_and_draws_and_does_nothing_twice(corpus, trained, tmp_path, capsys, monkeypatch):  # noqa: F811
+    start, _ = trained
+    own = tiny(
+        corpus,
+        tmp_path / "unused",
+        data=data(corpus, "new", num_buckets=1),
+        pre=data(corpus, "old", num_buckets=1),
+        init_from=start.out_dir,
+        task=None,
+        evaluate=(
+            dataclasses.replace(start.evaluate[0], name="old"),
+            dataclasses.replace(start.evaluate[0], name="new", data=data(corpus, "new", num_buckets=1)),
+        ),
+        trainer=dataclasses.replace(
+            start.trainer, steps=2, eval_every=1, checkpoint=dataclasses.replace(start.trainer.checkpoint, every=2)
+        ),
+    )
+    file = write_config_file(tmp_path / "sweep.py", own)
+    arguments = ["--config", str(file), "--out", str(tmp_path / "out"), "--grid", "alpha=0,0.5"]
+    assert front_door.main(arguments) == 0
+    assert "alpha=0.5" in capsys.readouterr().out
+    points = json.loads((tmp_path / "out" / "points.json").read_text())
+    assert [p["name"] for p in points] == ["alpha=0", "alpha=0.5"]
+    assert (tmp_path / "out" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    found = front_door.evaluations(tmp_path / "out" / "alpha=0.5" / "seed_0", config())
+    assert [step for step, *_ in found] == [1, 2]
+
+    trainings = []
+
+    def count(training):
+        trainings.append(training)
+        return real(training)
+
+    real = front_door.train
+    monkeypatch.setattr(front_door, "train", count)
+    assert front_door.main([*arguments, "--trainer.log-every", "2"]) == 0
+    assert len(trainings) == 2
+    again = front_door.evaluations(Path(trainings[0].out_dir), config())
+    assert [step for step, *_ in again] == [1, 2]  # nothing was trained again
+
+    with pytest.raises(UserError, match="--new: found 'mars/wer', expected a metric of one of the sets old, new"):
+        front_door.main([*arguments, "--new", "mars/wer"])

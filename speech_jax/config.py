@@ -19,7 +19,7 @@ from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
@@ -60,6 +60,8 @@ class TrainConfig:
     """What is taken from there, what is new, and whether the vocabulary changes."""
     adapter: AdapterConfig = AdapterConfig()
     """Low-rank adapters that are trained instead of the whole network."""
+    teacher: TeacherConfig = TeacherConfig()
+    """A recogniser whose scores the new one is pulled to."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer, learning rate, weight decay, what is frozen."""
     mesh: MeshConfig = MeshConfig()

@@ -24,7 +24,7 @@ from speech_jax.decoding.longform import encode_windows, whole_features
 from speech_jax.decoding.words import Transcript, to_words
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import adapter_of, joined, load_adapter
-from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes
+from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes, own_state
 from speech_jax.text.ngram import read_arpa
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.checkpoint import (
@@ -277,6 +277,7 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
             f"{path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
         )
     params, model_state = load_params(folder)
+    model_state = own_state(model_state)
     params = jax.tree.map(np.asarray, joined(params, adapter_of(assets)))
     if adapter:
         params, tokens = load_adapter(adapter, params)

@@ -38,7 +38,16 @@ from speech_jax.finetuning.fisher import estimate_fisher
 from speech_jax.finetuning.restore import Start, start_from
 from speech_jax.objectives.mix import Mix, mix
 from speech_jax.objectives.schedules import make_alpha
-from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task, output_frames
+from speech_jax.recognizer import load_recognizer_parts
+from speech_jax.tasks.ctc import (
+    CTCTaskConfig,
+    Teacher,
+    build_model,
+    ctc_task,
+    output_frames,
+    own_state,
+    with_teacher,
+)
 from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
 from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
 from speech_jax.training.feed import Batches, Feed, PairedBatches
@@ -88,21 +97,26 @@ def train(config: TrainConfig) -> FitResult:
         warn_of_misfits(name, stream, config.task)
 
     # ---- Task.
-    task = ctc_task(config.task, tokenizer)
+    teacher = load_teacher(config, tokenizer) if config.teacher.checkpoint else None
+    task = ctc_task(config.task, tokenizer, teacher)
     if replays:
         task = task._replace(objective=mix(task.objective, task.objective, alpha))
-    plain = task
 
     # ---- State and loop.
-    start = fisher = None
-    if config.init_from and not goes_on(config):
-        start = read_start(config, task, streams["task"], tokenizer)
-        for line in start.describe():
-            log.info("%s: %s", config.init_from, line)
-    if config.optimizer.ewc and not goes_on(config):
-        fisher = fisher_of(config, task, tokenizer, start)
-    init = start and (start.params, start.model_state)
+    start = fisher = init = None
     optimizer = config.optimizer
+    if not goes_on(config):
+        if config.init_from:
+            start = read_start(config, streams["task"], tokenizer)
+            for line in start.describe():
+                log.info("%s: %s", config.init_from, line)
+            init = start.params, with_teacher(start.model_state, teacher)
+        elif teacher is not None:
+            spec = task.batch_spec(streams["task"].plan.buckets[0])
+            params, own = init_values(ctc_task(config.task, tokenizer).model, spec, config.seed)
+            init = params, with_teacher(own, teacher)
+        if config.optimizer.ewc:
+            fisher = fisher_of(config, task, tokenizer, init)
     if config.adapter.kind != "none":
         task, optimizer, init = adapt(config, task, init)
     result = fit(
@@ -122,7 +136,7 @@ def train(config: TrainConfig) -> FitResult:
         seed=config.seed,
     )
     if config.adapter.kind != "none" and not result.stopped and jax.process_index() == 0:
-        before = (start or read_start(config, plain, streams["task"], tokenizer)).params
+        before = (start or read_start(config, streams["task"], tokenizer)).params
         params = jax.device_get(result.state.params if result.state.ema is None else result.state.ema)
         file = Path(config.out_dir) / "adapter.safetensors"
         save_adapter(file, params, before, config.adapter, json.dumps(tokenizer.to_json()))
@@ -183,8 +197,26 @@ def check_audio(found: CTCTaskConfig, wanted: CTCTaskConfig, folder: str) -> Non
             )
 
 
-def read_start(config: TrainConfig, task: Task, stream: Stream, tokenizer: Tokenizer) -> Start:
+def load_teacher(config: TrainConfig, tokenizer: Tokenizer) -> Teacher:
+    """The teacher. UserError unless its scores can be compared with the new recogniser's, frame by frame."""
+    folder = config.teacher.checkpoint
+    parts = load_recognizer_parts(folder)
+    if not 0 <= config.teacher.weight <= 1 or config.teacher.temperature <= 0 or config.teacher.hidden < 0:
+        raise UserError(f"teacher: found {config.teacher}, expected 0 <= weight <= 1, temperature > 0, hidden >= 0")
+    if parts.tokenizer.pieces != tokenizer.pieces:
+        raise UserError(f"{folder}: found a teacher with another vocabulary, expected the new recogniser's")
+    check_audio(parts.task, config.task, folder)
+    samples = 60 * config.task.audio.sample_rate
+    theirs, ours = (output_frames(samples, task) for task in (parts.task, config.task))
+    if theirs != ours:
+        raise UserError(f"{folder}: found a teacher with {theirs} frames a minute, expected {ours}")
+    network = build_model(parts.task, tokenizer.vocab_size)
+    return Teacher(config.teacher, network, parts.params, parts.model_state)
+
+
+def read_start(config: TrainConfig, stream: Stream, tokenizer: Tokenizer) -> Start:
     """What the run starts from: the checkpoint in `init_from`, as `start` says."""
+    task = ctc_task(config.task, tokenizer)
     spec = task.batch_spec(stream.plan.buckets[0])
     return start_from(
         config.init_from,
@@ -194,6 +226,7 @@ def read_start(config: TrainConfig, task: Task, stream: Stream, tokenizer: Token
         drop=config.start.drop,
         init=lambda: init_values(task.model, spec, config.seed),
         tokens=(old_tokenizer(config).pieces, tokenizer.pieces),
+        own_state=own_state,
     )
 
 
@@ -213,9 +246,9 @@ def adapt(config: TrainConfig, task: Task, init: tuple | None) -> tuple[Task, Op
     return with_adapters(task, config.adapter), optimizer, init
 
 
-def fisher_of(config: TrainConfig, task: Task, tokenizer: Tokenizer, start: Start | None) -> PyTree:
+def fisher_of(config: TrainConfig, task: Task, tokenizer: Tokenizer, init: tuple | None) -> PyTree:
     """How much each parameter of the start model matters on the old domain."""
-    if start is None or config.pre is None:
+    if not config.init_from or config.pre is None:
         raise UserError("optimizer.ewc: found no init_from or no pre, expected a start model and its old recordings")
     stream = load_stream(config.pre, tokenizer, config.task.audio.sample_rate)
     objective = task.objective.pre if isinstance(task.objective, Mix) else task.objective
@@ -225,8 +258,7 @@ def fisher_of(config: TrainConfig, task: Task, tokenizer: Tokenizer, start: Star
     try:
         return estimate_fisher(
             objective,
-            start.params,
-            start.model_state,
+            *init,
             tqdm((next(feed) for _ in range(count)), total=count, unit="batch", disable=None),
             rows=lambda batch: int(np.sum(batch["index"] >= 0)),
             seed=config.seed,

@@ -26,7 +26,8 @@ from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.recognizer import load_recognizer_parts
-from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
+from speech_jax.text.tokenizer import TokenizerConfig
 from speech_jax.training.checkpoint import CheckpointConfig, find_checkpoint, load_assets, load_params
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
@@ -353,3 +354,43 @@ def test_adapters_are_trained_on_a_checkpoint_and_put_on_it_again(corpus, traine
     )
     with pytest.raises(UserError, match="adapter: found no init_from"):
         front_door.train(tiny(corpus, tmp_path / "none", adapter=AdapterConfig("lora")))
+
+
+def test_a_teacher_holds_the_student_and_survives_a_restart(corpus, trained, tmp_path):
+    """Learning without forgetting, a smaller student from scratch; the second half of a run has the same teacher."""
+    start, _ = trained
+    config = tiny(
+        corpus,
+        tmp_path / "whole",
+        data=data(corpus, "new", num_buckets=1),
+        init_from=start.out_dir,
+        task=None,
+        evaluate=(),
+        teacher=TeacherConfig(checkpoint=start.out_dir, weight=0.5, hidden=1.0),
+        trainer=dataclasses.replace(start.trainer, steps=4, checkpoint=CheckpointConfig(every=2)),
+    )
+    front_door.train(config)
+    lines = [json.loads(line) for line in Path(config.out_dir, "metrics.jsonl").read_text().splitlines()]
+    first = next(line["metrics"] for line in lines if line["kind"] == "train")
+    assert {"ctc", "teacher_hidden"} <= set(first)
+    assert 0 < first["teacher"] < 0.5  # dropout and masks are all that differ
+    half = dataclasses.replace(config, out_dir=str(tmp_path / "half"))
+    front_door.train(dataclasses.replace(half, trainer=dataclasses.replace(half.trainer, steps=2)))
+    front_door.train(half)
+    assert losses(half.out_dir)[4] == losses(config.out_dir)[4]
+    own = load_recognizer_parts(config.out_dir)
+    assert set(own.model_state) == {"batch_stats"}  # what leaves the folder has no teacher in it
+
+    small = dataclasses.replace(start.task, model=dataclasses.replace(start.task.model, width=8))
+    student = dataclasses.replace(config, out_dir=str(tmp_path / "small"), init_from="", task=small)
+    front_door.train(dataclasses.replace(student, trainer=dataclasses.replace(config.trainer, steps=1)))
+    assert load_recognizer_parts(student.out_dir).params["head"]["kernel"].shape[0] == 8
+
+    slower = dataclasses.replace(small, model=dataclasses.replace(small.model, subsampling_factor=8))
+    for task, message in ((slower, "frames a minute"), (None, "another vocabulary")):
+        bad = dataclasses.replace(student, out_dir=str(tmp_path / "bad"), task=task or small)
+        if task is None:
+            tokens = TokenizerConfig(alphabet="abcdefghijklmnopqrstuvwxyz ")
+            bad = dataclasses.replace(bad, task=dataclasses.replace(small, tokenizer=tokens))
+        with pytest.raises(UserError, match=message):
+            front_door.train(bad)

@@ -68,6 +68,7 @@ def start_from(
     drop: tuple[str, ...] = (),
     init: Callable[[], tuple[PyTree, PyTree]] | None = None,
     tokens: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
+    own_state: Callable[[PyTree], PyTree] = lambda model_state: model_state,
 ) -> Start:
     """Parameters and model state out of a run's folder or of one step's folder, to be handed to `fit` as `init`.
 
@@ -76,11 +77,13 @@ def start_from(
     fresh:  patterns of leaves (of the model state too) that come from `init()`, the model's initial values.
     drop:   patterns of the checkpoint's leaves that are left behind.
     tokens: (the checkpoint's, the new) vocabulary; the head's leaves then move by token, with `init()` for new ones.
+    own_state: takes from the checkpoint's model state what is the network's own.
     Raises UserError if there is no whole checkpoint there, if a leaf is missing, has another shape or is left over
     (names it and both shapes), or if a pattern fits nothing.
     """
     folder = find_checkpoint(path, which)
     params, model_state = load_params(folder, ema=ema)
+    model_state = own_state(model_state)
     params = jax.tree.map(np.asarray, joined(params, adapter_of(load_assets(folder))))
     wanted, have = named_leaves((params_like, model_state_like)), named_leaves((params, model_state))
     wanted, have = ({name.split("/", 1)[1]: leaf for name, leaf in leaves.items()} for leaves in (wanted, have))

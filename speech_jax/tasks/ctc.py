@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from speech_jax.models import conformer, crnn
 from speech_jax.models.conformer import ConformerConfig, conformer_ctc
 from speech_jax.models.crnn import CRNNConfig, crnn_ctc
 from speech_jax.objectives.ctc import ctc_loss
+from speech_jax.objectives.distill import posterior_loss, similarity_loss
 from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
 from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
@@ -39,6 +41,38 @@ class CTCTaskConfig:
     """How text is cut into tokens. Ignored when training starts from a checkpoint: its tokenizer is kept."""
 
 
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """A recogniser that the new one is pulled to: the start model against forgetting (LwF, Li and Hoiem 2016), or a
+    large one to be made small."""
+
+    checkpoint: str = ""
+    """Its folder; empty for none. It must have the same vocabulary, features and frame rate."""
+    weight: float = 0.5
+    """The task's loss becomes (1 - weight) · CTC a label + weight · divergence of the posteriors a frame."""
+    temperature: float = 1.0
+    """Softens both posteriors."""
+    hidden: float = 0.0
+    """Weight of the difference of the encoders' frame similarities, added to it."""
+
+
+class Teacher(NamedTuple):
+    """A teacher, loaded."""
+
+    config: TeacherConfig
+    network: Model
+    params: PyTree
+    model_state: PyTree
+
+
+OWN, TEACHER = "own", "teacher"  # the two parts of the model state of a student
+
+
+def own_state(model_state: PyTree) -> PyTree:
+    """The network's own state, without its teacher."""
+    return model_state[OWN] if set(model_state) == {OWN, TEACHER} else model_state
+
+
 def build_model(config: CTCTaskConfig, vocab_size: int) -> Model:
     """The network of `config` with a CTC head over `vocab_size` tokens (blank, number 0, included)."""
     network = dataclasses.replace(config.model, num_features=num_features(config.audio))
@@ -57,36 +91,46 @@ def network_shapes(config: CTCTaskConfig, vocab_size: int) -> tuple[PyTree, PyTr
     return jax.eval_shape(build_model(config, vocab_size).init, jax.random.key(0), spec)
 
 
-def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer) -> Task:
-    """The recognition task that training/ is handed; batches are those of data/pipeline.py."""
+def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | None = None) -> Task:
+    """The recognition task that training/ is handed; batches are those of data/pipeline.py.
+
+    With a teacher the model state is {"own": …, "teacher": {"params", "model_state"}}, so that a resumed run has it.
+    """
     network = build_model(config, tokenizer.vocab_size)
 
     def init(key, batch: Batch):
         rows, samples = batch["audio"].shape
         frames = num_frames(samples, config.audio)
         features = jnp.zeros((rows, frames, num_features(config.audio)), jnp.float32)
-        return network.init(key, {"features": features, "mask": jnp.ones((rows, frames), bool)})
+        params, own = network.init(key, {"features": features, "mask": jnp.ones((rows, frames), bool)})
+        return params, with_teacher(own, teacher)
 
     def apply(params, model_state, batch: Batch, *, key=None, train=False):
         audio, lengths = batch["audio"], batch["audio_lengths"]
         if not train:
             features, mask = extract(audio, lengths, config.audio)
             inputs = {"features": features, "mask": mask}
-            outputs, model_state = network.apply(params, model_state, inputs, key=None, train=False)
+            outputs, _ = network.apply(params, own_state(model_state), inputs, key=None, train=False)
             return {**outputs, "features": features}, model_state
         audio_key, dither_key, feature_key, model_key = jax.random.split(key, 4)
         index = batch["index"]  # randomness belongs to the utterance, not to its place in the batch
         rate = config.audio.sample_rate
         audio, lengths = augment_audio(audio_key, audio, lengths, config.augment, index=index, sample_rate=rate)
         features, mask = extract(audio, lengths, config.audio, key=dither_key, index=index)
-        features = spec_augment(feature_key, features, mask, config.augment, index=index)
-        inputs = {"features": features, "mask": mask}
-        return network.apply(params, model_state, inputs, key=model_key, train=True)
+        masked = spec_augment(feature_key, features, mask, config.augment, index=index)
+        inputs = {"features": masked, "mask": mask}
+        outputs, own = network.apply(params, own_state(model_state), inputs, key=model_key, train=True)
+        if teacher is None:
+            return outputs, own
+        known = model_state[TEACHER]
+        heard = {"features": features, "mask": mask}  # the same utterance, without the masks
+        taught, _ = teacher.network.apply(known["params"], known["model_state"], heard, key=None, train=False)
+        return {**outputs, "taught": taught}, {OWN: own, TEACHER: known}
 
     model = Model(init, apply)
     return Task(
         model=model,
-        objective=functools.partial(_objective, model),
+        objective=functools.partial(_objective, model, teacher and teacher.config),
         batch_spec=batch_spec,
         evaluate=_evaluator(model, config, tokenizer),
     )
@@ -123,12 +167,30 @@ def _losses(outputs, batch):
     return total, labels, rows, jnp.sum(real & ~feasible).astype(jnp.float32)
 
 
-def _objective(model, params, model_state, batch, key, step) -> LossOut:
+def with_teacher(own: PyTree, teacher: Teacher | None) -> PyTree:
+    """The model state of a student."""
+    if teacher is None:
+        return own
+    return {OWN: own, TEACHER: {"params": teacher.params, "model_state": teacher.model_state}}
+
+
+def _objective(model, teacher, params, model_state, batch, key, step) -> LossOut:
     """CTC loss in nats per label: a mean per label, so that its size does not depend on how long utterances are."""
     outputs, model_state = model.apply(params, model_state, batch, key=key, train=True)
     total, labels, rows, misfits = _losses(outputs, batch)
     metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows)}
-    return LossOut(total / jnp.maximum(labels, 1.0), labels, model_state, metrics)
+    value = total / jnp.maximum(labels, 1.0)
+    if teacher is not None:
+        mask = outputs["mask"] & (batch["index"] >= 0)[:, None]
+        taught = outputs["taught"]
+        divergence = posterior_loss(outputs["logits"], taught["logits"], mask, temperature=teacher.temperature)
+        metrics["teacher"] = divergence
+        pulled = divergence[0] / jnp.maximum(divergence[1], 1.0)
+        if teacher.hidden:
+            metrics["teacher_hidden"] = hidden = similarity_loss(outputs["encoded"], taught["encoded"], mask)
+            pulled += teacher.hidden * hidden[0] / jnp.maximum(hidden[1], 1.0)
+        value = (1 - teacher.weight) * value + teacher.weight * pulled
+    return LossOut(value, labels, model_state, metrics)
 
 
 def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):

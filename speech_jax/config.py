@@ -20,6 +20,7 @@ from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
+from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
@@ -46,10 +47,12 @@ class TrainConfig:
     """The run's folder: checkpoints, logs, the resolved config. A run that is already there is resumed."""
     data: DataConfig
     """Recordings of the task, L_task."""
-    task: CTCTaskConfig | None = None
-    """What is learned: network, features, augmentation, vocabulary. None takes all of it from `init_from`."""
+    task: CTCTaskConfig | PretrainTaskConfig | None = None
+    """What is learned: a recogniser, or an encoder from recordings without text. None takes it from `init_from`."""
     pre: DataConfig | None = None
     """Recordings of the old domain, L_pre; None trains on the task alone."""
+    pre_task: PretrainTaskConfig | None = None
+    """L_pre is this unsupervised loss, on `pre`, of the recogniser's encoder; None is the task's own loss."""
     alpha: AlphaConfig = AlphaConfig()
     """The weight of L_pre over the steps."""
     evaluate: tuple[EvalConfig, ...] = ()
@@ -118,11 +121,10 @@ def config_from_assets(assets: dict) -> TrainConfig:
     return from_dict(TrainConfig, assets["config"])
 
 
-def make_assets(config: TrainConfig, tokenizer: Tokenizer) -> dict:
+def make_assets(config: TrainConfig, tokenizer: Tokenizer | None) -> dict:
     """What a checkpoint folder carries beside the parameters, so that no front door needs a second argument."""
-    return {
+    return ({} if tokenizer is None else {"tokenizer": tokenizer.to_json()}) | {
         "config": to_dict(config),
-        "tokenizer": tokenizer.to_json(),
         "audio_fingerprint": fingerprint(config.task.audio),
         "versions": {"speech_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }

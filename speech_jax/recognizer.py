@@ -271,6 +271,8 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
     if missing:
         raise UserError(f"{path}: found a checkpoint without {missing[0]}, expected a recogniser's")
     task = config_from_assets(assets).task
+    if not isinstance(task, CTCTaskConfig):
+        raise UserError(f"{path}: found a checkpoint of {type(task).__name__}, expected a recogniser's")
     tokenizer = Tokenizer.from_json(assets["tokenizer"])
     if assets.get("audio_fingerprint", fingerprint(task.audio)) != fingerprint(task.audio):
         raise UserError(
@@ -279,6 +281,7 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
     params, model_state = load_params(folder)
     model_state = own_state(model_state)
     params = jax.tree.map(np.asarray, joined(params, adapter_of(assets)))
+    params.pop("pretext", None)  # what only training uses
     if adapter:
         params, tokens = load_adapter(adapter, params)
         tokenizer = Tokenizer.from_json(tokens)

@@ -18,7 +18,7 @@ import soundfile
 
 from speech_jax import train as front_door
 from speech_jax.audio.config import AugmentConfig
-from speech_jax.config import EvalConfig, TrainConfig, load_config_file, parse_config
+from speech_jax.config import EvalConfig, TrainConfig, config_from_assets, load_config_file, parse_config
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import AdapterConfig
@@ -27,6 +27,8 @@ from speech_jax.models.conformer import ConformerConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
+from speech_jax.tasks.pretrain import PretrainTaskConfig
+from speech_jax.tasks.pretrain_best_rq import BestRQConfig
 from speech_jax.text.tokenizer import TokenizerConfig
 from speech_jax.training.checkpoint import CheckpointConfig, find_checkpoint, load_assets, load_params
 from speech_jax.training.loop import TrainerConfig
@@ -117,7 +119,7 @@ def test_a_run_compiles_one_program_a_bucket_and_leaves_a_folder_that_is_enough(
     }  # fmt: skip
     assets = load_assets(find_checkpoint(config.out_dir, "last"))
     assert {"config", "tokenizer", "audio_fingerprint", "versions"} <= set(assets)
-    assert front_door.config_from_assets(assets) == config
+    assert config_from_assets(assets) == config
 
 
 def write_config_file(path: Path, config: TrainConfig) -> Path:
@@ -188,7 +190,7 @@ def test_fine_tuning_mixes_two_streams_from_a_checkpoint_and_compiles_one_progra
     metrics = [line["metrics"] for line in lines if line["kind"] == "train"]
     assert {"alpha", "grad_norm/pre", "grad_norm/task", "grad_cos/pre_task", "pre/loss", "task/loss"} <= set(metrics[0])
     assert metrics[0]["alpha"] == 0.5
-    assert front_door.config_from_assets(load_assets(config.out_dir)).task == start.task
+    assert config_from_assets(load_assets(config.out_dir)).task == start.task
 
 
 def expect_one_line(capsys, arguments, *fragments):
@@ -394,3 +396,50 @@ def test_a_teacher_holds_the_student_and_survives_a_restart(corpus, trained, tmp
             bad = dataclasses.replace(bad, task=dataclasses.replace(small, tokenizer=tokens))
         with pytest.raises(UserError, match=message):
             front_door.train(bad)
+
+
+def test_from_recordings_without_text_to_a_recogniser_that_keeps_its_pre_training(corpus, trained, tmp_path):
+    """Pre-train, fine-tune from it with L_pre still on, and read with the result; the pretext never leaves training."""
+    start, _ = trained
+    silent = tmp_path / "silent.jsonl"
+    rows = [json.loads(line) for line in (corpus / "old.jsonl").read_text().splitlines()]
+    silent.write_text("".join(json.dumps(r | {"audio": str(corpus / r["audio"]), "text": ""}) + "\n" for r in rows))
+    unlabelled = DataConfig(sources=(SourceConfig(path=str(silent)),), plan=PlanConfig(num_buckets=1, rows=8))
+    pretext = PretrainTaskConfig(model=start.task.model, best_rq=BestRQConfig(codes=16), hidden_span=3)
+    trainer = dataclasses.replace(start.trainer, steps=2, checkpoint=CheckpointConfig(every=2), step=StepConfig())
+    first = tiny(
+        corpus,
+        tmp_path / "pretrained",
+        data=unlabelled,
+        task=pretext,
+        evaluate=(EvalConfig("old", unlabelled),),
+        trainer=trainer,
+    )
+    front_door.train(first)
+    assert "tokenizer" not in load_assets(first.out_dir)
+    with pytest.raises(UserError, match="expected a recogniser"):
+        load_recognizer_parts(first.out_dir)
+
+    second = tiny(
+        corpus,
+        tmp_path / "tuned",
+        data=data(corpus, "new", num_buckets=1),
+        pre=unlabelled,
+        pre_task=pretext,
+        alpha=AlphaConfig(start=0.5),
+        init_from=first.out_dir,
+        optimizer=OptimizerConfig(groups=(("^encoder/", None), ("", 1.0)), warmup_steps=0),
+        evaluate=(),
+        trainer=trainer,
+    )
+    front_door.train(second)
+    lines = [json.loads(line) for line in Path(second.out_dir, "metrics.jsonl").read_text().splitlines()]
+    metrics = next(line["metrics"] for line in lines if line["kind"] == "train")
+    assert {"pre/accuracy", "pre/encoded_spread", "task/ctc"} <= set(metrics)
+    before, after = (load_params(path, "last")[0] for path in (first.out_dir, second.out_dir))
+    jax.tree.map(np.testing.assert_array_equal, after["encoder"], before["encoder"])
+    assert set(after) == {"encoder", "head", "pretext"}
+    assert set(load_recognizer_parts(second.out_dir).params) == {"encoder", "head"}
+    other = dataclasses.replace(pretext, model=dataclasses.replace(pretext.model, kernel_size=3))
+    with pytest.raises(UserError, match="pre_task: found another network"):
+        front_door.train(dataclasses.replace(second, out_dir=str(tmp_path / "bad"), pre_task=other))

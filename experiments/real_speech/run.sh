@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # The whole experiment after prepare.sh: pre-training, fine-tuning with α = 0 and α > 0 over three seeds, evaluation of
-# each on both test parts, and one table beside the peers. Every step goes on where it was stopped.
-# Usage: experiments/real_speech/run.sh [ALPHA]
+# each on both test parts, and one table beside the peers. A training goes on where it was stopped; what has been
+# evaluated is not done again. Usage: experiments/real_speech/run.sh [ALPHA…]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 trap 'exit 130' INT TERM # a training that is stopped saves and leaves 0: the rest must not begin then
 
-alpha=${1:-0.5}
+alphas=("${@:-0.2}")
 python=${PYTHON:-python}
 runs=runs/real_speech
 results=experiments/real_speech/results
 lm=$runs/lm.arpa
 tests=(data/real/queen/test.jsonl data/real/asterisk/test.jsonl)
-# Weight and bonus were chosen on the dev parts of the pre-trained and one fine-tuned model: tune_lm.py.
-search=(--beam.width 32 --beam.lm "$lm" --beam.lm-weight "${LM_WEIGHT:-0.7}" --beam.word-bonus "${WORD_BONUS:-2.0}")
+# Weight and bonus were chosen on the dev parts with the pre-trained model: tune_lm.py.
+search=(--beam.width 32 --beam.lm "$lm" --beam.lm-weight 0.3 --beam.word-bonus 2.0)
 
 evaluate() { # RUN NAME: by the best path, and with the language model
   "$python" -m speech_jax.evaluate --checkpoint "$runs/$1" --which last --name "$2" --manifest "${tests[@]}" \
@@ -24,19 +24,23 @@ evaluate() { # RUN NAME: by the best path, and with the language model
 
 # The language model of all systems of ours: trigrams of every training text, none of a test or dev part.
 mkdir -p "$runs"
-"$python" -m speech_jax.lm --manifest data/real/{queen,synth,asterisk}/train.jsonl \
+[[ -f $lm ]] || "$python" -m speech_jax.lm --manifest data/real/{queen,synth,asterisk}/train.jsonl \
   --heldout data/real/{queen,asterisk}/dev.jsonl --out "$lm"
 
-"$python" -m speech_jax.train --config configs/real_speech/pretrain.py
-evaluate pretrain before
+if [[ ! -f $results/pretrain_lm/report.json ]]; then
+  "$python" -m speech_jax.train --config configs/real_speech/pretrain.py
+  evaluate pretrain before
+fi
 greedy=("$results/pretrain/report.json") with_lm=("$results/pretrain_lm/report.json")
 
 for seed in 0 1 2; do
-  for weight in 0.0 "$alpha"; do
-    name="alpha_${weight}_seed_${seed}"
-    "$python" -m speech_jax.train --config configs/real_speech/finetune.py \
-      --out-dir "$runs/$name" --alpha.start "$weight" --seed "$seed" --data.seed "$seed" --pre.seed "$seed"
-    evaluate "$name" "α = $weight, seed $seed"
+  for alpha in 0.0 "${alphas[@]}"; do
+    name="alpha_${alpha}_seed_${seed}"
+    if [[ ! -f $results/${name}_lm/report.json ]]; then
+      "$python" -m speech_jax.train --config configs/real_speech/finetune.py \
+        --out-dir "$runs/$name" --alpha.start "$alpha" --seed "$seed" --data.seed "$seed" --pre.seed "$seed"
+      evaluate "$name" "α = $alpha, seed $seed"
+    fi
     greedy+=("$results/$name/report.json") with_lm+=("$results/${name}_lm/report.json")
   done
 done

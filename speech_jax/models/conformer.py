@@ -238,13 +238,11 @@ def _encode(
     return x, mask, {name: jax.tree.map(lambda s, i=i: s[i], new_stats) for i, name in enumerate(names)}
 
 
-def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
-    """The model as two pure functions.
+def conformer_encoder(config: ConformerConfig) -> Model:
+    """The encoder alone, with `conformer_ctc`'s batch. Parameters: {"subsampling", "layers_0", …}.
 
-    A batch is {"features": f32 [batch, time, num_features], "mask": bool [batch, time]}; whatever lies in masked
-    frames, NaN too, changes nothing. Outputs: {"logits": f32 [batch, time', vocab_size], "mask": bool [batch, time'],
-    "encoded": [batch, time', width]} with time' = output_length(time, config). `apply` with train=True needs a key
-    and returns new batch statistics; with train=False the model state comes back as it was.
+    Outputs: {"encoded": [batch, time', width], "mask": bool [batch, time']}. The model state is {"batch_stats":
+    {"encoder": …}} where the norm keeps statistics, else {}.
     """
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
@@ -261,20 +259,48 @@ def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
             variables = jax.tree.map(lambda a, i=i: a[i], each)
             encoder[f"layers_{i}"] = variables["params"]
             stats[f"layers_{i}"] = variables.get("batch_stats", {})
-        head = _head(vocab_size).init(keys[-1], jnp.zeros((1, config.width)))["params"]
-        params = {"encoder": encoder, "head": head}
-        return params, {"batch_stats": {"encoder": stats}} if config.conv_norm == "batch" else {}
+        return encoder, {"batch_stats": {"encoder": stats}} if config.conv_norm == "batch" else {}
 
     def apply(
         params: PyTree, model_state: PyTree, batch: Batch, *, key: jax.Array | None = None, train: bool = False
     ) -> tuple[dict[str, Array], PyTree]:
         if train and key is None:
-            raise ValueError("conformer_ctc: apply with train=True needs a key for its dropout")
+            raise ValueError("conformer: apply with train=True needs a key for its dropout")
         stats = model_state.get("batch_stats", {}).get("encoder", {})
-        encoded, mask, new_stats = _encode(config, params["encoder"], stats, batch, key, train)
-        logits = _head(vocab_size).apply({"params": params["head"]}, encoded.astype(jnp.float32))
+        encoded, mask, new_stats = _encode(config, params, stats, batch, key, train)
         if train and model_state:
             model_state = {**model_state, "batch_stats": {"encoder": new_stats}}
-        return {"logits": logits, "mask": mask, "encoded": encoded}, model_state
+        return {"encoded": encoded, "mask": mask}, model_state
+
+    return Model(init, apply)
+
+
+def subsample(config: ConformerConfig, params: PyTree, batch: Batch) -> Float[Array, "batch time d"]:
+    """What the encoder's first layer sees: `params` are the encoder's."""
+    return _subsampling(config).apply({"params": params["subsampling"]}, batch["features"], batch["mask"])[0]
+
+
+def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
+    """The model as two pure functions.
+
+    A batch is {"features": f32 [batch, time, num_features], "mask": bool [batch, time]}; whatever lies in masked
+    frames, NaN too, changes nothing. Outputs: {"logits": f32 [batch, time', vocab_size], "mask": bool [batch, time'],
+    "encoded": [batch, time', width]} with time' = output_length(time, config). `apply` with train=True needs a key
+    and returns new batch statistics; with train=False the model state comes back as it was.
+    """
+    encoder = conformer_encoder(config)
+
+    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        params, model_state = encoder.init(key, batch)
+        last = jax.random.split(key, config.layers + 2)[-1]
+        head = _head(vocab_size).init(last, jnp.zeros((1, config.width)))["params"]
+        return {"encoder": params, "head": head}, model_state
+
+    def apply(
+        params: PyTree, model_state: PyTree, batch: Batch, *, key: jax.Array | None = None, train: bool = False
+    ) -> tuple[dict[str, Array], PyTree]:
+        outputs, model_state = encoder.apply(params["encoder"], model_state, batch, key=key, train=train)
+        logits = _head(vocab_size).apply({"params": params["head"]}, outputs["encoded"].astype(jnp.float32))
+        return {**outputs, "logits": logits}, model_state
 
     return Model(init, apply)

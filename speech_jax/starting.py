@@ -1,0 +1,162 @@
+"""What a run is about and what it starts from: its task and tokenizer, a checkpoint, a teacher, adapters."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+
+from speech_jax.audio.config import fingerprint
+from speech_jax.config import TrainConfig, config_from_assets
+from speech_jax.data.sources import load_sources
+from speech_jax.errors import UserError
+from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
+from speech_jax.finetuning.restore import Start, start_from
+from speech_jax.objectives.mix import mix
+from speech_jax.objectives.schedules import Schedule
+from speech_jax.recognizer import load_recognizer_parts
+from speech_jax.tasks.ctc import CTCTaskConfig, Teacher, build_model, ctc_task, output_frames, own_state
+from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, with_pretext
+from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
+from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
+from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.training.state import init_shapes, init_values
+from speech_jax.types import PyTree, Task
+
+
+def goes_on(config: TrainConfig) -> bool:
+    """Whether there is a checkpoint of this run to go on from."""
+    return bool(saved_steps(Path(config.out_dir) / FOLDER))
+
+
+def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer | None]:
+    """The config with its task filled in, and the tokenizer: that of the run, of the checkpoint, or a new one; None
+    where nothing is read."""
+    if goes_on(config):
+        assets = load_assets(config.out_dir, "last")
+        config = fill_task(config, assets, config.out_dir)
+        return config, tokenizer_in(assets)
+    if config.init_from:
+        assets = load_assets(config.init_from, config.start.which)
+        config = fill_task(config, assets, config.init_from)
+        if config.start.tokenizer == "keep" and "tokenizer" in assets and isinstance(config.task, CTCTaskConfig):
+            return config, tokenizer_in(assets)
+    if config.task is None:
+        raise UserError("config.task: found None, expected a task, or a checkpoint to take it from in config.init_from")
+    if not isinstance(config.task, CTCTaskConfig):
+        return config, None
+    texts = [u.text for u in load_sources(config.data)]
+    if config.pre is not None:
+        texts += [u.text for u in load_sources(config.pre)]
+    return config, train_tokenizer(texts, config.task.tokenizer)
+
+
+def tokenizer_in(assets: dict) -> Tokenizer | None:
+    """The tokenizer of a checkpoint, if it has one."""
+    return Tokenizer.from_json(assets["tokenizer"]) if "tokenizer" in assets else None
+
+
+def make_task(config: TrainConfig, tokenizer: Tokenizer | None, teacher: Teacher | None = None) -> Task:
+    """The task alone, without L_pre; with the parameters of an unsupervised L_pre where there is one."""
+    if isinstance(config.task, PretrainTaskConfig):
+        return pretrain_task(config.task)
+    task = ctc_task(config.task, tokenizer, teacher)
+    return task if config.pre_task is None else with_pretext(task, pretrain_task(config.pre_task))
+
+
+def mixed(config: TrainConfig, task: Task, alpha: float | Schedule) -> Task:
+    """L = alpha · L_pre + (1 - alpha) · L_task."""
+    pre = task.objective
+    if config.pre_task is not None:
+        if not isinstance(config.task, CTCTaskConfig) or config.task.model != config.pre_task.model:
+            raise UserError("pre_task: found another network than the task's, expected the same task.model")
+        if fingerprint(config.task.audio) != fingerprint(config.pre_task.audio):
+            raise UserError("pre_task: found other audio settings than the task's, expected the same")
+        pre = pretrain_task(config.pre_task).objective
+    return task._replace(objective=mix(pre, task.objective, alpha))
+
+
+def fill_task(config: TrainConfig, assets: dict, folder: str) -> TrainConfig:
+    """`config` with the task of the checkpoint in `folder`, where it names none; else its audio settings must agree."""
+    found = config_from_assets(assets).task
+    if config.task is None:
+        return dataclasses.replace(config, task=found)
+    check_audio(found, config.task, folder)
+    return config
+
+
+def check_audio(found: CTCTaskConfig, wanted: CTCTaskConfig, folder: str) -> None:
+    """UserError naming the first audio setting in which the checkpoint in `folder` differs from the config."""
+    if fingerprint(found.audio) == fingerprint(wanted.audio):
+        return
+    for field in dataclasses.fields(found.audio):
+        ours, theirs = getattr(wanted.audio, field.name), getattr(found.audio, field.name)
+        if ours != theirs:
+            raise UserError(
+                f"{folder}: found a checkpoint with audio.{field.name} = {theirs!r}, expected {ours!r} as in the config"
+            )
+
+
+def load_teacher(config: TrainConfig, tokenizer: Tokenizer) -> Teacher:
+    """The teacher. UserError unless its scores can be compared with the new recogniser's, frame by frame."""
+    folder = config.teacher.checkpoint
+    parts = load_recognizer_parts(folder)
+    if not 0 <= config.teacher.weight <= 1 or config.teacher.temperature <= 0 or config.teacher.hidden < 0:
+        raise UserError(f"teacher: found {config.teacher}, expected 0 <= weight <= 1, temperature > 0, hidden >= 0")
+    if parts.tokenizer.pieces != tokenizer.pieces:
+        raise UserError(f"{folder}: found a teacher with another vocabulary, expected the new recogniser's")
+    check_audio(parts.task, config.task, folder)
+    samples = 60 * config.task.audio.sample_rate
+    theirs, ours = (output_frames(samples, task) for task in (parts.task, config.task))
+    if theirs != ours:
+        raise UserError(f"{folder}: found a teacher with {theirs} frames a minute, expected {ours}")
+    network = build_model(parts.task, tokenizer.vocab_size)
+    return Teacher(config.teacher, network, parts.params, parts.model_state)
+
+
+def read_start(config: TrainConfig, spec: PyTree, tokenizer: Tokenizer | None) -> Start:
+    """What the run starts from: the checkpoint in `init_from`, as `start` says. spec: the shapes of a batch."""
+    task = make_task(config, tokenizer)
+    shapes = init_shapes(task.model, spec, config.seed)
+    assets = load_assets(config.init_from, config.start.which)
+    old = tokenizer_in(assets)
+    fresh, drop = config.start.fresh, config.start.drop
+    # From pre-training to recognition, or back: the head, or the pretext, is new, and the other one stays behind.
+    had = {"head": old is not None, "pretext": has_pretext(config_from_assets(assets))}
+    for part in ("head", "pretext"):
+        if part in shapes[0] and not had[part]:
+            fresh = (*fresh, f"^{part}/")
+        if part not in shapes[0] and had[part]:
+            drop = (*drop, f"^{part}/")
+    return start_from(
+        config.init_from,
+        *shapes,
+        which=config.start.which,
+        fresh=fresh,
+        drop=drop,
+        init=lambda: init_values(task.model, spec, config.seed),
+        tokens=None if old is None or tokenizer is None else (old.pieces, tokenizer.pieces),
+        own_state=own_state,
+    )
+
+
+def has_pretext(config: TrainConfig) -> bool:
+    """Whether a run with this config has the parameters of an unsupervised loss."""
+    return isinstance(config.task, PretrainTaskConfig) or config.pre_task is not None
+
+
+def adapt(config: TrainConfig, task: Task, init: tuple | None) -> tuple[Task, OptimizerConfig, tuple | None]:
+    """(the task, the optimizer's settings, what to start from) with adapters in place of the whole network."""
+    if not config.init_from:
+        raise UserError("adapter: found no init_from, expected a checkpoint to adapt")
+    if config.optimizer.groups != OptimizerConfig().groups:
+        raise UserError("optimizer.groups: found them beside adapters, expected adapter.train to say what else moves")
+    if config.optimizer.ewc or config.optimizer.anchor:
+        raise UserError("optimizer: found anchor or ewc beside adapters, expected one of the two ways to hold on")
+    if init is not None:
+        params, model_state = init
+        key = jax.random.fold_in(jax.random.key(config.seed), 1)
+        init = {BASE: params, ADAPTER: init_adapters(key, params, config.adapter)}, model_state
+    optimizer = dataclasses.replace(config.optimizer, groups=adapter_groups(config.adapter))
+    return with_adapters(task, config.adapter), optimizer, init

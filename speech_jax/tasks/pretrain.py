@@ -1,0 +1,184 @@
+"""Unsupervised pre-training of a recogniser's encoder: recordings without text in, an encoder out.
+
+Hidden frames of the features become noise, and the encoder has to tell what was there. What exactly is one file each:
+pretrain_best_rq, pretrain_autoencoder, pretrain_contrastive. Parameters: {"encoder": …, "pretext": …}; fine-tuning
+takes the first and leaves the second behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from speech_jax.audio import rows
+from speech_jax.audio.augment import augment_audio
+from speech_jax.audio.config import AudioConfig, AugmentConfig
+from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.errors import UserError
+from speech_jax.models.conformer import ConformerConfig, conformer_encoder
+from speech_jax.objectives.masking import hidden_frames, hide_features, spread
+from speech_jax.tasks import pretrain_autoencoder, pretrain_best_rq, pretrain_contrastive
+from speech_jax.tasks.ctc import batch_spec
+from speech_jax.types import Batch, LossOut, Model, PyTree, Report, Task
+
+_HIDE = 16  # number of the effect in rows.row_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainTaskConfig:
+    """An encoder that learns from recordings without text."""
+
+    method: Literal["best_rq", "autoencoder", "contrastive"] = "best_rq"
+    """best_rq: which entry of a random codebook the hidden frame would have (Chiu et al. 2022). autoencoder: its
+    log-mel values. contrastive: which of some frames it is, as wav2vec 2.0 (Baevski et al. 2020)."""
+    model: ConformerConfig = ConformerConfig()
+    """The encoder, which is that of the recogniser to come."""
+    audio: AudioConfig = AudioConfig()
+    """Waveform to features."""
+    augment: AugmentConfig = AugmentConfig()
+    """Variations of the waveform. The autoencoder reconstructs what was there before reverberation, noise and gain."""
+    hidden_share: float = 0.4
+    """About how much of an utterance is hidden."""
+    hidden_span: int = 10
+    """Encoder frames of one hidden span: 10 of 40 ms are the 400 ms of BEST-RQ."""
+    best_rq: pretrain_best_rq.BestRQConfig = pretrain_best_rq.BestRQConfig()
+    """Settings of that method."""
+    autoencoder: pretrain_autoencoder.AutoencoderConfig = pretrain_autoencoder.AutoencoderConfig()
+    """Settings of that method."""
+    contrastive: pretrain_contrastive.ContrastiveConfig = pretrain_contrastive.ContrastiveConfig()
+    """Settings of that method."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("hidden_share", 0.0, 1.0), ("hidden_span", 0, 1000)):
+            value = getattr(self, name)
+            if not low < value < high:
+                raise UserError(f"task.{name}: found {value}, expected {low} < {name} < {high}")
+
+
+class Pretext(NamedTuple):
+    """What a method brings.
+
+    init: (key) -> its parameters
+    loss: (its parameters, the encoder's, Heard, step) -> (sum, count, metrics, picture)
+    """
+
+    init: Callable
+    loss: Callable
+
+
+class Heard(NamedTuple):
+    """What a method is given: clean features [batch, frames, d] with their mask, the encoder's outputs and mask, which
+    encoder frames were hidden, and a key for each utterance."""
+
+    features: Array
+    feature_mask: Array
+    encoded: Array
+    mask: Array
+    hidden: Array
+    keys: Array
+
+
+def factor_of(config: PretrainTaskConfig) -> int:
+    """Feature frames an encoder frame stands for."""
+    return config.model.subsampling_factor
+
+
+def pretrain_task(config: PretrainTaskConfig) -> Task:
+    """The pre-training task that training/ is handed; batches are those of data/pipeline.py without labels."""
+    network = dataclasses.replace(config.model, num_features=num_features(config.audio))
+    encoder = conformer_encoder(network)
+    module = {"best_rq": pretrain_best_rq, "autoencoder": pretrain_autoencoder, "contrastive": pretrain_contrastive}
+    pretext = Pretext(*module[config.method].make(getattr(config, config.method), network))
+    plain = AugmentConfig(speed=config.augment.speed)  # what the clean recording goes through too
+
+    def init(key, batch: Batch):
+        batch_rows, samples = batch["audio"].shape
+        frames = num_frames(samples, config.audio)
+        features = jnp.zeros((batch_rows, frames, num_features(config.audio)), jnp.float32)
+        first, second = jax.random.split(key)
+        params, model_state = encoder.init(first, {"features": features, "mask": jnp.ones((batch_rows, frames), bool)})
+        return {"encoder": params, "pretext": pretext.init(second)}, model_state
+
+    def listen(params, model_state, batch, key, train: bool) -> tuple[Heard, PyTree]:
+        """Hides, encodes; without `train` nothing is varied but what is hidden, by the utterance's number."""
+        audio, lengths, index = batch["audio"], batch["audio_lengths"], batch["index"]
+        audio_key, dither_key, model_key, hide_key = jax.random.split(key, 4)
+        rate = config.audio.sample_rate
+        if train:
+            change = functools.partial(augment_audio, audio_key, audio, lengths, index=index, sample_rate=rate)
+            (noisy, noisy_lengths), (audio, lengths) = change(config.augment), change(plain)
+            features, mask = extract(audio, lengths, config.audio, key=dither_key, index=index)
+            if plain == dataclasses.replace(config.augment, freq_masks=0, time_masks=0):
+                heard = features
+            else:
+                heard, _ = extract(noisy, noisy_lengths, config.audio, key=dither_key, index=index)
+        else:
+            features, mask = extract(audio, lengths, config.audio)
+            heard = features
+        factor = factor_of(config)
+        keys = rows.row_keys(hide_key, audio.shape[0], index, _HIDE)
+        small = mask[:, ::factor]  # an encoder frame is valid where its first feature frame is
+        hidden = hidden_frames(rows.fold(keys, 0), small, share=config.hidden_share, span=config.hidden_span)
+        inputs = {"features": hide_features(rows.fold(keys, 1), heard, hidden, factor), "mask": mask}
+        outputs, model_state = encoder.apply(params["encoder"], model_state, inputs, key=model_key, train=train)
+        real = outputs["mask"] & (batch["index"] >= 0)[:, None]
+        return Heard(features, mask, outputs["encoded"], real, hidden & real, rows.fold(keys, 2)), model_state
+
+    def objective(params, model_state, batch, key, step) -> LossOut:
+        heard, model_state = listen(params, model_state, batch, key, True)
+        total, count, metrics, _ = pretext.loss(params["pretext"], params["encoder"], heard, step)
+        one = jnp.ones(())
+        metrics |= {"encoded_spread": (spread(heard.encoded, heard.mask), one), "hidden": _share(heard)}
+        return LossOut(total / jnp.maximum(count, 1.0), count, model_state, metrics)
+
+    @jax.jit
+    def score(params, model_state, batch):
+        key = jax.random.key(0)
+        heard, _ = listen(params, model_state, batch, key, False)
+        total, count, metrics, picture = pretext.loss(params["pretext"], params["encoder"], heard, jnp.int32(0))
+        metrics |= {"loss": (total, count), "encoded_spread": (spread(heard.encoded, heard.mask), jnp.ones(()))}
+        return metrics, heard.features[0], picture
+
+    def evaluate(params, model_state, batches: Iterable[Batch]) -> Report:
+        """The loss and the method's metrics with the same frames hidden every time."""
+        totals: dict[str, np.ndarray] = {}
+        images: dict[str, Any] = {}
+        for batch in batches:
+            metrics, features, picture = jax.device_get(score(params, model_state, batch))
+            for name, pair in metrics.items():
+                totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
+            if not images:
+                images = {"features": features.T} | ({} if picture is None else {"reconstruction": picture.T})
+        found = {name: float(total / max(count, 1e-9)) for name, (total, count) in totals.items()}
+        return Report(found, images=images)
+
+    def apply(params, model_state, batch, *, key=None, train=False):
+        heard, model_state = listen(params, model_state, batch, jax.random.key(0) if key is None else key, train)
+        return {"encoded": heard.encoded, "mask": heard.mask, "hidden": heard.hidden}, model_state
+
+    return Task(Model(init, apply), objective, batch_spec, evaluate)
+
+
+def _share(heard: Heard) -> tuple[Array, Array]:
+    return jnp.sum(heard.hidden).astype(jnp.float32), jnp.sum(heard.mask).astype(jnp.float32)
+
+
+def with_pretext(task: Task, pretext: Task) -> Task:
+    """A recogniser that keeps its encoder's pre-training alive: parameters {"encoder", "head", "pretext"}.
+
+    The result has the recogniser's objective and evaluation; mix in `pretext.objective` as L_pre.
+    """
+
+    def init(key, batch: Batch):
+        params, model_state = task.model.init(key, batch)
+        more, _ = pretext.model.init(jax.random.fold_in(key, 1), batch)
+        return {**params, "pretext": more["pretext"]}, model_state
+
+    return task._replace(model=Model(init, task.model.apply))

@@ -1,0 +1,70 @@
+"""BEST-RQ (Chiu et al. 2022, arXiv 2202.01855): predict the entry of a random codebook that a hidden frame falls on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from speech_jax.models.conformer import ConformerConfig
+from speech_jax.objectives.masking import code_perplexity, stack_frames
+
+
+@dataclass(frozen=True)
+class BestRQConfig:
+    """The random quantizer. Nothing of it is learned; it follows from its seed."""
+
+    codes: int = 1024
+    """Entries of a codebook (the paper: 8192, for 60,000 hours)."""
+    width: int = 16
+    """Numbers an entry."""
+    codebooks: int = 1
+    """Codebooks, each with a head of its own; several make the targets finer."""
+    seed: int = 0
+    """Seed of the projections and the codebooks."""
+
+
+def make(config: BestRQConfig, network: ConformerConfig) -> tuple[Callable, Callable]:
+    """(init, loss) as `tasks.pretrain.Pretext` wants them."""
+    factor, books = network.subsampling_factor, config.codebooks
+
+    def init(key: jax.Array):
+        scale = network.width**-0.5
+        kernel = scale * jax.random.normal(key, (network.width, books * config.codes))
+        return {"codes": {"kernel": kernel, "bias": jnp.zeros(books * config.codes)}}
+
+    def quantize(frames):
+        """[batch, time, codebooks] the nearest entries, by the cosine."""
+        first, second = jax.random.split(jax.random.key(config.seed))
+        size = frames.shape[-1]
+        bound = (6 / (size + config.width)) ** 0.5  # Xavier's uniform, as in the paper
+        projection = jax.random.uniform(first, (books, size, config.width), minval=-bound, maxval=bound)
+        codebook = jax.random.normal(second, (books, config.codes, config.width))
+        codebook /= jnp.linalg.norm(codebook, axis=-1, keepdims=True)
+        projected = jnp.einsum("bti,niw->btnw", frames, projection)
+        return jnp.argmax(jnp.einsum("btnw,ncw->btnc", projected, codebook), axis=-1)
+
+    def loss(params, encoder, heard, step):
+        del encoder, step
+        batch, time = heard.mask.shape
+        frames = stack_frames(heard.features, heard.feature_mask, factor, time)
+        targets = quantize(jax.lax.stop_gradient(frames))
+        head = params["codes"]
+        logits = heard.encoded.astype(jnp.float32) @ head["kernel"] + head["bias"][None, None]
+        logits = logits.reshape(batch, time, books, config.codes)
+        nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
+        hidden = heard.hidden[..., None]
+        count = jnp.sum(heard.hidden).astype(jnp.float32) * books
+        right = jnp.sum(jnp.where(hidden, jnp.argmax(logits, -1) == targets, False)).astype(jnp.float32)
+        one = jnp.ones(())
+        guesses = jnp.argmax(logits[:, :, 0], -1)
+        metrics = {
+            "accuracy": (right, count),
+            "code_perplexity": (code_perplexity(targets[:, :, 0], heard.mask, config.codes), one),
+            "guess_perplexity": (code_perplexity(guesses, heard.hidden, config.codes), one),
+        }
+        return jnp.sum(jnp.where(hidden, nll, 0.0)), count, metrics, None
+
+    return init, loss

@@ -1,0 +1,119 @@
+"""Contrastive learning as wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477), on the recogniser's own features.
+
+The context vector of a hidden frame has to be nearer to the quantised vector of that frame than to those of other
+hidden frames of the utterance. The quantiser learns: product codebooks, chosen by Gumbel's trick, held open by a
+diversity loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from speech_jax.audio import rows
+from speech_jax.models.conformer import ConformerConfig, subsample
+from speech_jax.objectives.masking import code_perplexity
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig:
+    """The quantiser and the choice."""
+
+    groups: int = 2
+    """Codebooks whose entries are put side by side."""
+    codes: int = 160
+    """Entries of each."""
+    width: int = 128
+    """Numbers of the vectors that are compared."""
+    distractors: int = 50
+    """Other hidden frames of the same utterance to choose from."""
+    temperature: float = 0.1
+    """Divides the cosines."""
+    diversity: float = 0.1
+    """Weight of the loss that wants all entries used alike."""
+    gumbel: tuple[float, float, float] = (2.0, 0.5, 0.9995)
+    """Temperature of the choice of entries at first, at last, and its factor a step."""
+
+
+def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable, Callable]:
+    """(init, loss) as `tasks.pretrain.Pretext` wants them."""
+    groups, codes, width = config.groups, config.codes, config.width
+
+    def init(key: jax.Array):
+        keys = jax.random.split(key, 4)
+
+        def dense(key, inputs, outputs, scale=None):
+            scale = inputs**-0.5 if scale is None else scale
+            return {"kernel": scale * jax.random.normal(key, (inputs, outputs)), "bias": jnp.zeros(outputs)}
+
+        part = math.ceil(width / groups)
+        return {
+            # Of deviation 1, as in fairseq: the choice begins as a hash of the frame that Gumbel's noise hardly moves.
+            # From small logits it begins as mere noise, nothing can be predicted, and the encoder collapses.
+            "choose": dense(keys[0], network.width, groups * codes, scale=1.0),
+            "entries": jax.random.uniform(keys[1], (groups, codes, part)),
+            "target": dense(keys[2], groups * part, width),
+            "context": dense(keys[3], network.width, width),
+        }
+
+    def dense(layer, x):
+        return x @ layer["kernel"] + layer["bias"][None, None]
+
+    def unit(x):
+        return x * jax.lax.rsqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-8)
+
+    def loss(params, encoder, heard, step):
+        batch, time = heard.mask.shape
+        gumbel_keys, choice_keys = rows.fold(heard.keys, 0), rows.fold(heard.keys, 1)
+        inputs = {"features": heard.features, "mask": heard.feature_mask}
+        latent = subsample(network, encoder, inputs).astype(jnp.float32)
+        latent = latent * jax.lax.rsqrt(jnp.mean(latent * latent, -1, keepdims=True) + 1e-5)
+        logits = dense(params["choose"], latent).reshape(batch, time, groups, codes)
+
+        # A hard choice forwards, the soft one's gradient backwards.
+        high, low, decay = config.gumbel
+        temperature = jnp.maximum(low, high * decay ** jnp.asarray(step, jnp.float32))
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(gumbel_keys)
+        noisy = (logits + noise) / temperature
+        soft = jax.nn.softmax(noisy)
+        chosen = jnp.argmax(noisy, -1)
+        picked = jax.nn.one_hot(chosen, codes) + soft - jax.lax.stop_gradient(soft)
+        vectors = jnp.einsum("btgc,gcw->btgw", picked, params["entries"]).reshape(batch, time, -1)
+        targets, context = unit(dense(params["target"], vectors)), unit(dense(params["context"], heard.encoded))
+
+        # Distractors: drawn among the hidden frames of the same utterance, never the frame itself.
+        number = jnp.cumsum(heard.hidden, axis=1) - 1  # which hidden frame it is
+        count = heard.hidden.sum(axis=1)
+        order = jnp.argsort(~heard.hidden, axis=1, stable=True)  # the hidden frames' places, in front
+        draws = jax.vmap(lambda key: jax.random.randint(key, (time, config.distractors), 0, 1 << 20))(choice_keys)
+        shift = 1 + draws % jnp.maximum(count - 1, 1)[:, None, None]
+        other = (number[:, :, None] + shift) % jnp.maximum(count, 1)[:, None, None]
+        places = jnp.take_along_axis(order, other.reshape(batch, -1), axis=1)
+        wrong = jnp.take_along_axis(targets, places[..., None], axis=1).reshape(batch, time, config.distractors, width)
+        right = jnp.einsum("btw,btw->bt", context, targets)
+        against = jnp.einsum("btw,btnw->btn", context, wrong)
+        same = jnp.all(wrong == targets[:, :, None], axis=-1)  # another frame, the same entries: not wrong
+        scores = jnp.concatenate([right[..., None], jnp.where(same, -jnp.inf, against)], -1) / config.temperature
+        use = heard.hidden & (count > 1)[:, None]
+        nll = jnp.where(use, jax.nn.logsumexp(scores, -1) - scores[..., 0], 0.0)
+        total = jnp.sum(use).astype(jnp.float32)
+
+        # Diversity: the entropy of the mean choice, without Gumbel's noise, over all valid frames.
+        weight = heard.mask[..., None, None].astype(jnp.float32)
+        mean = (jax.nn.softmax(logits) * weight).sum((0, 1)) / jnp.maximum(weight.sum(), 1.0)
+        perplexity = jnp.exp(-jnp.sum(mean * jnp.log(mean + 1e-7), -1)).sum()
+        penalty = (groups * codes - perplexity) / (groups * codes)
+        best = jnp.where(use, jnp.argmax(scores, -1) == 0, False)
+        one = jnp.ones(())
+        metrics = {
+            "accuracy": (jnp.sum(best).astype(jnp.float32), total),
+            "diversity_penalty": (penalty, one),
+            "code_perplexity": (code_perplexity(chosen[:, :, 0], heard.mask, codes), one),
+        }
+        return jnp.sum(nll) + config.diversity * penalty * total, total, metrics, None
+
+    return init, loss

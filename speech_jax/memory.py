@@ -14,9 +14,9 @@ def keep_freed_memory() -> bool:
     """Tells glibc to keep freed memory for the next use; returns whether it could.
 
     XLA's CPU client allocates and frees the same hundreds of megabytes in every step. By default glibc maps such blocks
-    and gives them back, so each step faults every page in anew and the kernel clears it: about 160 ms of a gradient that
-    takes 400 ms on two cores, where 10 are left (experiments/benchmarks/allocator.txt). The process stays as large as
-    it ever was.
+    and gives them back, so each step faults every page in anew and the kernel clears it: about 160 ms of a gradient
+    that takes 400 ms on two cores, where 10 are left (experiments/benchmarks/allocator.txt). The process stays as
+    large as it ever was.
 
     Does nothing outside glibc, or where the environment already sets malloc up (MALLOC_*, GLIBC_TUNABLES, LD_PRELOAD).
     """

@@ -33,8 +33,8 @@ from speech_jax.training.checkpoint import (
     Checkpoints,
     Which,
     find_checkpoint,
-    load_assets,
-    load_params,
+    read_assets,
+    read_params,
     saved_steps,
 )
 from speech_jax.training.state import check_shapes
@@ -266,7 +266,7 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
     Raises UserError where there is no whole checkpoint, or where it is not a recogniser's.
     """
     folder = find_checkpoint(path, which)  # once, so that all is of one step while a run goes on writing
-    assets = load_assets(folder)
+    assets = read_assets(folder)
     missing = [key for key in ("config", "tokenizer") if key not in assets]
     if missing:
         raise UserError(f"{path}: found a checkpoint without {missing[0]}, expected a recogniser's")
@@ -278,7 +278,7 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
         raise UserError(
             f"{path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
         )
-    params, model_state = load_params(folder)
+    params, model_state = read_params(folder)
     model_state = own_state(model_state)
     params = jax.tree.map(np.asarray, joined(params, adapter_of(assets)))
     params.pop("pretext", None)  # what only training uses

@@ -74,7 +74,7 @@ def train(config: TrainConfig) -> FitResult:
         for line in left_out(stream.plan, stream.utterances)[:LEFT_OUT_SHOWN]:
             log.info("  left out: %s", line)
     for name, stream in streams.items():
-        if isinstance(config.task, CTCTaskConfig) and stream.reads:
+        if stream.tokenizer is not None:
             warn_of_misfits(name, stream, config.task)
 
     # ---- Task.
@@ -161,11 +161,6 @@ class Stream(NamedTuple):
     seconds: np.ndarray
     labels: np.ndarray
     tokenizer: Tokenizer | None
-
-    @property
-    def reads(self) -> bool:
-        """Whether its texts are used."""
-        return self.tokenizer is not None
 
     def feed(self) -> Batches:
         """An endless stream of training batches; each host reads its own rows."""

@@ -189,7 +189,7 @@ def test_checkpoint_of_another_model(run_folder, monkeypatch, change, message):
     folder, *_, assets = run_folder
     changed = json.loads(json.dumps(assets))
     change(changed)
-    monkeypatch.setattr("speech_jax.recognizer.load_assets", lambda path: changed)
+    monkeypatch.setattr("speech_jax.recognizer.read_assets", lambda path: changed)
     with pytest.raises(UserError, match=message) as error:
         recognizer_module.load_recognizer(folder)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)

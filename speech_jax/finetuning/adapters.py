@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from speech_jax.config_dict import from_dict, to_dict
 from speech_jax.errors import UserError
 from speech_jax.objectives.mix import Mix
-from speech_jax.training.rules import leaf_name, named_leaves
+from speech_jax.training.rules import leaf_name, named_leaves, nested
 from speech_jax.types import Batch, Model, Objective, PyTree, Task
 
 BASE, ADAPTER = "base", "adapter"  # the two parts of the parameters of a model with adapters
@@ -58,7 +58,7 @@ def init_adapters(key: jax.Array, params: PyTree, config: AdapterConfig) -> dict
     for pattern in config.targets:
         if not any(re.search(pattern, name) for name in leaves):
             raise UserError(f"adapter.targets: found {pattern!r}, which fits no parameter; see {next(iter(leaves))!r}")
-    tree: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     chosen = [n for n in leaves if any(re.search(pattern, n) for pattern in config.targets)]
     for number, name in enumerate(chosen):
         shape = leaves[name].shape
@@ -66,11 +66,8 @@ def init_adapters(key: jax.Array, params: PyTree, config: AdapterConfig) -> dict
             raise UserError(f"adapter.targets: found {name!r} of shape {tuple(shape)}, expected a matrix")
         rows = math.prod(shape[:-1]) if config.kind == "lora" else shape[-1]
         a = jax.random.normal(jax.random.fold_in(key, number), (rows, config.rank)) / math.sqrt(rows)
-        node = tree
-        for part in name.split("/"):
-            node = node.setdefault(part, {})
-        node |= {"a": a, "b": jnp.zeros((config.rank, shape[-1]))}
-    return tree
+        found |= {f"{name}/a": a, f"{name}/b": jnp.zeros((config.rank, shape[-1]))}
+    return nested(found)
 
 
 def merge(params: PyTree, adapters: Mapping[str, Any], config: AdapterConfig) -> PyTree:
@@ -182,13 +179,6 @@ def load_adapter(path: str | Path, start: PyTree) -> tuple[PyTree, str]:
     if about["rest"] != _fingerprint(rest):
         raise UserError(f"{path}: found an adapter of another model, expected one that was trained on this checkpoint")
     config = from_dict(AdapterConfig, json.loads(about["config"]), "adapter")
-    adapters: dict[str, Any] = {}
-    for name, tensor in tensors.items():
-        root, *parts, last = name.split("/")
-        if root == ADAPTER:
-            node = adapters
-            for part in parts:
-                node = node.setdefault(part, {})
-            node[last] = tensor
+    adapters = nested({n.removeprefix(f"{ADAPTER}/"): t for n, t in tensors.items() if n.startswith(f"{ADAPTER}/")})
     moved = jax.tree_util.tree_map_with_path(lambda path, leaf: own.get(leaf_name(path), leaf), start)
     return jax.tree.map(np.asarray, merge(moved, adapters, config)), about["tokenizer"]

@@ -14,7 +14,7 @@ import numpy as np
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import adapter_of, joined
 from speech_jax.finetuning.vocabulary import VocabularyChange, compare_vocabularies, move_tokens
-from speech_jax.training.checkpoint import Which, find_checkpoint, load_assets, load_params
+from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
 from speech_jax.training.rules import leaf_name, named_leaves
 from speech_jax.training.state import check_shapes
 from speech_jax.types import PyTree
@@ -82,9 +82,9 @@ def start_from(
     (names it and both shapes), or if a pattern fits nothing.
     """
     folder = find_checkpoint(path, which)
-    params, model_state = load_params(folder, ema=ema)
+    params, model_state = read_params(folder, ema=ema)
     model_state = own_state(model_state)
-    params = jax.tree.map(np.asarray, joined(params, adapter_of(load_assets(folder))))
+    params = jax.tree.map(np.asarray, joined(params, adapter_of(read_assets(folder))))
     wanted, have = named_leaves((params_like, model_state_like)), named_leaves((params, model_state))
     wanted, have = ({name.split("/", 1)[1]: leaf for name, leaf in leaves.items()} for leaves in (wanted, have))
     renewed = _matching(wanted, fresh, f"{path}: start.fresh")

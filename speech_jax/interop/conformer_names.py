@@ -5,7 +5,7 @@ torch keeps weights as [out, in, …], we as […, in, out]. NeMo's blank is the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from speech_jax.errors import UserError
 from speech_jax.interop.tensors import Tensors
 from speech_jax.models.conformer import ConformerConfig
+from speech_jax.training.rules import named_leaves, nested
 from speech_jax.types import PyTree
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -114,35 +115,29 @@ def to_ours(tensors: Tensors, config: ConformerConfig, source: str) -> tuple[PyT
     Raises UserError naming the first tensor that is missing. Shapes are checked against the network by the caller,
     who knows it.
     """
-    left = dict(tensors)
-    roots: dict[str, dict] = {"params": {}, "batch_stats": {}}
+    left, found = dict(tensors), {}
     for place in places(config):
         if place.theirs not in left:
             raise UserError(f"{source}: found no tensor {place.theirs!r}, expected it in a Conformer-CTC")
         tensor = left.pop(place.theirs)
-        node = roots
-        for part in place.ours[:-1]:
-            node = node.setdefault(part, {})
         try:
-            node[place.ours[-1]] = np.ascontiguousarray(place.to_ours(tensor), np.float32)
+            found["/".join(place.ours)] = np.ascontiguousarray(place.to_ours(tensor), np.float32)
         except (ValueError, IndexError) as error:
             raise UserError(
                 f"{source}: found {place.theirs!r} with shape {tensor.shape}, "
                 f"which does not become our {'/'.join(place.ours)}: {error}"
             ) from error
-    stats = roots["batch_stats"]
-    return roots["params"], {"batch_stats": stats} if stats else {}, sorted(left)
+    roots = nested(found)
+    return roots.pop("params"), roots, sorted(left)
 
 
 def to_theirs(params: PyTree, model_state: PyTree, config: ConformerConfig) -> Tensors:
     """The inverse of `to_ours`: NeMo's names and layouts."""
-    roots: Mapping = {"params": params, "batch_stats": model_state.get("batch_stats", {})}
+    leaves = named_leaves({"params": params, **model_state})
     tensors: Tensors = {}
     for place in places(config):
-        node = roots
-        for part in place.ours:
-            node = node[part]
-        tensors[place.theirs] = np.ascontiguousarray(place.to_theirs(np.asarray(node, np.float32)))
+        ours = np.asarray(leaves["/".join(place.ours)], np.float32)
+        tensors[place.theirs] = np.ascontiguousarray(place.to_theirs(ours))
     if config.conv_norm == "batch":
         for i in range(config.layers):
             tensors[f"encoder.layers.{i}.conv.batch_norm.num_batches_tracked"] = np.zeros((), np.int64)

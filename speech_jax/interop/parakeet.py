@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +22,27 @@ from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, WORD_START, Tokenizer
 
 _MAX_JSON = 64 << 20
-# (Parakeet's, NeMo's); the first that matches a name is applied, longest first.
-_RENAMES = (
-    (r"^encoder\.subsampling\.layers\.", "encoder.pre_encode.conv."),
-    (r"^encoder\.subsampling\.linear\.", "encoder.pre_encode.out."),
-    (r"\.self_attn\.([qkv])_proj\.", r".self_attn.linear_\1."),
-    (r"\.self_attn\.o_proj\.", ".self_attn.linear_out."),
-    (r"\.self_attn\.relative_k_proj\.", ".self_attn.linear_pos."),
-    (r"\.self_attn\.bias_([uv])$", r".self_attn.pos_bias_\1"),
-    (r"\.conv\.norm\.", ".conv.batch_norm."),
-    (r"^ctc_head\.", "decoder.decoder_layers.0."),
-)
-_BACK = (
-    (r"^encoder\.pre_encode\.conv\.", "encoder.subsampling.layers."),
-    (r"^encoder\.pre_encode\.out\.", "encoder.subsampling.linear."),
-    (r"\.self_attn\.linear_([qkv])\.", r".self_attn.\1_proj."),
-    (r"\.self_attn\.linear_out\.", ".self_attn.o_proj."),
-    (r"\.self_attn\.linear_pos\.", ".self_attn.relative_k_proj."),
-    (r"\.self_attn\.pos_bias_([uv])$", r".self_attn.bias_\1"),
-    (r"\.conv\.batch_norm\.", ".conv.norm."),
-    (r"^decoder\.decoder_layers\.0\.", "ctc_head."),
+_NAMES = (  # (Parakeet's, NeMo's): parts of names, each in one way only
+    ("encoder.subsampling.layers.", "encoder.pre_encode.conv."),
+    ("encoder.subsampling.linear.", "encoder.pre_encode.out."),
+    *((f".self_attn.{n}_proj.", f".self_attn.linear_{n}.") for n in "qkv"),
+    (".self_attn.o_proj.", ".self_attn.linear_out."),
+    (".self_attn.relative_k_proj.", ".self_attn.linear_pos."),
+    *((f".self_attn.bias_{n}", f".self_attn.pos_bias_{n}") for n in "uv"),
+    (".conv.norm.", ".conv.batch_norm."),
+    ("ctc_head.", "decoder.decoder_layers.0."),
 )
 
 
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in rules:
-        name, count = re.subn(pattern, replacement, name)
-        if count:
-            break
+def _to_nemo(name: str) -> str:
+    for theirs, nemos in _NAMES:
+        name = name.replace(theirs, nemos)
+    return name
+
+
+def _from_nemo(name: str) -> str:
+    for theirs, nemos in _NAMES:
+        name = name.replace(nemos, theirs)
     return name
 
 
@@ -64,7 +56,7 @@ def read_parakeet(folder: str | Path) -> Imported:
     if config.get("model_type") != "parakeet_ctc":
         kind = config.get("model_type")
         raise UserError(f"{folder / 'config.json'}: found model_type {kind!r}, expected parakeet_ctc")
-    tensors = {_rename(name, _RENAMES): a for name, a in read_weights(folder).items()}
+    tensors = {_to_nemo(name): a for name, a in read_weights(folder).items()}
     model = _model(config, folder)
     audio = _audio(read_json(folder / "preprocessor_config.json"), model, folder)
     blank = config.get("pad_token_id", 1024)
@@ -219,7 +211,7 @@ def write_parakeet(out: str | Path, task: CTCTaskConfig, tokenizer: Tokenizer, p
         raise UserError("convert: found a tokenizer of characters, expected bpe or unigram for Parakeet")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: found files, expected an empty or a new folder")
-    tensors = {_rename(name, _BACK): a for name, a in to_theirs(params, model_state, model).items()}
+    tensors = {_from_nemo(name): a for name, a in to_theirs(params, model_state, model).items()}
     blank = tokenizer.vocab_size - 1
     encoder = {
         "model_type": "parakeet_encoder", "hidden_size": model.width, "num_hidden_layers": model.layers,

@@ -33,6 +33,17 @@ def dense(inputs: int, outputs: int, *, name: str, dtype: Any, use_bias: bool = 
     return nn.Dense(outputs, use_bias=use_bias, dtype=dtype, kernel_init=init, bias_init=init, name=name)
 
 
+def linear_init(key: Array, inputs: int, outputs: int, scale: float | None = None) -> dict[str, Array]:
+    """Parameters of a linear map as a plain dict: normal weights of deviation `scale`, 1/sqrt(inputs) by default."""
+    scale = inputs**-0.5 if scale is None else scale
+    return {"kernel": scale * jax.random.normal(key, (inputs, outputs)), "bias": jnp.zeros(outputs)}
+
+
+def linear(params: dict[str, Array], x: Float[Array, "batch time inputs"]) -> Float[Array, "batch time outputs"]:
+    """The linear map of `linear_init`."""
+    return x @ params["kernel"] + params["bias"][None, None]
+
+
 def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     """The integer hash "lowbias32" (Chris Wellons, 2018): every output bit depends on every input bit."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)

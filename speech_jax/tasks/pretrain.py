@@ -96,7 +96,7 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
     encoder = conformer_encoder(network)
     module = {"best_rq": pretrain_best_rq, "autoencoder": pretrain_autoencoder, "contrastive": pretrain_contrastive}
     pretext = Pretext(*module[config.method].make(getattr(config, config.method), network))
-    plain = AugmentConfig(speed=config.augment.speed)  # what the clean recording goes through too
+    clean = dataclasses.replace(config.augment, reverb=0.0, noise=0.0, gain=0.0)  # only the speed changes
 
     def init(key, batch: Batch):
         batch_rows, samples = batch["audio"].shape
@@ -113,12 +113,10 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
         rate = config.audio.sample_rate
         if train:
             change = functools.partial(augment_audio, audio_key, audio, lengths, index=index, sample_rate=rate)
-            (noisy, noisy_lengths), (audio, lengths) = change(config.augment), change(plain)
-            features, mask = extract(audio, lengths, config.audio, key=dither_key, index=index)
-            if plain == dataclasses.replace(config.augment, freq_masks=0, time_masks=0):
-                heard = features
-            else:
-                heard, _ = extract(noisy, noisy_lengths, config.audio, key=dither_key, index=index)
+            features, mask = extract(*change(clean), config.audio, key=dither_key, index=index)
+            heard = features
+            if clean != config.augment:
+                heard, _ = extract(*change(config.augment), config.audio, key=dither_key, index=index)
         else:
             features, mask = extract(audio, lengths, config.audio)
             heard = features

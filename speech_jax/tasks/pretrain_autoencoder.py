@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import stack_frames
 
 
@@ -28,20 +29,15 @@ def make(config: AutoencoderConfig, network: ConformerConfig) -> tuple[Callable,
 
     def init(key: jax.Array):
         first, second = jax.random.split(key)
-
-        def dense(key, inputs, outputs):
-            return {"kernel": inputs**-0.5 * jax.random.normal(key, (inputs, outputs)), "bias": jnp.zeros(outputs)}
-
-        return {"hidden": dense(first, network.width, config.width), "out": dense(second, config.width, factor * bands)}
+        return {
+            "hidden": linear_init(first, network.width, config.width),
+            "out": linear_init(second, config.width, factor * bands),
+        }
 
     def loss(params, encoder, heard, step):
         del encoder, step
         batch, time = heard.mask.shape
-
-        def dense(layer, x):
-            return x @ layer["kernel"] + layer["bias"][None, None]
-
-        made = dense(params["out"], jax.nn.gelu(dense(params["hidden"], heard.encoded.astype(jnp.float32))))
+        made = linear(params["out"], jax.nn.gelu(linear(params["hidden"], heard.encoded.astype(jnp.float32))))
         target = stack_frames(heard.features, heard.feature_mask, factor, time)
         error = jnp.abs(made - jax.lax.stop_gradient(target)).mean(-1)
         shown = heard.mask & ~heard.hidden

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import code_perplexity, stack_frames
 
 
@@ -31,9 +32,7 @@ def make(config: BestRQConfig, network: ConformerConfig) -> tuple[Callable, Call
     factor, books = network.subsampling_factor, config.codebooks
 
     def init(key: jax.Array):
-        scale = network.width**-0.5
-        kernel = scale * jax.random.normal(key, (network.width, books * config.codes))
-        return {"codes": {"kernel": kernel, "bias": jnp.zeros(books * config.codes)}}
+        return {"codes": linear_init(key, network.width, books * config.codes)}
 
     def quantize(frames):
         """[batch, time, codebooks] the nearest entries, by the cosine."""
@@ -51,8 +50,7 @@ def make(config: BestRQConfig, network: ConformerConfig) -> tuple[Callable, Call
         batch, time = heard.mask.shape
         frames = stack_frames(heard.features, heard.feature_mask, factor, time)
         targets = quantize(jax.lax.stop_gradient(frames))
-        head = params["codes"]
-        logits = heard.encoded.astype(jnp.float32) @ head["kernel"] + head["bias"][None, None]
+        logits = linear(params["codes"], heard.encoded.astype(jnp.float32))
         logits = logits.reshape(batch, time, books, config.codes)
         nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
         hidden = heard.hidden[..., None]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from speech_jax.audio import rows
 from speech_jax.models.conformer import ConformerConfig, subsample
+from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import code_perplexity
 
 
@@ -46,22 +47,15 @@ def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable,
     def init(key: jax.Array):
         keys = jax.random.split(key, 4)
 
-        def dense(key, inputs, outputs, scale=None):
-            scale = inputs**-0.5 if scale is None else scale
-            return {"kernel": scale * jax.random.normal(key, (inputs, outputs)), "bias": jnp.zeros(outputs)}
-
         part = math.ceil(width / groups)
         return {
             # Of deviation 1, as in fairseq: the choice begins as a hash of the frame that Gumbel's noise hardly moves.
             # From small logits it begins as mere noise, nothing can be predicted, and the encoder collapses.
-            "choose": dense(keys[0], network.width, groups * codes, scale=1.0),
+            "choose": linear_init(keys[0], network.width, groups * codes, scale=1.0),
             "entries": jax.random.uniform(keys[1], (groups, codes, part)),
-            "target": dense(keys[2], groups * part, width),
-            "context": dense(keys[3], network.width, width),
+            "target": linear_init(keys[2], groups * part, width),
+            "context": linear_init(keys[3], network.width, width),
         }
-
-    def dense(layer, x):
-        return x @ layer["kernel"] + layer["bias"][None, None]
 
     def unit(x):
         return x * jax.lax.rsqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-8)
@@ -72,7 +66,7 @@ def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable,
         inputs = {"features": heard.features, "mask": heard.feature_mask}
         latent = subsample(network, encoder, inputs).astype(jnp.float32)
         latent = latent * jax.lax.rsqrt(jnp.mean(latent * latent, -1, keepdims=True) + 1e-5)
-        logits = dense(params["choose"], latent).reshape(batch, time, groups, codes)
+        logits = linear(params["choose"], latent).reshape(batch, time, groups, codes)
 
         # A hard choice forwards, the soft one's gradient backwards.
         high, low, decay = config.gumbel
@@ -83,7 +77,7 @@ def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable,
         chosen = jnp.argmax(noisy, -1)
         picked = jax.nn.one_hot(chosen, codes) + soft - jax.lax.stop_gradient(soft)
         vectors = jnp.einsum("btgc,gcw->btgw", picked, params["entries"]).reshape(batch, time, -1)
-        targets, context = unit(dense(params["target"], vectors)), unit(dense(params["context"], heard.encoded))
+        targets, context = unit(linear(params["target"], vectors)), unit(linear(params["context"], heard.encoded))
 
         # Distractors: drawn among the hidden frames of the same utterance, never the frame itself.
         number = jnp.cumsum(heard.hidden, axis=1) - 1  # which hidden frame it is

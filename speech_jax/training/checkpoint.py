@@ -36,6 +36,7 @@ from speech_jax.training.layout import (
     to_groups,
 )
 from speech_jax.training.manifest import find_damage, write_manifest
+from speech_jax.training.rules import nested
 from speech_jax.types import PyTree, TrainState
 
 FOLDER = "checkpoints"
@@ -305,7 +306,12 @@ def _guarded(record: Mapping[str, Any]) -> Mapping[str, float]:
 
 def load_assets(path: str | Path, which: Which = "best") -> dict[str, Any]:
     """The JSON that the training run put beside the parameters: config, tokenizer, audio settings, versions."""
-    return read_item(find_checkpoint(path, which), "assets")
+    return read_assets(find_checkpoint(path, which))
+
+
+def read_assets(folder: Path) -> dict[str, Any]:
+    """`load_assets` of a folder that `find_checkpoint` has just found whole: every call of that hashes all files."""
+    return read_item(folder, "assets")
 
 
 def load_params(path: str | Path, which: Which = "best", *, ema: bool = True) -> tuple[PyTree, PyTree]:
@@ -314,21 +320,14 @@ def load_params(path: str | Path, which: Which = "best", *, ema: bool = True) ->
     ema: the moving average instead of the parameters, where the run kept one.
     Raises UserError if there is no whole checkpoint.
     """
-    folder = find_checkpoint(path, which)
+    return read_params(find_checkpoint(path, which), ema=ema)
+
+
+def read_params(folder: Path, *, ema: bool = True) -> tuple[PyTree, PyTree]:
+    """`load_params` of a folder that `find_checkpoint` has just found whole."""
     stored = stored_shapes(folder)
     group = "ema" if ema and "ema" in stored else "params"
     wanted = {name: stored[name] for name in (group, "model_state") if name in stored}
     like = {name: {leaf: HostShape(m.shape) for leaf, m in leaves.items()} for name, leaves in wanted.items()}
     arrays = read_state(folder, like)
-    return _nested(arrays[group]), _nested(arrays.get("model_state", {}))
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
+    return nested(arrays[group]), nested(arrays.get("model_state", {}))

@@ -8,7 +8,7 @@ that is found anywhere in the name (`re.search`) wins. A list must cover every l
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,18 @@ def leaf_name(path: tuple[Any, ...]) -> str:
 def named_leaves(tree: PyTree) -> dict[str, Any]:
     """name -> leaf, in the tree's own order."""
     return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `named_leaves` for a tree of dicts."""
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
 
 
 def match_rules(tree: PyTree, rules: Sequence[tuple[str, Any]], what: str, *, must_be_used: bool = False) -> PyTree:

@@ -1,7 +1,7 @@
 """Second part of the pre-training: the first part's model goes on at a high rate, with more augmentation.
 
-After 8,000 steps of `pretrain.py` the training loss is half that of the held-out scenes: more of the same would learn by
-heart. So speed and masks vary more, and dropout is doubled.
+After 8,000 steps of `pretrain.py` the training loss is half that of the held-out scenes: more of the same would learn
+by heart. So speed and masks vary more, and dropout is doubled.
 """
 
 import dataclasses

@@ -59,9 +59,7 @@ class Run(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
     """The front door; returns the exit code."""
-    config, rest = tyro.cli(
-        SweepConfig, prog="python -m speech_jax.sweep", args=list(argv), return_unknown_args=True
-    )
+    config, rest = tyro.cli(SweepConfig, prog="python -m speech_jax.sweep", args=list(argv), return_unknown_args=True)
     setup_logging()
     runs = plan(config)
     trainings = [(run, parse_config(["--config", config.config, *rest, *run.flags])) for run in runs]  # all checked now

@@ -182,9 +182,7 @@ class Stream(NamedTuple):
         )
 
 
-def load_stream(
-    config: DataConfig, tokenizer: Tokenizer | None, sample_rate: int, *, shuffle: bool = True
-) -> Stream:
+def load_stream(config: DataConfig, tokenizer: Tokenizer | None, sample_rate: int, *, shuffle: bool = True) -> Stream:
     """Reads the manifests of `config` and plans its batches: epochs without end, or one pass where not `shuffle`."""
     utterances = load_sources(config)
     seconds, labels = lengths(utterances, tokenizer)

@@ -26,7 +26,12 @@ def test_a_layer_that_clears_its_padding_passes():
         (lambda x, mask: smooth(x), "padding"),
         (lambda x, mask: smooth(x * mask[..., None]), "not finite"),  # 0 * NaN
         (lambda x, mask: jnp.where(mask[..., None], x, 0.0) / x.shape[1], "longer bucket"),
-        (lambda x, mask: jnp.where(mask[..., None], x, 0.0) - jnp.where(mask[..., None], x, 0.0).mean((0, 1))[None, None], "longer bucket"),  # noqa: E501
+        (
+            lambda x, mask: (
+                jnp.where(mask[..., None], x, 0.0) - jnp.where(mask[..., None], x, 0.0).mean((0, 1))[None, None]
+            ),
+            "longer bucket",
+        ),  # noqa: E501
         (lambda x, mask: jnp.where(mask[..., None], jnp.sin(x), 0.0), "gradient"),  # 0 * cos(NaN), on the way back
     ],
 )

@@ -220,9 +220,10 @@ def test_an_unknown_flag_is_an_error_and_a_known_one_changes_the_config(corpus, 
     file = write_config_file(tmp_path / "config.py", tiny(corpus, tmp_path / "run"))
     changed = parse_config(["--config", str(file), "--optimizer.peak-lr", "0.5", "--task.model.width", "32"])
     assert (changed.optimizer.peak_lr, changed.task.model.width) == (0.5, 32)
-    assert dataclasses.replace(changed, optimizer=OptimizerConfig(warmup_steps=5)).optimizer == load_config_file(
-        str(file)
-    ).optimizer
+    assert (
+        dataclasses.replace(changed, optimizer=OptimizerConfig(warmup_steps=5)).optimizer
+        == load_config_file(str(file)).optimizer
+    )
     with pytest.raises(SystemExit) as stop:
         parse_config(["--config", str(file), "--optimizer.peek-lr", "0.5"])
     assert stop.value.code == 2

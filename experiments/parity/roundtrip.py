@@ -1,7 +1,7 @@
 """Ours → .nemo and Parakeet → the public packages: do they compute what we compute?
 
-    python experiments/parity/roundtrip.py write OUT                  # here: converts the golden checkpoints in and out
-    python experiments/parity/roundtrip.py check OUT                  # in an environment with NeMo and transformers
+python experiments/parity/roundtrip.py write OUT                  # here: converts the golden checkpoints in and out
+python experiments/parity/roundtrip.py check OUT                  # in an environment with NeMo and transformers
 """
 
 from __future__ import annotations

@@ -56,8 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = pairs(arguments.number, arguments.seed)
     rows = [
-        {"reference": r, "hypothesis": h, "sdi": counts}
-        for (r, h), counts in zip(texts, sclite(texts), strict=True)
+        {"reference": r, "hypothesis": h, "sdi": counts} for (r, h), counts in zip(texts, sclite(texts), strict=True)
     ]
     content = json.dumps({"tool": "sclite 2.10, -s", "seed": arguments.seed, "pairs": rows})
     arguments.out.write_bytes(gzip.compress(content.encode(), mtime=0))

@@ -1,6 +1,6 @@
 """Word error rate on the dev parts by weight of the language model and word bonus, from scores computed once.
 
-    python -m experiments.real_speech.tune_lm CHECKPOINT LM.arpa MANIFEST…
+python -m experiments.real_speech.tune_lm CHECKPOINT LM.arpa MANIFEST…
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def main(checkpoint: str, lm: str, *manifests: str) -> None:
 
         print(f"{manifest}: beam of 16 without a model {error_rate(BeamConfig(16, word_bonus=0.0), False):.2f} %")
         print("weight \\ bonus" + "".join(f"{bonus:8.1f}" for bonus in BONUSES))
-        table = {
-            (w, b): error_rate(BeamConfig(16, lm, w, b), True) for w, b in itertools.product(WEIGHTS, BONUSES)
-        }
+        table = {(w, b): error_rate(BeamConfig(16, lm, w, b), True) for w, b in itertools.product(WEIGHTS, BONUSES)}
         for weight in WEIGHTS:
             print(f"{weight:14.1f}" + "".join(f"{table[weight, bonus]:8.2f}" for bonus in BONUSES), flush=True)
 

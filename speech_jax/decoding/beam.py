@@ -182,9 +182,7 @@ def align(log_probs: Float[np.ndarray, "time vocab"], tokens: list[int]) -> tupl
 LONGEST = 2000  # frames that are searched at a time: the alignment's memory grows with their square
 
 
-def search_batch(
-    search: BeamSearch, log_probs: Float[np.ndarray, "batch time vocab"], frames: np.ndarray
-) -> BestPath:
+def search_batch(search: BeamSearch, log_probs: Float[np.ndarray, "batch time vocab"], frames: np.ndarray) -> BestPath:
     """`BestPath` of every row, as `decoding.ctc.best_path` gives it, but of the searched tokens.
 
     A row of more than LONGEST frames is cut where blank is surest; the language model begins anew there.

@@ -157,9 +157,7 @@ def batch_spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
 def _losses(outputs, batch):
     """Loss summed over the rows that count, with their labels and rows, and the rows whose labels do not fit."""
     real = batch["index"] >= 0
-    nll, feasible = ctc_loss(
-        outputs["logits"], outputs["mask"], batch["labels"], batch["label_lengths"], row_mask=real
-    )
+    nll, feasible = ctc_loss(outputs["logits"], outputs["mask"], batch["labels"], batch["label_lengths"], row_mask=real)
     counts = real & feasible
     total = jnp.sum(jnp.where(counts, nll, 0.0))
     labels = jnp.sum(jnp.where(counts, batch["label_lengths"], 0)).astype(jnp.float32)
@@ -215,9 +213,7 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
                 references.append(reference)
                 hypotheses.append(hypothesis)
                 if len(examples) < EXAMPLES:
-                    examples.append(
-                        {"id": str(batch["index"][row]), "reference": reference, "hypothesis": hypothesis}
-                    )
+                    examples.append({"id": str(batch["index"][row]), "reference": reference, "hypothesis": hypothesis})
             if not audio:
                 images = {"features": features.T}
                 audio = {"utterance": (batch["audio"][0, : batch["audio_lengths"][0]], config.audio.sample_rate)}
@@ -226,4 +222,3 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
         return Report(metrics, examples, images, audio)
 
     return evaluate
-

@@ -51,7 +51,7 @@ def plural(words: str) -> str:
 
 
 def digits(text: str) -> str:
-    """"007" -> "zero zero seven"."""
+    """ "007" -> "zero zero seven"."""
     return " ".join(_SMALL[int(d)] for d in text)
 
 

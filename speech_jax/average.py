@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tyro
 
+from speech_jax.data.files import write
 from speech_jax.data.manifest import read_manifest
 from speech_jax.decoding.beam import BeamConfig
 from speech_jax.errors import UserError, run_front_door
@@ -78,9 +79,7 @@ def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -
         evaluation, failed = evaluate(recognizer, dataclasses.replace(settings, name=recognizer.name), sets)
         if failed:
             raise UserError(failed[0])
-        folder = out / "reports" / f"{ratio:g}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_reports(evaluation, folder, worst=50)
+        write_reports(evaluation, out / "reports" / f"{ratio:g}", worst=50)
         reports.append(to_json(evaluation))
         if len(names) > 1:
             rates = [reports[-1]["set"][name]["wer"] for name in names[:2]]
@@ -88,12 +87,12 @@ def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -
     text, image = compare(reports)
     if points:
         text += "\n" + pareto_table(points, old=names[0], new=names[1])
-        (out / "pareto.png").write_bytes(draw(points, old=names[0], new=names[1]))
-        (out / "pareto.json").write_text(json.dumps([p._asdict() for p in points], indent=1), encoding="utf-8")
+        write(out / "pareto.png", draw(points, old=names[0], new=names[1]))
+        write(out / "pareto.json", json.dumps([p._asdict() for p in points], indent=1))
         print(f"on the front: {', '.join(p.name for p in front(points))}", file=sys.stderr)
     print(text)
-    (out / "compare.md").write_text(text + "\n", encoding="utf-8")
-    (out / "compare.png").write_bytes(image)
+    write(out / "compare.md", text + "\n")
+    write(out / "compare.png", image)
 
 
 if __name__ == "__main__":

@@ -50,9 +50,10 @@ class TrainConfig:
     task: CTCTaskConfig | PretrainTaskConfig | None = None
     """What is learned: a recogniser, or an encoder from recordings without text. None takes it from `init_from`."""
     pre: DataConfig | None = None
-    """Recordings of the old domain, L_pre; None trains on the task alone."""
+    """Recordings of the old domain, L_pre; None trains on those of the task alone."""
     pre_task: PretrainTaskConfig | None = None
-    """L_pre is this unsupervised loss, on `pre`, of the recogniser's encoder; None is the task's own loss."""
+    """L_pre is this unsupervised loss of the recogniser's encoder, on `pre`; without `pre` on the task's recordings, in
+    the same forward pass. None is the task's own loss."""
     alpha: AlphaConfig = AlphaConfig()
     """The weight of L_pre over the steps."""
     evaluate: tuple[EvalConfig, ...] = ()

@@ -16,6 +16,7 @@ import tyro
 from tqdm import tqdm
 
 from speech_jax.data.config import DataConfig, PlanConfig
+from speech_jax.data.files import write
 from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan
@@ -206,10 +207,10 @@ def recognize_all(
 def write_reports(evaluation: Evaluation, folder: Path, worst: int) -> None:
     """report.md, report.html, report.json, hypotheses.jsonl."""
     report = json.dumps(to_json(evaluation), ensure_ascii=False, indent=1, allow_nan=False)
-    _write(folder / "report.md", to_markdown(evaluation, worst=worst))
-    _write(folder / "report.html", to_html(evaluation, worst=worst))
-    _write(folder / "report.json", report + "\n")
-    _write(folder / "hypotheses.jsonl", write_hypotheses(evaluation.items))
+    write(folder / "report.md", to_markdown(evaluation, worst=worst))
+    write(folder / "report.html", to_html(evaluation, worst=worst))
+    write(folder / "report.json", report + "\n")
+    write(folder / "hypotheses.jsonl", write_hypotheses(evaluation.items))
     print(f"wrote {folder}/report.md, report.html, report.json, hypotheses.jsonl", file=sys.stderr)
 
 
@@ -245,8 +246,8 @@ def _compare(config: EvaluateConfig) -> int:
     print(text)
     if config.out:
         folder = Path(config.out)
-        _write(folder / "compare.md", text + "\n")
-        _write(folder / "compare.png", image)
+        write(folder / "compare.md", text + "\n")
+        write(folder / "compare.png", image)
         print(f"wrote {folder}/compare.md, compare.png", file=sys.stderr)
     return 0
 
@@ -263,13 +264,6 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}, expected a folder to write to") from error
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    try:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}, expected to write a report") from error
 
 
 if __name__ == "__main__":

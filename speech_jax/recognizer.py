@@ -18,6 +18,7 @@ from speech_jax.audio.features import extract, num_features
 from speech_jax.config import TrainConfig, config_from_assets, make_assets
 from speech_jax.config_dict import to_text
 from speech_jax.data.config import DataConfig
+from speech_jax.data.files import write
 from speech_jax.decoding.beam import BeamConfig, BeamSearch, search_batch
 from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
 from speech_jax.decoding.longform import encode_windows, whole_features
@@ -335,8 +336,7 @@ def save_recognizer(out: str | Path, parts: RecognizerParts, **more_assets: Any)
     expected = network_shapes(parts.task, parts.tokenizer.vocab_size)
     check_shapes((parts.params, parts.model_state), expected, f"{out}: the parameters")
     config = TrainConfig(out_dir=str(out), data=DataConfig(), task=parts.task)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(to_text(config), encoding="utf-8")
+    write(out / "config.json", to_text(config))
     checkpoints = Checkpoints(out, CheckpointConfig(), make_assets(config, parts.tokenizer) | more_assets)
     state = TrainState(jnp.zeros((), jnp.int32), parts.params, parts.model_state, (), None)
     try:

@@ -13,8 +13,6 @@ from speech_jax.data.sources import load_sources
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
 from speech_jax.finetuning.restore import Start, start_from
-from speech_jax.objectives.mix import mix
-from speech_jax.objectives.schedules import Schedule
 from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.tasks.ctc import CTCTaskConfig, Teacher, build_model, ctc_task, output_frames, own_state
 from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, with_pretext
@@ -22,12 +20,31 @@ from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
 from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.state import init_shapes, init_values
-from speech_jax.types import PyTree, Task
+from speech_jax.types import Objective, PyTree, Task
 
 
 def goes_on(config: TrainConfig) -> bool:
     """Whether there is a checkpoint of this run to go on from."""
     return bool(saved_steps(Path(config.out_dir) / FOLDER))
+
+
+def check_settings(config: TrainConfig) -> None:
+    """UserError for settings that cannot go together, before anything is read."""
+    optimizer = config.optimizer
+    if optimizer.ewc and (not config.init_from or config.pre is None):
+        raise UserError("optimizer.ewc: found no init_from or no pre, expected a start model and its old recordings")
+    if config.pre_task is not None and isinstance(config.task, PretrainTaskConfig):
+        raise UserError("pre_task: found one beside a task that is unsupervised itself, expected a recogniser")
+    if config.pre_task is not None and config.pre is None and config.teacher.checkpoint:
+        raise UserError("teacher: found one beside a pre_task without pre, expected recordings in pre for it")
+    if config.adapter.kind == "none":
+        return
+    if not config.init_from:
+        raise UserError("adapter: found no init_from, expected a checkpoint to adapt")
+    if optimizer.groups != OptimizerConfig().groups:
+        raise UserError("optimizer.groups: found them beside adapters, expected adapter.train to say what else moves")
+    if optimizer.ewc or optimizer.anchor:
+        raise UserError("optimizer: found anchor or ewc beside adapters, expected one of the two ways to hold on")
 
 
 def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer | None]:
@@ -62,19 +79,18 @@ def make_task(config: TrainConfig, tokenizer: Tokenizer | None, teacher: Teacher
     if isinstance(config.task, PretrainTaskConfig):
         return pretrain_task(config.task)
     task = ctc_task(config.task, tokenizer, teacher)
-    return task if config.pre_task is None else with_pretext(task, pretrain_task(config.pre_task))
+    if config.pre_task is None:
+        return task
+    if config.task.model != config.pre_task.model:
+        raise UserError("pre_task: found another network than the task's, expected the same task.model")
+    if fingerprint(config.task.audio) != fingerprint(config.pre_task.audio):
+        raise UserError("pre_task: found other audio settings than the task's, expected the same")
+    return with_pretext(task, pretrain_task(config.pre_task))
 
 
-def mixed(config: TrainConfig, task: Task, alpha: float | Schedule) -> Task:
-    """L = alpha · L_pre + (1 - alpha) · L_task."""
-    pre = task.objective
-    if config.pre_task is not None:
-        if not isinstance(config.task, CTCTaskConfig) or config.task.model != config.pre_task.model:
-            raise UserError("pre_task: found another network than the task's, expected the same task.model")
-        if fingerprint(config.task.audio) != fingerprint(config.pre_task.audio):
-            raise UserError("pre_task: found other audio settings than the task's, expected the same")
-        pre = pretrain_task(config.pre_task).objective
-    return task._replace(objective=mix(pre, task.objective, alpha))
+def old_objective(config: TrainConfig, task: Task) -> Objective:
+    """L_pre on recordings of its own: the task's loss, or an unsupervised one."""
+    return task.objective if config.pre_task is None else pretrain_task(config.pre_task).objective
 
 
 def fill_task(config: TrainConfig, assets: dict, folder: str) -> TrainConfig:
@@ -148,12 +164,6 @@ def has_pretext(config: TrainConfig) -> bool:
 
 def adapt(config: TrainConfig, task: Task, init: tuple | None) -> tuple[Task, OptimizerConfig, tuple | None]:
     """(the task, the optimizer's settings, what to start from) with adapters in place of the whole network."""
-    if not config.init_from:
-        raise UserError("adapter: found no init_from, expected a checkpoint to adapt")
-    if config.optimizer.groups != OptimizerConfig().groups:
-        raise UserError("optimizer.groups: found them beside adapters, expected adapter.train to say what else moves")
-    if config.optimizer.ewc or config.optimizer.anchor:
-        raise UserError("optimizer: found anchor or ewc beside adapters, expected one of the two ways to hold on")
     if init is not None:
         params, model_state = init
         key = jax.random.fold_in(jax.random.key(config.seed), 1)

@@ -19,6 +19,7 @@ import jax
 import tyro
 
 from speech_jax.config import TrainConfig, parse_config
+from speech_jax.data.files import write
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluation.pareto import Point, draw, pareto_table
 from speech_jax.train import setup_logging, train
@@ -117,9 +118,9 @@ def report(config: SweepConfig, runs: Sequence[Run]) -> None:
             path += points[:-1]
     table = pareto_table(last, old=config.old, new=config.new)
     out = Path(config.out)
-    (out / "table.md").write_text(table + "\n", encoding="utf-8")
-    (out / "points.json").write_text(json.dumps([p._asdict() for p in last], indent=1) + "\n", encoding="utf-8")
-    (out / "pareto.png").write_bytes(draw(last, old=config.old, new=config.new, on_the_way=path))
+    write(out / "table.md", table + "\n")
+    write(out / "points.json", json.dumps([p._asdict() for p in last], indent=1) + "\n")
+    write(out / "pareto.png", draw(last, old=config.old, new=config.new, on_the_way=path))
     print(table, flush=True)
 
 

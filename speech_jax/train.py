@@ -19,17 +19,27 @@ from tqdm import tqdm
 from speech_jax.config import TrainConfig, make_assets, parse_config
 from speech_jax.config_dict import to_text
 from speech_jax.data.config import DataConfig
-from speech_jax.data.manifest import Utterance
+from speech_jax.data.manifest import Utterance, shared_recording
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, left_out, lengths, make_plan
 from speech_jax.data.sources import load_sources
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.finetuning.adapters import save_adapter
 from speech_jax.finetuning.fisher import estimate_fisher
-from speech_jax.objectives.mix import Mix
+from speech_jax.objectives.mix import Mix, mix
 from speech_jax.objectives.schedules import make_alpha
-from speech_jax.starting import adapt, goes_on, load_teacher, make_task, mixed, read_start, resolve
+from speech_jax.starting import (
+    adapt,
+    check_settings,
+    goes_on,
+    load_teacher,
+    make_task,
+    old_objective,
+    read_start,
+    resolve,
+)
 from speech_jax.tasks.ctc import CTCTaskConfig, output_frames, with_teacher
+from speech_jax.tasks.pretrain import shared_objective
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.feed import Batches, Feed, PairedBatches
 from speech_jax.training.loop import FitResult, fit
@@ -57,6 +67,7 @@ def setup_logging() -> None:
 def train(config: TrainConfig) -> FitResult:
     """Runs `config` to its last step, or until a signal; goes on with what is in `config.out_dir`."""
     # ---- What is trained: from the run that is there, else from the checkpoint to start from, else anew.
+    check_settings(config)
     config, tokenizer = resolve(config)
     alpha = make_alpha(config.alpha)
     replays = config.pre is not None and alpha != 0.0
@@ -64,10 +75,11 @@ def train(config: TrainConfig) -> FitResult:
     # ---- Recordings.
     rate = config.task.audio.sample_rate
     streams = {"task": load_stream(config.data, tokenizer, rate)}
-    if replays:
+    if replays or config.optimizer.ewc:
         streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate)
-    feeds = {name: stream.feed() for name, stream in streams.items()}
-    feed: Feed = PairedBatches(feeds["pre"], feeds["task"]) if replays else feeds["task"]
+    feed: Feed = streams["task"].feed()
+    if replays:
+        feed = PairedBatches(streams["pre"].feed(), feed)
     eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False) for e in config.evaluate}
     for name, stream in (streams | eval_streams).items():
         log.info("%s: %s", name, stream.plan.describe())
@@ -76,12 +88,15 @@ def train(config: TrainConfig) -> FitResult:
     for name, stream in streams.items():
         if stream.tokenizer is not None:
             warn_of_misfits(name, stream, config.task)
+        check_unseen(name, stream, eval_streams)
 
     # ---- Task.
     teacher = load_teacher(config, tokenizer) if config.teacher.checkpoint else None
     task = make_task(config, tokenizer, teacher)
     if replays:
-        task = mixed(config, task, alpha)
+        task = task._replace(objective=mix(old_objective(config, task), task.objective, alpha))
+    elif config.pre_task is not None and alpha != 0.0:
+        task = task._replace(objective=shared_objective(config.task, config.pre_task, tokenizer, alpha))
     spec = task.batch_spec(streams["task"].plan.buckets[0])
 
     # ---- State and loop.
@@ -97,7 +112,7 @@ def train(config: TrainConfig) -> FitResult:
             params, own = init_values(make_task(config, tokenizer).model, spec, config.seed)
             init = params, with_teacher(own, teacher)
         if config.optimizer.ewc:
-            fisher = fisher_of(config, task, tokenizer, init)
+            fisher = fisher_of(config, task, streams["pre"], init)
     if config.adapter.kind != "none":
         task, optimizer, init = adapt(config, task, init)
     result = fit(
@@ -128,12 +143,9 @@ def train(config: TrainConfig) -> FitResult:
 # ---- What is trained
 
 
-def fisher_of(config: TrainConfig, task: Task, tokenizer: Tokenizer | None, init: tuple | None) -> PyTree:
-    """How much each parameter of the start model matters on the old domain."""
-    if not config.init_from or config.pre is None:
-        raise UserError("optimizer.ewc: found no init_from or no pre, expected a start model and its old recordings")
-    stream = load_stream(config.pre, tokenizer, config.task.audio.sample_rate)
-    objective = task.objective.pre if isinstance(task.objective, Mix) else task.objective
+def fisher_of(config: TrainConfig, task: Task, stream: Stream, init: tuple) -> PyTree:
+    """How much each parameter of the start model matters on the old domain, `stream`."""
+    objective = task.objective.pre if isinstance(task.objective, Mix) else old_objective(config, task)
     count = config.optimizer.ewc_batches
     log.info("Fisher information from %d batches of the old domain", count)
     feed = stream.feed()
@@ -203,6 +215,20 @@ def warn_of_misfits(name: str, stream: Stream, task: CTCTaskConfig) -> None:
             "a smaller task.model.subsampling_factor or a larger task.tokenizer.vocab_size would let them in",
             name, misfits, len(stream.labels),
         )  # fmt: skip
+
+
+def check_unseen(name: str, stream: Stream, eval_streams: dict[str, Stream]) -> None:
+    """UserError if the replayed stream has a recording of an evaluation set: what is kept would be what was drilled.
+    The task's own stream may be measured on purpose, so that one is warned of."""
+    for set_name, held_out in eval_streams.items():
+        found = shared_recording(stream.utterances, held_out.utterances)
+        if found is not None:
+            line = (
+                f"{found[0].where}: found a recording that the evaluation set {set_name!r} has too ({found[1].where})"
+            )
+            if name == "pre":
+                raise UserError(f"pre: {line}, expected none")
+            log.warning("%s: %s: its error rate is not that of unseen speech", name, line)
 
 
 def audio_seconds(batch: Batch, sample_rate: int) -> tuple[float, float]:

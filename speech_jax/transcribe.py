@@ -15,6 +15,7 @@ import tyro
 from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
+from speech_jax.data.files import write
 from speech_jax.decoding.beam import BeamConfig
 from speech_jax.decoding.words import Transcript, to_cues, to_srt
 from speech_jax.errors import UserError, run_front_door
@@ -159,11 +160,7 @@ class _Writer:
         text = self._text(path, transcript)
         if self.folder:
             target = self.folder / self._name(path)
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(text + "\n", encoding="utf-8")
-            except OSError as error:
-                raise UserError(f"{target}: {error.strerror}, expected to write a transcript") from error
+            write(target, text + "\n")
             return
         if self.format == "json":
             text = ("[\n" if self.count == 0 else ",\n") + text

@@ -47,7 +47,7 @@ def test_a_sweep_runs_and_draws_and_does_nothing_twice(corpus, trained, tmp_path
         init_from=start.out_dir,
         task=None,
         evaluate=(
-            dataclasses.replace(start.evaluate[0], name="old"),
+            dataclasses.replace(start.evaluate[0], name="old", data=data(corpus, "old_test", num_buckets=1)),
             dataclasses.replace(start.evaluate[0], name="new", data=data(corpus, "new", num_buckets=1)),
         ),
         trainer=dataclasses.replace(

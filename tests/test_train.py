@@ -41,10 +41,10 @@ WORDS = ("one", "two", "three", "four", "five")
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
-    """Twenty clips of 0.4 to 1 s: each word is a tone of its own, so that there is something to learn."""
+    """Sets of twenty clips of 0.4 to 1 s: each word is a tone of its own, so that there is something to learn."""
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
-    for domain in ("old", "new"):
+    for domain in ("old", "new", "old_test"):
         rows = []
         for i in range(20):
             word = WORDS[i % len(WORDS)]
@@ -182,6 +182,7 @@ def test_fine_tuning_mixes_two_streams_from_a_checkpoint_and_compiles_one_progra
         alpha=AlphaConfig(start=0.5),
         task=None,
         init_from=start.out_dir,
+        evaluate=(),
         trainer=trainer,
     )
     result = front_door.train(config)
@@ -248,6 +249,22 @@ def test_text_outside_the_tokenizer_is_named_with_its_line(corpus, trained, tmp_
     strange = DataConfig(sources=(SourceConfig(path=str(manifest)),))
     with pytest.raises(UserError, match=r"strange\.jsonl:1: .*'z'"):
         front_door.train(tiny(corpus, tmp_path / "new", init_from=start.out_dir, task=None, data=strange))
+
+
+def test_a_replay_set_that_is_empty_or_holds_test_recordings_is_refused(corpus, trained, tmp_path, caplog):
+    start, _ = trained
+    config = tiny(corpus, tmp_path / "new", data=data(corpus, "new"), task=None, init_from=start.out_dir)
+    config = dataclasses.replace(config, alpha=AlphaConfig(start=0.5))
+    (corpus / "nobody.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"nobody\.jsonl"):
+        front_door.train(dataclasses.replace(config, pre=data(corpus, "nobody")))
+    aside = tmp_path / "aside"
+    aside.symlink_to(corpus)  # the same recordings by another way
+    with pytest.raises(
+        UserError, match=r"pre: .*old\.jsonl:1: found a recording that the evaluation set 'old' has too"
+    ):
+        front_door.train(dataclasses.replace(config, pre=data(aside, "old")))
+    assert not (tmp_path / "new" / "checkpoints").exists()
 
 
 def test_two_runs_in_one_folder_are_refused(corpus, trained):
@@ -441,6 +458,21 @@ def test_from_recordings_without_text_to_a_recogniser_that_keeps_its_pre_trainin
     jax.tree.map(np.testing.assert_array_equal, after["encoder"], before["encoder"])
     assert set(after) == {"encoder", "head", "pretext"}
     assert set(load_recognizer_parts(second.out_dir).params) == {"encoder", "head"}
+
+    # Without recordings of its own, L_pre hears the task's, in the same forward pass.
+    shared = dataclasses.replace(
+        second,
+        out_dir=str(tmp_path / "shared"),
+        pre=None,
+        pre_task=dataclasses.replace(pretext, augment=second.task.augment),
+    )
+    front_door.train(shared)
+    lines = [json.loads(line) for line in Path(shared.out_dir, "metrics.jsonl").read_text().splitlines()]
+    metrics = next(line["metrics"] for line in lines if line["kind"] == "train")
+    assert metrics["loss"] == pytest.approx(0.5 * metrics["pre/loss"] + 0.5 * metrics["task/loss"], rel=1e-5)
+    with pytest.raises(UserError, match=r"pre_task\.augment: found another"):
+        front_door.train(dataclasses.replace(shared, out_dir=str(tmp_path / "bad"), pre_task=pretext))
+
     other = dataclasses.replace(pretext, model=dataclasses.replace(pretext.model, kernel_size=3))
     with pytest.raises(UserError, match="pre_task: found another network"):
         front_door.train(dataclasses.replace(second, out_dir=str(tmp_path / "bad"), pre_task=other))

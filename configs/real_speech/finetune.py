@@ -9,8 +9,8 @@ from speech_jax.data.config import DataConfig, PlanConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.training.checkpoint import CheckpointConfig
 
-pretrain = runpy.run_path("configs/real_speech/pretrain.py")
-manifest, before = pretrain["manifest"], pretrain["config"]
+manifest = runpy.run_path("configs/real_speech/pretrain.py")["manifest"]
+before = runpy.run_path("configs/real_speech/pretrain_longer.py")["config"]
 
 config = dataclasses.replace(
     before,

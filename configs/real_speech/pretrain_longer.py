@@ -21,5 +21,5 @@ config = dataclasses.replace(
         augment=AugmentConfig(speed=(0.9, 1.0, 1.1), freq_masks=2, freq_width=20, time_masks=5),
     ),
     optimizer=dataclasses.replace(before.optimizer, peak_lr=1.5e-3, decay_steps=3000),
-    trainer=dataclasses.replace(before.trainer, steps=9000),
+    trainer=dataclasses.replace(before.trainer, steps=7500),
 )

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# The whole experiment after prepare.sh: pre-training, fine-tuning with α = 0 and α > 0 over three seeds, evaluation of
-# each on both test parts, and one table beside the peers. A training goes on where it was stopped; what has been
+# The whole experiment after prepare.sh: pre-training in two parts, fine-tuning with α = 0 and α > 0 over three seeds,
+# evaluation of each on both test parts, and one table beside the peers. A training goes on where it was stopped; what has been
 # evaluated is not done again. Usage: experiments/real_speech/run.sh [ALPHA…]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 trap 'exit 130' INT TERM # a training that is stopped saves and leaves 0: the rest must not begin then
 
-alphas=("${@:-0.2}")
+alphas=("${@:-0.3}")
 python=${PYTHON:-python}
 runs=runs/real_speech
 results=experiments/real_speech/results
 lm=$runs/lm.arpa
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$runs/xla} # the trainings share their programs
 tests=(data/real/queen/test.jsonl data/real/asterisk/test.jsonl)
 # Weight and bonus were chosen on the dev parts with the pre-trained model: tune_lm.py.
 search=(--beam.width 32 --beam.lm "$lm" --beam.lm-weight 0.3 --beam.word-bonus 2.0)
@@ -27,11 +28,14 @@ mkdir -p "$runs"
 [[ -f $lm ]] || "$python" -m speech_jax.lm --manifest data/real/{queen,synth,asterisk}/train.jsonl \
   --heldout data/real/{queen,asterisk}/dev.jsonl --out "$lm"
 
-if [[ ! -f $results/pretrain_lm/report.json ]]; then
-  "$python" -m speech_jax.train --config configs/real_speech/pretrain.py
-  evaluate pretrain before
-fi
-greedy=("$results/pretrain/report.json") with_lm=("$results/pretrain_lm/report.json")
+greedy=() with_lm=()
+for part in pretrain pretrain_longer; do
+  if [[ ! -f $results/${part}_lm/report.json ]]; then
+    "$python" -m speech_jax.train --config "configs/real_speech/$part.py"
+    evaluate "$part" "$part"
+  fi
+  greedy+=("$results/$part/report.json") with_lm+=("$results/${part}_lm/report.json")
+done
 
 for seed in 0 1 2; do
   for alpha in 0.0 "${alphas[@]}"; do

@@ -17,7 +17,7 @@ def rates(results: Path, name: str) -> dict[str, float]:
 
 def main(folder: str) -> None:
     results = Path(folder)
-    groups: dict[str, list[str]] = {"before": ["pretrain"]}
+    groups = {"after the first part of the pre-training": ["pretrain"], "before fine-tuning": ["pretrain_longer"]}
     for path in sorted(results.glob("alpha_*_seed_?")):
         weight = re.fullmatch(r"alpha_(.+)_seed_.", path.name)[1]
         groups.setdefault(f"α = {float(weight):g}", []).append(path.name)

@@ -34,6 +34,12 @@ def writing(path: str | Path, mode: str = "w") -> Iterator[IO]:
             temporary.unlink(missing_ok=True)
 
 
+def write(path: str | Path, content: str | bytes) -> None:
+    """Writes the whole file at once, its folder too. Raises UserError as `writing` does."""
+    with writing(path, "wb") as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
+
+
 def lines(path: str | Path, expected: str) -> Iterator[tuple[str, str]]:
     """(FILE:LINE, line without its end) of a UTF-8 text file, empty lines left out.
 

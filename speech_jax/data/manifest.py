@@ -56,6 +56,28 @@ def read_manifest(path: str | Path, *, on_error: str = "raise") -> list[Utteranc
     return measured(utterances, path, on_error)
 
 
+def shared_recording(some: Iterable[Utterance], others: Iterable[Utterance]) -> tuple[Utterance, Utterance] | None:
+    """The first utterance of `others` that hears, in part at least, what one of `some` hears, as (some's, others')."""
+    heard: dict[str, list[Utterance]] = {}
+    for utterance in some:
+        heard.setdefault(_file(utterance.audio), []).append(utterance)
+    for other in others:
+        for one in heard.get(_file(other.audio), ()):
+            if one.start < (other.end or math.inf) and other.start < (one.end or math.inf):
+                return one, other
+    return None
+
+
+def _file(audio: str) -> str:
+    """The recording itself, whatever way leads to it."""
+    return audio if is_reference(audio) else os.path.join(_folder(os.path.dirname(audio)), os.path.basename(audio))
+
+
+@functools.lru_cache(maxsize=1024)
+def _folder(path: str) -> str:
+    return os.path.realpath(path)
+
+
 def measured(utterances: list[Utterance], path: Path, on_error: str) -> list[Utterance]:
     """Fills in `seconds` from the recordings' headers. What cannot be measured is left out with a warning ("skip") or
     raises UserError naming the line ("raise"), as does a set without utterances."""

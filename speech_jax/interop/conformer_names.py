@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from speech_jax.errors import UserError
@@ -115,18 +116,19 @@ def to_ours(tensors: Tensors, config: ConformerConfig, source: str) -> tuple[PyT
     Raises UserError naming the first tensor that is missing. Shapes are checked against the network by the caller,
     who knows it.
     """
-    left, found = dict(tensors), {}
+    left, found, cpu = dict(tensors), {}, jax.local_devices(backend="cpu")[0]
     for place in places(config):
         if place.theirs not in left:
             raise UserError(f"{source}: found no tensor {place.theirs!r}, expected it in a Conformer-CTC")
         tensor = left.pop(place.theirs)
         try:
-            found["/".join(place.ours)] = np.ascontiguousarray(place.to_ours(tensor), np.float32)
+            ours = np.ascontiguousarray(place.to_ours(tensor), np.float32)
         except (ValueError, IndexError) as error:
             raise UserError(
                 f"{source}: found {place.theirs!r} with shape {tensor.shape}, "
                 f"which does not become our {'/'.join(place.ours)}: {error}"
             ) from error
+        found["/".join(place.ours)] = jax.device_put(ours, cpu)  # of NumPy's arrays orbax makes a copy before it writes
     roots = nested(found)
     return roots.pop("params"), roots, sorted(left)
 

@@ -164,7 +164,10 @@ def read_torch(source: str | Path | Span) -> Tensors:
             if order in entries and archive.read(order).strip() != b"little":
                 raise ValueError("tensors that are not little-endian")
             storages = _Storages(file, span, entries, folder)
-            return _flatten(_unpickle(pickled, storages))
+            try:
+                return _flatten(_unpickle(pickled, storages))
+            finally:
+                storages.forget()
     except OSError as error:
         raise UserError(f"{span.path}: {error.strerror or error}, expected a torch file") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, MemoryError, OverflowError, RecursionError,
@@ -187,6 +190,11 @@ class _Storages:
         if found.dtype != np.dtype(dtype):
             raise ValueError(f"storage {key!r} as {found.dtype} and as {np.dtype(dtype)}")
         return found
+
+    def forget(self) -> None:
+        """Lets go of the maps, each of which then lasts as long as its tensor: the unpickler, a cycle of references,
+        would keep all of the file in memory until the next collection."""
+        self._known.clear()
 
     def _read(self, key: str, dtype: np.dtype) -> np.ndarray:
         info = self._entries[f"{self._folder}data/{key}"]

@@ -65,7 +65,7 @@ def code_perplexity(codes: Int[Array, "batch time"], mask: Bool[Array, "batch ti
 
 
 def spread(encoded: Float[Array, "batch time d"], mask: Bool[Array, "batch time"]) -> Float[Array, ""]:
-    """The mean over the channels of their standard deviation over all valid frames: near 0, the encoder has collapsed."""
+    """Mean over the channels of their standard deviation over all valid frames; near 0 the encoder has collapsed."""
     weight = mask[..., None].astype(jnp.float32)
     count = jnp.maximum(weight.sum(), 1.0)
     x = jnp.where(mask[..., None], encoded, 0.0).astype(jnp.float32)

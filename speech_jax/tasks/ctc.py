@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from speech_jax.audio.augment import augment_audio, spec_augment
 from speech_jax.audio.config import AudioConfig, AugmentConfig
@@ -165,6 +166,13 @@ def _losses(outputs, batch):
     return total, labels, rows, jnp.sum(real & ~feasible).astype(jnp.float32)
 
 
+def ctc_value(outputs: dict[str, Array], batch: Batch) -> tuple[Array, Array, dict]:
+    """(CTC loss in nats per label, labels that count, metrics) of the network's outputs."""
+    total, labels, rows, misfits = _losses(outputs, batch)
+    metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows)}
+    return total / jnp.maximum(labels, 1.0), labels, metrics
+
+
 def with_teacher(own: PyTree, teacher: Teacher | None) -> PyTree:
     """The model state of a student."""
     if teacher is None:
@@ -175,9 +183,7 @@ def with_teacher(own: PyTree, teacher: Teacher | None) -> PyTree:
 def _objective(model, teacher, params, model_state, batch, key, step) -> LossOut:
     """CTC loss in nats per label: a mean per label, so that its size does not depend on how long utterances are."""
     outputs, model_state = model.apply(params, model_state, batch, key=key, train=True)
-    total, labels, rows, misfits = _losses(outputs, batch)
-    metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows)}
-    value = total / jnp.maximum(labels, 1.0)
+    value, labels, metrics = ctc_value(outputs, batch)
     if teacher is not None:
         mask = outputs["mask"] & (batch["index"] >= 0)[:, None]
         taught = outputs["taught"]

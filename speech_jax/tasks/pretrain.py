@@ -24,9 +24,12 @@ from speech_jax.audio.features import extract, num_features, num_frames
 from speech_jax.errors import UserError
 from speech_jax.models.conformer import ConformerConfig, conformer_encoder
 from speech_jax.objectives.masking import hidden_frames, hide_features, spread
+from speech_jax.objectives.mix import alpha_at
+from speech_jax.objectives.schedules import Schedule
 from speech_jax.tasks import pretrain_autoencoder, pretrain_best_rq, pretrain_contrastive
-from speech_jax.tasks.ctc import batch_spec
-from speech_jax.types import Batch, LossOut, Model, PyTree, Report, Task
+from speech_jax.tasks.ctc import CTCTaskConfig, batch_spec, build_model, ctc_value
+from speech_jax.text.tokenizer import Tokenizer
+from speech_jax.types import Batch, LossOut, Model, Objective, PyTree, Report, Task
 
 _HIDE = 16  # number of the effect in rows.row_keys
 
@@ -85,18 +88,58 @@ class Heard(NamedTuple):
     keys: Array
 
 
-def factor_of(config: PretrainTaskConfig) -> int:
-    """Feature frames an encoder frame stands for."""
-    return config.model.subsampling_factor
+def _network(config: PretrainTaskConfig) -> ConformerConfig:
+    return dataclasses.replace(config.model, num_features=num_features(config.audio))
+
+
+def _pretext(config: PretrainTaskConfig) -> Pretext:
+    module = {"best_rq": pretrain_best_rq, "autoencoder": pretrain_autoencoder, "contrastive": pretrain_contrastive}
+    return Pretext(*module[config.method].make(getattr(config, config.method), _network(config)))
+
+
+def listen(
+    config: PretrainTaskConfig, apply: Callable, batch: Batch, key: Array, train: bool
+) -> tuple[Heard, dict[str, Array], PyTree]:
+    """Hides, encodes; without `train` nothing is varied but what is hidden, by the utterance's number.
+
+    apply: (inputs, key, train) -> (outputs, model_state) of the encoder, or of a network that has it; both come back.
+    """
+    audio, lengths, index = batch["audio"], batch["audio_lengths"], batch["index"]
+    audio_key, dither_key, model_key, hide_key = jax.random.split(key, 4)
+    if train:
+        rate = config.audio.sample_rate
+        change = functools.partial(augment_audio, audio_key, audio, lengths, index=index, sample_rate=rate)
+        clean = dataclasses.replace(config.augment, reverb=0.0, noise=0.0, gain=0.0)  # only the speed changes
+        features, mask = extract(*change(clean), config.audio, key=dither_key, index=index)
+        varied = features
+        if clean != config.augment:
+            varied, _ = extract(*change(config.augment), config.audio, key=dither_key, index=index)
+    else:
+        features, mask = extract(audio, lengths, config.audio)
+        varied = features
+    factor = config.model.subsampling_factor
+    keys = rows.row_keys(hide_key, audio.shape[0], index, _HIDE)
+    small = mask[:, ::factor]  # an encoder frame is valid where its first feature frame is
+    hidden = hidden_frames(rows.fold(keys, 0), small, share=config.hidden_share, span=config.hidden_span)
+    inputs = {"features": hide_features(rows.fold(keys, 1), varied, hidden, factor), "mask": mask}
+    outputs, model_state = apply(inputs, model_key, train)
+    real = outputs["mask"] & (index >= 0)[:, None]
+    heard = Heard(features, mask, outputs["encoded"], real, hidden & real, rows.fold(keys, 2))
+    return heard, outputs, model_state
+
+
+def _loss(pretext: Pretext, params: PyTree, heard: Heard, step: Array) -> tuple[Array, Array, dict]:
+    """(mean, count, metrics)"""
+    total, count, metrics, _ = pretext.loss(params["pretext"], params["encoder"], heard, step)
+    hidden, valid = (jnp.sum(x).astype(jnp.float32) for x in (heard.hidden, heard.mask))
+    metrics |= {"encoded_spread": (spread(heard.encoded, heard.mask), jnp.ones(())), "hidden": (hidden, valid)}
+    return total / jnp.maximum(count, 1.0), count, metrics
 
 
 def pretrain_task(config: PretrainTaskConfig) -> Task:
     """The pre-training task that training/ is handed; batches are those of data/pipeline.py without labels."""
-    network = dataclasses.replace(config.model, num_features=num_features(config.audio))
-    encoder = conformer_encoder(network)
-    module = {"best_rq": pretrain_best_rq, "autoencoder": pretrain_autoencoder, "contrastive": pretrain_contrastive}
-    pretext = Pretext(*module[config.method].make(getattr(config, config.method), network))
-    clean = dataclasses.replace(config.augment, reverb=0.0, noise=0.0, gain=0.0)  # only the speed changes
+    encoder = conformer_encoder(_network(config))
+    pretext = _pretext(config)
 
     def init(key, batch: Batch):
         batch_rows, samples = batch["audio"].shape
@@ -106,40 +149,22 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
         params, model_state = encoder.init(first, {"features": features, "mask": jnp.ones((batch_rows, frames), bool)})
         return {"encoder": params, "pretext": pretext.init(second)}, model_state
 
-    def listen(params, model_state, batch, key, train: bool) -> tuple[Heard, PyTree]:
-        """Hides, encodes; without `train` nothing is varied but what is hidden, by the utterance's number."""
-        audio, lengths, index = batch["audio"], batch["audio_lengths"], batch["index"]
-        audio_key, dither_key, model_key, hide_key = jax.random.split(key, 4)
-        rate = config.audio.sample_rate
-        if train:
-            change = functools.partial(augment_audio, audio_key, audio, lengths, index=index, sample_rate=rate)
-            features, mask = extract(*change(clean), config.audio, key=dither_key, index=index)
-            heard = features
-            if clean != config.augment:
-                heard, _ = extract(*change(config.augment), config.audio, key=dither_key, index=index)
-        else:
-            features, mask = extract(audio, lengths, config.audio)
-            heard = features
-        factor = factor_of(config)
-        keys = rows.row_keys(hide_key, audio.shape[0], index, _HIDE)
-        small = mask[:, ::factor]  # an encoder frame is valid where its first feature frame is
-        hidden = hidden_frames(rows.fold(keys, 0), small, share=config.hidden_share, span=config.hidden_span)
-        inputs = {"features": hide_features(rows.fold(keys, 1), heard, hidden, factor), "mask": mask}
-        outputs, model_state = encoder.apply(params["encoder"], model_state, inputs, key=model_key, train=train)
-        real = outputs["mask"] & (batch["index"] >= 0)[:, None]
-        return Heard(features, mask, outputs["encoded"], real, hidden & real, rows.fold(keys, 2)), model_state
+    def hear(params, model_state, batch, key, train: bool) -> tuple[Heard, PyTree]:
+        def encode(inputs, key, train):
+            return encoder.apply(params["encoder"], model_state, inputs, key=key, train=train)
+
+        heard, _, model_state = listen(config, encode, batch, key, train)
+        return heard, model_state
 
     def objective(params, model_state, batch, key, step) -> LossOut:
-        heard, model_state = listen(params, model_state, batch, key, True)
-        total, count, metrics, _ = pretext.loss(params["pretext"], params["encoder"], heard, step)
-        one = jnp.ones(())
-        metrics |= {"encoded_spread": (spread(heard.encoded, heard.mask), one), "hidden": _share(heard)}
-        return LossOut(total / jnp.maximum(count, 1.0), count, model_state, metrics)
+        heard, model_state = hear(params, model_state, batch, key, True)
+        value, count, metrics = _loss(pretext, params, heard, step)
+        return LossOut(value, count, model_state, metrics)
 
     @jax.jit
     def score(params, model_state, batch):
         key = jax.random.key(0)
-        heard, _ = listen(params, model_state, batch, key, False)
+        heard, _ = hear(params, model_state, batch, key, False)
         total, count, metrics, picture = pretext.loss(params["pretext"], params["encoder"], heard, jnp.int32(0))
         metrics |= {"loss": (total, count), "encoded_spread": (spread(heard.encoded, heard.mask), jnp.ones(()))}
         return metrics, heard.features[0], picture
@@ -158,14 +183,10 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
         return Report(found, images=images)
 
     def apply(params, model_state, batch, *, key=None, train=False):
-        heard, model_state = listen(params, model_state, batch, jax.random.key(0) if key is None else key, train)
+        heard, model_state = hear(params, model_state, batch, jax.random.key(0) if key is None else key, train)
         return {"encoded": heard.encoded, "mask": heard.mask, "hidden": heard.hidden}, model_state
 
     return Task(Model(init, apply), objective, batch_spec, evaluate)
-
-
-def _share(heard: Heard) -> tuple[Array, Array]:
-    return jnp.sum(heard.hidden).astype(jnp.float32), jnp.sum(heard.mask).astype(jnp.float32)
 
 
 def with_pretext(task: Task, pretext: Task) -> Task:
@@ -180,3 +201,33 @@ def with_pretext(task: Task, pretext: Task) -> Task:
         return {**params, "pretext": more["pretext"]}, model_state
 
     return task._replace(model=Model(init, task.model.apply))
+
+
+def shared_objective(
+    ctc: CTCTaskConfig, config: PretrainTaskConfig, tokenizer: Tokenizer, alpha: float | Schedule
+) -> Objective:
+    """L = alpha · L_pre + (1 − alpha) · CTC on the same recordings, from one forward pass of the encoder.
+
+    So the recogniser, too, hears the utterance with its frames hidden, which does for it what SpecAugment does.
+    Raises UserError for settings under which the two would not hear the same.
+    """
+    if ctc.augment != config.augment:
+        raise UserError("pre_task.augment: found another than task.augment, expected the same: both hear one pass")
+    network = build_model(ctc, tokenizer.vocab_size)
+    pretext = _pretext(config)
+
+    def objective(params, model_state, batch, key, step) -> LossOut:
+        def apply(inputs, key, train):
+            return network.apply(params, model_state, inputs, key=key, train=train)
+
+        heard, outputs, model_state = listen(config, apply, batch, key, True)
+        pre, count, pre_metrics = _loss(pretext, params, heard, step)
+        task, labels, task_metrics = ctc_value(outputs, batch)
+        weight, one = alpha_at(alpha, step), jnp.ones(())
+        metrics = {f"pre/{name}": pair for name, pair in pre_metrics.items()}
+        metrics |= {f"task/{name}": pair for name, pair in task_metrics.items()}
+        metrics |= {"alpha": (weight, one), "pre/loss": (pre * count, count), "task/loss": (task * labels, labels)}
+        value = weight * pre + (1 - weight) * task
+        return LossOut(value, weight * count + (1 - weight) * labels, model_state, metrics)
+
+    return objective

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from speech_jax.data.files import write
 from speech_jax.errors import UserError
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
@@ -119,7 +120,7 @@ def fit(
     try:
         if lock is not None:
             for name, text in (texts or {}).items():
-                (out / name).write_text(text, encoding="utf-8")
+                write(out / name, text)
         sets = dict(eval_sets or {})
         with StopSignal() as stop:
             run = _Run(

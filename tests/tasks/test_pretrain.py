@@ -13,9 +13,11 @@ from speech_jax.audio.config import AugmentConfig
 from speech_jax.errors import UserError
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.objectives.masking import code_perplexity, hidden_frames, hide_features, spread, stack_frames
-from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task
+from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
+from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, shared_objective, with_pretext
 from speech_jax.tasks.pretrain_best_rq import BestRQConfig
 from speech_jax.tasks.pretrain_contrastive import ContrastiveConfig
+from speech_jax.text.tokenizer import TokenizerConfig, train_tokenizer
 
 ENCODER = ConformerConfig(
     width=16, layers=1, heads=2, kernel_size=5, subsampling="dw_striding", subsampling_channels=8, conv_norm="layer",
@@ -174,3 +176,38 @@ def test_augmentation_is_heard_but_not_reconstructed():
 def test_bad_settings_are_refused(changes):
     with pytest.raises(UserError, match="task.hidden_"):
         config("best_rq", **changes)
+
+
+def test_on_the_same_recordings_both_losses_share_the_encoders_pass():
+    """The unsupervised term is the one it is alone, to rounding; recognition adds only its head and its loss."""
+    pretext = config("best_rq")
+    alone, ctc = pretrain_task(pretext), CTCTaskConfig(model=ENCODER)
+    tokenizer = train_tokenizer(["ab c"], TokenizerConfig())
+    one = batch()
+    one["labels"][:3, :2], one["label_lengths"][:3] = [[1, 2], [2, 3], [3, 1]], 2
+    both = with_pretext(ctc_task(ctc, tokenizer), alone)
+    params, state = jax.jit(both.model.init)(jax.random.key(0), one)
+    joint = shared_objective(ctc, pretext, tokenizer, 0.25)
+    key = jax.random.key(2)
+
+    def gradient(objective):
+        def value(params):
+            out = objective(params, state, one, key, jnp.int32(0))
+            return out.value, out.metrics
+
+        program = jax.jit(jax.value_and_grad(value, has_aux=True)).lower(params).compile()
+        return program(params), program.cost_analysis()["flops"]
+
+    ((pre, _), pre_gradient), pre_flops = gradient(alone.objective)
+    ((value, metrics), joint_gradient), joint_flops = gradient(joint)
+    _, task_flops = gradient(both.objective)
+    mean = {name: float(total / count) for name, (total, count) in metrics.items()}
+    assert mean["pre/loss"] == pytest.approx(float(pre), rel=1e-5)
+    assert float(value) == pytest.approx(0.25 * mean["pre/loss"] + 0.75 * mean["task/loss"], rel=1e-5)
+    assert joint_flops < 0.7 * (pre_flops + task_flops)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, 0.25 * b, atol=1e-5),
+        joint_gradient["pretext"],
+        pre_gradient["pretext"],
+    )
+    assert np.abs(joint_gradient["head"]["kernel"]).max() > 0

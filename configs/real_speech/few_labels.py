@@ -1,0 +1,23 @@
+"""A recogniser of one voice from 14 minutes with texts (Asterisk): on top of unsupervised pre-training, or from nothing
+with `--init-from ''`."""
+
+import dataclasses
+import runpy
+
+from speech_jax.audio.config import AugmentConfig
+
+tuned = runpy.run_path("configs/real_speech/finetune.py")["config"]
+
+config = dataclasses.replace(
+    tuned,
+    out_dir="runs/real_speech/few_labels",
+    init_from="runs/real_speech/unsupervised",
+    task=dataclasses.replace(
+        tuned.task, augment=AugmentConfig(speed=(0.9, 1.0, 1.1), freq_masks=2, freq_width=15, time_masks=2)
+    ),
+    pre=None,
+    alpha=dataclasses.replace(tuned.alpha, start=0.0),
+    evaluate=tuned.evaluate[:1],
+    optimizer=dataclasses.replace(tuned.optimizer, peak_lr=1e-3, warmup_steps=100, decay_steps=500),
+    trainer=dataclasses.replace(tuned.trainer, steps=1500, eval_every=250),
+)

@@ -1,0 +1,32 @@
+"""Unsupervised pre-training: the recordings of all three domains without their texts, by BEST-RQ.
+
+`--task.method autoencoder` or `contrastive` are the other two ways. `few_labels.py` starts from what comes out.
+"""
+
+import dataclasses
+import runpy
+
+from speech_jax.audio.config import AugmentConfig
+from speech_jax.config import EvalConfig
+from speech_jax.data.config import DataConfig, PlanConfig
+from speech_jax.tasks.pretrain import PretrainTaskConfig
+
+supervised = runpy.run_path("configs/real_speech/pretrain.py")
+manifest, before = supervised["manifest"], supervised["config"]
+
+config = dataclasses.replace(
+    before,
+    out_dir="runs/real_speech/unsupervised",
+    data=dataclasses.replace(before.data, sources=manifest("queen/train", "synth/train", "asterisk/train")),
+    task=PretrainTaskConfig(model=before.task.model, augment=AugmentConfig(speed=(0.9, 1.0, 1.1))),
+    evaluate=(
+        EvalConfig("asterisk", DataConfig(sources=manifest("asterisk/dev"), plan=PlanConfig(num_buckets=2))),
+        EvalConfig("queen", DataConfig(sources=manifest("queen/dev"), plan=PlanConfig(num_buckets=2))),
+    ),
+    optimizer=dataclasses.replace(before.optimizer, peak_lr=1e-3, decay_steps=1500),
+    trainer=dataclasses.replace(
+        before.trainer,
+        steps=5000,
+        checkpoint=dataclasses.replace(before.trainer.checkpoint, metric="asterisk/loss"),
+    ),
+)

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# What each way of holding on to the old domain keeps, and what it costs on the new one. After experiments/real_speech:
+# the start model, the data and the fine-tuning config are its. What is finished is not done again; a training that was
+# stopped goes on. Usage: experiments/forgetting/run.sh [SEED…]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+trap 'exit 130' INT TERM # a training that is stopped saves and leaves 0: the rest must not begin then
+
+seeds=("${@:-0}")
+[[ $# -gt 0 ]] || seeds=(0 1 2)
+python=${PYTHON:-python}
+runs=runs/forgetting
+results=experiments/forgetting/results
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-runs/real_speech/xla} # the trainings share their programs
+start=runs/real_speech/pretrain_longer
+tests=(data/real/queen/test.jsonl data/real/asterisk/test.jsonl)
+adapted=(--alpha.start 0 --optimizer.peak-lr 2e-3 --adapter.rank 16)
+
+evaluate() { # CHECKPOINT NAME
+  "$python" -m speech_jax.evaluate --checkpoint "$1" --which last --name "$2" --manifest "${tests[@]}" \
+    --out "$results/$2" >/dev/null
+}
+
+method() { # NAME FLAGS…
+  local name=$1 run
+  shift
+  for seed in "${seeds[@]}"; do
+    run="$runs/$name/seed_$seed"
+    [[ -f $results/$name/seed_$seed/report.json ]] && continue
+    "$python" -m speech_jax.train --config configs/real_speech/finetune.py --out-dir "$run" "$@" \
+      --seed "$seed" --data.seed "$seed" --pre.seed "$seed"
+    evaluate "$run" "$name/seed_$seed"
+    cp "$run/metrics.jsonl" "$results/$name/seed_$seed/"
+  done
+}
+
+[[ -f $results/before/report.json ]] || evaluate "$start" before
+method plain --alpha.start 0
+method scratch --alpha.start 0 --init-from ''
+for alpha in 0.1 0.3 0.5 0.9; do
+  method "alpha_$alpha" --alpha.start "$alpha"
+done
+method annealed --alpha.kind recadam --alpha.start 1 --alpha.end 0 --alpha.rate 0.02 --alpha.middle 200
+for strength in 0.01 0.1; do
+  method "l2sp_$strength" --alpha.start 0 --optimizer.anchor "$strength"
+done
+for strength in 1e4 1e6; do
+  method "ewc_$strength" --alpha.start 0 --optimizer.ewc "$strength"
+done
+method lwf --alpha.start 0 --teacher.checkpoint "$start" --teacher.weight 0.5
+method lora "${adapted[@]}" --adapter.kind lora --adapter.targets 'self_attn/linear_' 'feed_forward./linear./kernel'
+method adapters "${adapted[@]}" --adapter.kind bottleneck --adapter.targets 'linear_out/kernel' 'linear2/kernel'
+for seed in "${seeds[@]}"; do # averaging moves nothing: the plain runs, part of the way back
+  for ratio in 0.25 0.5 0.75; do
+    name="average_$ratio/seed_$seed"
+    [[ -f $results/$name/report.json ]] && continue
+    "$python" -m speech_jax.average --start "$start" --end "$runs/plain/seed_$seed" --keep "$ratio" --out "$runs/$name"
+    evaluate "$runs/$name/model" "$name"
+  done
+done
+"$python" -m experiments.forgetting.summary "$results" "$runs" "$start" | tee "$results/summary.md"

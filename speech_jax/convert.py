@@ -1,4 +1,8 @@
-"""Other people's checkpoints into ours, and ours into theirs: `python -m speech_jax.convert`."""
+"""Other people's checkpoints into ours, and ours into theirs: `python -m speech_jax.convert`.
+
+In: NeMo's .nemo, Hugging Face's folders of Parakeet-CTC, wav2vec 2.0 and Wav2Vec2-Conformer, state dicts with
+torchaudio's Conformer. Out: .nemo and Parakeet-CTC. What a source is, is seen from it (`_read`).
+"""
 
 from __future__ import annotations
 

@@ -72,11 +72,14 @@ def read_wav2vec2(folder: str | Path, lower_case: bool = False) -> Imported:
     if "lm_head.weight" not in tensors:
         made = config.get("architectures")
         raise UserError(f"{folder}: found no CTC head (lm_head.weight) in a model of {made}, expected one …ForCTC")
+    if model.layers > len(tensors):
+        raise UserError(f"{folder}: found {len(tensors)} tensors for {model.layers} layers, expected more")
     prefix = PREFIXES[kind]
     ignored = _ignore(tensors, prefix, model, config, folder)
     _fold_weight_norm(tensors, prefix + _POSITION_CONV, folder)
     if prefix + "masked_spec_embed" not in tensors:
-        tensors[prefix + "masked_spec_embed"] = np.zeros(model.width, np.float32)
+        like = tensors.get(prefix + "encoder.layer_norm.bias", np.zeros(0))
+        tensors[prefix + "masked_spec_embed"] = np.zeros(like.shape, np.float32)
         notes.append("the file has no masked_spec_embed: the vector that masks latent frames in training starts at 0")
     params, model_state, left = take(tensors, places(model, prefix, blank, classes), str(folder), f"a {kind}")
     for name in left:
@@ -134,8 +137,8 @@ def _ignore(tensors: Tensors, prefix: str, model: Wav2Vec2Config, config: dict, 
             ignored[name] = "a convolution that Wav2Vec2-Conformer has and never calls"
         elif name == prefix + "encoder.embed_positions.inv_freq":
             half = model.width // model.heads // 2
-            expected = model.rotary_base ** -(np.arange(half) / half)
-            if tensors[name].shape != (half,) or not np.allclose(tensors[name], expected, rtol=1e-5):
+            same = tensors[name].shape == (half,)  # first, so that a lying config allocates nothing
+            if not same or not np.allclose(tensors[name], model.rotary_base ** -(np.arange(half) / half), rtol=1e-5):
                 raise UserError(f"{folder}: found other rotary positions in {name!r} than rotary_embedding_base makes")
             ignored[name] = "follows from rotary_embedding_base"
     for name in ignored:
@@ -259,14 +262,15 @@ def _model(config: dict[str, Any], path: Path) -> Wav2Vec2Config:
             "position_kernel": take("num_conv_pos_embeddings", 128),
             "position_groups": take("num_conv_pos_embedding_groups", 16),
         }
+    model = from_dict(Wav2Vec2Config, found, f"{path}: as Wav2Vec2Config")
     settings.expect(
-        add_adapter=False, adapter_attn_dim=None, output_hidden_size=found["width"], pruned_heads={},
-        num_feat_extract_layers=len(found["conv_width"]), is_encoder_decoder=False, is_decoder=False,
+        add_adapter=False, adapter_attn_dim=None, output_hidden_size=model.width, pruned_heads={},
+        num_feat_extract_layers=len(model.conv_width), is_encoder_decoder=False, is_decoder=False,
         add_cross_attention=False,
     )  # fmt: skip
     settings.drop(*_NO_INFLUENCE)
     settings.finish()
-    return from_dict(Wav2Vec2Config, found, f"{path}: as Wav2Vec2Config")
+    return model
 
 
 def _activation(name: str) -> str:
@@ -299,7 +303,7 @@ def read_tokenizer(folder: Path, classes: int, blank: int, lower_case: bool) -> 
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             options |= read_json(folder / name)
-    special = {ours: _token(options, name, default) for ours, name, default in (
+    special = {ours: _token(folder, options, name, default) for ours, name, default in (
         (BLANK, "pad_token", "<pad>"), ("<unk>", "unk_token", "<unk>"), ("<s>", "bos_token", "<s>"),
         ("</s>", "eos_token", "</s>"), (" ", "word_delimiter_token", "|"))}  # fmt: skip
     wanted = {"tokenizer_class": ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer"), "replace_word_delimiter_char": (" ",)}
@@ -308,9 +312,9 @@ def read_tokenizer(folder: Path, classes: int, blank: int, lower_case: bool) -> 
             where = folder / "tokenizer_config.json"
             raise UserError(f"{where}: found {name} = {options[name]!r}, expected {allowed[0]!r}")
     by_id = _tokens_by_id(folder, path, options)
-    absent = [i for i in range(classes) if i not in by_id]
-    if absent:
-        raise UserError(f"{path}: found no token for class {absent[0]} of {classes}, expected one for each")
+    absent = next((i for i in range(classes) if i not in by_id), None)
+    if absent is not None:
+        raise UserError(f"{path}: found no token for class {absent} of {classes}, expected one for each")
     if by_id[blank] != special[BLANK]:
         raise UserError(f"{path}: found {by_id[blank]!r} at the blank's id {blank}, expected {special[BLANK]!r}")
     small = bool(options.get("do_lower_case")) or lower_case
@@ -334,10 +338,13 @@ def read_tokenizer(folder: Path, classes: int, blank: int, lower_case: bool) -> 
     return Tokenizer("char", tuple(pieces)), notes
 
 
-def _token(options: dict[str, Any], name: str, default: str) -> str | None:
+def _token(folder: Path, options: dict[str, Any], name: str, default: str) -> str | None:
     """A special token, which is written as a text or as an object with its "content"."""
     found = options.get(name, default)
-    return found.get("content") if isinstance(found, dict) else found
+    found = found.get("content") if isinstance(found, dict) else found
+    if not isinstance(found, str | None):
+        raise UserError(f"{folder / 'tokenizer_config.json'}: found {name} = {found!r}, expected a text")
+    return found
 
 
 def _tokens_by_id(folder: Path, path: Path, options: dict[str, Any]) -> dict[int, str]:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -81,6 +82,18 @@ def test_padding_and_batch_mates_change_nothing(change):
         return jax.nn.log_softmax(out["logits"]), out["mask"]
 
     check_layer(apply, x, mask)
+
+    def loss(params, key, remat):
+        own = plain_conformer_ctc(dataclasses.replace(config, remat=remat), 5)
+        out, _ = own.apply(params, state, {"features": x, "mask": mask}, key=key, train=True)
+        return jnp.where(mask[..., None], out["logits"], 0.0).std()
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=2)
+    plain, again, other = (
+        gradient(params, jax.random.key(k), remat) for k, remat in ((0, False), (0, True), (1, True))
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), plain, again)
+    assert not np.allclose(*(g["encoder"]["layers_0"]["conv"]["pointwise_conv1"]["kernel"] for g in (again, other)))
 
 
 def test_becomes_an_ordinary_checkpoint_and_fine_tunes(tokens, tmp_path, capsys):

@@ -23,7 +23,7 @@ KINDS = {
     "large": {"norm_first": True, "conv_norm": "layer", "conv_bias": True, "position_kernel": 5},
     "relative": {"block": "conformer", "activation": "swish"},
     "rotary": {"block": "conformer", "positions": "rotary", "conv_norm": "layer"},
-    "plain": {"block": "conformer", "positions": "none", "remat": True},
+    "plain": {"block": "conformer", "positions": "none"},
 }
 
 
@@ -81,7 +81,8 @@ def test_padding_and_batch_mates_change_nothing(kind):
 
 @pytest.mark.parametrize("kind", ["base", "relative"])
 def test_it_learns_through_ctc_and_its_dropouts_depend_on_the_key(kind):
-    config = dataclasses.replace(TINY, mask_channels=0.1, mask_time=0.2, mask_time_span=3, **KINDS[kind])
+    masks = {"mask_channels": 0.1, "mask_time": 0.2, "mask_time_span": 3, "remat": kind == "relative"}
+    config = dataclasses.replace(TINY, **masks, **KINDS[kind])
     model = wav2vec2_ctc(config, 5)
     x = np.random.default_rng(0).normal(size=(3, 140, 1)).astype(np.float32)
     mask = np.arange(140) < np.array([139, 97, 30])[:, None]

@@ -26,8 +26,9 @@ def pitch(
     Boersma 1993, "Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a
     sampled sound": the autocorrelation of a windowed frame, divided by the window's own; its greatest peaks are
     candidates, and the best path through them has few leaps. The lags between samples come from the zero-padded
-    spectrum, which is the exact interpolation of what is sampled. Half a second of the ends has no less accuracy, but a
-    voice must hold three periods of the floor (40 ms) to be heard.
+    spectrum, which is the exact interpolation of what is sampled. A frame hears three periods of the floor (40 ms).
+
+    Raises ValueError on a range that the rate does not hold.
     """
     if not 0 < floor < ceiling <= rate / 2:
         raise ValueError(f"found a pitch range of {floor} to {ceiling} Hz at {rate} Hz, expected less than half of it")
@@ -38,7 +39,7 @@ def pitch(
         return np.zeros(len(frames))
     found = [_candidates(frames[i : i + 256], rate, floor, ceiling, peak) for i in range(0, len(frames), 256)]
     frequency, strength = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return _best_path(frequency, strength, ceiling)
+    return _best_path(frequency, strength)
 
 
 def _candidates(
@@ -74,9 +75,9 @@ def _candidates(
 
 
 def _best_path(
-    hertz: Float[np.ndarray, "frames candidates"], strength: Float[np.ndarray, "frames candidates"], ceiling: float
+    hertz: Float[np.ndarray, "frames candidates"], strength: Float[np.ndarray, "frames candidates"]
 ) -> Float[np.ndarray, "frames"]:
-    """Viterbi: the most strength, less what leaps and changes of voicing cost. Voices above the ceiling do not occur."""
+    """Viterbi: the most strength, less what leaps and changes of voicing cost."""
     per_hop = 0.01 / HOP_SECONDS
     voiced = hertz > 0
     octaves = np.log2(np.where(voiced, hertz, 1.0))
@@ -93,7 +94,7 @@ def _best_path(
     for t in range(len(hertz) - 1, -1, -1):
         track[t] = hertz[t, place]
         place = back[t, place]
-    return np.where(track <= ceiling, track, 0.0)
+    return track
 
 
 class PitchErrors(NamedTuple):

@@ -62,9 +62,11 @@ def mel_cepstra(log_power: Float[np.ndarray, "frames bands"], order: int = 13) -
 
 
 def warped_cepstra(
-    power: Float[np.ndarray, "frames bins"], rate: int, order: int = 13
+    power: Float[np.ndarray, "frames bins"], alpha: float, order: int = 13
 ) -> Float[np.ndarray, "frames order"]:
-    """c1 … c_order of a power spectrum, warped by an all-pass filter: SPTK's mel-cepstra (Tokuda et al. 1994).
+    """c1 … c_order of a power spectrum over a warped frequency: SPTK's mel-cepstra (Tokuda et al. 1994).
+
+    alpha: of the all-pass filter that warps, `warping(rate)` for the mel scale.
 
     For spectral envelopes from another program, WORLD's for example (pyworld.cheaptrick, [frames, n_fft//2 + 1]), so
     that published figures on such cepstra can be compared with. `mel_cepstra` needs no such program.
@@ -72,13 +74,16 @@ def warped_cepstra(
     n_fft = 2 * (power.shape[1] - 1)
     cepstrum = np.fft.irfft(0.5 * np.log(power), n_fft)[:, : n_fft // 2 + 1]
     cepstrum[:, 1:-1] *= 2  # of the minimum-phase spectrum: ln |H| = Σ c_k cos(k ω)
-    return cepstrum @ _all_pass(n_fft // 2, order, warping(rate))[:, 1:]
+    return cepstrum @ _all_pass(n_fft // 2, order, alpha)[:, 1:]
 
 
 def warping(rate: int) -> float:
-    """The all-pass coefficient whose frequency scale is nearest the mel scale (least squares): 0.41 at 16 kHz."""
+    """The all-pass coefficient whose frequency scale is nearest (least squares) Fant's mel, log(1 + f / 1000 Hz).
+
+    SPTK's choice: 0.41 at 16 kHz, 0.455 at 22.05 kHz, 0.544 at 44.1 kHz.
+    """
     omega = np.linspace(0, np.pi, 513)
-    mel = np.log1p(omega / np.pi * rate / 2 / 700)
+    mel = np.log1p(omega / np.pi * rate / 2 / 1000)
     target = mel / mel[-1] * np.pi
     candidates = np.arange(0.1, 0.9, 0.001)[:, None]
     warped = omega + 2 * np.arctan2(candidates * np.sin(omega), 1 - candidates * np.cos(omega))

@@ -124,7 +124,8 @@ def analyse(audio: Float[np.ndarray, "samples"], config: MeasureConfig) -> Analy
     audio = np.asarray(audio, np.float64)
     mel, f0 = cepstra.log_mel(audio, rate), pitch(audio, rate, config.pitch_floor, config.pitch_ceiling)
     if config.cepstra == "world":
-        return Analysis(audio, mel, cepstra.warped_cepstra(world_envelope(audio, f0, rate), rate, config.order), f0)
+        envelope = world_envelope(audio, f0, rate)
+        return Analysis(audio, mel, cepstra.warped_cepstra(envelope, cepstra.warping(rate), config.order), f0)
     return Analysis(audio, mel, cepstra.mel_cepstra(mel, config.order), f0)
 
 

@@ -69,12 +69,17 @@ def _figure(width: float, height: float):
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only needed here
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _png(figure) -> bytes:
+    """A PNG of 128 colours: a third of the size, which counts where twenty of them lie in one page."""
+    from PIL import Image
+
+    figure.canvas.draw()
+    image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    image.quantize(128).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -78,10 +78,10 @@ def evaluate_speech(
     couples, left_out, notes = match(request)
     items, failed = measure_all(couples, config)
     left_out += failed
+    measured = [couple for couple, item in zip(couples, items, strict=True) if item is not None]
+    items = [item for item in items if item is not None]
     if not items:
-        raise UserError(f"{left_out[0]} (and so all {len(couples)} pairs), expected at least one that can be measured")
-    measured = [couple for couple, item in zip(couples, items, strict=True) if item]
-    items = [item for item in items if item]
+        raise UserError(f"{failed[0]} (and so all {len(couples)} pairs), expected at least one that can be measured")
     if hear:
         items, unheard = recognise(measured, items, hear, request.language)
         left_out += unheard

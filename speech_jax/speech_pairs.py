@@ -112,7 +112,10 @@ def evaluate_speech(
 
 
 def match(request: SpeechRequest) -> tuple[list[Couple], list[str], list[tuple[str, str]]]:
-    """(pairs with one id, messages on ids that have no partner, notes for the report)."""
+    """(pairs with one id, messages on ids that have no partner, notes for the report).
+
+    A row without `seconds` whose recording cannot be measured is named in a warning, and its partner has none.
+    """
     if len(request.manifests) != len(request.speech):
         raise UserError(
             f"found {len(request.speech)} of --speech and {len(request.manifests)} of --manifest, expected as many: "
@@ -121,7 +124,7 @@ def match(request: SpeechRequest) -> tuple[list[Couple], list[str], list[tuple[s
     couples: list[Couple] = []
     left_out: list[str] = []
     for (name, manifest), speech in zip(request.manifests, request.speech, strict=True):
-        references = {u.id: u for u in read_manifest(manifest)}
+        references = {u.id: u for u in read_manifest(manifest, on_error="skip")}
         synthesised = {u.id: u for u in read_manifest(speech, on_error="skip")}
         left_out += _without(manifest, references, synthesised, "synthesised recording", speech)
         left_out += _without(speech, synthesised, references, "reference", manifest)

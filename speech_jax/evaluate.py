@@ -1,4 +1,7 @@
-"""Error rates of a checkpoint, or of anybody's transcripts, on manifests: `python -m speech_jax.evaluate`."""
+"""Error rates of a checkpoint, or of anybody's transcripts, on manifests: `python -m speech_jax.evaluate`.
+
+With --speech, synthesised recordings against those of the manifests: see `speech_pairs`.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from speech_jax.decoding.beam import BeamConfig
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluation.compare import By, compare
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
+from speech_jax.evaluation.measures import MeasureConfig
 from speech_jax.evaluation.report import (
     HEADER,
     Evaluation,
@@ -41,6 +45,7 @@ from speech_jax.evaluation.report import (
 )
 from speech_jax.evaluation.wer import Costs
 from speech_jax.recognizer import Recognizer, WindowConfig, load_recognizer
+from speech_jax.speech_pairs import SpeechRequest, evaluate_speech
 from speech_jax.text.normalize import normalize
 
 SHOWN_WORST = 5  # on the screen; the reports have --worst
@@ -48,7 +53,11 @@ SHOWN_WORST = 5  # on the screen; the reports have --worst
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Word and character error rates. Give a checkpoint and manifests; or transcripts and manifests; or reports."""
+    """Word and character error rates. Give a checkpoint and manifests; or transcripts and manifests; or reports.
+
+    Or synthesised speech: --speech SYNTHESISED --manifest REFERENCE measures MCD, F0, duration and more of recordings
+    with the same ids, and with a checkpoint also what its recogniser hears.
+    """
 
     checkpoint: str = ""
     """A run's folder: its recogniser writes the transcripts."""
@@ -58,12 +67,17 @@ class EvaluateConfig:
     """Instead of a checkpoint, somebody else's transcripts: JSON lines with id and text, or lines "id words …"."""
     compare: tuple[str, ...] = ()
     """Instead of both, the report.json of several systems, for one table and one plot. The first is the baseline."""
+    speech: tuple[str, ...] = ()
+    """Manifests of synthesised recordings, one for each --manifest in their order, with the same ids."""
+    measures: MeasureConfig = field(default_factory=MeasureConfig)
+    """How synthesised speech is measured."""
     by: By = "set"
     """What makes the columns of a comparison."""
     samples: int = 3
     """Transcripts of each set that a comparison shows."""
     out: str = ""
-    """A folder for report.md, report.html, report.json and hypotheses.jsonl, or for compare.md and compare.png."""
+    """A folder for report.md, report.html, report.json and hypotheses.jsonl (without it for --speech), or for
+    compare.md and compare.png."""
     name: str = ""
     """What the system is called in the reports; the checkpoint's or file's name if left out."""
     which: Literal["best", "last"] = "best"
@@ -89,6 +103,8 @@ class EvaluateConfig:
 def main(argv: Sequence[str]) -> int:
     """Flags in, tables out; 2 where a recording could not be read."""
     config = tyro.cli(EvaluateConfig, args=list(argv), prog="python -m speech_jax.evaluate")
+    if config.speech:
+        return _measure_speech(config)
     ways = [bool(config.checkpoint), bool(config.hypotheses), bool(config.compare)]
     if sum(ways) != 1:
         raise UserError(f"found {sum(ways)} of --checkpoint, --hypotheses and --compare, expected exactly one")
@@ -113,6 +129,27 @@ def main(argv: Sequence[str]) -> int:
     if failed:
         print(f"error: {len(failed)} recordings could not be read and are not in the figures", file=sys.stderr)
     return 2 if failed else 0
+
+
+def _measure_speech(config: EvaluateConfig) -> int:
+    if config.hypotheses or config.compare:
+        raise UserError("found --speech with --hypotheses or --compare, expected at most a --checkpoint beside it")
+    if config.out:
+        _make_folder(Path(config.out))
+    hear, language = None, config.language or "en"
+    if config.checkpoint:
+        recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam, config.adapter)
+        language = config.language or recognizer.tokenizer.language or "none"
+
+        def hear(utterances: Sequence[Utterance]) -> tuple[dict[int, str], list[str]]:
+            return recognize_all(recognizer, utterances, config)
+
+    sets = set_names(config.manifest) if config.manifest else []
+    request = SpeechRequest(
+        tuple(zip(sets, config.manifest, strict=True)), config.speech, config.out, config.name, config.worst, language
+    )
+    details = [("recogniser", f"{config.checkpoint} ({config.which})")] if config.checkpoint else []
+    return evaluate_speech(request, config.measures, hear, details)
 
 
 def set_names(manifests: Sequence[str]) -> list[str]:

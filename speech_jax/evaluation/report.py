@@ -82,7 +82,7 @@ def interval(
     if len(counts) < 2:
         rate = sum(counts, ErrorCounts()).rate
         return rate, rate
-    rates = _resampled(np.array([[c.errors, c.reference] for c in counts], np.float64), draws, seed)
+    rates = resampled(np.array([[c.errors, c.reference] for c in counts], np.float64), draws, seed)
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -90,10 +90,10 @@ def interval(
 def paired(first: Sequence[ErrorCounts], second: Sequence[ErrorCounts], *, draws: int = 1000, seed: int = 0) -> float:
     """Share of bootstrap draws in which the second system of the same utterances has fewer errors than the first."""
     difference = np.array([[b.errors - a.errors, 1] for a, b in zip(first, second, strict=True)], np.float64)
-    return float(np.mean(_resampled(difference, draws, seed) < 0))
+    return float(np.mean(resampled(difference, draws, seed) < 0))
 
 
-def _resampled(pairs: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def resampled(pairs: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """The ratio of the two columns' sums in `draws` samples, with replacement, of the rows."""
     random, rates = np.random.default_rng(seed), []
     chunk = max(1, min(draws, 4_000_000 // len(pairs)))
@@ -232,7 +232,7 @@ def plain(text: str) -> str:
     return "".join("\\" + c if c in "\\`*_[]#" else c for c in escaped)
 
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 }
 th, td { padding: .2em .7em; text-align: right; border-bottom: 1px solid #ddd }
@@ -255,7 +255,7 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>",
+        f"<style>{STYLE}</style></head><body><h1>{title}</h1>",
         "<ul>" + "".join(f"<li>{e(key)}: {e(value)}</li>" for key, value in _notes(evaluation)) + "</ul>",
     ]
     for title, rows in _sections(evaluation):

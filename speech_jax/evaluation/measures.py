@@ -1,0 +1,214 @@
+"""All that is measured of one synthesised recording against its reference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from speech_jax.errors import UserError
+from speech_jax.evaluation import cepstra, dnsmos, dtw, waveform
+from speech_jax.evaluation.pitch import CEILING, FLOOR, pitch, pitch_errors
+
+PARALLEL_SECONDS = 0.05  # recordings whose lengths differ by less are taken to run in parallel
+SILENT_PEAK = 1e-3
+TRIM_DB = 40.0
+SHORTEST_SECONDS = 0.1
+
+Name = Literal[
+    "mcd", "mcd_frames", "f0_hertz", "f0_cents", "f0_correlation", "voicing_error", "gross_pitch_error",
+    "duration_error", "duration_bias", "si_sdr", "snr", "segmental_snr", "stoi", "estoi", "dnsmos", "dnsmos_reference",
+    "wer", "wer_reference", "cer", "cer_reference",
+]  # fmt: skip
+
+
+class Measure(NamedTuple):
+    """What a measure is called, and what it is. worse: 1 where more is worse, -1 where less is, 0 where neither."""
+
+    label: str
+    meaning: str
+    worse: int
+    digits: int = 2
+
+
+_PROXY = "(a proxy; no listener was asked)"
+MEASURES: dict[str, Measure] = {
+    "mcd": Measure("MCD dB", "mel-cepstral distortion along the best DTW path", 1),
+    "mcd_frames": Measure("MCD dB, no DTW", "the same frame by frame, as far as both recordings go", 1),
+    "f0_hertz": Measure("F0 RMSE Hz", "of the frames voiced in both, along the DTW path", 1),
+    "f0_cents": Measure("F0 RMSE cents", "the same in hundredths of a semitone", 1, 0),
+    "f0_correlation": Measure("log-F0 correlation", "Pearson's, of the frames voiced in both", -1, 3),
+    "voicing_error": Measure("voicing error %", "frames of the path voiced in one recording only", 1),
+    "gross_pitch_error": Measure("gross pitch error %", "frames voiced in both, F0 more than 20 % off", 1),
+    "duration_error": Measure("duration error %", "of the speech without silence at both ends, without sign", 1, 1),
+    "duration_bias": Measure("duration bias %", "the same with its sign: above 0 is slower than the reference", 0, 1),
+    "si_sdr": Measure("SI-SDR dB", "scale-invariant signal-to-distortion ratio, only where samples run parallel", -1),
+    "snr": Measure("SNR dB", "only where samples run parallel", -1),
+    "segmental_snr": Measure("segmental SNR dB", "of 30 ms frames, each in -10 … 35, only where parallel", -1),
+    "stoi": Measure("STOI", "short-time objective intelligibility, only where parallel", -1, 3),
+    "estoi": Measure("ESTOI", "extended STOI, only where parallel", -1, 3),
+    "dnsmos": Measure(f"DNSMOS {_PROXY}", "overall score of DNSMOS P.835, 1 to 5, of the synthesised recording", -1),
+    "dnsmos_reference": Measure(f"DNSMOS of the reference {_PROXY}", "the same of the reference recording", -1),
+    "wer": Measure("WER %", "word errors of our recogniser on the synthesised recordings", 1),
+    "wer_reference": Measure("WER % of the reference", "of the same recogniser on the reference recordings", 1),
+    "cer": Measure("CER %", "character errors of our recogniser on the synthesised recordings", 1),
+    "cer_reference": Measure("CER % of the reference", "the same on the reference recordings", 1),
+}
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """How synthesised speech is measured."""
+
+    sample_rate: int = 16000
+    """Both recordings are brought to this rate first."""
+    order: int = 13
+    """How many cepstral coefficients MCD compares, from the first (the zeroth is loudness)."""
+    cepstra: Literal["mel", "world"] = "mel"
+    """mel: cosine transform of log-mel power, scaled so that MCD is in dB. world: SPTK's mel-cepstra of WORLD's
+    spectral envelope, for comparing with figures computed so; needs the package pyworld."""
+    pitch_floor: float = FLOOR
+    """The lowest F0 that is looked for, in hertz."""
+    pitch_ceiling: float = CEILING
+    """The highest F0 that is looked for, in hertz."""
+    waveform: Literal["auto", "always", "never"] = "auto"
+    """Whether SI-SDR, SNR and STOI are measured: they mean something only where samples run in parallel
+    (copy-synthesis, vocoding). auto: where lengths differ by at most 50 ms; always: everywhere, cut to the shorter."""
+    dnsmos: bool = False
+    """Whether DNSMOS is asked (extra 'speech-metrics'). It is a proxy: no listener is asked."""
+    max_seconds: float = 60.0
+    """A longer recording is left out: DTW takes a byte for each pair of 5 ms frames, 144 MB for 60 s."""
+    worst_by: Name = "mcd"
+    """What decides which utterances are the worst."""
+    examples: int = 10
+    """The page has sound and pictures of so many of the first utterances, and of so many of the worst."""
+
+    def __post_init__(self):
+        for name, value, low, high in (
+            ("sample_rate", self.sample_rate, 8000, 96000),
+            ("order", self.order, 1, 40),
+            ("pitch_floor", self.pitch_floor, 20, 500),
+            ("pitch_ceiling", self.pitch_ceiling, self.pitch_floor + 1, self.sample_rate / 4),
+            ("max_seconds", self.max_seconds, 1, 600),
+            ("examples", self.examples, 0, 1000),
+        ):
+            if not low <= value <= high:
+                raise UserError(f"measures.{name}: found {value}, expected {low:g} to {high:g}")
+
+
+class Analysis(NamedTuple):
+    """A recording and what is seen in it, a frame every 5 ms."""
+
+    audio: Float[np.ndarray, "samples"]
+    log_mel: Float[np.ndarray, "frames bands"]
+    cepstra: Float[np.ndarray, "frames order"]
+    f0: Float[np.ndarray, "frames"]
+
+
+def analyse(audio: Float[np.ndarray, "samples"], config: MeasureConfig) -> Analysis:
+    """Log-mel, cepstra and F0 of a recording at the config's rate.
+
+    Raises UserError on what holds no speech: NaN, silence, less than 0.1 s.
+    """
+    rate = config.sample_rate
+    if not np.isfinite(audio).all():
+        raise UserError("found NaN or infinite samples, expected numbers in [-1, 1]")
+    if len(audio) < SHORTEST_SECONDS * rate:
+        raise UserError(f"found {len(audio) / rate:.3f} s of audio, expected at least {SHORTEST_SECONDS} s")
+    peak = float(np.abs(audio).max())
+    if peak < SILENT_PEAK:
+        raise UserError(f"found silence (no sample beyond {peak:.2g}), expected speech")
+    audio = np.asarray(audio, np.float64)
+    mel, f0 = cepstra.log_mel(audio, rate), pitch(audio, rate, config.pitch_floor, config.pitch_ceiling)
+    if config.cepstra == "world":
+        envelope = world_envelope(audio, f0, rate)
+        return Analysis(audio, mel, cepstra.warped_cepstra(envelope, cepstra.warping(rate), config.order), f0)
+    return Analysis(audio, mel, cepstra.mel_cepstra(mel, config.order), f0)
+
+
+def world_envelope(
+    audio: Float[np.ndarray, "samples"], f0: Float[np.ndarray, "frames"], rate: int
+) -> Float[np.ndarray, "frames bins"]:
+    """WORLD's spectral envelope as power (CheapTrick, Morise 2015) at our F0."""
+    times = np.arange(len(f0)) * cepstra.hop_samples(rate) / rate
+    return load_pyworld().cheaptrick(np.ascontiguousarray(audio), np.ascontiguousarray(f0), times, rate)
+
+
+def load_pyworld():
+    """The package. Raises UserError where it cannot be imported."""
+    try:
+        import pyworld
+    except ImportError as error:
+        raise UserError(f"measures.cepstra: found no package pyworld ({error}), expected it for 'world'") from error
+    return pyworld
+
+
+def check_packages(config: MeasureConfig) -> None:
+    """Raises UserError where an optional package that the config asks for is missing: before anything is computed."""
+    if config.dnsmos:
+        dnsmos.load()
+    if config.cepstra == "world":
+        load_pyworld()
+
+
+def best_path(reference: Analysis, other: Analysis) -> Int[np.ndarray, "steps 2"]:
+    """Which frame belongs to which: the DTW path over the cepstra that MCD is measured on."""
+    return dtw.warp(reference.cepstra, other.cepstra)
+
+
+def measure(
+    reference: Analysis, other: Analysis, path: Int[np.ndarray, "steps 2"], config: MeasureConfig
+) -> dict[str, float]:
+    """name in MEASURES -> value, NaN where there is nothing to measure. `path` is `best_path`'s."""
+    rate = config.sample_rate
+    straight = dtw.diagonal(len(reference.cepstra), len(other.cepstra))
+    f0 = pitch_errors(reference.f0[path[:, 0]], other.f0[path[:, 1]])
+    expected, found = (speech_seconds(x.audio, rate) for x in (reference, other))
+    bias = 100 * (found / expected - 1)
+    values = {
+        "mcd": cepstra.mcd(reference.cepstra, other.cepstra, path),
+        "mcd_frames": cepstra.mcd(reference.cepstra, other.cepstra, straight),
+        "f0_hertz": f0.rmse_hertz,
+        "f0_cents": f0.rmse_cents,
+        "f0_correlation": f0.correlation,
+        "voicing_error": f0.voicing_error,
+        "gross_pitch_error": f0.gross_error,
+        "duration_error": abs(bias),
+        "duration_bias": bias,
+    }
+    if is_parallel(reference, other, config):
+        samples = min(len(reference.audio), len(other.audio))
+        a, b = reference.audio[:samples], other.audio[:samples]
+        values["si_sdr"] = waveform.si_sdr(a, b)
+        values["snr"] = waveform.snr(a, b)
+        values["segmental_snr"] = waveform.segmental_snr(a, b, rate)
+        values["stoi"] = waveform.stoi(a, b, rate)
+        values["estoi"] = waveform.stoi(a, b, rate, extended=True)
+    if config.dnsmos:
+        values["dnsmos"] = dnsmos.score(other.audio, rate)["overall"]
+        values["dnsmos_reference"] = dnsmos.score(reference.audio, rate)["overall"]
+    return values
+
+
+def is_parallel(reference: Analysis, other: Analysis, config: MeasureConfig) -> bool:
+    """Whether sample t of one is compared with sample t of the other."""
+    if config.waveform != "auto":
+        return config.waveform == "always"
+    return abs(len(reference.audio) - len(other.audio)) <= PARALLEL_SECONDS * config.sample_rate
+
+
+def speech_seconds(audio: Float[np.ndarray, "samples"], rate: int) -> float:
+    """Seconds from the first to the last 25 ms frame that is within 40 dB of the loudest: pauses inside are kept."""
+    hop = cepstra.hop_samples(rate)
+    frames = cepstra.centred_frames(audio, round(cepstra.WINDOW_SECONDS * rate), hop)
+    energy = np.einsum("ts,ts->t", frames, frames)
+    loud = np.flatnonzero(energy >= energy.max() * 10 ** (-TRIM_DB / 10))
+    return (loud[-1] - loud[0] + 1) * hop / rate
+
+
+def is_worse(name: str, value: float) -> float:
+    """A key by which the worst come last; what was not measured comes first."""
+    return -math.inf if math.isnan(value) else MEASURES[name].worse * value

@@ -1,4 +1,8 @@
-"""Other people's checkpoints into ours, and ours into theirs: `python -m speech_jax.convert`."""
+"""Other people's checkpoints into ours, and ours into theirs: `python -m speech_jax.convert`.
+
+In: NeMo's .nemo, Hugging Face's folders of Parakeet-CTC, wav2vec 2.0 and Wav2Vec2-Conformer, state dicts with
+torchaudio's Conformer. Out: .nemo and Parakeet-CTC. What a source is, is seen from it (`_read`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -16,6 +20,8 @@ from speech_jax.errors import UserError, run_front_door
 from speech_jax.interop.imported import Imported, write_checkpoint
 from speech_jax.interop.nemo import read_nemo, write_nemo
 from speech_jax.interop.parakeet import read_json, read_parakeet, write_parakeet
+from speech_jax.interop.torchaudio import TorchaudioConfig, is_state_dict, read_torchaudio
+from speech_jax.interop.wav2vec2 import PREFIXES, read_wav2vec2
 from speech_jax.recognizer import load_recognizer_parts
 
 
@@ -24,7 +30,8 @@ class ConvertConfig:
     """Public checkpoints in: the result is an ordinary checkpoint folder. With --to, one of ours goes out."""
 
     source: tyro.conf.Positional[str]
-    """A .nemo file or a folder of Hugging Face's (Parakeet-CTC); with --to, one of our checkpoint folders."""
+    """A .nemo file; a folder of Hugging Face's (Parakeet-CTC, wav2vec 2.0 or Wav2Vec2-Conformer with a CTC head); a
+    state dict with torchaudio's Conformer. With --to, one of our checkpoint folders."""
     out: str
     """The folder to write; with --to nemo the .nemo file."""
     to: Literal["speech_jax", "nemo", "parakeet"] = "speech_jax"
@@ -32,6 +39,10 @@ class ConvertConfig:
     front_end: Literal["auto", "1", "2"] = "auto"
     """The generation of NeMo's features that a .nemo model was trained with: 1 before NeMo 2.4, 2 since. The file does
     not say; auto goes by the version of NeMo that wrote it."""
+    lower_case: bool = False
+    """For wav2vec 2.0: hear small letters where the vocabulary has capitals."""
+    torchaudio: Annotated[TorchaudioConfig, tyro.conf.arg(name="")] = TorchaudioConfig()
+    """What a state dict with torchaudio's Conformer does not say."""
     which: str = "best"
     """With --to, which checkpoint of ours: best, last, or a step."""
 
@@ -69,7 +80,12 @@ def _read(config: ConvertConfig) -> Imported:
         kind = read_json(source / "config.json").get("model_type")
         if kind == "parakeet_ctc":
             return read_parakeet(source)
-        raise UserError(f"{source / 'config.json'}: found model_type {kind!r}, expected parakeet_ctc")
+        if kind in PREFIXES:
+            return read_wav2vec2(source, config.lower_case)
+        known = ", ".join(("parakeet_ctc", *PREFIXES))
+        raise UserError(f"{source / 'config.json'}: found model_type {kind!r}, expected one of {known}")
+    if is_state_dict(source):
+        return read_torchaudio(source, config.torchaudio)
     return read_nemo(source, None if config.front_end == "auto" else int(config.front_end))
 
 

@@ -21,8 +21,10 @@ class AudioConfig:
 
     sample_rate: int = 16000
     """Samples a second that the waveform must have."""
-    features: Literal["log_mel", "mfcc"] = "log_mel"
-    """What is computed: log-mel energies, or their cosine transform."""
+    features: Literal["log_mel", "mfcc", "waveform"] = "log_mel"
+    """What is computed: log-mel energies, or their cosine transform. "waveform": nothing, for a network that hears
+    samples (wav2vec 2.0). A frame is then a sample, with one feature, hop must be 1, and of the settings below only
+    `scale`, `dither`, `pre_emphasis` over the utterance and `normalize` count."""
     scale: float = 1.0
     """The waveform in [-1, 1] is multiplied by this first; 32768 gives Kaldi's integer range."""
     window: int = 400
@@ -82,9 +84,10 @@ class AudioConfig:
     """How many orders of time derivatives are appended (Kaldi's add-deltas)."""
     delta_window: int = 2
     """Frames on each side that a derivative looks at."""
-    normalize: Literal["none", "utterance", "global"] = "utterance"
-    """Nothing; each feature to mean 0 and deviation 1 over the utterance's frames (unbiased, 1e-5 added, as NeMo); or
-    with the constants `mean` and `std`, which `estimate_statistics` computes."""
+    normalize: Literal["none", "utterance", "global", "unit_variance"] = "utterance"
+    """Nothing; each feature to mean 0 and deviation 1 over the utterance's frames (unbiased, 1e-5 added, as NeMo); with
+    the constants `mean` and `std`, which `estimate_statistics` computes; or over the utterance with the biased
+    variance, to which 1e-7 is added (transformers' do_normalize for wav2vec 2.0)."""
     mean: tuple[float, ...] = ()
     """Mean of each feature, for normalize = "global"."""
     std: tuple[float, ...] = ()
@@ -92,8 +95,7 @@ class AudioConfig:
 
     def __post_init__(self):
         nyquist = self.sample_rate / 2
-        width = self.num_mels if self.features == "log_mel" else self.num_cepstra
-        width *= 1 + self.deltas
+        width = self.width
         checks = [
             (self.sample_rate > 0, "sample_rate", self.sample_rate, "a positive number"),
             (self.hop > 0, "hop", self.hop, "a positive number"),
@@ -111,11 +113,23 @@ class AudioConfig:
         if self.features == "mfcc":
             bands = f"1 to the number of bands, {self.num_mels}"
             checks += [(0 < self.num_cepstra <= self.num_mels, "num_cepstra", self.num_cepstra, bands)]
+        if self.features == "waveform":
+            checks += [
+                (self.hop == 1, "hop", self.hop, "1 with features = waveform"),
+                (self.framing == "center_even", "framing", self.framing, "center_even with features = waveform"),
+                (self.deltas == 0, "deltas", self.deltas, "0 with features = waveform"),
+            ]
         if self.normalize == "global":
             checks += [(len(v) == width, name, f"{len(v)} values", f"{width}, one a feature")
                        for name, v in (("mean", self.mean), ("std", self.std))]  # fmt: skip
             checks += [(all(s > 0 for s in self.std), "std", min(self.std, default=0), "numbers above 0")]
         _check("AudioConfig", checks)
+
+    @property
+    def width(self) -> int:
+        """Features a frame, derivatives included."""
+        own = {"log_mel": self.num_mels, "mfcc": self.num_cepstra, "waveform": 1}
+        return own[self.features] * (1 + self.deltas)
 
     @property
     def highest(self) -> float:

@@ -1,4 +1,5 @@
-"""Waveforms to features on the device: log-mel, MFCC, derivatives, normalisation. Pure functions of a padded batch.
+"""Waveforms to features on the device: log-mel, MFCC, derivatives, normalisation, or the normalised samples alone.
+Pure functions of a padded batch.
 
 Nothing here gathers over the batch: frames are reshapes, transforms are matrix products (an rfft of a batch that is
 sharded over devices makes XLA gather all of it).
@@ -27,7 +28,7 @@ _LEAST_FRAMES = 128
 
 def num_features(config: AudioConfig) -> int:
     """Width of the features, derivatives included."""
-    return (config.num_mels if config.features == "log_mel" else config.num_cepstra) * (1 + config.deltas)
+    return config.width
 
 
 def extract(
@@ -55,6 +56,9 @@ def extract(
     if config.pre_emphasis and config.pre_emphasis_by == "utterance":
         before = jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]
         x = jnp.where(inside, x - config.pre_emphasis * before, 0.0)
+
+    if config.features == "waveform":
+        return normalize(x[..., None], inside, config), inside
 
     count = num_frames(samples, config)
     frames = frame(x, lengths, config, max(count, _LEAST_FRAMES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -18,14 +19,17 @@ def normalize(
     """As config.normalize says; zero where the mask is False.
 
     "utterance" is NeMo's per_feature: (x - mean) / (std + 1e-5) with the unbiased std over the row's real frames; the
-    std of a single frame counts as 0.
+    std of a single frame counts as 0. "unit_variance" is (x - mean) / sqrt(variance + 1e-7) with the biased variance.
     """
     real = mask[..., None]
-    if config.normalize == "utterance":
+    if config.normalize in ("utterance", "unit_variance"):
         count = jnp.sum(real, axis=1, keepdims=True).astype(jnp.float32)
         mean = jnp.sum(jnp.where(real, features, 0.0), axis=1, keepdims=True) / jnp.maximum(count, 1.0)
         centred = jnp.where(real, features - mean, 0.0)
-        variance = jnp.sum(centred**2, axis=1, keepdims=True) / jnp.maximum(count - 1.0, 1.0)
+        squares = jnp.sum(centred**2, axis=1, keepdims=True)
+        if config.normalize == "unit_variance":
+            return centred * jax.lax.rsqrt(squares / jnp.maximum(count, 1.0) + 1e-7)
+        variance = squares / jnp.maximum(count - 1.0, 1.0)
         # a constant feature has variance 0, where the square root's slope is infinite
         std = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
         return centred / (std + 1e-5)

@@ -128,6 +128,13 @@ def whisper_like() -> AudioConfig:
     )
 
 
+def waveform(normalize: bool = True) -> AudioConfig:
+    """The samples themselves, as wav2vec 2.0 hears them: 16 kHz, with mean 0 and variance 1 over the utterance where
+    transformers' preprocessor_config.json says do_normalize."""
+    kind = "unit_variance" if normalize else "none"
+    return AudioConfig(features="waveform", hop=1, pre_emphasis=0.0, dither=0.0, normalize=kind)
+
+
 def spec_augment_only(time_masks: int = 5) -> AugmentConfig:
     """SpecAugment of NeMo's Conformer recipes: 2 bands up to 27 wide, `time_masks` (S, M: 5; L: 10) spans up to 5 %."""
     return AugmentConfig(freq_masks=2, time_masks=time_masks)

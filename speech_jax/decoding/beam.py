@@ -64,7 +64,7 @@ class BeamSearch:
 
     def __init__(self, tokenizer: Tokenizer, config: BeamConfig, lm: NGramModel | None = None):
         self._config, self._lm = config, lm
-        self._pieces = [piece.replace(WORD_START, "") for piece in tokenizer.pieces]
+        self._pieces = [piece.replace(WORD_START, "") for piece in tokenizer.texts]
         if tokenizer.kind == "char":
             self._starts = [piece.isspace() for piece in tokenizer.pieces]
             self._pieces = ["" if space else piece for piece, space in zip(self._pieces, self._starts, strict=True)]

@@ -53,7 +53,7 @@ def to_words(
             words.append(Word(text, round(first * frame_seconds, 3), round(last * frame_seconds, 3), least))
 
     for token, start, end, sure in zip(ids, starts, ends, confidence, strict=True):
-        piece = tokenizer.pieces[int(token)]
+        piece = tokenizer.texts[int(token)]
         space = tokenizer.kind == "char" and piece.isspace()
         if space or (tokenizer.kind != "char" and piece.startswith(WORD_START)):
             close()

@@ -33,10 +33,10 @@ def _same(a: np.ndarray) -> np.ndarray:
     return a
 
 
-_SAME = (_same, _same)
-_LINEAR = (lambda a: a.T, lambda a: a.T)
-_POINTWISE = (lambda a: a[..., 0].T, lambda a: a.T[..., None])
-_DEPTHWISE = (lambda a: a[:, 0].T, lambda a: a.T[:, None])
+SAME = (_same, _same)
+LINEAR = (lambda a: a.T, lambda a: a.T)
+POINTWISE = (lambda a: a[..., 0].T, lambda a: a.T[..., None])
+DEPTHWISE = (lambda a: a[:, 0].T, lambda a: a.T[:, None])
 _CONV2D = (lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
 _DEPTHWISE2D = (lambda a: a[:, 0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[:, None])
 _POINTWISE2D = (lambda a: a[..., 0, 0].T, lambda a: a.T[..., None, None])
@@ -63,14 +63,14 @@ def places(config: ConformerConfig) -> list[Place]:
     def add(theirs: str, ours: tuple[str, ...], change: tuple[Change, Change], *, root: str = "params") -> None:
         found.append(Place(theirs, (root, *ours), *change))
 
-    def linear(theirs: str, ours: tuple[str, ...], change=_LINEAR, *, bias: bool = True) -> None:
+    def linear(theirs: str, ours: tuple[str, ...], change=LINEAR, *, bias: bool = True) -> None:
         add(f"{theirs}.weight", (*ours, "kernel"), change)
         if bias:
-            add(f"{theirs}.bias", (*ours, "bias"), _SAME)
+            add(f"{theirs}.bias", (*ours, "bias"), SAME)
 
     def norm(theirs: str, ours: tuple[str, ...]) -> None:
-        add(f"{theirs}.weight", (*ours, "scale"), _SAME)
-        add(f"{theirs}.bias", (*ours, "bias"), _SAME)
+        add(f"{theirs}.weight", (*ours, "scale"), SAME)
+        add(f"{theirs}.bias", (*ours, "bias"), SAME)
 
     sub, conv = ("encoder", "subsampling"), "encoder.pre_encode.conv"
     linear(f"{conv}.0", (*sub, "conv0"), _CONV2D)
@@ -95,31 +95,33 @@ def places(config: ConformerConfig) -> list[Place]:
             linear(f"{theirs}.self_attn.{name}", (*attention, name), bias=bias)
         linear(f"{theirs}.self_attn.linear_pos", (*attention, "linear_pos"), bias=False)
         for name in ("pos_bias_u", "pos_bias_v"):
-            add(f"{theirs}.self_attn.{name}", (*attention, name), _SAME)
+            add(f"{theirs}.self_attn.{name}", (*attention, name), SAME)
         for name in ("pointwise_conv1", "pointwise_conv2"):
-            linear(f"{theirs}.conv.{name}", (*ours, "conv", name), _POINTWISE, bias=bias)
-        linear(f"{theirs}.conv.depthwise_conv", (*ours, "conv", "depthwise_conv"), _DEPTHWISE, bias=bias)
+            linear(f"{theirs}.conv.{name}", (*ours, "conv", name), POINTWISE, bias=bias)
+        linear(f"{theirs}.conv.depthwise_conv", (*ours, "conv", "depthwise_conv"), DEPTHWISE, bias=bias)
         norm(f"{theirs}.conv.batch_norm", (*ours, "conv", "norm"))
         if config.conv_norm == "batch":
             for theirs_name, ours_name in (("running_mean", "mean"), ("running_var", "var")):
                 path = (*ours, "conv", "norm", ours_name)
-                add(f"{theirs}.conv.batch_norm.{theirs_name}", path, _SAME, root="batch_stats")
+                add(f"{theirs}.conv.batch_norm.{theirs_name}", path, SAME, root="batch_stats")
 
     add("decoder.decoder_layers.0.weight", ("head", "kernel"), _HEAD)
     add("decoder.decoder_layers.0.bias", ("head", "bias"), _HEAD_BIAS)
     return found
 
 
-def to_ours(tensors: Tensors, config: ConformerConfig, source: str) -> tuple[PyTree, PyTree, list[str]]:
+def take(
+    tensors: Tensors, wanted: list[Place], source: str, expected: str = "a Conformer-CTC"
+) -> tuple[PyTree, PyTree, list[str]]:
     """(params, model_state, names of the tensors that were not used), float32.
 
     Raises UserError naming the first tensor that is missing. Shapes are checked against the network by the caller,
     who knows it.
     """
     left, found, cpu = dict(tensors), {}, jax.local_devices(backend="cpu")[0]
-    for place in places(config):
+    for place in wanted:
         if place.theirs not in left:
-            raise UserError(f"{source}: found no tensor {place.theirs!r}, expected it in a Conformer-CTC")
+            raise UserError(f"{source}: found no tensor {place.theirs!r}, expected it in {expected}")
         tensor = left.pop(place.theirs)
         try:
             ours = np.ascontiguousarray(place.to_ours(tensor), np.float32)
@@ -131,6 +133,11 @@ def to_ours(tensors: Tensors, config: ConformerConfig, source: str) -> tuple[PyT
         found["/".join(place.ours)] = jax.device_put(ours, cpu)  # of NumPy's arrays orbax makes a copy before it writes
     roots = nested(found)
     return roots.pop("params"), roots, sorted(left)
+
+
+def to_ours(tensors: Tensors, config: ConformerConfig, source: str) -> tuple[PyTree, PyTree, list[str]]:
+    """`take` of NeMo's Conformer-CTC."""
+    return take(tensors, places(config), source)
 
 
 def to_theirs(params: PyTree, model_state: PyTree, config: ConformerConfig) -> Tensors:

@@ -27,6 +27,7 @@ from speech_jax.errors import UserError
 from speech_jax.interop.conformer_names import to_ours, to_theirs
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.sentencepieces import UNKNOWN, read_sentencepiece, write_sentencepiece
+from speech_jax.interop.settings import Settings
 from speech_jax.interop.tensors import Span, Tensors, read_torch, write_torch
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.recognizer import RecognizerParts
@@ -121,39 +122,11 @@ def _read_yaml(path: Path, members: Mapping[str, Span]) -> dict[str, Any]:
     return config
 
 
-class _Section:
-    """A section of NeMo's config: every setting is taken, known to change nothing here, or refused."""
-
-    def __init__(self, config: Mapping[str, Any], name: str, path: Path):
-        found = config.get(name)
-        if not isinstance(found, dict):
-            raise UserError(f"{path}: found no section {name!r} in {CONFIG}, expected a Conformer-CTC's")
-        self._left, self._name, self._path = dict(found), name, path
-
-    def take(self, name: str, default: Any) -> Any:
-        value = self._left.pop(name, None)
-        value = default if value is None else value
-        if default is not None and isinstance(value, str) != isinstance(default, str):
-            raise UserError(f"{self._path}: found {self._name}.{name} = {value!r}, expected one like {default!r}")
-        return value
-
-    def drop(self, *names: str) -> None:
-        """Settings that change nothing of what the network computes."""
-        for name in names:
-            self._left.pop(name, None)
-
-    def expect(self, **values: Any) -> None:
-        """Settings that we have only in one value (or the values of a tuple), which is also their default."""
-        for name, wanted in values.items():
-            allowed = wanted if isinstance(wanted, tuple) else (wanted,)
-            found = self._left.pop(name, None)
-            if found is not None and found not in allowed:
-                raise UserError(f"{self._path}: found {self._name}.{name} = {found!r}, expected {allowed[0]!r}")
-
-    def finish(self) -> None:
-        for name, value in self._left.items():
-            if name != "_target_" and value not in (None, False, 0):
-                raise UserError(f"{self._path}: found {self._name}.{name} = {value!r}, a setting that is not known")
+def _section(config: Mapping[str, Any], name: str, path: Path) -> Settings:
+    found = config.get(name)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: found no section {name!r} in {CONFIG}, expected a Conformer-CTC's")
+    return Settings(found, f"{name}.", path)
 
 
 def _settings(
@@ -173,14 +146,14 @@ def _settings(
         )
     else:
         notes.append(f"features: NeMo's front end {front_end}, as asked for")
-    audio = _audio(_Section(config, "preprocessor", path), front_end, path)
-    encoder = _encoder(_Section(config, "encoder", path), path)
+    audio = _audio(_section(config, "preprocessor", path), front_end, path)
+    encoder = _encoder(_section(config, "encoder", path), path)
     if encoder.num_features != audio.num_mels:
         raise UserError(f"{path}: found feat_in {encoder.num_features} and {audio.num_mels} features, expected as many")
     return encoder, audio, notes
 
 
-def _encoder(section: _Section, path: Path) -> ConformerConfig:
+def _encoder(section: Settings, path: Path) -> ConformerConfig:
     target = str(section.take("_target_", "ConformerEncoder"))
     if target.rsplit(".", 1)[-1] != "ConformerEncoder":
         raise UserError(f"{path}: found an encoder of type {target}, expected a ConformerEncoder")
@@ -229,7 +202,7 @@ def _encoder(section: _Section, path: Path) -> ConformerConfig:
     return found
 
 
-def _audio(section: _Section, front_end: int, path: Path) -> AudioConfig:
+def _audio(section: Settings, front_end: int, path: Path) -> AudioConfig:
     target = str(section.take("_target_", "AudioToMelSpectrogramPreprocessor"))
     if target.rsplit(".", 1)[-1] != "AudioToMelSpectrogramPreprocessor":
         raise UserError(f"{path}: found a preprocessor of type {target}, expected AudioToMelSpectrogramPreprocessor")

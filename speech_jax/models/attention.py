@@ -1,4 +1,5 @@
-"""Self-attention with relative positions: Transformer-XL (Dai et al. 2019, appendix B) as NeMo's Conformer has it."""
+"""Self-attention, with relative positions (Transformer-XL, Dai et al. 2019, appendix B, as NeMo's Conformer has it),
+rotary ones, or none."""
 
 from __future__ import annotations
 
@@ -37,8 +38,23 @@ def relative_shift(scores: Float[Array, "batch heads time 2*time-1"]) -> Float[A
     return shifted[..., :time]
 
 
+def rotate(x: Float[Array, "batch time d"], heads: int, base: float) -> Float[Array, "batch time d"]:
+    """Rotary positions (Su et al. 2021): in each head channel i and channel i + half turn by t / base^(i / half)."""
+    batch, time, width = x.shape
+    half = width // heads // 2
+    first, second = jnp.moveaxis(x.reshape(batch, time, heads, 2, half), 3, 0)
+    rate = base ** -(jnp.arange(half) / half)
+    angle = (jnp.arange(time)[:, None] * rate[None])[None, :, None]
+    cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
+    return jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=3).reshape(batch, time, width)
+
+
 class RelativeAttention(nn.Module):
-    """Multi-head self-attention; each layer has its own position biases u and v ("untied")."""
+    """Multi-head self-attention; each layer has its own position biases u and v ("untied").
+
+    Without `positions` it is the ordinary dot-product attention. asking: what queries and keys are made of, where it is
+    not x itself (Wav2Vec2-Conformer turns the input of their projections by rotary positions, and not their output).
+    """
 
     width: int
     heads: int
@@ -50,28 +66,26 @@ class RelativeAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch time d"],
-        positions: Float[Array, "2*time-1 d"],
+        positions: Float[Array, "2*time-1 d"] | None,
         mask: Bool[Array, "batch time"],
         *,
         train: bool,
+        asking: Float[Array, "batch time d"] | None = None,
     ) -> Float[Array, "batch time d"]:
         batch, time, _ = x.shape
         heads, head_width = self.heads, self.width // self.heads
 
-        def project(name: str) -> Float[Array, "batch time heads d_head"]:
+        def project(name: str, x: Array) -> Float[Array, "batch time heads d_head"]:
             y = dense(self.width, self.width, name=name, dtype=self.dtype, use_bias=self.use_bias)(x)
             return y.reshape(batch, time, heads, head_width)
 
-        query, key, value = project("linear_q"), project("linear_k"), project("linear_v")
-        place = dense(self.width, self.width, name="linear_pos", dtype=self.dtype, use_bias=False)(positions)
-        place = place.reshape(2 * time - 1, heads, head_width)
-        bias_u = self.param("pos_bias_u", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
-        bias_v = self.param("pos_bias_v", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
-
+        asking = x if asking is None else asking
+        query, key, value = project("linear_q", asking), project("linear_k", asking), project("linear_v", x)
         scale = jnp.asarray(1.0 / math.sqrt(head_width), self.dtype)
-        content = jnp.einsum("bqhd,bkhd->bhqk", (query + bias_u[None, None]) * scale, key)
-        distance = jnp.einsum("bqhd,phd->bhqp", (query + bias_v[None, None]) * scale, place)
-        scores = (content + relative_shift(distance)).astype(jnp.float32)
+        if positions is None:
+            scores = jnp.einsum("bqhd,bkhd->bhqk", query * scale, key).astype(jnp.float32)
+        else:
+            scores = self._relative_scores(query, key, positions, scale)
 
         # Only the keys are masked: a padded query gives garbage, but finite, and nobody reads it. A row without any
         # valid key (a filler utterance) would be a uniform average, and is zero after the second `where`.
@@ -81,3 +95,13 @@ class RelativeAttention(nn.Module):
         weights = Dropout(self.dropout)(weights, train=train)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(batch, time, self.width)
         return dense(self.width, self.width, name="linear_out", dtype=self.dtype, use_bias=self.use_bias)(mixed)
+
+    def _relative_scores(self, query: Array, key: Array, positions: Array, scale: Array) -> Array:
+        _, time, heads, head_width = query.shape
+        place = dense(self.width, self.width, name="linear_pos", dtype=self.dtype, use_bias=False)(positions)
+        place = place.reshape(2 * time - 1, heads, head_width)
+        bias_u = self.param("pos_bias_u", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
+        bias_v = self.param("pos_bias_v", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
+        content = jnp.einsum("bqhd,bkhd->bhqk", (query + bias_u[None, None]) * scale, key)
+        distance = jnp.einsum("bqhd,phd->bhqp", (query + bias_v[None, None]) * scale, place)
+        return (content + relative_shift(distance)).astype(jnp.float32)

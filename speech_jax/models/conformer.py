@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -136,6 +137,7 @@ class ConvModule(nn.Module):
     """Pointwise convolution, GLU, depthwise convolution, norm, swish, pointwise convolution."""
 
     config: ConformerConfig
+    activation: Callable = jax.nn.silu
 
     @nn.compact
     def __call__(
@@ -153,7 +155,7 @@ class ConvModule(nn.Module):
             x = MaskedGroupNorm(config.conv_norm_groups, dtype, name="norm")(x, mask)
         else:
             x = LayerNorm(dtype, name="norm")(x)
-        return linear(config.width, config.width, name="pointwise_conv2")(jax.nn.silu(x))
+        return linear(config.width, config.width, name="pointwise_conv2")(self.activation(x))
 
 
 class ConformerLayer(nn.Module):

@@ -85,6 +85,24 @@ class Dropout(nn.Module):
         return dropout(x, self.make_rng("dropout"), self.rate) if train and self.rate > 0.0 else x
 
 
+class FeedForward(nn.Module):
+    """Linear, activation, dropout, linear, dropout: `hidden` channels inside, as many out as in."""
+
+    hidden: int
+    activation: Callable = jax.nn.silu
+    dropout_hidden: float = 0.0
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch time d"], *, train: bool) -> Float[Array, "batch time d"]:
+        width = x.shape[-1]
+        x = self.activation(dense(width, self.hidden, name="linear1", dtype=self.dtype)(x))
+        x = Dropout(self.dropout_hidden)(x, train=train)
+        x = dense(self.hidden, width, name="linear2", dtype=self.dtype)(x)
+        return Dropout(self.dropout)(x, train=train)
+
+
 def stochastic_depth(
     before: Float[Array, "batch time d"], after: Float[Array, "batch time d"], key: Array, rate: Float[Array, ""]
 ) -> Float[Array, "batch time d"]:

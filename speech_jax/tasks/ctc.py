@@ -16,10 +16,13 @@ from speech_jax.audio.augment import augment_audio, spec_augment
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract, num_features, num_frames
 from speech_jax.decoding.ctc import greedy
+from speech_jax.errors import UserError
 from speech_jax.evaluation.wer import cer, wer
-from speech_jax.models import conformer, crnn
+from speech_jax.models import conformer, crnn, plain_conformer, wav2vec2
 from speech_jax.models.conformer import ConformerConfig, conformer_ctc
 from speech_jax.models.crnn import CRNNConfig, crnn_ctc
+from speech_jax.models.plain_conformer import PlainConformerConfig, plain_conformer_ctc
+from speech_jax.models.wav2vec2 import Wav2Vec2Config, wav2vec2_ctc
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.objectives.distill import posterior_loss, similarity_loss
 from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
@@ -32,7 +35,7 @@ EXAMPLES = 8  # utterances of an evaluation whose transcripts go to the logs
 class CTCTaskConfig:
     """A recogniser: what it hears, how that is varied in training, the network and its vocabulary."""
 
-    model: ConformerConfig | CRNNConfig = ConformerConfig()
+    model: ConformerConfig | CRNNConfig | Wav2Vec2Config | PlainConformerConfig = ConformerConfig()
     """The network."""
     audio: AudioConfig = AudioConfig()
     """Waveform to features."""
@@ -75,10 +78,28 @@ def own_state(model_state: PyTree) -> PyTree:
 
 
 def build_model(config: CTCTaskConfig, vocab_size: int) -> Model:
-    """The network of `config` with a CTC head over `vocab_size` tokens (blank, number 0, included)."""
+    """The network of `config` with a CTC head over `vocab_size` tokens (blank, number 0, included).
+
+    Raises UserError where the network and what it would hear do not belong together.
+    """
+    hears_samples = isinstance(config.model, Wav2Vec2Config)
+    if hears_samples != (config.audio.features == "waveform"):
+        kind = "waveform" if hears_samples else "log_mel or mfcc"
+        raise UserError(
+            f"task.audio.features: found {config.audio.features}, expected {kind} for {type(config.model).__name__}"
+        )
+    if hears_samples and (config.augment.freq_masks or config.augment.time_masks):
+        raise UserError(
+            "task.augment: found freq_masks or time_masks, expected 0 of both on a waveform: "
+            "task.model.mask_time and mask_channels mask the latent features instead"
+        )
+    if hears_samples:
+        return wav2vec2_ctc(config.model, vocab_size)
     network = dataclasses.replace(config.model, num_features=num_features(config.audio))
     if isinstance(network, CRNNConfig):
         return crnn_ctc(network, vocab_size)
+    if isinstance(network, PlainConformerConfig):
+        return plain_conformer_ctc(network, vocab_size)
     return conformer_ctc(network, vocab_size)
 
 
@@ -139,8 +160,9 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
 
 def output_frames(samples, config: CTCTaskConfig):
     """Frames that the network makes of `samples` (int or array): no transcript with more labels can be learned."""
-    length = crnn.output_length if isinstance(config.model, CRNNConfig) else conformer.output_length
-    return length(num_frames(samples, config.audio), config.model)
+    rooms = {ConformerConfig: conformer, CRNNConfig: crnn, Wav2Vec2Config: wav2vec2,
+             PlainConformerConfig: plain_conformer}  # fmt: skip
+    return rooms[type(config.model)].output_length(num_frames(samples, config.audio), config.model)
 
 
 def batch_spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
@@ -221,7 +243,7 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
                 if len(examples) < EXAMPLES:
                     examples.append({"id": str(batch["index"][row]), "reference": reference, "hypothesis": hypothesis})
             if not audio:
-                images = {"features": features.T}
+                images = {"features": features.T} if features.shape[1] > 1 else {}  # a waveform is no picture
                 audio = {"utterance": (batch["audio"][0, : batch["audio_lengths"][0]], config.audio.sample_rate)}
         errors = {"wer": wer(references, hypotheses).rate, "cer": cer(references, hypotheses).rate}
         metrics = {"loss": total / max(labels, 1.0), **errors}

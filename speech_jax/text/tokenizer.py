@@ -20,6 +20,7 @@ from speech_jax.errors import UserError
 from speech_jax.text.normalize import check_language, normalize
 
 BLANK = "<blank>"
+SPECIAL = ("<unk>", "<s>", "</s>")  # what a char tokenizer may have beside characters: outputs that stand for no text
 WORD_START = "\u2581"  # sentencepiece's mark of a space before a piece
 
 
@@ -54,7 +55,7 @@ class Tokenizer:
             raise UserError("tokenizer: found empty or repeated pieces, expected each piece once")
         if self.kind not in ("char", "bpe", "unigram"):
             raise UserError(f"tokenizer: found kind {self.kind!r}, expected char, bpe or unigram")
-        if self.kind == "char" and any(len(piece) != 1 for piece in self.pieces[1:]):
+        if self.kind == "char" and any(len(piece) != 1 and piece not in SPECIAL for piece in self.pieces[1:]):
             raise UserError("tokenizer: found a piece of several characters, expected single ones in kind char")
         if self.language:
             check_language(self.language)
@@ -65,6 +66,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of token ids, the blank among them."""
         return len(self.pieces)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What each piece adds to the text: nothing for the blank, and for `SPECIAL` pieces in kind char."""
+        return _tables(self).texts
 
     def characters(self) -> frozenset[str]:
         """The characters that `encode` accepts."""
@@ -86,12 +92,16 @@ class Tokenizer:
         return [i for word in text.split() for i in _word_ids(self, WORD_START + word)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of token ids; blanks are left out. decode(encode(text)) == text, if normalised and one space apart."""
+        """Text of token ids; blanks, and `SPECIAL` pieces in kind char, are left out.
+
+        decode(encode(text)) == text, if normalised and one space apart.
+        """
         chosen = [int(i) for i in ids]
         wrong = [i for i in chosen if not 0 <= i < len(self.pieces)]
         if wrong:
             raise UserError(f"token ids: found {wrong[0]}, expected 0..{len(self.pieces) - 1}")
-        text = "".join(self.pieces[i] for i in chosen if i)
+        texts = self.texts
+        text = "".join(texts[i] for i in chosen)
         return text if self.kind == "char" else text.replace(WORD_START, " ").strip()
 
     def fingerprint(self) -> str:
@@ -171,6 +181,8 @@ class _Tables:
     """Look-up tables of one tokenizer, made once."""
 
     def __init__(self, tokenizer: Tokenizer):
+        silent = SPECIAL if tokenizer.kind == "char" else ()
+        self.texts = ("", *("" if piece in silent else piece for piece in tokenizer.pieces[1:]))
         self.ids = {piece: i for i, piece in enumerate(tokenizer.pieces) if i}
         self.longest = max((len(piece) for piece in self.ids), default=1)
         single = frozenset(piece for piece in self.ids if len(piece) == 1)

@@ -26,6 +26,7 @@ CONFIGS = {
     "kaldi_framing": replace(presets.kaldi_mfcc(), framing="kaldi", deltas=2, normalize="utterance"),
     "top_range": presets.whisper_like(),
     "tacotron": presets.tacotron2(),
+    "waveform": presets.waveform(),
 }
 
 

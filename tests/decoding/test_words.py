@@ -52,3 +52,10 @@ def test_srt():
 def test_confidence_of_a_transcript():
     assert Transcript("a b", (Word("a", 0, 1, 0.5), Word("b", 1, 2, 1.0)), 2.0).confidence == 0.75
     assert Transcript("", (), 2.0).confidence == 0.0
+
+
+def test_special_pieces_are_no_words():
+    tokenizer = Tokenizer("char", (BLANK, "<s>", "<unk>", " ", "a", "b"))
+    ids, places = [1, 4, 2, 3, 5], [0, 1, 2, 3, 4]
+    words = to_words(ids, places, [p + 1 for p in places], [0.9] * 5, tokenizer, 0.02)
+    assert [(w.text, w.start, w.end) for w in words] == [("a", 0.02, 0.04), ("b", 0.08, 0.1)]

@@ -141,3 +141,15 @@ def test_bad_input(make, message):
     with pytest.raises(UserError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_special_pieces_of_a_char_tokenizer_are_no_text():
+    """Imported vocabularies have them as classes: they can win a frame, and are neither encoded nor heard."""
+    tokenizer = Tokenizer("char", (BLANK, "<s>", "</s>", "<unk>", " ", "a", "b"))
+    assert tokenizer.decode([1, 5, 3, 4, 6, 2, 0]) == "a b"
+    assert tokenizer.encode("a b") == [5, 4, 6] and "<" not in tokenizer.characters()
+    assert Tokenizer.from_json(tokenizer.to_json()) == tokenizer
+    with pytest.raises(UserError, match="outside the tokenizer"):
+        tokenizer.encode("<s>")
+    with pytest.raises(UserError, match="several characters"):
+        Tokenizer("char", (BLANK, "<pad>"))

@@ -1,0 +1,259 @@
+"""State dicts with a torchaudio.models.Conformer between a linear map (or nothing) and a linear CTC head, in.
+
+Such a file (torch.save, or safetensors) says neither what the network hears, nor what its classes are called, nor how
+many attention heads it has: the user says it (`TorchaudioConfig`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from speech_jax.audio import presets
+from speech_jax.audio.config import AudioConfig
+from speech_jax.config_dict import from_dict
+from speech_jax.errors import UserError
+from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, Place, take
+from speech_jax.interop.imported import Imported
+from speech_jax.interop.parakeet import read_json
+from speech_jax.interop.sentencepieces import read_sentencepiece
+from speech_jax.interop.tensors import Tensors, read_safetensors, read_torch
+from speech_jax.models.plain_conformer import PlainConformerConfig
+from speech_jax.recognizer import RecognizerParts
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.text.tokenizer import BLANK, SPECIAL, Tokenizer
+
+PRESETS = {"nemo": presets.nemo, "kaldi": presets.kaldi, "librosa": presets.librosa, "torch": presets.torch_like,
+           "whisper": presets.whisper_like}  # fmt: skip
+_FIRST = re.compile(r"^(.*)conformer_layers\.0\.ffn1\.sequential\.1\.weight$")
+_MAX_TOKENS = 16 << 20  # bytes of a file of tokens
+
+
+@dataclass(frozen=True)
+class TorchaudioConfig:
+    """What a state dict with torchaudio's Conformer does not say. Only for such a file (.pt, .pth, .safetensors)."""
+
+    heads: int = 0
+    """Attention heads."""
+    head: str = ""
+    """Name of the linear layer after the Conformer, whose outputs are the classes: "output_linear"."""
+    projection: str = ""
+    """Name of the linear layer before the Conformer; empty where the features go in as they are."""
+    tokens: str = ""
+    """What the classes are: a text file with a character a line ("|" or "<space>" is a space), with or without a line
+    for the blank; or a sentencepiece model."""
+    blank: int = 0
+    """Which class is the blank; -1 is the last."""
+    features: str = ""
+    """What the network hears: nemo, kaldi, librosa, torch or whisper (`audio.presets`, with as many bands as the
+    network has inputs), or a JSON file with fields of AudioConfig."""
+    convolution_first: bool = False
+    """The model was made with convolution_first=True."""
+
+
+def is_state_dict(path: str | Path) -> bool:
+    """Whether a file is a torch zip archive or safetensors, by its name and first bytes."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"PK"
+    except OSError:
+        return False  # whoever reads it next says why
+
+
+def read_torchaudio(path: str | Path, config: TorchaudioConfig) -> Imported:
+    """A CTC recogniser out of a state dict. Nothing in the file is run.
+
+    Raises UserError for what is damaged, missing, left over or not said.
+    """
+    path = Path(path)
+    tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    prefix = _prefix(tensors, path)
+    _check_said(config, tensors, prefix, path)
+    tensors = _split_attention(tensors, path)
+    model = _model(tensors, prefix, config, path)
+    blank, classes = _blank(tensors, config, path)
+    audio, note = _audio(config.features, model.num_features)
+    tokenizer = _tokenizer(Path(config.tokens), classes, blank)
+    wanted = places(model, prefix, config, blank, classes)
+    params, model_state, left = take(tensors, wanted, str(path), "a torchaudio Conformer")
+    ignored = {}
+    for name in left:
+        if not name.endswith(".num_batches_tracked"):
+            raise UserError(
+                f"{path}: found tensor {name!r} with shape {tuple(tensors[name].shape)}, which is neither the "
+                f"Conformer's, nor --head, nor --projection"
+            )
+        ignored[name] = "a counter that nothing reads"
+    order = "before" if config.convolution_first else "after"
+    said = f"as told, too: {model.heads} heads, the convolution {order} the attention, blank {blank}"
+    parts = RecognizerParts(CTCTaskConfig(model=model, audio=audio), tokenizer, params, model_state)
+    return Imported(parts, ignored, [note, said])
+
+
+def _prefix(tensors: Tensors, path: Path) -> str:
+    """What stands before "conformer_layers"."""
+    found = [match.group(1) for name in tensors if (match := _FIRST.match(name))]
+    if len(found) != 1:
+        raise UserError(
+            f"{path}: found {len(found)} tensors …conformer_layers.0.ffn1.sequential.1.weight, expected one "
+            f"torchaudio.models.Conformer"
+        )
+    return found[0]
+
+
+def _check_said(config: TorchaudioConfig, tensors: Tensors, prefix: str, path: Path) -> None:
+    """One line for everything that the user has to add."""
+    missing = [f"--{name}" for name in ("heads", "head", "tokens", "features") if not getattr(config, name)]
+    if not missing:
+        return
+    linear = [n.removesuffix(".weight") for n, a in tensors.items()
+              if a.ndim == 2 and n.endswith(".weight") and not n.startswith(f"{prefix}conformer_layers.")]  # fmt: skip
+    raise UserError(
+        f"{path}: found a state dict of torchaudio's Conformer, expected {', '.join(missing)} too, which it does not "
+        f"say (its other linear layers: {', '.join(linear) or 'none'})"
+    )
+
+
+def _split_attention(tensors: Tensors, path: Path) -> Tensors:
+    """in_proj_weight and in_proj_bias in three, for queries, keys and values."""
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        kind = name.rpartition("self_attn.in_proj_")[2]
+        if kind not in ("weight", "bias") or kind == name:
+            found[name] = tensor
+            continue
+        if tensor.ndim == 0 or len(tensor) % 3:
+            raise UserError(f"{path}: found {name!r} with shape {tensor.shape}, expected queries, keys and values")
+        for letter, part in zip("qkv", np.split(np.asarray(tensor), 3), strict=True):
+            found[f"{name.removesuffix(f'in_proj_{kind}')}{letter}.{kind}"] = part
+    return found
+
+
+def _shape(tensors: Tensors, name: str, dims: int, path: Path) -> tuple[int, ...]:
+    if name not in tensors:
+        raise UserError(f"{path}: found no tensor {name!r}, expected it in a torchaudio Conformer with its head")
+    if tensors[name].ndim != dims:
+        raise UserError(f"{path}: found {name!r} with shape {tensors[name].shape}, expected {dims} dimensions")
+    return tensors[name].shape
+
+
+def _model(tensors: Tensors, prefix: str, config: TorchaudioConfig, path: Path) -> PlainConformerConfig:
+    layer = f"{prefix}conformer_layers.0."
+    hidden, width = _shape(tensors, f"{layer}ffn1.sequential.1.weight", 2, path)
+    number = re.compile(re.escape(prefix) + r"conformer_layers\.(\d{1,6})\.")
+    numbers = {int(match.group(1)) for name in tensors if (match := number.match(name))}
+    if numbers != set(range(len(numbers))):
+        raise UserError(f"{path}: found layers {sorted(numbers)}, expected 0 to {len(numbers) - 1}")
+    inputs = _shape(tensors, f"{config.projection}.weight", 2, path)[1] if config.projection else width
+    return PlainConformerConfig(
+        num_features=inputs,
+        width=width,
+        layers=len(numbers),
+        heads=config.heads,
+        hidden=hidden,
+        kernel_size=_shape(tensors, f"{layer}conv_module.sequential.2.weight", 3, path)[2],
+        conv_norm="batch" if f"{layer}conv_module.sequential.3.running_mean" in tensors else "group",
+        convolution_first=config.convolution_first,
+        projection=bool(config.projection),
+    )
+
+
+def _blank(tensors: Tensors, config: TorchaudioConfig, path: Path) -> tuple[int, int]:
+    classes = _shape(tensors, f"{config.head}.weight", 2, path)[0]
+    blank = classes - 1 if config.blank == -1 else config.blank
+    if not 0 <= blank < classes:
+        raise UserError(f"--blank: found {config.blank}, expected a class of 0 to {classes - 1}, or -1 for the last")
+    return blank, classes
+
+
+def _audio(features: str, inputs: int) -> tuple[AudioConfig, str]:
+    if features in PRESETS:
+        audio = dataclasses.replace(PRESETS[features](), num_mels=inputs)
+    elif features.endswith(".json"):
+        audio = from_dict(AudioConfig, read_json(Path(features)), features)
+    else:
+        raise UserError(f"--features: found {features!r}, expected one of {', '.join(PRESETS)}, or a .json file")
+    if audio.width != inputs:
+        raise UserError(f"--features: found {audio.width} features, expected the {inputs} that the network takes")
+    note = f"features: {features}, {audio.width} a frame at {audio.sample_rate} Hz, as told: the file does not say"
+    return audio, note
+
+
+def _tokenizer(path: Path, classes: int, blank: int) -> Tokenizer:
+    """The classes of the head as tokens, the blank first."""
+    try:
+        if path.stat().st_size > _MAX_TOKENS:
+            raise UserError(f"{path}: found {path.stat().st_size} bytes, expected tokens")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}, expected tokens") from error
+    if path.suffix == ".model":
+        tokenizer = read_sentencepiece(data, str(path))
+        if tokenizer.vocab_size != classes:
+            raise UserError(f"{path}: found {tokenizer.vocab_size - 1} pieces, expected {classes - 1} and the blank")
+        return tokenizer
+    try:
+        lines = data.decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: found {error}, expected text in UTF-8, or a sentencepiece .model") from error
+    if len(lines) == classes:
+        del lines[blank]
+    if len(lines) != classes - 1:
+        raise UserError(f"{path}: found {len(lines)} tokens, expected {classes}, or {classes - 1} without the blank")
+    pieces = [" " if line in ("|", "<space>") else line for line in (line.rstrip("\r") for line in lines)]
+    for number, piece in enumerate(pieces, 1):
+        if len(piece) != 1 and piece not in SPECIAL:
+            raise UserError(f"{path}: found token {piece!r} ({number}), expected single characters")
+    return Tokenizer("char", (BLANK, *pieces))
+
+
+def places(model: PlainConformerConfig, prefix: str, config: TorchaudioConfig, blank: int, classes: int) -> list[Place]:
+    """Every tensor of the network, the attention's projections apart."""
+    found: list[Place] = []
+
+    def add(theirs: str, ours: tuple[str, ...], change=SAME, *, root: str = "params") -> None:
+        found.append(Place(theirs, (root, *ours), *change))
+
+    def linear(theirs: str, ours: tuple[str, ...], change=LINEAR) -> None:
+        add(f"{theirs}.weight", (*ours, "kernel"), change)
+        add(f"{theirs}.bias", (*ours, "bias"))
+
+    def norm(theirs: str, ours: tuple[str, ...]) -> None:
+        add(f"{theirs}.weight", (*ours, "scale"))
+        add(f"{theirs}.bias", (*ours, "bias"))
+
+    if config.projection:
+        linear(config.projection, ("encoder", "projection"))
+    for i in range(model.layers):
+        theirs, ours = f"{prefix}conformer_layers.{i}", ("encoder", f"layers_{i}")
+        for n in (1, 2):
+            norm(f"{theirs}.ffn{n}.sequential.0", (*ours, f"norm_feed_forward{n}"))
+            linear(f"{theirs}.ffn{n}.sequential.1", (*ours, f"feed_forward{n}", "linear1"))
+            linear(f"{theirs}.ffn{n}.sequential.4", (*ours, f"feed_forward{n}", "linear2"))
+        norm(f"{theirs}.self_attn_layer_norm", (*ours, "norm_self_att"))
+        for letter in "qkv":
+            linear(f"{theirs}.self_attn.{letter}", (*ours, "self_attn", f"linear_{letter}"))
+        linear(f"{theirs}.self_attn.out_proj", (*ours, "self_attn", "linear_out"))
+        conv = f"{theirs}.conv_module"
+        norm(f"{conv}.layer_norm", (*ours, "norm_conv"))
+        linear(f"{conv}.sequential.0", (*ours, "conv", "pointwise_conv1"), POINTWISE)
+        linear(f"{conv}.sequential.2", (*ours, "conv", "depthwise_conv"), DEPTHWISE)
+        norm(f"{conv}.sequential.3", (*ours, "conv", "norm"))
+        if model.conv_norm == "batch":
+            for their_name, name in (("running_mean", "mean"), ("running_var", "var")):
+                add(f"{conv}.sequential.3.{their_name}", (*ours, "conv", "norm", name), root="batch_stats")
+        linear(f"{conv}.sequential.5", (*ours, "conv", "pointwise_conv2"), POINTWISE)
+        norm(f"{theirs}.final_layer_norm", (*ours, "norm_out"))
+
+    order = [blank, *(i for i in range(classes) if i != blank)]
+    back = np.argsort(order)
+    add(f"{config.head}.weight", ("head", "kernel"), (lambda a: a[order].T, lambda a: a.T[back]))
+    add(f"{config.head}.bias", ("head", "bias"), (lambda a: a[order], lambda a: a[back]))
+    return found

@@ -1,0 +1,368 @@
+"""Hugging Face's folders of wav2vec 2.0 and Wav2Vec2-Conformer with a CTC head (Wav2Vec2ForCTC,
+Wav2Vec2ConformerForCTC), in.
+
+A folder has config.json, model.safetensors (or parts with an index, or pytorch_model.bin), preprocessor_config.json and
+vocab.json, and may have tokenizer_config.json, special_tokens_map.json and added_tokens.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.presets import waveform
+from speech_jax.config_dict import from_dict
+from speech_jax.errors import UserError
+from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, Place, take
+from speech_jax.interop.imported import Imported
+from speech_jax.interop.parakeet import read_json, read_weights
+from speech_jax.interop.settings import Settings
+from speech_jax.interop.tensors import Tensors, read_torch
+from speech_jax.models.wav2vec2 import Wav2Vec2Config
+from speech_jax.recognizer import RecognizerParts
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.text.tokenizer import BLANK, Tokenizer
+
+PREFIXES = {"wav2vec2": "wav2vec2.", "wav2vec2-conformer": "wav2vec2_conformer."}  # model_type -> of its tensors
+_PRETRAINING = ("quantizer.", "project_q.", "project_hid.")
+_POSITION_CONV = "encoder.pos_conv_embed.conv."
+_CONV1D = (lambda a: a.transpose(2, 1, 0), lambda a: a.transpose(2, 1, 0))
+_NO_INFLUENCE = (
+    # the pre-training loss, other heads, how losses are added up, initial values, and what frameworks write down
+    "num_codevectors_per_group", "num_codevector_groups", "contrastive_logits_temperature", "num_negatives",
+    "codevector_dim", "proj_codevector_dim", "diversity_loss_weight", "feat_quantizer_dropout", "ctc_loss_reduction",
+    "ctc_zero_infinity", "use_weighted_layer_sum", "classifier_proj_size", "tdnn_dim", "tdnn_kernel", "tdnn_dilation",
+    "xvector_output_dim", "adapter_kernel_size", "adapter_stride", "num_adapter_layers", "initializer_range",
+    "bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "architectures", "transformers_version",
+    "torch_dtype", "dtype", "gradient_checkpointing", "tokenizer_class", "processor_class", "feature_extractor_type",
+    "id2label", "label2id", "problem_type", "finetuning_task", "max_source_positions", "tie_word_embeddings",
+    "return_dict", "output_attentions", "output_hidden_states", "use_cache", "_name_or_path", "_attn_implementation",
+    "_commit_hash", "mask_time_min_masks", "mask_feature_min_masks", "mask_channel_length", "mask_channel_prob",
+    "mask_channel_min_space", "mask_channel_other", "mask_channel_selection", "mask_time_min_space", "mask_time_other",
+    "mask_time_selection", "feat_extract_dropout", "hidden_dropout_prob", "vocab_size", "pad_token_id",
+    "apply_spec_augment", "auto_map", "language_model", "model_type",
+)  # fmt: skip
+
+
+def read_wav2vec2(folder: str | Path, lower_case: bool = False) -> Imported:
+    """A CTC recogniser out of its folder.
+
+    lower_case: hear small letters where the vocabulary has capitals.
+    Raises UserError for what is damaged, or not computed exactly by us.
+    """
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in PREFIXES:
+        raise UserError(f"{folder / 'config.json'}: found model_type {kind!r}, expected {' or '.join(PREFIXES)}")
+    model = _model(config, folder / "config.json")
+    audio = _audio(folder / "preprocessor_config.json")
+    blank, classes = config.get("pad_token_id", 0), config.get("vocab_size", 32)
+    if not isinstance(blank, int) or not isinstance(classes, int) or not 0 <= blank < classes:
+        raise UserError(
+            f"{folder / 'config.json'}: found pad_token_id {blank!r} of vocab_size {classes!r}, expected the blank's id"
+        )
+    tokenizer, notes = read_tokenizer(folder, classes, blank, lower_case)
+
+    tensors = {_modern(name): a for name, a in _weights(folder).items()}
+    if "lm_head.weight" not in tensors:
+        made = config.get("architectures")
+        raise UserError(f"{folder}: found no CTC head (lm_head.weight) in a model of {made}, expected one …ForCTC")
+    if model.layers > len(tensors):
+        raise UserError(f"{folder}: found {len(tensors)} tensors for {model.layers} layers, expected more")
+    prefix = PREFIXES[kind]
+    ignored = _ignore(tensors, prefix, model, config, folder)
+    _fold_weight_norm(tensors, prefix + _POSITION_CONV, folder)
+    if prefix + "masked_spec_embed" not in tensors:
+        like = tensors.get(prefix + "encoder.layer_norm.bias", np.zeros(0))
+        tensors[prefix + "masked_spec_embed"] = np.zeros(like.shape, np.float32)
+        notes.append("the file has no masked_spec_embed: the vector that masks latent frames in training starts at 0")
+    params, model_state, left = take(tensors, places(model, prefix, blank, classes), str(folder), f"a {kind}")
+    for name in left:
+        raise UserError(
+            f"{folder}: found tensor {name!r} with shape {tuple(tensors[name].shape)}, which no part of the model takes"
+        )
+    parts = RecognizerParts(CTCTaskConfig(model=model, audio=audio), tokenizer, params, model_state)
+    return Imported(parts, ignored, notes)
+
+
+# ---- tensors
+
+
+def _weights(folder: Path) -> Tensors:
+    names = ("model.safetensors", "model.safetensors.index.json")
+    if (folder / "pytorch_model.bin").is_file() and not any((folder / name).is_file() for name in names):
+        return read_torch(folder / "pytorch_model.bin")
+    return read_weights(folder)
+
+
+def _modern(name: str) -> str:
+    """The names of a weight norm since torch 2.1, whichever the file has."""
+    for old, new in (
+        ("weight_g", "parametrizations.weight.original0"),
+        ("weight_v", "parametrizations.weight.original1"),
+    ):
+        if name.endswith(_POSITION_CONV + old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _fold_weight_norm(tensors: Tensors, prefix: str, folder: Path) -> None:
+    """weight = g · v / |v|, the norm of each tap over all channels (torch's weight_norm with dim=2), in place.
+
+    In fine-tuning the weight then moves as a whole, where transformers moves its length and direction.
+    """
+    names = [f"{prefix}parametrizations.weight.original{i}" for i in (0, 1)]
+    if not all(name in tensors for name in names):
+        return
+    g, v = (np.asarray(tensors.pop(name), np.float64) for name in names)
+    if v.ndim != 3 or g.shape != (1, 1, v.shape[2]):
+        raise UserError(f"{folder}: found {names[0]} with shape {g.shape} for {v.shape}, expected (1, 1, taps)")
+    tensors[f"{prefix}weight"] = (g * v / np.sqrt(np.square(v).sum(axis=(0, 1), keepdims=True))).astype(np.float32)
+
+
+def _ignore(tensors: Tensors, prefix: str, model: Wav2Vec2Config, config: dict, folder: Path) -> dict[str, str]:
+    """Takes out what nothing reads: {name: the reason}."""
+    ignored = {}
+    for name in list(tensors):
+        if name.removeprefix(prefix).startswith(_PRETRAINING):
+            ignored[name] = "of the pre-training loss alone"
+        elif name.endswith(".num_batches_tracked"):
+            ignored[name] = "a counter that nothing reads"
+        elif model.block == "conformer" and name.startswith(prefix + _POSITION_CONV):
+            ignored[name] = "a convolution that Wav2Vec2-Conformer has and never calls"
+        elif name == prefix + "encoder.embed_positions.inv_freq":
+            half = model.width // model.heads // 2
+            same = tensors[name].shape == (half,)  # first, so that a lying config allocates nothing
+            if not same or not np.allclose(tensors[name], model.rotary_base ** -(np.arange(half) / half), rtol=1e-5):
+                raise UserError(f"{folder}: found other rotary positions in {name!r} than rotary_embedding_base makes")
+            ignored[name] = "follows from rotary_embedding_base"
+    for name in ignored:
+        del tensors[name]
+    return ignored
+
+
+def places(config: Wav2Vec2Config, prefix: str, blank: int, classes: int) -> list[Place]:
+    """Every tensor of the network, the weight norm folded. blank: its class of the head, which becomes the first."""
+    found: list[Place] = []
+    order = [blank, *(i for i in range(classes) if i != blank)]
+
+    def add(theirs: str, ours: tuple[str, ...], change=SAME, *, root: str = "params") -> None:
+        found.append(Place(theirs, (root, *ours), *change))
+
+    def linear(theirs: str, ours: tuple[str, ...], change=LINEAR, *, bias: bool = True) -> None:
+        add(f"{theirs}.weight", (*ours, "kernel"), change)
+        if bias:
+            add(f"{theirs}.bias", (*ours, "bias"))
+
+    def norm(theirs: str, ours: tuple[str, ...]) -> None:
+        add(f"{theirs}.weight", (*ours, "scale"))
+        add(f"{theirs}.bias", (*ours, "bias"))
+
+    top = ("encoder",)
+    for i in range(len(config.conv_width)):
+        theirs = f"{prefix}feature_extractor.conv_layers.{i}"
+        linear(f"{theirs}.conv", (*top, "features", f"conv{i}"), _CONV1D, bias=config.conv_bias)
+        if i == 0 or config.conv_norm == "layer":
+            norm(f"{theirs}.layer_norm", (*top, "features", f"norm{i}"))
+    norm(f"{prefix}feature_projection.layer_norm", (*top, "projection_norm"))
+    linear(f"{prefix}feature_projection.projection", (*top, "projection"))
+    add(f"{prefix}masked_spec_embed", (*top, "mask_vector"))
+    norm(f"{prefix}encoder.layer_norm", (*top, "norm"))
+    if config.block == "transformer":
+        linear(f"{prefix}{_POSITION_CONV[:-1]}", (*top, "position_conv"), _CONV1D)
+
+    for i in range(config.layers):
+        theirs, ours = f"{prefix}encoder.layers.{i}", (*top, f"layers_{i}")
+        if config.block == "transformer":
+            for name in "q", "k", "v", "out":
+                linear(f"{theirs}.attention.{name}_proj", (*ours, "self_attn", f"linear_{name}"))
+            forwards = {"feed_forward": "feed_forward"}
+            norms = {"layer_norm": "norm_self_att", "final_layer_norm": "norm_feed_forward"}
+        else:
+            for name in "q", "k", "v", "out":
+                linear(f"{theirs}.self_attn.linear_{name}", (*ours, "self_attn", f"linear_{name}"))
+            if config.positions == "relative":
+                linear(f"{theirs}.self_attn.linear_pos", (*ours, "self_attn", "linear_pos"), bias=False)
+                for name in ("pos_bias_u", "pos_bias_v"):
+                    add(f"{theirs}.self_attn.{name}", (*ours, "self_attn", name))
+            conv = f"{theirs}.conv_module"
+            for name in ("pointwise_conv1", "pointwise_conv2"):
+                linear(f"{conv}.{name}", (*ours, "conv", name), POINTWISE, bias=False)
+            linear(f"{conv}.depthwise_conv", (*ours, "conv", "depthwise_conv"), DEPTHWISE, bias=False)
+            norm(f"{conv}.batch_norm", (*ours, "conv", "norm"))
+            for their_name, name in (("running_mean", "mean"), ("running_var", "var")):
+                add(f"{conv}.batch_norm.{their_name}", (*ours, "conv", "norm", name), root="batch_stats")
+            forwards = {"ffn1": "feed_forward1", "ffn2": "feed_forward2"}
+            norms = {"ffn1_layer_norm": "norm_feed_forward1", "self_attn_layer_norm": "norm_self_att",
+                     "conv_module.layer_norm": "norm_conv", "ffn2_layer_norm": "norm_feed_forward2",
+                     "final_layer_norm": "norm_out"}  # fmt: skip
+        for their_name, name in forwards.items():
+            linear(f"{theirs}.{their_name}.intermediate_dense", (*ours, name, "linear1"))
+            linear(f"{theirs}.{their_name}.output_dense", (*ours, name, "linear2"))
+        for their_name, name in norms.items():
+            norm(f"{theirs}.{their_name}", (*ours, name))
+
+    back = np.argsort(order)
+    add("lm_head.weight", ("head", "kernel"), (lambda a: a[order].T, lambda a: a.T[back]))
+    add("lm_head.bias", ("head", "bias"), (lambda a: a[order], lambda a: a[back]))
+    return found
+
+
+# ---- settings
+
+
+def _model(config: dict[str, Any], path: Path) -> Wav2Vec2Config:
+    settings = Settings(config, "", path)
+    take, conformer = settings.take, config["model_type"] == "wav2vec2-conformer"
+    masks = take("apply_spec_augment", True)
+    mask_time, mask_channels = take("mask_time_prob", 0.05), take("mask_feature_prob", 0.0)
+    found = {
+        "block": "conformer" if conformer else "transformer",
+        "width": take("hidden_size", 768),
+        "layers": take("num_hidden_layers", 12),
+        "heads": take("num_attention_heads", 12),
+        "hidden": take("intermediate_size", 3072),
+        "conv_width": take("conv_dim", Wav2Vec2Config.conv_width),
+        "conv_kernel": take("conv_kernel", Wav2Vec2Config.conv_kernel),
+        "conv_stride": take("conv_stride", Wav2Vec2Config.conv_stride),
+        "conv_bias": take("conv_bias", False),
+        "conv_norm": take("feat_extract_norm", "group"),
+        "conv_activation": _activation(take("feat_extract_activation", "gelu")),
+        "activation": _activation(take("hidden_act", "gelu")),
+        "eps": take("layer_norm_eps", 1e-5),
+        "dropout": take("hidden_dropout", 0.1),
+        "dropout_hidden": take("activation_dropout", 0.1),
+        "dropout_att": take("attention_dropout", 0.1),
+        "dropout_projection": take("feat_proj_dropout", 0.0),
+        "dropout_final": take("final_dropout", 0.1),
+        "layer_drop": take("layerdrop", 0.1),
+        "mask_time": mask_time if masks else 0.0,
+        "mask_time_span": take("mask_time_length", 10),
+        "mask_channels": mask_channels if masks else 0.0,
+        "mask_channels_span": take("mask_feature_length", 10),
+    }
+    if conformer:
+        # transformers writes null for "none", which is not the same as nothing: then it means "relative"
+        written = config.get("position_embeddings_type", "relative")
+        found |= {
+            "positions": "none" if written is None else written,
+            "rotary_base": take("rotary_embedding_base", 10000),
+            "kernel_size": take("conv_depthwise_kernel_size", 31),
+            "dropout_conv": take("conformer_conv_dropout", 0.1),
+        }
+        settings.drop("position_embeddings_type", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
+    else:
+        found |= {
+            "norm_first": take("do_stable_layer_norm", False),
+            "position_kernel": take("num_conv_pos_embeddings", 128),
+            "position_groups": take("num_conv_pos_embedding_groups", 16),
+        }
+    model = from_dict(Wav2Vec2Config, found, f"{path}: as Wav2Vec2Config")
+    settings.expect(
+        add_adapter=False, adapter_attn_dim=None, output_hidden_size=model.width, pruned_heads={},
+        num_feat_extract_layers=len(model.conv_width), is_encoder_decoder=False, is_decoder=False,
+        add_cross_attention=False,
+    )  # fmt: skip
+    settings.drop(*_NO_INFLUENCE)
+    settings.finish()
+    return model
+
+
+def _activation(name: str) -> str:
+    return "swish" if name == "silu" else name
+
+
+def _audio(path: Path) -> AudioConfig:
+    settings = Settings(read_json(path), "", path)
+    normalize, rate = settings.take("do_normalize", True), settings.take("sampling_rate", 16000)
+    settings.expect(feature_size=1, feature_extractor_type="Wav2Vec2FeatureExtractor", padding_side="right")
+    settings.drop("padding_value", "return_attention_mask", "processor_class", "sampling_rate")
+    settings.finish()
+    if not isinstance(rate, int) or not isinstance(normalize, bool):
+        raise UserError(
+            f"{path}: found sampling_rate {rate!r}, do_normalize {normalize!r}, expected a number and a flag"
+        )
+    return dataclasses.replace(waveform(normalize), sample_rate=rate)
+
+
+# ---- tokens
+
+
+def read_tokenizer(folder: Path, classes: int, blank: int, lower_case: bool) -> tuple[Tokenizer, list[str]]:
+    """(the characters of vocab.json by id with the blank moved to 0, notes for the user).
+
+    The word delimiter becomes a space; <unk>, <s> and </s> keep their classes and stand for no text.
+    """
+    path = folder / "vocab.json"
+    options = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            options |= read_json(folder / name)
+    special = {ours: _token(folder, options, name, default) for ours, name, default in (
+        (BLANK, "pad_token", "<pad>"), ("<unk>", "unk_token", "<unk>"), ("<s>", "bos_token", "<s>"),
+        ("</s>", "eos_token", "</s>"), (" ", "word_delimiter_token", "|"))}  # fmt: skip
+    wanted = {"tokenizer_class": ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer"), "replace_word_delimiter_char": (" ",)}
+    for name, allowed in wanted.items():
+        if options.get(name, allowed[0]) not in (*allowed, None):
+            where = folder / "tokenizer_config.json"
+            raise UserError(f"{where}: found {name} = {options[name]!r}, expected {allowed[0]!r}")
+    by_id = _tokens_by_id(folder, path, options)
+    absent = next((i for i in range(classes) if i not in by_id), None)
+    if absent is not None:
+        raise UserError(f"{path}: found no token for class {absent} of {classes}, expected one for each")
+    if by_id[blank] != special[BLANK]:
+        raise UserError(f"{path}: found {by_id[blank]!r} at the blank's id {blank}, expected {special[BLANK]!r}")
+    small = bool(options.get("do_lower_case")) or lower_case
+    names = {token: ours for ours, token in special.items()}
+    pieces = [BLANK]
+    for i in range(classes):
+        token = by_id[i]
+        piece = names.get(token, token.lower() if small else token)
+        if i == blank:
+            continue
+        if len(piece) != 1 and piece not in ("<unk>", "<s>", "</s>"):
+            raise UserError(f"{path}: found token {token!r}, expected single characters")
+        pieces.append(piece)
+    letters = "".join(sorted(p for p in pieces if len(p) == 1))
+    notes = [f"text: {letters!r} is heard, nothing else"]
+    if any(c.isupper() for c in letters) and not any(c.islower() for c in letters):
+        notes[0] += "; texts to fine-tune on must be in capitals too, or give --lower-case"
+    beyond = sorted(token for i, token in by_id.items() if i >= classes)
+    if beyond:
+        notes.append(f"tokens without a class of the head, left out: {', '.join(map(repr, beyond))}")
+    return Tokenizer("char", tuple(pieces)), notes
+
+
+def _token(folder: Path, options: dict[str, Any], name: str, default: str) -> str | None:
+    """A special token, which is written as a text or as an object with its "content"."""
+    found = options.get(name, default)
+    found = found.get("content") if isinstance(found, dict) else found
+    if not isinstance(found, str | None):
+        raise UserError(f"{folder / 'tokenizer_config.json'}: found {name} = {found!r}, expected a text")
+    return found
+
+
+def _tokens_by_id(folder: Path, path: Path, options: dict[str, Any]) -> dict[int, str]:
+    found = read_json(path)
+    if (folder / "added_tokens.json").is_file():
+        found = read_json(folder / "added_tokens.json") | found
+    by_id: dict[int, str] = {}
+    try:
+        for i, entry in dict(options.get("added_tokens_decoder") or {}).items():
+            found.setdefault(entry["content"], int(i))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'tokenizer_config.json'}: found added tokens that cannot be read ({error})"
+        ) from error
+    for token, i in found.items():
+        if not isinstance(i, int) or i < 0:
+            raise UserError(f"{path}: found {token!r}: {str(i)[:40]}, expected a token and its number")
+        if i in by_id:
+            raise UserError(f"{path}: found {by_id[i]!r} and {token!r} at {i}, expected one token a number")
+        by_id[i] = token
+    return by_id

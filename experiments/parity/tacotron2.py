@@ -3,9 +3,10 @@
     git clone https://github.com/NVIDIA/tacotron2 CLONE
     python experiments/parity/tacotron2.py CLONE tests/interop/golden     # needs torch, librosa and scipy
 
-Writes tacotron2.pt (a checkpoint as its train.py saves it) and tacotron2.npz: text, lengths, mels; for each utterance
-alone the encoder's output, teacher-forced frames before and after the post-net, stop logits and alignment; and
-free-running frames. The prenet's dropout, which has no seed that could be shared, is switched off.
+Writes tacotron2.pt (a checkpoint as its train.py saves it), legacy.pt (some of it in the format before torch 1.6) and
+tacotron2.npz: text, lengths, mels; for each utterance alone the encoder's output, teacher-forced frames before and
+after the post-net, stop logits and alignment; and free-running frames. The prenet's dropout, which has no seed that
+could be shared, is switched off.
 """
 
 from __future__ import annotations
@@ -61,6 +62,15 @@ def main(clone: str, out: str) -> None:
         free_before, free_after, free_stop, free_weights = network.inference(torch.tensor(text[:1]))
     folder = Path(out)
     torch.save({"state_dict": network.state_dict(), "iteration": 7, "learning_rate": 1e-3}, folder / "tacotron2.pt")
+    # NVIDIA's released files are older than torch 1.6: the same tensors again in that format, a few of them
+    few = {f"module.{n}": a for n, a in network.state_dict().items() if n.startswith("decoder.attention_layer")}
+    extra = {"turned": few["module.decoder.attention_layer.v.linear_layer.weight"].T, "half": torch.arange(5).half()}
+    old = {
+        "state_dict": few,
+        "optimizer": {"state": {}, "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999)}]},
+        **extra,
+    }
+    torch.save(old, folder / "legacy.pt", _use_new_zipfile_serialization=False)
     arrays = dict(
         text=text, text_lengths=text_lengths, mels=mels, mel_lengths=mel_lengths, free_before=free_before,
         free_after=free_after, free_stop=free_stop, free_weights=free_weights,

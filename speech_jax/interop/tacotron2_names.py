@@ -4,15 +4,15 @@ the wrappers' (`.linear_layer`, `.conv`)."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import numpy as np
 
 from speech_jax.errors import UserError
+from speech_jax.interop.conformer_names import LINEAR, SAME, Change, Place, take
 from speech_jax.interop.tensors import Tensors
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.tacotron2 import Tacotron2Config
-from speech_jax.training.rules import named_leaves, nested
+from speech_jax.training.rules import named_leaves
 from speech_jax.types import PyTree
 
 _WRAPPERS = re.compile(r"\.(linear_layer|conv)(?=\.(weight|bias)$)")
@@ -67,45 +67,12 @@ def config_of(tensors: Tensors, source: str) -> Tacotron2Config:
     )
 
 
-_LINEAR: tuple[Callable, Callable] = (np.transpose, np.transpose)
-_CONV: tuple[Callable, Callable] = (lambda a: a.transpose(2, 1, 0), lambda a: a.transpose(2, 1, 0))
-_SAME: tuple[Callable, Callable] = (lambda a: a, lambda a: a)
+_CONV = (lambda a: a.transpose(2, 1, 0), lambda a: a.transpose(2, 1, 0))
 
 
-def _location(length: int) -> tuple[Callable, Callable]:
+def _location(length: int) -> tuple[Change, Change]:
     """torch's [filters, 2, length] and our [2 · length, filters]."""
     return lambda a: a.reshape(len(a), -1).T, lambda a: a.T.reshape(-1, 2, length)
-
-
-def places(config: Tacotron2Config) -> list[tuple[str, str, tuple[Callable, Callable]]]:
-    """(plain name, ours under "params" or "batch_stats", the change of layout both ways) of all but the LSTMs."""
-    found = [("embedding.weight", "params/embedding", _SAME)]
-    for theirs, ours, layers in (
-        ("encoder", "encoder/convs", config.encoder_layers),
-        ("postnet", "postnet", config.postnet_layers),
-    ):
-        stats = "batch_stats/" + ours
-        for i in range(layers):
-            name = f"{theirs}.convolutions.{i}"
-            found += [
-                (f"{name}.0.weight", f"params/{ours}/conv{i}/kernel", _CONV),
-                (f"{name}.0.bias", f"params/{ours}/conv{i}/bias", _SAME),
-                (f"{name}.1.weight", f"params/{ours}/norm{i}/scale", _SAME),
-                (f"{name}.1.bias", f"params/{ours}/norm{i}/bias", _SAME),
-                (f"{name}.1.running_mean", f"{stats}/norm{i}/mean", _SAME),
-                (f"{name}.1.running_var", f"{stats}/norm{i}/var", _SAME),
-            ]
-    attention, place = "decoder.attention_layer", "params/decoder/attention"
-    found += [(f"decoder.prenet.layers.{i}.weight", f"params/decoder/prenet/{i}/kernel", _LINEAR) for i in (0, 1)]
-    for theirs, ours in (("query_layer", "query"), ("memory_layer", "memory"), ("v", "v")):
-        found.append((f"{attention}.{theirs}.weight", f"{place}/{ours}/kernel", _LINEAR))
-    conv = _location(config.attention.filter_length)
-    found.append((f"{attention}.location_layer.location_conv.weight", f"{place}/location_conv/kernel", conv))
-    found.append((f"{attention}.location_layer.location_dense.weight", f"{place}/location/kernel", _LINEAR))
-    for theirs, ours in (("linear_projection", "projection"), ("gate_layer", "stop")):
-        found.append((f"decoder.{theirs}.weight", f"params/decoder/{ours}/kernel", _LINEAR))
-        found.append((f"decoder.{theirs}.bias", f"params/decoder/{ours}/bias", _SAME))
-    return found
 
 
 _CELLS = (  # (their module, the endings of its directions, ours)
@@ -113,6 +80,72 @@ _CELLS = (  # (their module, the endings of its directions, ours)
     ("decoder.attention_rnn", ("",), "decoder/attention_rnn"),
     ("decoder.decoder_rnn", ("",), "decoder/decoder_rnn"),
 )
+_TURNED = (lambda a: np.swapaxes(a, -1, -2), lambda a: np.swapaxes(a, -1, -2))
+
+
+def places(config: Tacotron2Config) -> list[Place]:
+    """Every tensor of the network; those of an LSTM as `_joined` makes them."""
+    found: list[Place] = []
+
+    def add(theirs: str, ours: str, change: tuple[Change, Change], root: str = "params") -> None:
+        found.append(Place(theirs, (root, *ours.split("/")), *change))
+
+    add("embedding.weight", "embedding", SAME)
+    for theirs, ours, layers in (
+        ("encoder", "encoder/convs", config.encoder_layers),
+        ("postnet", "postnet", config.postnet_layers),
+    ):
+        for i in range(layers):
+            name = f"{theirs}.convolutions.{i}"
+            add(f"{name}.0.weight", f"{ours}/conv{i}/kernel", _CONV)
+            add(f"{name}.0.bias", f"{ours}/conv{i}/bias", SAME)
+            add(f"{name}.1.weight", f"{ours}/norm{i}/scale", SAME)
+            add(f"{name}.1.bias", f"{ours}/norm{i}/bias", SAME)
+            add(f"{name}.1.running_mean", f"{ours}/norm{i}/mean", SAME, "batch_stats")
+            add(f"{name}.1.running_var", f"{ours}/norm{i}/var", SAME, "batch_stats")
+    for i in (0, 1):
+        add(f"decoder.prenet.layers.{i}.weight", f"decoder/prenet/{i}/kernel", LINEAR)
+    theirs, ours = "decoder.attention_layer", "decoder/attention"
+    for name, place in (("query_layer", "query"), ("memory_layer", "memory"), ("v", "v")):
+        add(f"{theirs}.{name}.weight", f"{ours}/{place}/kernel", LINEAR)
+    conv = _location(config.attention.filter_length)
+    add(f"{theirs}.location_layer.location_conv.weight", f"{ours}/location_conv/kernel", conv)
+    add(f"{theirs}.location_layer.location_dense.weight", f"{ours}/location/kernel", LINEAR)
+    for name, place in (("linear_projection", "projection"), ("gate_layer", "stop")):
+        add(f"decoder.{name}.weight", f"decoder/{place}/kernel", LINEAR)
+        add(f"decoder.{name}.bias", f"decoder/{place}/bias", SAME)
+    for module, _, ours in _CELLS:
+        add(f"{module}.weight_ih", f"{ours}/input_kernel", _TURNED)
+        add(f"{module}.weight_hh", f"{ours}/recurrent_kernel", _TURNED)
+        add(f"{module}.bias", f"{ours}/bias", SAME)
+    return found
+
+
+def _joined(tensors: Tensors, source: str) -> Tensors:
+    """The LSTMs' directions one above the other, and the sum of the two biases that torch only ever adds."""
+    left = dict(tensors)
+
+    def pop(name: str) -> np.ndarray:
+        if name not in left:
+            raise UserError(f"{source}: found no tensor {name!r}, expected it in a Tacotron 2")
+        return left.pop(name)
+
+    for module, directions, _ in _CELLS:
+        parts = {kind: [pop(f"{module}.{kind}{d}") for d in directions] for kind in ("weight_ih", "weight_hh")}
+        parts["bias"] = []
+        for d in directions:
+            first, second = pop(f"{module}.bias_ih{d}"), pop(f"{module}.bias_hh{d}")
+            if first.shape != second.shape:
+                raise UserError(
+                    f"{source}: found {module}.bias_ih{d} with shape {first.shape} and bias_hh{d} with {second.shape}, "
+                    "expected the same"
+                )
+            parts["bias"].append(first + second)
+        for kind, arrays in parts.items():
+            if len({a.shape for a in arrays}) > 1:
+                raise UserError(f"{source}: found {module}.{kind} with another shape in reverse, expected the same")
+            left[f"{module}.{kind}"] = np.stack(arrays) if len(directions) > 1 else arrays[0]
+    return left
 
 
 def to_ours(tensors: Tensors, config: Tacotron2Config, source: str) -> tuple[PyTree, PyTree, list[str]]:
@@ -120,53 +153,24 @@ def to_ours(tensors: Tensors, config: Tacotron2Config, source: str) -> tuple[PyT
 
     Raises UserError naming the first tensor that is missing. Shapes are checked against the network by the caller.
     """
-    left, found = dict(tensors), {}
-
-    def take(name: str) -> np.ndarray:
-        if name not in left:
-            raise UserError(f"{source}: found no tensor {name!r}, expected it in a Tacotron 2")
-        return left.pop(name)
-
-    def change(name: str, ours: str, to_ours: Callable) -> np.ndarray:
-        tensor = take(name)
-        try:
-            return np.ascontiguousarray(to_ours(tensor), np.float32)
-        except ValueError as error:
-            raise UserError(
-                f"{source}: found {name!r} with shape {tensor.shape}, which does not become our {ours}: {error}"
-            ) from error
-
-    for name, ours, (forth, _) in places(config):
-        found[ours] = change(name, ours, forth)
-    for module, directions, ours in _CELLS:
-        kinds = {"input_kernel": "weight_ih", "recurrent_kernel": "weight_hh"}
-        parts = {
-            kind: [change(f"{module}.{theirs}{d}", f"{ours}/{kind}", np.transpose) for d in directions]
-            for kind, theirs in kinds.items()
-        }
-        # torch keeps two biases that are only ever added; the way out gives the sum and zero
-        parts["bias"] = [take(f"{module}.bias_ih{d}") + take(f"{module}.bias_hh{d}") for d in directions]
-        for kind, arrays in parts.items():
-            found[f"params/{ours}/{kind}"] = np.stack(arrays) if len(directions) > 1 else arrays[0]
-    roots = nested(found)
-    return roots["params"], {"batch_stats": roots["batch_stats"]}, sorted(left)
+    return take(_joined(tensors, source), places(config), source, "a Tacotron 2")
 
 
 def to_theirs(params: PyTree, model_state: PyTree, config: Tacotron2Config) -> Tensors:
-    """The inverse of `to_ours`, with plain names."""
-    leaves = {n: np.asarray(a, np.float32) for n, a in named_leaves({"params": params, **model_state}).items()}
+    """The inverse of `to_ours`, with plain names; of torch's two biases the second is zero."""
+    leaves = named_leaves({"params": params, **model_state})
     tensors: Tensors = {}
-    for name, ours, (_, back) in places(config):
-        tensors[name] = np.ascontiguousarray(back(leaves[ours]))
-        if name.endswith("running_var"):
-            tensors[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
-    for module, directions, ours in _CELLS:
-        for number, d in enumerate(directions):
-            part = {kind: leaves[f"params/{ours}/{kind}"] for kind in ("input_kernel", "recurrent_kernel", "bias")}
-            if len(directions) > 1:
-                part = {kind: a[number] for kind, a in part.items()}
-            tensors[f"{module}.weight_ih{d}"] = np.ascontiguousarray(part["input_kernel"].T)
-            tensors[f"{module}.weight_hh{d}"] = np.ascontiguousarray(part["recurrent_kernel"].T)
-            tensors[f"{module}.bias_ih{d}"] = part["bias"]
-            tensors[f"{module}.bias_hh{d}"] = np.zeros_like(part["bias"])
+    for place in places(config):
+        tensors[place.theirs] = np.ascontiguousarray(
+            place.to_theirs(np.asarray(leaves["/".join(place.ours)], np.float32))
+        )
+        if place.theirs.endswith("running_var"):
+            tensors[place.theirs.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+    for module, directions, _ in _CELLS:
+        for kind, names in (("weight_ih",) * 2, ("weight_hh",) * 2, ("bias", "bias_ih")):
+            joined = tensors.pop(f"{module}.{kind}")
+            for number, d in enumerate(directions):
+                tensors[f"{module}.{names}{d}"] = joined[number] if len(directions) > 1 else joined
+                if kind == "bias":
+                    tensors[f"{module}.bias_hh{d}"] = np.zeros_like(tensors[f"{module}.bias_ih{d}"])
     return tensors

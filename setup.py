@@ -37,6 +37,7 @@ extras = {
     "cuda": ["jax[cuda13]>=0.10"],
     # The synthesiser of the quickstart's corpus, library and voices in one wheel. GPL-3, so never part of the core.
     "synthetic": ["espeakng-loader>=0.2.4"],
+    "privacy": ["jax-privacy>=2.0", "dp-accounting>=0.6"],  # the second pins attrs<24
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     "test": [
         "pytest>=8",
@@ -48,6 +49,8 @@ extras = {
         "librosa>=0.11",
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",
+        "jax-privacy>=2.0",
+        "dp-accounting>=0.6",
     ],
     # What experiments/parity/ needs to make the golden files again; the tests themselves read only the files.
     "parity": ["librosa>=0.11", "kaldi-native-fbank>=1.20", "torch>=2.13", "nemo_toolkit[asr]>=3.0", "transformers>=5"],

@@ -28,6 +28,7 @@ from speech_jax.finetuning.adapters import save_adapter
 from speech_jax.finetuning.fisher import estimate_fisher
 from speech_jax.objectives.mix import Mix, mix
 from speech_jax.objectives.schedules import make_alpha
+from speech_jax.private import describe, private_run
 from speech_jax.starting import (
     adapt,
     check_settings,
@@ -90,6 +91,10 @@ def train(config: TrainConfig) -> FitResult:
             warn_of_misfits(name, stream, config.task)
         check_unseen(name, stream, eval_streams)
 
+    accountant = private_run(config, {name: (stream.utterances, stream.plan) for name, stream in streams.items()})
+    if accountant is not None:
+        log.info("%s", describe(accountant, config.trainer.steps))
+
     # ---- Task.
     teacher = load_teacher(config, tokenizer) if config.teacher.checkpoint else None
     task = make_task(config, tokenizer, teacher)
@@ -124,12 +129,14 @@ def train(config: TrainConfig) -> FitResult:
         out_dir=config.out_dir,
         assets=make_assets(config, tokenizer),
         texts={"config.json": to_text(config)},
-        pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()},
+        pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()}
+        | ({} if accountant is None else {"privacy": accountant.config.settings()}),
         eval_sets={name: stream.one_pass() for name, stream in eval_streams.items()},
         init=init,
         fisher=fisher,
         units=lambda batch: audio_seconds(batch, rate),
         seed=config.seed,
+        epsilon=None if accountant is None else accountant.epsilon,
     )
     if config.adapter.kind != "none" and not result.stopped and jax.process_index() == 0:
         before = (start or read_start(config, spec, tokenizer)).params

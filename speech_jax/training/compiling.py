@@ -3,6 +3,7 @@ once."""
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import warnings
@@ -16,6 +17,7 @@ from jax.sharding import Mesh
 from speech_jax.errors import UserError
 from speech_jax.objectives.mix import Term, terms
 from speech_jax.training.flops import program_flops
+from speech_jax.training.private_step import make_private_gradient, whole_term
 from speech_jax.training.rules import named_leaves
 from speech_jax.training.sharding import batch_struct, put_batch, replicated
 from speech_jax.training.step import StepConfig, TermOut, make_gradient, make_update, moving_part
@@ -31,8 +33,9 @@ class Programs:
     the update, which does not depend on the bucket, takes as long to compile as a gradient.
     """
 
-    def __init__(self, mesh: Mesh, all_terms: Sequence[Term]):
+    def __init__(self, mesh: Mesh, all_terms: Sequence[Term], secret: tuple[jax.Array, ...] = ()):
         self._mesh, self._terms = mesh, list(all_terms)
+        self._secret = secret  # the key of a private run's noise: an argument, so that no program holds it
         self.gradients: dict[tuple[str, Signature], Any] = {}
         self.update: Any = None
         self.flops: dict[Any, float] = {}
@@ -57,7 +60,7 @@ class Programs:
                 raise UserError(
                     f"training data: found a batch of {shapes}, expected one of the {self.count} shapes of the plan"
                 )
-            out = self.gradients[key](state.params, state.model_state, state.step, part)
+            out = self.gradients[key](state.params, state.model_state, state.step, part, *self._secret)
             metrics |= out.metrics
             outs[term.name] = out._replace(metrics={})
             flops += self.flops.get(key, 0.0)
@@ -99,29 +102,38 @@ def compile_programs(
     moving_state: PyTree,
     say: Callable[[str], None],
     check_stop: Callable[[], None],
+    noise_key: jax.Array | None = None,
 ) -> Programs:
-    """Compiles everything a run needs, the longest shapes first. state: its shapes with shardings."""
-    programs = Programs(mesh, terms(task.objective))
+    """Compiles everything a run needs, the longest shapes first. state: its shapes with shardings.
+
+    A private run takes the gradient of a mix as one, so it needs a program for each pair of shapes.
+    """
+    private = config.privacy.on
+    all_terms = [whole_term(task.objective)] if private else terms(task.objective)
+    secret = (noise_key,) if private else ()
+    programs = Programs(mesh, all_terms, secret)
     whole = replicated(mesh)
     moving = moving_part(shardings.params, trainable)
     began = time.monotonic()
     jobs, outs = [], {}
-    for term in terms(task.objective):
+    for term in all_terms:
         out_shardings = TermOut(whole, moving, shardings.model_state if term.owns_state else None, whole)
-        gradient = jax.jit(make_gradient(term, trainable, config, seed=seed, mesh=mesh), out_shardings=out_shardings)
+        make = make_private_gradient if private else make_gradient
+        gradient = jax.jit(make(term, trainable, config, seed=seed, mesh=mesh), out_shardings=out_shardings)
         structs = {}
         for bucket in buckets:
             struct = batch_struct(batch_spec_of(task.batch_spec, term.select(bucket)), mesh)
             structs.setdefault((term.name, signature(struct)), struct)
         jobs += [(key, gradient, struct) for key, struct in structs.items()]
-        shape = jax.eval_shape(gradient, state.params, state.model_state, state.step, next(iter(structs.values())))
+        example = next(iter(structs.values()))
+        shape = jax.eval_shape(gradient, state.params, state.model_state, state.step, example, *secret)
         placed = out_shardings._replace(value=whole, metrics={})
         outs[term.name] = jax.tree.map(_with_sharding, shape._replace(metrics={}), placed)
     jobs.sort(key=lambda job: -_numbers(job[2]))
     for n, (key, gradient, struct) in enumerate(jobs, 1):
         check_stop()
         start = time.monotonic()
-        program = gradient.lower(state.params, state.model_state, state.step, struct).compile()
+        program = gradient.lower(state.params, state.model_state, state.step, struct, *secret).compile()
         programs.gradients[key] = program
         programs.flops[key] = (program_flops(program) or 0.0) * config.accumulate
         widest = max(jax.tree.leaves(struct), key=lambda s: math.prod(s.shape)).shape
@@ -130,7 +142,8 @@ def compile_programs(
         say(f"compiled {what}shape {n} of {len(jobs)} ({shape}) in {time.monotonic() - start:.1f} s")
     check_stop()
     start = time.monotonic()
-    update = make_update(task.objective, optimizer, trainable, config, rate=rate, moving_state=moving_state)
+    objective = functools.partial(task.objective) if private else task.objective  # no mix to take apart
+    update = make_update(objective, optimizer, trainable, config, rate=rate, moving_state=moving_state)
     jitted = jax.jit(update, donate_argnums=(0, 1), out_shardings=(shardings, whole, whole))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")  # there are more gradients

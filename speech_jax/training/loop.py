@@ -22,8 +22,9 @@ from speech_jax.training.feed import Feed
 from speech_jax.training.flops import peak_flops
 from speech_jax.training.guard import GuardConfig, Guards
 from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.progress import Progress, clock
-from speech_jax.training.sharding import MeshConfig, make_mesh
+from speech_jax.training.privacy import forget_noise_key, noise_key
+from speech_jax.training.progress import Progress, clock, facts_of
+from speech_jax.training.sharding import MeshConfig, make_mesh, replicated
 from speech_jax.training.signals import RunLock, StopRequested, StopSignal
 from speech_jax.training.state import init_shapes, make_state, num_params
 from speech_jax.training.step import StepConfig, check_names
@@ -99,6 +100,7 @@ def fit(
     units: Callable[[PyTree], tuple[float, float]] | None = None,
     unit_name: str = "audio_seconds",
     seed: int = 0,
+    epsilon: Callable[[int], float] | None = None,
 ) -> FitResult:
     """Trains until `config.steps`, or goes on with the run in `out_dir` if there is one.
 
@@ -110,6 +112,7 @@ def fit(
     init:     (params, model_state) to start from; a run that goes on ignores it.
     fisher:   for `optimizer.ewc`, the weights of the parameters; a run that goes on ignores it.
     units:    host batch -> (real units, units with padding), for the rates: seconds of audio.
+    epsilon:  for `config.step.privacy`, what so many steps spend (`privacy.Accountant`), to be logged.
 
     SIGTERM and SIGINT end the step, save, and return with `stopped`.
     Raises UserError for what a user can mend: a model that does not fit the checkpoint, a full disk, a second run in
@@ -125,7 +128,7 @@ def fit(
         with StopSignal() as stop:
             run = _Run(
                 task, train_data, config, optimizer, mesh, out, assets, pipeline, sets, init, fisher, units,
-                unit_name, seed,
+                unit_name, seed, epsilon,
             )  # fmt: skip
             return run.loop(stop)
     finally:
@@ -148,10 +151,10 @@ class _Run:
 
     def __init__(
         self, task, data, config, optimizer, mesh_config, out, assets, pipeline, eval_sets, init, fisher, units,
-        unit_name, seed,
+        unit_name, seed, epsilon,
     ):  # fmt: skip
         self.task, self.data, self.config, self.eval_sets = task, data, config, eval_sets
-        self.units, self.unit_name = units, unit_name
+        self.units, self.unit_name, self.epsilon = units, unit_name, epsilon
         self.pipeline = json.loads(json.dumps(pipeline or {}))
         self.mesh = make_mesh(mesh_config)
         self.main = jax.process_index() == 0
@@ -171,7 +174,7 @@ class _Run:
         )
         self.guards = Guards(config.guards, config.checkpoint, config.patience)
         self.guarded, self.ended = True, ()  # whether the last evaluation was within the guards; why the run is over
-        self.checkpoints = Checkpoints(out, config.checkpoint, assets)
+        self.out, self.checkpoints = out, Checkpoints(out, config.checkpoint, assets)
         restored = self.checkpoints.restore(self.struct)
         if restored is None:
             self.state, self.record = make(), {}
@@ -185,6 +188,9 @@ class _Run:
         self.bad_in_a_row = int(self.state.opt_state.skipped_in_a_row)
         self.bad = int(self.state.opt_state.skipped)
         self.saved_step = self.start if restored else None
+        self.private = config.step.privacy.on
+        if self.private and epsilon is None:
+            raise ValueError("a private run needs `epsilon`")
 
         # What the step is made of.
         self.shardings, self.seed, self.optimizer_config = shardings, seed, optimizer
@@ -209,6 +215,8 @@ class _Run:
             if self.start < self.config.steps and not self.ended:
                 programs = self._compile(stop)
             stopped = self._steps(programs, stop)
+            if self.private and not stopped:
+                forget_noise_key(self.out, int(self.state.step))
         except StopRequested:  # while compiling
             stopped = True
             self._save(self.start, None, wait=True)
@@ -220,6 +228,9 @@ class _Run:
         return FitResult(self.state, self.reports, stopped, self.ended, seconds, count)
 
     def _compile(self, stop: StopSignal) -> Programs:
+        secret = None
+        if self.private:
+            secret = jax.device_put(noise_key(self.out, self.saved_step), replicated(self.mesh))
         programs = compile_programs(
             self.task,
             self.struct,
@@ -234,6 +245,7 @@ class _Run:
             moving_state=optimizers.moving_state(self.optimizer_config, self.struct.model_state),
             say=self.progress.say,
             check_stop=stop.check,
+            noise_key=secret,
         )
         self.tracker.write("compile", self.start, metrics={"seconds": programs.seconds, "programs": programs.count})
         return programs
@@ -301,12 +313,12 @@ class _Run:
             self._bad_step(step, logs, finite)
         facts = {}
         if step % self.config.log_every == 0 or step == self.config.steps:
-            means, rates = self._measure()
+            means, rates = self._measure(step)
             self.tracker.write("train", step, metrics=means, rates=rates)
             self.meter.reset()
-            facts = self._facts(means, rates)
+            facts = facts_of(means, rates, self.unit_name)
         elif self.progress.due():
-            facts = self._facts(*self._measure())
+            facts = facts_of(*self._measure(step), self.unit_name)
         self.progress.update(step, facts)
 
     def _bad_step(self, step: int, logs: Mapping[str, tuple[Any, Any]], finite: np.ndarray) -> None:
@@ -325,23 +337,12 @@ class _Run:
                 f"expected fewer than {self.config.max_bad_steps}; of the checkpoints {kept}"
             )
 
-    def _measure(self) -> tuple[dict[str, float], dict[str, float]]:
+    def _measure(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
         """(means, rates) since the last line of the log."""
         means = self.meter.means() | {"skipped": float(self.bad)}
+        if self.private:
+            means["privacy/epsilon"] = self.epsilon(step)
         return means, self.meter.rates(self.unit_name, peak_flops())
-
-    def _facts(self, means: Mapping[str, float], rates: Mapping[str, float]) -> dict[str, str]:
-        """What the progress line shows."""
-        facts = {"loss": f"{means.get('loss', float('nan')):.4g}", "steps/s": f"{rates['steps_per_second']:.3g}"}
-        facts |= {f"{name} loss": f"{means[f'{name}/loss']:.4g}" for name in ("pre", "task") if f"{name}/loss" in means}
-        if "padding" in rates:
-            facts[f"{self.unit_name.replace('_', ' ')}/s"] = f"{rates[f'{self.unit_name}_per_second']:.0f}"
-            facts["padding"] = f"{rates['padding']:.0%}"
-        if "utilisation" in rates:
-            facts["MFU"] = f"{rates['utilisation']:.0%}"
-        if self.bad:
-            facts["skipped"] = str(self.bad)
-        return facts
 
     # --- evaluate and save ---
 

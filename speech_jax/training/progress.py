@@ -78,3 +78,21 @@ def clock(seconds: float) -> str:
     minutes, s = divmod(int(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+def facts_of(means: Mapping[str, float], rates: Mapping[str, float], unit_name: str) -> dict[str, str]:
+    """What the progress line shows of a log line. unit_name: what is counted a second, for example audio_seconds."""
+    names = {"loss": "loss", "pre loss": "pre/loss", "task loss": "task/loss"}
+    losses = {shown: f"{means[name]:.4g}" for shown, name in names.items() if name in means}
+    facts = {"loss": losses.pop("loss")} if "loss" in losses else {}
+    facts |= {"steps/s": f"{rates['steps_per_second']:.3g}"} | losses
+    if "padding" in rates:
+        facts[f"{unit_name.replace('_', ' ')}/s"] = f"{rates[f'{unit_name}_per_second']:.0f}"
+        facts["padding"] = f"{rates['padding']:.0%}"
+    if "utilisation" in rates:
+        facts["MFU"] = f"{rates['utilisation']:.0%}"
+    if "privacy/epsilon" in means:
+        facts["epsilon"] = f"{means['privacy/epsilon']:.3g}"
+    if means.get("skipped"):
+        facts["skipped"] = f"{means['skipped']:.0f}"
+    return facts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from speech_jax.errors import UserError
 from speech_jax.objectives.mix import Method, Term, combine, terms
+from speech_jax.training.privacy import PrivacyConfig
 from speech_jax.training.rules import named_leaves
 from speech_jax.training.state import OptState
 from speech_jax.types import LossOut, Objective, PyTree, TrainState
@@ -31,6 +32,15 @@ class StepConfig:
     """Decay of the moving average of the parameters (0.999); none keeps no average. The first steps decay faster."""
     gradients: Method = "sum"
     """How the gradients of L_pre and L_task meet: "sum", or "pcgrad", which takes out what conflicts."""
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """Training that tells little about any one utterance."""
+
+    def __post_init__(self) -> None:
+        if self.privacy.on and (self.accumulate != 1 or self.gradients != "sum"):
+            raise UserError(
+                f"trainer.step: found accumulate {self.accumulate}, gradients {self.gradients!r} with privacy, "
+                "expected 1 and 'sum': privacy.microbatch saves memory, and each utterance's gradient is clipped whole"
+            )
 
 
 class TermOut(NamedTuple):
@@ -127,6 +137,8 @@ def make_update(
             model_state = jax.tree.map(moved_since, model_state, state.model_state, moving_state)
         one = jnp.ones(())
         metrics = logs | {"loss": (value, one), "grad_norm": (optax.tree.norm(gradient), one)}
+        if config.privacy.on and not config.privacy.log_exact:
+            del metrics["loss"]  # an exact figure of private recordings
         if rate is not None:
             metrics["learning_rate"] = (rate(state.step), one)
         finite, good = _finite(value, gradient, model_state)
@@ -178,6 +190,8 @@ def make_step(
     Each term's gradient is taken by itself: as many operations as the gradient of the sum, since the terms share no
     forward pass, and its norm can be logged. The loop runs the same parts as separate programs (see compiling.py).
     """
+    if config.privacy.on:
+        raise ValueError("a private step is made by make_private_gradient and make_update")
     parts = [(t, make_gradient(t, trainable, config, seed=seed, mesh=mesh)) for t in terms(objective)]
     update = make_update(objective, optimizer, trainable, config, rate=rate, moving_state=moving_state)
 

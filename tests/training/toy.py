@@ -156,7 +156,7 @@ def train(
         data = feed() if alpha is None else PairedBatches(feed(seed=1), feed(seed=2))
     if task is None:
         task = make_task(None if alpha is None else mix(make_objective(scale=-1.0), make_objective(), alpha))
-    known = ("init", "fisher", "pipeline", "assets", "seed", "optimizer")
+    known = ("init", "fisher", "pipeline", "assets", "seed", "optimizer", "epsilon")
     fit_options = {name: config.pop(name) for name in known if name in config}
     checkpoint = config.pop("checkpoint", None) or CheckpointConfig(every=every)
     step = config.pop("step", None) or StepConfig(ema=ema)

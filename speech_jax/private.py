@@ -1,0 +1,86 @@
+"""What a private run may not do, and what it says before it begins. The mechanism is training/private_step.py."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from speech_jax.config import TrainConfig
+from speech_jax.data.manifest import Utterance
+from speech_jax.data.plan import Plan
+from speech_jax.errors import UserError
+from speech_jax.starting import goes_on
+from speech_jax.training.privacy import Accountant
+
+FLAG = "trainer.step.privacy"
+
+
+def private_run(config: TrainConfig, streams: Mapping[str, tuple[Sequence[Utterance], Plan]]) -> Accountant | None:
+    """The accountant of a private run, None of any other. streams: the recordings that are trained on, and their
+    batches, by "task" and "pre"; those of both are protected.
+
+    Raises UserError for settings that would break the guarantee, or make it worse than `max_epsilon`.
+    """
+    privacy = config.trainer.step.privacy
+    if not privacy.on:
+        return None
+    check_settings(config)
+    check_recordings(config, streams)
+    accountant = Accountant(privacy, {name: plan.steps() for name, (_, plan) in streams.items()})
+    spent = accountant.epsilon(config.trainer.steps)
+    if privacy.max_epsilon is not None and spent > privacy.max_epsilon:
+        raise UserError(
+            f"{FLAG}.max_epsilon: found epsilon {spent:.4g} after {config.trainer.steps} steps, expected at most "
+            f"{privacy.max_epsilon}: fewer steps, larger batches (fewer steps an epoch) or more noise"
+        )
+    return accountant
+
+
+def describe(accountant: Accountant, steps: int) -> str:
+    """One line for the log: what the whole run will have spent."""
+    c = accountant.config
+    return (
+        f"privacy: epsilon {accountant.epsilon(steps):.4g} at delta {c.delta:g} for any one utterance after {steps} "
+        f"steps, {accountant.participations(steps)} of which see it at most; noise {c.noise_multiplier:g} x clip norm "
+        f"{c.clip_norm:g}; no amplification by sampling is counted"
+    )
+
+
+def check_settings(config: TrainConfig) -> None:
+    """UserError for a setting through which the recordings would reach the model, or the accounting, another way."""
+    task, pretext = config.task, config.pre_task
+    kept = bool(config.init_from) and config.start.tokenizer == "keep"
+    public = kept or not hasattr(task, "tokenizer") or bool(task.tokenizer.alphabet) or goes_on(config)
+    model = next((t.model for t in (task, pretext) if getattr(t and t.model, "conv_norm", "") == "batch"), None)
+    refused = (
+        (model is not None, "task.model.conv_norm: found 'batch'", "'layer' or 'group': batch norm mixes utterances"),
+        (config.optimizer.ewc > 0, f"optimizer.ewc: found {config.optimizer.ewc}",
+         "0: the Fisher information is taken from the recordings without noise"),
+        (not public, "task.tokenizer: found one to be made from the transcripts",
+         "that of init_from, or an alphabet: a vocabulary tells what was said"),
+        (config.trainer.force_resume, "trainer.force_resume: found True",
+         "False: in another order of the data the epochs cannot be counted"),
+    )  # fmt: skip
+    for wrong, found, expected in refused:
+        if wrong:
+            raise UserError(f"{found} with {FLAG}, expected {expected}")
+
+
+def check_recordings(config: TrainConfig, streams: Mapping[str, tuple[Sequence[Utterance], Plan]]) -> None:
+    """UserError where an utterance would count twice, rows have no partner, or delta is too large to mean anything."""
+    utterances = [u for list_, _ in streams.values() for u in list_]
+    [(name, times)] = Counter((u.audio, u.start, u.end) for u in utterances).most_common(1)
+    if times > 1:
+        raise UserError(f"{name[0]}: found {times} times among the recordings, expected once with {FLAG}")
+    rows = {name: sorted({b.rows for b in plan.buckets}) for name, (_, plan) in streams.items()}
+    if len(rows) > 1 and any(found != rows["task"] or len(found) > 1 for found in rows.values()):
+        raise UserError(
+            f"data.plan.rows: found batches of {rows['task']} rows and of {rows['pre']} in pre, expected one number "
+            f"with {FLAG}, set by plan.rows in both: row i of one and row i of the other are clipped together"
+        )
+    most = max(len(list_) for list_, _ in streams.values())
+    if config.trainer.step.privacy.delta * most >= 1:
+        raise UserError(
+            f"{FLAG}.delta: found {config.trainer.step.privacy.delta:g} with {most} utterances, expected less than "
+            f"{1 / most:.1e}"
+        )

@@ -1,0 +1,125 @@
+"""The gradient of a private step: one a row, clipped, summed, with noise. See privacy.py for what it guarantees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Int
+
+from speech_jax.errors import UserError
+from speech_jax.objectives.mix import Mix, Term, alpha_metric
+from speech_jax.training.privacy import libraries
+from speech_jax.training.rules import named_leaves
+from speech_jax.training.sharding import row_shards
+from speech_jax.training.step import Metrics, StepConfig, TermOut, moving_part
+from speech_jax.types import Objective, PyTree
+
+
+def whole_term(objective: Objective) -> Term:
+    """An objective, a mix or not, as one term: the clipping needs the combined gradient of an utterance."""
+    return Term("", objective, lambda batch: batch, lambda key: key, True)
+
+
+def make_private_gradient(
+    term: Term, trainable: PyTree, config: StepConfig, *, seed: int, mesh: Mesh | None = None
+) -> Callable[[PyTree, PyTree, Int[Array, ""], PyTree, jax.Array], TermOut]:
+    """The pure function (params, model_state, step, batch, noise key) -> TermOut, beside `step.make_gradient`.
+
+    Row i of the batch, or of all batches of a mix together, is one example. Its loss is the objective of a batch of
+    that one row: a mean over its own labels or frames, so that no other row, and no total of the batch, is in it. Its
+    gradient is clipped to `clip_norm`; the sum over the rows and the noise are divided by the number of rows of the
+    bucket, fillers included, which is public.
+
+    A row in which any of the batches has a filler (index -1) adds nothing at all. So an utterance of either stream
+    that is replaced by nothing takes its whole row out, and the sum moves by at most `clip_norm`; if its partner
+    stayed in alone, the sum could move by twice that.
+
+    The randomness of row i in step n is fold_in(fold_in(key(seed), n), i), the noise's fold_in(noise key, n). A NaN
+    adds 0. Raises UserError, when it is traced, for a model whose state depends on the batch, or rows that do not
+    divide.
+    """
+    privacy = config.privacy
+
+    def gradient(
+        params: PyTree, model_state: PyTree, step: Int[Array, ""], batch: PyTree, noise_key: jax.Array
+    ) -> TermOut:
+        clipping, noise_addition = libraries().clipping, libraries().noise_addition
+        real = real_rows(batch)
+        rows = len(real)
+        at_once = privacy.microbatch * (1 if mesh is None else row_shards(mesh))
+        if rows % at_once:
+            raise UserError(
+                f"trainer.step.privacy.microbatch: found a batch of {rows} rows, expected a multiple of {at_once}: "
+                f"{privacy.microbatch} on each of {at_once // privacy.microbatch} devices"
+            )
+        base = jax.random.fold_in(jax.random.key(seed), step)
+
+        def loss(moving: PyTree, row: PyTree, place: Int[Array, "1"]) -> tuple[Array, Metrics]:
+            joined = jax.tree.map(lambda m, p: p if m is None else m, moving, params, is_leaf=lambda x: x is None)
+            key = term.key(jax.random.fold_in(base, place[0]))
+            out = term.objective(joined, model_state, row, key, step)
+            _refuse_statistics(model_state, out.model_state)
+            return out.value.astype(jnp.float32), jax.tree.map(jnp.asarray, dict(out.metrics))
+
+        clipped_mean = clipping.clipped_grad(
+            loss,
+            has_aux=True,
+            l2_clip_norm=privacy.clip_norm,
+            normalize_by=rows,
+            batch_argnums=(1, 2),
+            return_values=True,
+            return_grad_norms=True,
+            microbatch_size=at_once,
+        )
+        moving = moving_part(params, trainable)
+        mean, aux = clipped_mean(moving, batch, jnp.arange(rows), is_padding_example=~real)
+        if privacy.on:
+            noise = noise_addition.gaussian_privatizer(
+                stddev=privacy.noise_multiplier * clipped_mean.sensitivity(),
+                prng_key=jax.random.fold_in(noise_key, step),
+            )
+            mean, _ = noise.update(mean, noise.init(mean))
+        metrics = _alphas(term.objective, step)
+        if not privacy.log_exact:
+            return TermOut(jnp.zeros(()), mean, model_state, metrics)
+        good = real & jnp.isfinite(aux.values)
+        count = jnp.sum(good).astype(jnp.float32)
+        total = jnp.sum(jnp.where(good, aux.values, 0.0))
+        clipped = jnp.sum(good & (aux.grad_norms > privacy.clip_norm)).astype(jnp.float32)
+        sums = jax.tree.map(lambda x: jnp.sum(jnp.where(good, x, 0.0)), aux.aux)
+        metrics = sums | metrics | {"privacy/clipped": (clipped, count)}
+        return TermOut(total / jnp.maximum(count, 1.0), mean, model_state, metrics)
+
+    return gradient
+
+
+def real_rows(batch: PyTree) -> Bool[Array, " rows"]:
+    """True where no batch of the mix has a filler. Raises UserError if they have different numbers of rows."""
+    found = [leaf for name, leaf in named_leaves(batch).items() if name.split("/")[-1] == "index"]
+    sizes = {len(index) for index in found}
+    if len(sizes) != 1:
+        raise UserError(
+            f"trainer.step.privacy: found batches of {sorted(sizes)} rows, expected as many in each stream of the mix"
+        )
+    return jnp.all(jnp.stack(found) >= 0, axis=0)
+
+
+def _refuse_statistics(before: PyTree, after: PyTree) -> None:
+    """Anything the forward pass writes into the model state is a figure of the recordings that no noise covers."""
+    old, new = named_leaves(before), named_leaves(after)
+    moved = sorted({*old, *new} - {name for name in old if new.get(name) is old[name]})
+    if moved:
+        raise UserError(
+            f"trainer.step.privacy: found the statistic {moved[0]!r}, which the batches move, expected none: "
+            f"batch norm is not private, task.model.conv_norm 'layer' and 'group' are"
+        )
+
+
+def _alphas(objective: Objective, step: Int[Array, ""], prefix: str = "") -> Metrics:
+    if not isinstance(objective, Mix):
+        return {}
+    inner = _alphas(objective.pre, step, f"{prefix}pre/") | _alphas(objective.task, step, f"{prefix}task/")
+    return {f"{prefix}alpha": alpha_metric(objective, step)} | inner

@@ -1,4 +1,4 @@
-"""Synthesis of frames: it ends for the right reason, batch mates and chunks change nothing, and a score tells failures."""
+"""Synthesis of frames: it ends for the right reason; batch mates and chunks change nothing; a score tells failures."""
 
 import dataclasses
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from speech_jax.text import numbers
-from speech_jax.text.english_figures import number, read_figures, read_per
+from speech_jax.text.english_figures import SENTENCE, number, read_figures, read_per
 from speech_jax.text.english_tables import (
     BEFORE_FIGURES,
     CURRENCIES,
@@ -38,8 +38,9 @@ PUNCTUATION = frozenset(" !'(),.:;?-")
 # What `expand` can read. Everything else is folded into this first, or named.
 READABLE = LETTERS | PUNCTUATION | frozenset('0123456789/"<>~*_') | frozenset(SIGNS) | frozenset(GREEK)
 READABLE |= frozenset("".join(CURRENCIES)) | {"µ"}
-_INLINE = re.compile(r"\{(?:\s*[A-Z]{1,2}[0-2]?)+\s*\}")
+_INLINE = re.compile(r"\{[A-Z0-2\s]+\}")
 _PHONES = frozenset(ARPABET)
+_HOLD = "\ue000"  # stands for phonemes in braces while the text around them is read
 
 
 def expand(text: str) -> str:
@@ -50,6 +51,7 @@ def expand(text: str) -> str:
 def read_english(text: str) -> Folded:
     """`expand` with the list of what was replaced and what is unknown, at its positions in `text`."""
     parts: list[str] = []
+    inline: list[str] = []
     replaced: list[Change] = []
     unknown: list[Change] = []
 
@@ -57,19 +59,21 @@ def read_english(text: str) -> Folded:
         folded = fold(text[start:end], READABLE)
         replaced.extend(c._replace(position=c.position + start) for c in folded.replaced)
         unknown.extend(c._replace(position=c.position + start) for c in folded.unknown)
-        words = _expand(folded.text)
-        # Phonemes are a word of their own unless they touch the letters beside them.
-        parts.append((" " if text[start : start + 1].isspace() else "") + words)
-        parts.append(" " if text[end - 1 : end].isspace() and words else "")
+        space = " " if text[end - 1 : end].isspace() else ""
+        parts.append((" " if text[start : start + 1].isspace() else "") + folded.text + space)
 
     at = 0
     for match in _INLINE.finditer(text):
-        if all(phone in _PHONES for phone in match[0][1:-1].split()):
+        phones = match[0][1:-1].split()
+        if _PHONES.issuperset(phones):
             plain(at, match.start())
-            parts.append("{" + " ".join(match[0][1:-1].split()) + "}")
+            parts.append(_HOLD)
+            inline.append("{" + " ".join(phones) + "}")
             at = match.end()
     plain(at, len(text))
-    return Folded(_tidy("".join(parts)), tuple(replaced), tuple(unknown))
+    words, *rest = _expand("".join(parts)).split(_HOLD)
+    words += "".join(phones + after for phones, after in zip(inline, rest, strict=True))
+    return Folded(words, tuple(replaced), tuple(unknown))
 
 
 def _expand(text: str) -> str:
@@ -98,7 +102,7 @@ _SIGN_WORDS = SIGNS | GREEK | {"µ": "micro", '"': " ", "*": " ", "_": " ", "/":
 
 def _tidy(text: str) -> str:
     """Spaces, hyphens and commas as they are written."""
-    text = re.sub(r"(?<=[A-Za-z])-(?=\s)|(?<=\s)-(?=[A-Za-z{])", " ", text)  # what a number left of "mid-1990s"
+    text = re.sub(r"(?<=[A-Za-z])-(?=\s)|(?<=\s)-(?=[A-Za-z\ue000])", " ", text)  # what a number left of "mid-1990s"
     text = re.sub(r"(?:(?<=\s)|^)-+(?=\s|$)|--+", ", ", text)  # a dash
     text = re.sub(r"[\s,]*,[\s,]*", ", ", text)
     text = re.sub(r"\s+(?=[!),.:;?])", "", text)
@@ -149,7 +153,7 @@ def _rest(match: re.Match) -> str:
 def _ends(match: re.Match, before_capital: bool) -> str:
     """The full stop of an abbreviation, where it is also the sentence's."""
     rest = _rest(match)
-    ends = not rest.strip() or (before_capital and re.match(r"\s[A-Z]", rest) is not None)
+    ends = not rest.strip() or (before_capital and re.match(SENTENCE, rest) is not None)
     return "." if ends and match[0].endswith(".") else ""
 
 
@@ -200,6 +204,7 @@ _WORD_READERS = tuple(
             _url,
         ),
         (rf"\b({'|'.join(TITLES)})\b\.(?=\s?[A-Z])|\b(Mr|Mrs|Ms)\b\.?", lambda m: TITLES[m[1] or m[2]]),
+        (r"\b[A-Z]{1,3}(?:&[A-Z]{1,3})+\b", lambda m: " and ".join(" ".join(part) for part in m[0].split("&"))),
         (r"\bDr\b\.?", _doctor_or_drive),
         (r"\bSt\b(?:\.|(?=\s[A-Z]))", _saint_or_street),
         (r"\bvs\b(?!\.)", lambda m: "versus"),
@@ -240,7 +245,7 @@ _SIGN_READERS = tuple(
 
 # ---- Roman numerals
 
-_ROMAN = re.compile(r"\b([A-Z][a-z]+)(\s)(?=[IVX])(X{0,3}(?:IX|IV|V?I{0,3}))\b(?!['-]?[A-Za-z]|\.[A-Z])")
+_ROMAN = re.compile(r"\b([A-Z][a-z]+)(\s)(?=[IVX])(X{0,3}(?:IX|IV|V?I{0,3}))\b(?!'[a-rt-z]|-?[A-Za-z]|\.[A-Z])")
 _AFTER_KING = re.compile(r"'s|\s(?:of|was|is|and|ruled|reigned|died|became|had)\b|\s?[),.;?!]|\s*$")
 
 

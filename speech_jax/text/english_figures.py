@@ -12,6 +12,7 @@ from collections.abc import Callable
 from speech_jax.text import numbers
 from speech_jax.text.english_tables import CURRENCIES, MONTH_OF, MONTHS, PER, SCALES, UNITS
 
+SENTENCE = r"\s(?:[A-Z][a-z]|[AI]\s)"  # how one begins after a full stop: not with an acronym
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _NUMBER = rf"{_WHOLE}(?:\.\d+)?"
 _MINUS = r"(?P<minus>(?<![\w)\-.])-)?"
@@ -95,7 +96,7 @@ def _half_of_day(match: re.Match) -> str:
     if not match["half"]:
         return ""
     rest = match.string[match.end() : match.end() + 4]
-    stop = match[0].endswith(".") and (not rest.strip() or re.match(r"\s+[A-Z]", rest) is not None)
+    stop = match[0].endswith(".") and (not rest.strip() or re.match(SENTENCE, rest) is not None)
     return f" {match['half'].upper()} M" + ("." if stop else "")
 
 
@@ -221,6 +222,7 @@ _HALF = r"(?P<half>[AaPp])\.?\s?[Mm]\b\.?"
 _READERS = tuple(
     (re.compile(pattern), reader)
     for pattern, reader in (
+        (r"(?<![\d,. ])(\d{1,3}(?:\s000)+)(?![\d,.])", lambda m: number(m[1].replace(" ", ""))),
         (r"(?<![\d-])(\d{4})-(\d{2})-(\d{2})(?![\d-])", lambda m: _date(m[1], int(m[2]), int(m[3]))),
         (r"(?<![\d/.-])(\d{1,2})([/-])(\d{1,2})\2(\d{4}|\d{2})(?![\d/-])", _slashed),
         (
@@ -237,6 +239,8 @@ _READERS = tuple(
             _day_first,
         ),
         (rf"\b{_MONTH}(?=\s\d{{4}}\b)", lambda m: MONTHS[_month_number(m) - 1]),
+        # From one time or decade to another; the figures are left to their own readers.
+        (rf"(?<=[\dmM.])\s?-\s?(?=\d{{1,2}}(?::[0-5]\d|\s?{_HALF}))|(?<=\d0s)\s?-\s?'?(?=\d0s\b)", lambda m: "to"),
         (
             rf"(?<![\d:.])(?P<hour>\d{{1,2}}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:])(?:\s?{_HALF})?",
             _time,

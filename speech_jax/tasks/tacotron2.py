@@ -14,6 +14,7 @@ from jaxtyping import Array, Int
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.errors import UserError
 from speech_jax.evaluation.alignment import score_alignment
 from speech_jax.models.tacotron2 import Tacotron2Config, tacotron2
@@ -22,11 +23,6 @@ from speech_jax.tasks.ctc import batch_spec
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig
 from speech_jax.types import Batch, LossOut, Model, PyTree, Report, Task
 
-# NVIDIA's front end: magnitudes of 1024-sample frames every 256, 80 Slaney bands to 8 kHz, natural logarithm.
-MEL = AudioConfig(
-    sample_rate=22_050, window=1024, hop=256, n_fft=1024, num_mels=80, f_min=0.0, f_max=8000.0,
-)  # fmt: skip
-
 
 @dataclasses.dataclass(frozen=True)
 class Tacotron2TaskConfig:
@@ -34,7 +30,7 @@ class Tacotron2TaskConfig:
 
     model: Tacotron2Config = Tacotron2Config()
     """The network."""
-    audio: AudioConfig = MEL
+    audio: AudioConfig = dataclasses.field(default_factory=nvidia_tacotron2)
     """Waveform to target frames; the vocoder's must be the same."""
     frontend: FrontEndConfig = FrontEndConfig()
     """How text becomes symbols."""
@@ -61,7 +57,7 @@ class Tacotron2TaskConfig:
 
 
 def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
-    """The task that training/ is handed; batches are those of data/pipeline.py, labels being the front end's symbols."""
+    """The task that training/ is handed; batches are those of data/pipeline.py, labels the front end's symbols."""
     network = tacotron2(dataclasses.replace(config.model, num_mels=num_features(config.audio)), front_end.vocab_size)
     stages = config.reduction or ((0, config.model.reduction),)
 
@@ -86,11 +82,8 @@ def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
     def apply(params, model_state, batch: Batch, *, key=None, train=False, reduction=stages[-1][1]):
         heard = inputs(batch, reduction)
         outputs, model_state = network.apply(params, model_state, heard, key=key, train=train, reduction=reduction)
-        return {
-            **outputs,
-            **{name: heard[name] for name in ("text_mask", "mel_mask")},
-            "target": heard["mel"],
-        }, model_state
+        known = {"text_mask": heard["text_mask"], "mel_mask": heard["mel_mask"], "target": heard["mel"]}
+        return {**outputs, **known}, model_state
 
     def at(reduction: int, params, model_state, batch, key) -> LossOut:
         outputs, model_state = apply(params, model_state, batch, key=key, train=True, reduction=reduction)

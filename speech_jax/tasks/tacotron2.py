@@ -56,9 +56,14 @@ class Tacotron2TaskConfig:
             )
 
 
+def network_config(config: Tacotron2TaskConfig) -> Tacotron2Config:
+    """The network with as many bands as the features have."""
+    return dataclasses.replace(config.model, num_mels=num_features(config.audio))
+
+
 def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
     """The task that training/ is handed; batches are those of data/pipeline.py, labels the front end's symbols."""
-    network = tacotron2(dataclasses.replace(config.model, num_mels=num_features(config.audio)), front_end.vocab_size)
+    network = tacotron2(network_config(config), front_end.vocab_size)
     stages = config.reduction or ((0, config.model.reduction),)
 
     def inputs(batch: Batch, reduction: int) -> Batch:

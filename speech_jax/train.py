@@ -87,7 +87,7 @@ def train(config: TrainConfig) -> FitResult:
         for line in left_out(stream.plan, stream.utterances)[:LEFT_OUT_SHOWN]:
             log.info("  left out: %s", line)
     for name, stream in streams.items():
-        if stream.tokenizer is not None:
+        if isinstance(config.task, CTCTaskConfig) and stream.tokenizer is not None:
             warn_of_misfits(name, stream, config.task)
         check_unseen(name, stream, eval_streams)
 

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from speech_jax.config import TrainConfig, load_config_file
-from speech_jax.config_dict import from_dict, to_dict, to_text
+from speech_jax.config_dict import added, from_dict, to_dict, to_text
 from speech_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +23,12 @@ class Inner:
 @dataclasses.dataclass(frozen=True)
 class Other:
     rate: float = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    rate: float = 0.5
+    later: float = added(0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +60,13 @@ def test_round_trip_keeps_the_member_of_a_union():
     for part in (Inner(kind="b"), Other(rate=2.0)):
         config = Outer("x", part, parts=(Inner(), Inner(3.0)), note="y")
         assert from_dict(Outer, to_dict(config)) == config
+
+
+def test_an_added_field_is_written_only_where_it_says_something():
+    assert to_dict(Grown()) == {"type": "Grown", "rate": 0.5}
+    assert to_dict(Grown(later=1.0)) == {"type": "Grown", "rate": 0.5, "later": 1.0}
+    for config in (Grown(), Grown(later=1.0)):
+        assert from_dict(Grown, to_dict(config)) == config
 
 
 @pytest.mark.parametrize(

@@ -268,3 +268,57 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, lj, monkeypatch):
     with pytest.raises(UserError, match="No space left on device"):
         prepare_lj(lj, out, "--shards", "2")
     assert (out / "train.jsonl").read_text() == kept and not list(out.rglob("*.part"))
+
+
+@pytest.fixture
+def padded(tmp_path):
+    """6 utterances in LJSpeech's layout: 0.5 s of silence, 1 s of noise, 0.25·i s of silence."""
+    folder = tmp_path / "padded"
+    (folder / "wavs").mkdir(parents=True)
+    for i in range(6):
+        noise = np.random.default_rng(i).uniform(-0.5, 0.5, 16000)
+        audio = np.concatenate([np.zeros(8000), noise, np.zeros(4000 * i)])
+        soundfile.write(folder / "wavs" / f"P-{i}.flac", audio, 16000)
+    (folder / "metadata.csv").write_text("".join(f"P-{i}|No. {i}|number {i}\n" for i in range(6)))
+    return folder
+
+
+TRIM = ("--trim.by", "energy", "--trim.margin", "0.05")
+
+
+def test_trimmed_rows_hold_the_sound_and_the_report_what_was_cut(tmp_path, padded, capsys, monkeypatch):
+    """In the pass that verifies: every recording is decoded once, and a second run changes nothing."""
+    reads, original = [], preparing.read_recording
+    monkeypatch.setattr(preparing, "read_recording", lambda u, *rest: (reads.append(u.id), original(u, *rest))[1])
+    out = tmp_path / "out"
+    prepare_lj(padded, out, *TRIM)
+    assert sorted(reads) == [f"P-{i}" for i in range(6)]
+    rows = [u for split in ("dev", "test", "train") for u in read_manifest(out / f"{split}.jsonl")]
+    assert len(rows) == 6
+    for u in rows:
+        assert u.start == pytest.approx(0.45, abs=0.021)
+        assert u.start + u.seconds == pytest.approx(min(1.55, 1.5 + 0.25 * int(u.id[-1])), abs=0.021)
+        audio = original(u, 16000)
+        assert len(audio) / 16000 == pytest.approx(u.seconds, abs=1e-3)
+        assert np.abs(audio[:480]).max() == 0 and np.abs(audio[1200:-1200]).min() >= 0 and np.std(audio) > 0.25
+    printed = capsys.readouterr().out
+    assert "test: trimmed 2 of 2 utterances by energy" in printed
+    report = json.loads((out / "test.trim.json").read_text())
+    cut = sum(c["head"] + c["tail"] for c in report["most_cut"])
+    assert report["seconds_cut"] == pytest.approx(cut, abs=1e-3) and report["seconds_before"] > cut > 1
+    before = {path.name: path.read_text() for path in out.glob("*.json*")}
+    prepare_lj(padded, out, *TRIM)
+    assert len(reads) == 6 and {path.name: path.read_text() for path in out.glob("*.json*")} == before
+
+
+def test_trimming_in_two_ways_is_refused(tmp_path, padded):
+    out = tmp_path / "out"
+    prepare_lj(padded, out)  # untrimmed rows may be trimmed later
+    prepare_lj(padded, out, *TRIM)
+    before = (out / "train.jsonl").read_text()
+    for more in (("--trim.by", "energy"), ()):
+        with pytest.raises(UserError, match=r"\.dev\.trimmed: found rows trimmed with .*0\.05.*; take another --out"):
+            prepare_lj(padded, out, *more)
+    with pytest.raises(UserError, match="found --no-verify, expected verify"):
+        prepare_lj(padded, out, "--no-verify", *TRIM)
+    assert (out / "train.jsonl").read_text() == before

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from speech_jax.config_dict import to_dict
+from speech_jax.config_dict import added, to_dict
 from speech_jax.errors import UserError
 
 
@@ -33,19 +33,24 @@ class AudioConfig:
     """Distance between frames."""
     n_fft: int = 512
     """Length of the Fourier transform, at least `window`; the window is centred in it and zero-padded."""
-    window_shape: Literal["hann", "hann_symmetric", "hamming", "hamming_symmetric", "povey", "rectangular"] = (
+    window_shape: Literal["hann", "hann_symmetric", "hamming", "hamming_symmetric", "povey", "sine", "rectangular"] = (
         "hann_symmetric"
     )
-    """"hann" and "hamming" are periodic (librosa, torch's default); Kaldi's povey is the symmetric hann to the 0.85."""
-    framing: Literal["center", "center_even", "kaldi", "snip_edges"] = "center_even"
+    """"hann" and "hamming" are periodic (librosa, torch's default); Kaldi's povey is the symmetric hann to the 0.85;
+    "sine" is sin(π·(n + ½)/window), the root of a hann (lws)."""
+    framing: Literal["center", "center_even", "kaldi", "snip_edges", "full"] = "center_even"
     """Where frame t lies, and how many there are for L samples: "center": around sample t·hop, L//hop + 1 frames;
     "center_even": the same without the last, L//hop; "kaldi": around (t + ½)·hop, (L + hop//2)//hop frames;
-    "snip_edges": from sample t·hop, only the frames that fit."""
+    "snip_edges": from sample t·hop, only the frames that fit; "full": every frame that holds a sample, the first only
+    the first hop, ceil(L/hop) + ceil(window/hop) - 1 (lws); its padding is "zero"."""
     padding: Literal["zero", "reflect", "symmetric"] = "zero"
     """What lies beyond both ends of the utterance: zeros, its mirror image without the edge sample (torch.stft), or
     with it (Kaldi). An utterance shorter than half a window has zeros beyond its image."""
     remove_dc: bool = False
     """Whether each frame's mean is taken off (Kaldi)."""
+    high_pass: float = added(0.0)
+    """Cut-off in hertz of a filter that runs over the utterance first (`mel.high_pass_taps`: 255 taps, it delays by
+    127 samples); 0 turns it off."""
     pre_emphasis: float = 0.97
     """Coefficient c of y[n] = x[n] - c·x[n-1]; 0 turns it off."""
     pre_emphasis_by: Literal["utterance", "frame"] = "utterance"
@@ -70,6 +75,8 @@ class AudioConfig:
     """The least energy that the logarithm sees; above zero."""
     floor_by: Literal["add", "clamp"] = "add"
     """Whether the floor is added to every energy (NeMo) or lifts those below it."""
+    ceiling: float = added(0.0)
+    """The greatest energy that the logarithm sees; 0 is no limit."""
     top_range: float = 0.0
     """Features further than this below the utterance's greatest are lifted to it (librosa: 80 dB); 0 turns it off."""
     num_cepstra: int = 13
@@ -106,6 +113,9 @@ class AudioConfig:
             (0 <= self.fmin < self.highest, "fmin", self.fmin, f"0 up to fmax = {self.highest:g}"),
             (self.highest <= nyquist, "fmax", self.fmax, f"at most half the sample rate, {nyquist:g}"),
             (self.floor > 0, "floor", self.floor, "a number above 0"),
+            (self.ceiling == 0 or self.ceiling > self.floor, "ceiling", self.ceiling, "0, or more than the floor"),
+            (0 <= self.high_pass < nyquist, "high_pass", self.high_pass, f"0 up to half the sample rate, {nyquist:g}"),
+            (self.framing != "full" or self.padding == "zero", "padding", self.padding, "zero where framing is full"),
             (self.deltas >= 0, "deltas", self.deltas, "0 or more"),
             (self.delta_window > 0, "delta_window", self.delta_window, "1 or more"),
             (self.dither >= 0, "dither", self.dither, "0 or more"),
@@ -202,7 +212,28 @@ def _check(where: str, checks: list[tuple]) -> None:
 def fingerprint(config: AudioConfig) -> str:
     """SHA-256 (hexadecimal) of what `config` makes of a recording: two models may meet if theirs are equal.
 
-    The dither counts for nothing: it exists in training alone.
+    The dither counts for nothing: it exists in training alone. A field that was added to AudioConfig counts only where
+    it is not at its default, so that the fingerprints of earlier checkpoints stay.
     """
     settings = to_dict(dataclasses.replace(config, dither=0.0))
     return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def check_same_audio(first: AudioConfig, second: AudioConfig, first_name: str, second_name: str) -> None:
+    """UserError unless both make the same features of a recording: an acoustic model and its vocoder, a checkpoint and
+    the config that goes on with it. It names each setting in which they differ, with both values."""
+    if fingerprint(first) == fingerprint(second):
+        return
+    pairs = [(f.name, getattr(first, f.name), getattr(second, f.name)) for f in dataclasses.fields(AudioConfig)]
+    shown = [_difference(*pair) for pair in pairs if pair[1] != pair[2] and pair[0] != "dither"]
+    ours = ", ".join(f"audio.{name} = {value}" for name, value, _ in shown)
+    theirs = ", ".join(f"audio.{name} = {value}" for name, _, value in shown)
+    raise UserError(f"{first_name}: found {ours}; expected the features of {second_name}: {theirs}")
+
+
+def _difference(name: str, first, second) -> tuple[str, str, str]:
+    """The setting's name and both values; of long statistics the first number that differs."""
+    if isinstance(first, tuple) and len(first) == len(second) > 4:
+        place = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
+        return f"{name}[{place}]", repr(first[place]), repr(second[place])
+    return name, *(f"{len(v)} values" if isinstance(v, tuple) and len(v) > 4 else repr(v) for v in (first, second))

@@ -1,4 +1,4 @@
-"""Convolving each row of a batch with a long response of its own, without an FFT of the batch."""
+"""Convolving the rows of a batch, each with a long response of its own or all with a short one, without an FFT."""
 
 from __future__ import annotations
 
@@ -39,6 +39,19 @@ def convolve(
     empty = jnp.zeros((batch, blocks, _BLOCK + 1))
     sums = jax.lax.fori_loop(0, parts, add_part, (empty, empty))
     return _dot(jnp.concatenate(sums, axis=-1), inverse).reshape(batch, -1)[:, :samples]
+
+
+def convolve_fixed(audio: Float[Array, "batch samples"], taps: np.ndarray) -> Float[Array, "batch samples"]:
+    """The first `samples` samples of each row's convolution with the same few taps: a matrix product on blocks.
+
+    Silence stays exact zero, which a transform and back would not leave it: features may take its logarithm.
+    """
+    samples, reach = audio.shape[1], len(taps) - 1
+    matrix = np.zeros((_BLOCK + reach, _BLOCK))  # from a block with the samples before it to the block's output
+    for column in range(_BLOCK):
+        matrix[column : column + reach + 1, column] = taps[::-1]
+    frames = chunked_frames(jnp.pad(audio, ((0, 0), (reach, 0))), -(-samples // _BLOCK), _BLOCK + reach, _BLOCK)
+    return _dot(frames, matrix).reshape(audio.shape[0], -1)[:, :samples]
 
 
 def _transforms() -> tuple[np.ndarray, np.ndarray]:

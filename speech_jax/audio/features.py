@@ -14,8 +14,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from speech_jax.audio import rows
 from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.convolution import convolve_fixed
 from speech_jax.audio.framing import frame, num_frames, time_mask
-from speech_jax.audio.mel import cosine_matrix, fourier_matrices, lifter_values, mel_matrix, window_values
+from speech_jax.audio.mel import (
+    cosine_matrix,
+    fourier_matrices,
+    high_pass_taps,
+    lifter_values,
+    mel_matrix,
+    window_values,
+)
 from speech_jax.audio.normalize import normalize
 
 __all__ = ["extract", "num_features", "num_frames"]
@@ -53,6 +61,8 @@ def extract(
     if key is not None and config.dither > 0:
         noise = rows.normal(rows.row_keys(key, audio.shape[0], index, rows.DITHER), samples)
         x = jnp.where(inside, x + config.dither * noise, 0.0)
+    if config.high_pass:
+        x = jnp.where(inside, convolve_fixed(x, high_pass_taps(config)), 0.0)
     if config.pre_emphasis and config.pre_emphasis_by == "utterance":
         before = jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]
         x = jnp.where(inside, x - config.pre_emphasis * before, 0.0)
@@ -148,6 +158,8 @@ def _dot(x, matrix: np.ndarray):
 
 def _log(energy, config: AudioConfig):
     energy = energy + config.floor if config.floor_by == "add" else jnp.maximum(energy, config.floor)
+    if config.ceiling:
+        energy = jnp.minimum(energy, config.ceiling)
     natural = jnp.log(energy)
     if config.log == "natural":
         return natural

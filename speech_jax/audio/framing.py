@@ -21,8 +21,25 @@ def num_frames(samples, config: AudioConfig):
         return samples // config.hop
     if config.framing == "kaldi":
         return (samples + config.hop // 2) // config.hop
+    if config.framing == "full":
+        return (samples > 0) * (-(-samples // config.hop) + pieces(config) - 1)
     fits = samples >= config.window
     return fits * ((samples - config.window) // config.hop + 1)
+
+
+def num_samples(frames, config: AudioConfig):
+    """Number of samples that `frames` frames stand for, for an int or an array: num_frames of it is `frames` again,
+    except that a single frame of framing "center" and few of "full" stand for none. What synthesis makes of them."""
+    extra = {"center": -1, "center_even": 0, "kaldi": 0, "full": 1 - pieces(config)}
+    if config.framing == "snip_edges":
+        return (frames > 0) * ((frames - 1) * config.hop + config.window)
+    hops = frames + extra[config.framing]
+    return (hops > 0) * hops * config.hop
+
+
+def pieces(config: AudioConfig) -> int:
+    """How many hops a window spans, a broken one as a whole."""
+    return -(-config.window // config.hop)
 
 
 def time_mask(lengths: Int[Array, " batch"], time: int) -> Bool[Array, "batch time"]:
@@ -39,18 +56,31 @@ def chunked_frames(
     """
     if count == 0:
         return jnp.zeros((x.shape[0], 0, length), x.dtype)
-    pieces = -(-length // hop)
-    need = (count + pieces - 1) * hop
+    spanned = -(-length // hop)
+    need = (count + spanned - 1) * hop
     x = jnp.pad(x, ((0, 0), (0, max(0, need - x.shape[1]))))[:, :need]
-    chunks = x.reshape(x.shape[0], count + pieces - 1, hop)
-    return jnp.concatenate([chunks[:, i : i + count] for i in range(pieces)], axis=-1)[..., :length]
+    chunks = x.reshape(x.shape[0], count + spanned - 1, hop)
+    return jnp.concatenate([chunks[:, i : i + count] for i in range(spanned)], axis=-1)[..., :length]
+
+
+def overlap_add(frames: Float[Array, "batch count length"], hop: int) -> Float[Array, "batch samples"]:
+    """The sum of the frames, frame t laid at t·hop: the transpose of `chunked_frames`.
+
+    (count + ceil(length/hop) - 1)·hop samples.
+    """
+    batch, count, length = frames.shape
+    spanned = -(-length // hop)
+    frames = jnp.pad(frames, ((0, 0), (0, 0), (0, spanned * hop - length)))
+    chunks = frames.reshape(batch, count, spanned, hop)
+    places = [jnp.pad(chunks[:, :, i], ((0, 0), (i, spanned - 1 - i), (0, 0))) for i in range(spanned)]
+    return sum(places).reshape(batch, -1)
 
 
 def frame(
     x: Float[Array, "batch samples"], lengths: Int[Array, " batch"], config: AudioConfig, count: int
 ) -> Float[Array, "batch frames window"]:
     """The first `count` frames of each row, its ends padded as the config says. x must be zero beyond each length."""
-    left = _samples_before_first(config)
+    left = samples_before_first(config)
     if config.framing == "snip_edges":
         padded = x
     elif config.padding == "zero":
@@ -60,10 +90,14 @@ def frame(
     return chunked_frames(padded, count, config.window, config.hop)
 
 
-def _samples_before_first(config: AudioConfig) -> int:
+def samples_before_first(config: AudioConfig) -> int:
     """How far the window of frame 0 reaches to the left of sample 0."""
     if config.framing == "kaldi":
         return config.window // 2 - config.hop // 2
+    if config.framing == "snip_edges":
+        return 0
+    if config.framing == "full":
+        return (pieces(config) - 1) * config.hop
     # torch and librosa pad the window by (n_fft - window)//2 on the left, and centre the padded one on t·hop
     return config.n_fft // 2 - (config.n_fft - config.window) // 2
 

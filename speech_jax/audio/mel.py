@@ -12,6 +12,8 @@ from speech_jax.audio.config import AudioConfig
 def window_values(config: AudioConfig) -> np.ndarray:
     """[window] the analysis window."""
     size, shape = config.window, config.window_shape
+    if shape == "sine":
+        return np.sin(np.pi * (np.arange(size) + 0.5) / size)
     period = size if shape in ("hann", "hamming") else size - 1
     cosine = np.cos(2 * np.pi * np.arange(size) / period)
     if shape == "rectangular":
@@ -20,6 +22,18 @@ def window_values(config: AudioConfig) -> np.ndarray:
         return 0.54 - 0.46 * cosine
     hann = 0.5 - 0.5 * cosine
     return hann**0.85 if shape == "povey" else hann
+
+
+def high_pass_taps(config: AudioConfig, taps: int = 255) -> np.ndarray:
+    """[taps] a high-pass at config.high_pass hertz: an impulse less a Hamming-windowed sinc, gain 1 at half the rate.
+
+    The design is scipy.signal.firwin's, which r9y9's wavenet_vocoder calls (audio.low_cut_filter).
+    """
+    time = np.arange(taps) - (taps - 1) / 2
+    cutoff = 2 * config.high_pass / config.sample_rate
+    impulse = np.sinc(time) - cutoff * np.sinc(cutoff * time)
+    values = impulse * np.hamming(taps)
+    return values / np.sum(values * np.cos(np.pi * time))
 
 
 @functools.lru_cache(maxsize=16)

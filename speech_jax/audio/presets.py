@@ -92,8 +92,11 @@ def torch_like(sample_rate: int = 16000) -> AudioConfig:
     )
 
 
-def tacotron2() -> AudioConfig:
-    """The mel spectrogram of NVIDIA's Tacotron 2 and WaveGlow: 22.05 kHz, magnitudes, ln(max(x, 1e-5)), 0 to 8 kHz."""
+def nvidia_tacotron2() -> AudioConfig:
+    """The mel spectrogram of NVIDIA's Tacotron 2 and WaveGlow: 22.05 kHz, magnitudes, ln(max(x, 1e-5)), 0 to 8 kHz.
+
+    Also that of torchaudio's bundles TACOTRON2_GRIFFINLIM_*.
+    """
     return AudioConfig(
         sample_rate=22050,
         window=1024,
@@ -109,6 +112,63 @@ def tacotron2() -> AudioConfig:
         floor=1e-5,
         floor_by="clamp",
         normalize="none",
+    )
+
+
+def torchaudio_tacotron2(vocoder: str = "wavernn") -> AudioConfig:
+    """The mel spectrogram of torchaudio's bundles TACOTRON2_WAVERNN_*, or of TACOTRON2_GRIFFINLIM_* ("griffinlim").
+
+    The bundle's WaveRNN itself reads it as 20·log10, 100 dB to 0 dB brought to 0 to 1.
+    """
+    if vocoder not in ("wavernn", "griffinlim"):
+        raise UserError(f"torchaudio_tacotron2: found {vocoder!r}, expected 'wavernn' or 'griffinlim'")
+    config = nvidia_tacotron2()
+    if vocoder == "griffinlim":
+        return config
+    return dataclasses.replace(config, window=1100, hop=275, n_fft=2048, fmin=40.0, fmax=11025.0)
+
+
+def r9y9_master(mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> AudioConfig:
+    """The mel spectrogram of r9y9/wavenet_vocoder's last version, egs/mol/conf/mol_wavenet.json.
+
+    mean, std: its meanvar.joblib, 80 numbers each (mean_ and scale_); without them the features are not normalised.
+
+    Its 70 Hz high-pass comes before the mel, so it is part of the features. Its gain of 0.55 and its pre-emphasis of
+    0.85 come after: they are the business of the vocoder's waveform, which is high-passed, scaled, then pre-emphasised.
+    """
+    return dataclasses.replace(
+        nvidia_tacotron2(),
+        high_pass=70.0,
+        fmin=125.0,
+        fmax=7600.0,
+        log="log10",
+        floor=1e-10,
+        normalize="global" if mean or std else "none",
+        mean=mean,
+        std=std,
+    )
+
+
+def r9y9_released() -> AudioConfig:
+    """The mel spectrogram of r9y9/wavenet_vocoder's released LJSpeech model (commit 2092a64, ljspeech_mixture.json).
+
+    Magnitudes of the lws library's transform in decibels, -80 dB to 20 dB brought to 0 to 1. Every recording was first
+    scaled to a peak of 0.999. Mel frame t stands for the samples (t - 3)·256 to (t - 2)·256.
+    """
+    return dataclasses.replace(
+        nvidia_tacotron2(),
+        scale=0.5**0.5,  # of the window: lws divides it so that its squares, a hop apart, add up to 1
+        window_shape="sine",
+        framing="full",
+        padding="zero",
+        fmin=125.0,
+        fmax=7600.0,
+        log="decibel",
+        floor=1e-4,
+        ceiling=10.0,
+        normalize="global",
+        mean=(-80.0,) * 80,
+        std=(100.0,) * 80,
     )
 
 

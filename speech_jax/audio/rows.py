@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 # Each effect folds its own number into the row's key, so that one key may serve them all.
-SPEED, REVERB, NOISE, GAIN, SPEC_AUGMENT, DITHER = range(6)
+SPEED, REVERB, NOISE, GAIN, SPEC_AUGMENT, DITHER, PHASE = range(7)
 
 
 def row_keys(key: jax.Array, rows: int, index: Int[Array, " rows"] | None, effect: int) -> jax.Array:

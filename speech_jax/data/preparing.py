@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
+from speech_jax.audio.trim import Cut, TrimConfig, sound_bounds
+from speech_jax.config_dict import to_dict
 from speech_jax.data import shards
 from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
 from speech_jax.data.recordings import read_recording
@@ -29,32 +32,74 @@ def manifests(folder: Path) -> list[Path]:
     return sorted(p for p in found if p.name[0] != "." and not p.name.endswith(SHARDED))
 
 
-def verify(manifest: Path, sample_rate: int, threads: int) -> list[str]:
+class Note(NamedTuple):
+    """What decoding a row found: its seconds, what is wrong (or ""); with trimming where the row began in its
+    recording, and the silence at both ends, in seconds."""
+
+    seconds: float
+    problem: str
+    start: float = 0.0
+    head: float = 0.0
+    tail: float = 0.0
+
+
+def verify(manifest: Path, sample_rate: int, threads: int, trim: TrimConfig) -> tuple[list[str], list[Cut]]:
     """Decodes every recording of a manifest; unreadable ones are named and left out, lengths become measured ones.
 
-    Returns what is wrong with those left out, now or by an earlier call. What was decoded is noted in a file beside
-    the manifest as it goes, so that a second call does not decode it again.
+    The same pass trims: rows get the start and the end of what is heard in them.
+
+    Returns what is wrong with those left out, now or by an earlier call, and what was trimmed off the others. What was
+    decoded is noted in a file beside the manifest as it goes, so that a second call does not decode it again; UserError
+    where an earlier call trimmed in another way.
     """
-    notes = manifest.with_name(f".{manifest.stem}.verified")
+    trims = trim.by != "none"
+    notes = manifest.with_name(f".{manifest.stem}.{'trimmed' if trims else 'verified'}")
+    _check_trimmed(manifest.with_name(f".{manifest.stem}.trimmed"), trim)
     known = _notes(notes)
     utterances = read_manifest(manifest, on_error="skip")
     left = [u for u in utterances if u.id not in known]
+    if trims and any(u.audio.startswith("tfds:") for u in left):
+        raise UserError(
+            f"{manifest}: found examples of tfds, expected recordings that a row can have a part of (--trim)"
+        )
     if left:
         with open(notes, "a", encoding="utf-8") as file, ThreadPoolExecutor(threads) as pool:
-            results = pool.map(lambda u: _measure(u, sample_rate), left)
-            for count, (u, (seconds, problem)) in enumerate(_bar(zip(left, results, strict=True), len(left), manifest)):
-                known[u.id] = (seconds, problem)
-                file.write(json.dumps([u.id, seconds, problem], ensure_ascii=False) + "\n")
+            if trims and not known:
+                file.write(_settings(trim) + "\n")
+            results = pool.map(lambda u: _measure(u, sample_rate, trim), left)
+            for count, (u, note) in enumerate(_bar(zip(left, results, strict=True), len(left), manifest)):
+                known[u.id] = note
+                file.write(json.dumps([u.id, *note[: 5 if trims else 2]], ensure_ascii=False) + "\n")
                 if count % _SAVE_EVERY == 0:
                     file.flush()
-    problems = [f"{manifest.name}: {name}: {problem}" for name, (_, problem) in known.items() if problem]
-    good = [u._replace(seconds=known[u.id][0]) for u in utterances if not known[u.id][1]]
+    problems = [f"{manifest.name}: {name}: {note.problem}" for name, note in known.items() if note.problem]
+    kept = [(u, known[u.id]) for u in utterances if not known[u.id].problem]
+    good = [_trimmed(u, note) if trims else u._replace(seconds=note.seconds) for u, note in kept]
     if not good:
         first = f"; the first: {problems[0]}" if problems else ""
         raise UserError(f"{manifest}: found no recording that can be read{first}")
     if good != utterances:
         write_manifest(manifest, good)
-    return problems
+    return problems, [Cut(u.id, note.seconds, note.head, note.tail) for u, note in kept] if trims else []
+
+
+def _trimmed(utterance: Utterance, note: Note) -> Utterance:
+    """The row without the silence at its ends; from the note alone, so that doing it twice changes nothing."""
+    end = round(note.start + note.seconds - note.tail, 6) if note.tail else utterance.end
+    seconds = round(note.seconds - note.head - note.tail, 6)
+    return utterance._replace(start=round(note.start + note.head, 6), end=end, seconds=seconds)
+
+
+def _settings(trim: TrimConfig) -> str:
+    return json.dumps(to_dict(trim))
+
+
+def _check_trimmed(notes: Path, trim: TrimConfig) -> None:
+    """UserError where an earlier call trimmed the manifest with other settings: its silence is gone already."""
+    if notes.exists():
+        found = notes.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
+        if found != _settings(trim):
+            raise UserError(f"{notes}: found rows trimmed with {found}, expected {_settings(trim)}; take another --out")
 
 
 def write_shards(manifest: Path, folder: Path, count: int, sample_rate: int) -> Path:
@@ -99,21 +144,24 @@ def _read(utterance: Utterance, sample_rate: int):
         return None
 
 
-def _measure(utterance: Utterance, sample_rate: int) -> tuple[float, str]:
+def _measure(utterance: Utterance, sample_rate: int, trim: TrimConfig) -> Note:
     try:
-        return round(len(read_recording(utterance, sample_rate)) / sample_rate, 6), ""
+        audio = read_recording(utterance, sample_rate)
     except UserError as error:
-        return 0.0, str(error)
+        return Note(0.0, str(error))
+    seconds = round(len(audio) / sample_rate, 6)
+    start, end = sound_bounds(audio, sample_rate, trim)
+    return Note(seconds, "", utterance.start, round(start, 6), round(max(0.0, seconds - end), 6))
 
 
-def _notes(path: Path) -> dict[str, tuple[float, str]]:
-    """id -> (seconds, problem) of an earlier call; a line that was cut off by its end is left out."""
+def _notes(path: Path) -> dict[str, Note]:
+    """id -> note of an earlier call; a line that was cut off by its end, and the settings, are left out."""
     known = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                name, seconds, problem = json.loads(line)
-                known[str(name)] = (float(seconds), str(problem))
+                name, seconds, problem, *rest = json.loads(line)
+                known[str(name)] = Note(float(seconds), str(problem), *map(float, rest))
             except (ValueError, TypeError):
                 continue
     return known

@@ -25,6 +25,7 @@ from jaxtyping import Float
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.audio.mel import high_pass_taps
 from speech_jax.audio.normalize import normalize
 from speech_jax.types import PyTree
 
@@ -97,8 +98,9 @@ def whole_features(
     frames, hop = num_frames(len(audio), config), config.hop
     if frames == 0:
         return np.zeros((0, num_features(config)), np.float32)
-    # What a frame can depend on: its window, the filter before it, the derivatives beside it.
-    margin = -(-config.n_fft // hop) + 1 + config.deltas * config.delta_window
+    # What a frame can depend on: its window, the filters before it, the derivatives beside it.
+    filtered = len(high_pass_taps(config)) if config.high_pass else 0
+    margin = -(-(config.n_fft + filtered) // hop) + 1 + config.deltas * config.delta_window
     block = max(1, round(block_seconds * config.sample_rate / hop))
     if config.top_range > 0 or frames <= block:  # that floor depends on the loudest frame of all
         block = -(-frames // block) * block

@@ -19,7 +19,7 @@ from speech_jax.training.rules import leaf_name, named_leaves
 from speech_jax.training.state import check_shapes
 from speech_jax.types import PyTree
 
-HEAD = r"^head/"  # the leaves whose last axis is the vocabulary
+VOCABULARY = ((r"^head/", -1), (r"^embedding$", 0))  # the leaves with an axis that is the vocabulary, and which
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def start_from(
     ema:    the moving average instead of the parameters, where the run kept one.
     fresh:  patterns of leaves (of the model state too) that come from `init()`, the model's initial values.
     drop:   patterns of the checkpoint's leaves that are left behind.
-    tokens: (the checkpoint's, the new) vocabulary; the head's leaves then move by token, with `init()` for new ones.
+    tokens: (the checkpoint's, the new) vocabulary; the leaves of head or embedding then move by token, `init()` for new
+            ones.
     own_state: takes from the checkpoint's model state what is the network's own.
     Raises UserError if there is no whole checkpoint there, if a leaf is missing, has another shape or is left over
     (names it and both shapes), or if a pattern fits nothing.
@@ -89,7 +90,9 @@ def start_from(
     wanted, have = ({name.split("/", 1)[1]: leaf for name, leaf in leaves.items()} for leaves in (wanted, have))
     renewed = _matching(wanted, fresh, f"{path}: start.fresh")
     dropped = _matching(have, drop, f"{path}: start.drop") | (renewed & have.keys())
-    moved = set() if tokens is None or tokens[0] == tokens[1] else {n for n in wanted if re.search(HEAD, n)} - renewed
+    moved = {n: axis for n in wanted for pattern, axis in VOCABULARY if re.search(pattern, n) and n not in renewed}
+    if tokens is None or tokens[0] == tokens[1]:
+        moved = {}
     if (renewed or moved) and init is None:
         raise ValueError("start_from: expected `init` where leaves are initialised anew")
     values = {}
@@ -101,7 +104,7 @@ def start_from(
         names = set(named_leaves(like))
         found = {n: a for n, a in named_leaves(found).items() if n not in dropped}
         found |= {n: values[n] for n in renewed & names}
-        found |= {n: move_tokens(have[n], values[n], *tokens) for n in moved & names & have.keys()}
+        found |= {n: move_tokens(have[n], values[n], *tokens, moved[n]) for n in moved.keys() & names & have.keys()}
         check_shapes(found, {n: leaf for n, leaf in named_leaves(like).items()}, what)
         return jax.tree_util.tree_map_with_path(lambda path, _: found[leaf_name(path)], like)
 

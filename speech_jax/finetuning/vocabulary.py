@@ -37,19 +37,22 @@ def compare_vocabularies(old: Sequence[str], new: Sequence[str]) -> VocabularyCh
     )
 
 
-def move_tokens(old: np.ndarray, fresh: np.ndarray, old_tokens: Sequence[str], new_tokens: Sequence[str]) -> np.ndarray:
-    """A leaf whose last axis is the vocabulary: [..., old tokens] and initial values [..., new tokens] -> the latter
-    with what was learned for the tokens that both have.
+def move_tokens(
+    old: np.ndarray, fresh: np.ndarray, old_tokens: Sequence[str], new_tokens: Sequence[str], axis: int = -1
+) -> np.ndarray:
+    """A leaf one of whose axes is the vocabulary, a head's last or an embedding's first: that of the old tokens and
+    initial values for the new ones -> the latter with what was learned for the tokens that both have.
 
     Raises UserError if a shape does not fit its vocabulary.
     """
+    old, fresh = np.moveaxis(old, axis, -1), np.moveaxis(fresh, axis, -1)
     for leaf, tokens, what in ((old, old_tokens, "old"), (fresh, new_tokens, "new")):
         if leaf.shape[-1] != len(tokens):
-            raise UserError(f"vocabulary: found {leaf.shape} for the {len(tokens)} {what} tokens, expected them last")
+            raise UserError(f"vocabulary: found {leaf.shape[-1]} for the {len(tokens)} {what} tokens, expected as many")
     place = {token: i for i, token in enumerate(old_tokens)}
     known = [(j, place[token]) for j, token in enumerate(new_tokens) if token in place]
     result = np.array(fresh)
     if known:
         to, source = map(list, zip(*known, strict=True))
         result[..., to] = np.asarray(old)[..., source]
-    return result
+    return np.moveaxis(result, -1, axis)

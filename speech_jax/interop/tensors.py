@@ -6,6 +6,7 @@ Arrays are views of the mapped file: nothing is read before it is used, and a ly
 from __future__ import annotations
 
 import collections
+import functools
 import io
 import json
 import math
@@ -14,7 +15,7 @@ import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -25,6 +26,7 @@ from safetensors.numpy import save_file
 from speech_jax.errors import UserError
 
 Tensors = dict[str, np.ndarray]
+_MAX_LINE = 1 << 16  # bytes of a name in a pickle of protocol 2
 _MAX_HEADER = 100 << 20  # bytes of names and shapes; what the safetensors library allows
 _SAFETENSORS_TYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
@@ -108,10 +110,10 @@ class _Piece:
 
     def __init__(self, file: IO[bytes], span: Span):
         self._file, self._start, self._place = file, span.offset, 0
-        self._size = span.path.stat().st_size - span.offset if span.size is None else span.size
+        self.size = span.path.stat().st_size - span.offset if span.size is None else span.size
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._place = max(0, offset + (0, self._place, self._size)[whence])
+        self._place = max(0, offset + (0, self._place, self.size)[whence])
         return self._place
 
     def tell(self) -> int:
@@ -121,9 +123,15 @@ class _Piece:
         return True
 
     def read(self, count: int = -1) -> bytes:
-        left = max(0, self._size - self._place)
+        left = max(0, self.size - self._place)
         self._file.seek(self._start + self._place)
         data = self._file.read(left if count is None or count < 0 else min(count, left))
+        self._place += len(data)
+        return data
+
+    def readline(self) -> bytes:
+        self._file.seek(self._start + self._place)
+        data = self._file.readline(max(0, min(self.size - self._place, _MAX_LINE)))
         self._place += len(data)
         return data
 
@@ -139,8 +147,8 @@ _MAX_MEMO = 1 << 22  # entries; the unpickler allocates as many as the highest n
 
 
 def read_torch(source: str | Path | Span) -> Tensors:
-    """name -> array of a state dict that torch.save wrote (1.6 or later). Nested dicts are joined by dots; what is no
-    tensor is left out.
+    """name -> array of a state dict that torch.save wrote: a zip archive or, before torch 1.6, pickles and numbers one
+    after the other. Nested dicts are joined by dots; what is no tensor is left out.
 
     Nothing in the file is run: the pickle may only build dicts and call torch's function for tensors, which here makes
     views. Raises UserError for a file that is cut off or asks for anything else.
@@ -148,26 +156,12 @@ def read_torch(source: str | Path | Span) -> Tensors:
     span = source if isinstance(source, Span) else Span(Path(source))
     try:
         with open(span.path, "rb") as file:
-            try:
-                archive = zipfile.ZipFile(_Piece(file, span))
-            except zipfile.BadZipFile as error:
-                raise ValueError("no zip archive (cut off, or written by torch before 1.6)") from error
-            entries = {info.filename: info for info in archive.infolist()}
-            name = next((n for n in entries if n.endswith("/data.pkl") and n.count("/") == 1), None)
-            if name is None:
-                raise ValueError("a zip archive without data.pkl")
-            if entries[name].file_size > _MAX_HEADER:
-                raise ValueError(f"{entries[name].file_size} bytes of names and shapes")
-            pickled = archive.read(name)
-            folder = name.removesuffix("data.pkl")
-            order = folder + "byteorder"
-            if order in entries and archive.read(order).strip() != b"little":
-                raise ValueError("tensors that are not little-endian")
-            storages = _Storages(file, span, entries, folder)
-            try:
-                return _flatten(_unpickle(pickled, storages))
-            finally:
-                storages.forget()
+            piece = _Piece(file, span)
+            magic = piece.read(4)
+            piece.seek(0)
+            pickled, find = _open_zip(piece, span) if magic == b"PK\3\4" else _open_stream(piece, span)
+            tree = _unpickle(pickled)
+            return {name: view.of(find) for name, view in _flatten(tree).items()}
     except OSError as error:
         raise UserError(f"{span.path}: {error.strerror or error}, expected a torch file") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, MemoryError, OverflowError, RecursionError,
@@ -176,46 +170,118 @@ def read_torch(source: str | Path | Span) -> Tensors:
         raise UserError(f"{span.path}: found {error}, expected a torch state dict") from error
 
 
-class _Storages:
-    """The numbers of the tensors, mapped where they lie in the archive."""
+class _View(NamedTuple):
+    """A tensor before its numbers are looked for: a piece of a storage."""
 
-    def __init__(self, file: IO[bytes], span: Span, entries: Mapping[str, zipfile.ZipInfo], folder: str):
-        self._file, self._span, self._entries, self._folder = file, span, entries, folder
-        self._known: dict[str, np.ndarray] = {}
+    key: str
+    dtype: np.dtype
+    count: int
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
 
-    def get(self, key: str, dtype: Any) -> np.ndarray:
-        if key not in self._known:
-            self._known[key] = self._read(key, np.dtype(dtype))
-        found = self._known[key]
-        if found.dtype != np.dtype(dtype):
-            raise ValueError(f"storage {key!r} as {found.dtype} and as {np.dtype(dtype)}")
-        return found
+    def of(self, find: Callable[[str, np.dtype], np.ndarray]) -> np.ndarray:
+        """The tensor as a view of the mapped file."""
+        data = find(self.key, self.dtype)
+        steps = sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
+        last = self.offset + steps if math.prod(self.size) else -1
+        if last >= len(data) or self.count > len(data):
+            raise ValueError(f"a tensor of shape {self.size} in a storage of {len(data)}")
+        strides = tuple(s * data.dtype.itemsize for s in self.stride)
+        return np.lib.stride_tricks.as_strided(data[self.offset :], self.size, strides, writeable=False)
 
-    def forget(self) -> None:
-        """Lets go of the maps, each of which then lasts as long as its tensor: the unpickler, a cycle of references,
-        would keep all of the file in memory until the next collection."""
-        self._known.clear()
 
-    def _read(self, key: str, dtype: np.dtype) -> np.ndarray:
-        info = self._entries[f"{self._folder}data/{key}"]
+Find = Callable[[str, np.dtype], np.ndarray]  # the numbers of a storage, mapped where they lie
+
+
+def _open_zip(piece: _Piece, span: Span) -> tuple[bytes, Find]:
+    """(the pickle, where storages are) of a file since torch 1.6."""
+    try:
+        archive = zipfile.ZipFile(piece)
+    except zipfile.BadZipFile as error:
+        raise ValueError("no whole zip archive (cut off?)") from error
+    entries = {info.filename: info for info in archive.infolist()}
+    name = next((n for n in entries if n.endswith("/data.pkl") and n.count("/") == 1), None)
+    if name is None:
+        raise ValueError("a zip archive without data.pkl")
+    if entries[name].file_size > _MAX_HEADER:
+        raise ValueError(f"{entries[name].file_size} bytes of names and shapes")
+    pickled = archive.read(name)
+    folder = name.removesuffix("data.pkl")
+    order = folder + "byteorder"
+    if order in entries and archive.read(order).strip() != b"little":
+        raise ValueError("tensors that are not little-endian")
+
+    @functools.cache
+    def find(key: str, dtype: np.dtype) -> np.ndarray:
+        info = entries[f"{folder}data/{key}"]
         if info.compress_type != zipfile.ZIP_STORED:
             raise ValueError("compressed tensors")
-        self._file.seek(self._span.offset + info.header_offset)
-        header = self._file.read(30)
+        piece.seek(info.header_offset)
+        header = piece.read(30)
         if header[:4] != b"PK\3\4":
             raise ValueError("a damaged archive")
         name, extra = struct.unpack("<HH", header[26:30])
-        start = self._span.offset + info.header_offset + 30 + name + extra
-        limit = self._span.path.stat().st_size if self._span.size is None else self._span.offset + self._span.size
-        if start + info.file_size > limit:
-            raise ValueError(f"storage {key!r} beyond the end of the file")
-        data = _map(self._span.path, start, (info.file_size // dtype.itemsize,), dtype)
+        start = info.header_offset + 30 + name + extra
+        data = _map_piece(piece, span, start, info.file_size, dtype, key)
         if info.CRC and zlib.crc32(data.view(np.uint8)) != info.CRC:  # 0 where torch was told not to compute it
             raise ValueError(f"storage {key!r} damaged (its checksum differs)")
         return data
 
+    return pickled, find
 
-def _unpickle(pickled: bytes, storages: _Storages) -> Any:
+
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
+
+
+def _open_stream(piece: _Piece, span: Span) -> tuple[bytes, Find]:
+    """(the pickle, where storages are) of a file before torch 1.6: a magic number, a version, facts on the machine, the
+    pickle, the names of the storages, and for each its length and its numbers."""
+    pickles = []
+    for number in range(5):
+        start = piece.tell()
+        try:
+            for opcode, _, _ in pickletools.genops(piece):
+                if piece.tell() - start > _MAX_HEADER:
+                    raise ValueError("more than a header's bytes of names and shapes")
+                del opcode
+        except (ValueError, AttributeError, UnicodeError) as error:
+            kind = "no torch file (neither a zip archive nor pickles)" if number < 2 else "a torch file that is cut off"
+            raise ValueError(kind) from error
+        end = piece.tell()
+        piece.seek(start)
+        pickles.append(piece.read(end - start))
+        if number == 0 and _unpickle(pickles[0]) != _MAGIC:
+            raise ValueError("no torch file (another magic number)")
+    version, machine = _unpickle(pickles[1]), _unpickle(pickles[2])
+    if version != _VERSION or not machine.get("little_endian"):
+        raise ValueError(f"version {version} or tensors that are not little-endian")
+    kinds: dict[str, np.dtype] = {}
+    _unpickle(pickles[3], lambda key, dtype: kinds.setdefault(key, dtype))
+    places: dict[str, tuple[int, int]] = {}
+    for key in _unpickle(pickles[4]):
+        (count,) = struct.unpack("<q", piece.read(8))
+        start, size = piece.tell(), count * kinds[key].itemsize
+        if count < 0 or start + size > piece.size:
+            raise ValueError(f"storage {key!r} beyond the end of the file")
+        places[key] = start, size
+        piece.seek(start + size)
+
+    @functools.cache
+    def find(key: str, dtype: np.dtype) -> np.ndarray:
+        return _map_piece(piece, span, *places[key], dtype, key)
+
+    return pickles[3], find
+
+
+def _map_piece(piece: _Piece, span: Span, start: int, size: int, dtype: np.dtype, key: str) -> np.ndarray:
+    if start + size > piece.size:
+        raise ValueError(f"storage {key!r} beyond the end of the file")
+    return _map(span.path, span.offset + start, (size // dtype.itemsize,), dtype)
+
+
+def _unpickle(pickled: bytes, seen: Callable[[str, np.dtype], Any] = lambda key, dtype: None) -> Any:
+    """What the pickle holds, tensors as `_View`s. seen: is told of every storage that is named."""
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name not in _OPCODES:
             raise ValueError(f"the pickle operation {opcode.name}, which no state dict needs")
@@ -223,16 +289,10 @@ def _unpickle(pickled: bytes, storages: _Storages) -> Any:
             raise ValueError(f"pickle memo entry {argument}")
 
     def rebuild(storage, offset, size, stride, *_ignored):
-        kind, dtype, key, _, count = storage
+        kind, dtype, key, count = storage
         if kind != "storage" or not all(isinstance(n, int) and n >= 0 for n in (offset, *size, *stride)):
             raise ValueError("a tensor that is none")
-        data = storages.get(key, dtype)
-        last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if math.prod(size) else -1
-        if last >= len(data) or count > len(data):
-            raise ValueError(f"a tensor of shape {tuple(size)} in a storage of {len(data)}")
-        item = data.dtype.itemsize
-        strides = tuple(s * item for s in stride)
-        return np.lib.stride_tricks.as_strided(data[offset:], tuple(size), strides, writeable=False)
+        return _View(key, dtype, count, offset, tuple(size), tuple(stride))
 
     names = {
         ("collections", "OrderedDict"): collections.OrderedDict,
@@ -248,18 +308,22 @@ def _unpickle(pickled: bytes, storages: _Storages) -> Any:
             return names[module, name]
 
         def persistent_load(self, pid):
-            kind, storage_type, key, place, count = pid
-            return kind, _TORCH_TYPES[storage_type], str(key), place, int(count)
+            kind, storage_type, key, _place, count, *view = pid
+            if view and view[0] is not None:
+                raise ValueError("a storage that is a part of another")
+            dtype = np.dtype(_TORCH_TYPES[storage_type])
+            seen(str(key), dtype)
+            return kind, dtype, str(key), int(count)
 
     return Unpickler(io.BytesIO(pickled)).load()
 
 
-def _flatten(tree: Any, prefix: str = "", depth: int = 0) -> Tensors:
+def _flatten(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, _View]:
     if not isinstance(tree, dict) or depth > 8:
         raise ValueError(f"a {type(tree).__name__}")
-    found: Tensors = {}
+    found: dict[str, _View] = {}
     for name, value in tree.items():
-        if isinstance(value, np.ndarray):
+        if isinstance(value, _View):
             found[f"{prefix}{name}"] = value
         elif isinstance(value, dict):
             found |= _flatten(value, f"{prefix}{name}.", depth + 1)

@@ -44,7 +44,7 @@ def linear(params: dict[str, Array], x: Float[Array, "batch time inputs"]) -> Fl
     return x @ params["kernel"] + params["bias"][None, None]
 
 
-def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
+def hash_bits(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     """The integer hash "lowbias32" (Chris Wellons, 2018): every output bit depends on every input bit."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
@@ -63,7 +63,7 @@ def random_keep(key: Array, rate: float, shape: tuple[int, ...]) -> Bool[Array, 
     for axis in reversed(range(len(shape))):
         place = place + lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride & 0xFFFFFFFF)
         stride *= shape[axis]
-    bits = _mix(_mix(place ^ seed[0]) + seed[1])
+    bits = hash_bits(hash_bits(place ^ seed[0]) + seed[1])
     return bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 

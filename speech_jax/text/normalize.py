@@ -17,7 +17,7 @@ LIGHT = ("none", "be", "bg", "ca", "cs", "da", "de", "el", "es", "fi", "fr", "hu
 LIGHT += ("ru", "sk", "sl", "sr", "sv", "tr", "uk")
 
 # Letters that Unicode does not decompose into a plain one and an accent.
-_LETTERS = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ı": "i", "ß": "ss"})
+LETTERS = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ı": "i", "ß": "ss"})
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u02b9\uff07\u0060\u00b4\u2032", "'"))
 _MINUS = str.maketrans(dict.fromkeys("\u2212\ufe63\uff0d", "-"))
 
@@ -52,7 +52,7 @@ def check_language(language: str) -> None:
 def _fold(text: str) -> str:
     """Latin letters without accents; other scripts as they are. A mark on anything but a letter is dropped."""
     parts, bears_marks = [], False
-    for character in unicodedata.normalize("NFD", text.translate(_LETTERS)):
+    for character in unicodedata.normalize("NFD", text.translate(LETTERS)):
         if unicodedata.category(character)[0] == "M":
             if bears_marks:
                 parts.append(character)
@@ -79,44 +79,13 @@ def _english(text: str) -> str:
     return text
 
 
-def _int(text: str) -> int:
-    return int(text.replace(",", ""))
-
-
 def _money(match: re.Match) -> str:
-    unit, small = _MONEY[match["sign"]]
-    whole, cents = _int(match["whole"]), int(match["cents"] or "0")
-    scale = match["scale"]
-    if scale:
-        return f"{_number_text(match['whole'], match['cents'])} {scale} {unit}s"
-    if whole == 1 or unit == "yen":
-        words = f"{numbers.cardinal(whole)} {unit}"
-    else:
-        words = f"{numbers.cardinal(whole)} {unit}s"
-    if not cents:
-        return words
-    cents = cents * 10 if len(match["cents"]) == 1 else cents
-    many = "pence" if small == "penny" else small if small == "sen" else small + "s"
-    part = f"{numbers.cardinal(cents)} {small if cents == 1 else many}"
-    return part if whole == 0 else f"{words} and {part}"
-
-
-def _number_text(whole: str, decimals: str | None) -> str:
-    if "," not in whole and len(whole) > 1 and whole[0] == "0":
-        words = numbers.digits(whole)  # 007 is read digit by digit
-    else:
-        words = numbers.cardinal(_int(whole))
-    return f"{words} point {numbers.digits(decimals)}" if decimals else words
+    return numbers.money(match["whole"], match["cents"], match["scale"], *_MONEY[match["sign"]])
 
 
 def _plain(match: re.Match) -> str:
     sign = "minus " if match["minus"] else ""
-    return sign + _number_text(match["whole"], match["decimals"])
-
-
-def _year_or_number(text: str) -> str:
-    number = int(text)
-    return numbers.year(number) if 1100 <= number <= 2099 else numbers.cardinal(number)
+    return sign + numbers.decimal(match["whole"], match["decimals"])
 
 
 # All patterns see lower-case text. `\d` would match every script's digits, so re.ASCII is set.
@@ -134,8 +103,8 @@ _READERS = tuple(
             lambda m: numbers.time_of_day(int(m["hour"]), int(m["minute"])),
         ),
         (r"(?<![\d.])(\d{1,4})\s?/\s?(\d{1,4})(?![\d./])", lambda m: numbers.fraction(int(m[1]), int(m[2]))),
-        (rf"({_WHOLE})(?:st|nd|rd|th)\b", lambda m: numbers.ordinal(_int(m[1]))),
-        (r"(?<!\d)(\d+)'?s\b", lambda m: numbers.plural(_year_or_number(m[1]))),
+        (rf"({_WHOLE})(?:st|nd|rd|th)\b", lambda m: numbers.ordinal(numbers.parse(m[1]))),
+        (r"(?<!\d)(\d+)'?s\b", lambda m: numbers.plural(numbers.year_or_number(m[1]))),
         # Versions and addresses: 1.4.2
         (r"(?<![\d.])\d+(?:\.\d+){2,}", lambda m: " point ".join(numbers.cardinal(int(p)) for p in m[0].split("."))),
         (r"(?<![\d.,])(1[1-9]\d\d|20\d\d)(?![\d,.]*\d)", lambda m: numbers.year(int(m[1]))),

@@ -17,12 +17,21 @@ _ORDINALS = {
     "nine": "ninth",
     "twelve": "twelfth",
 }
-LARGEST = 10**15 - 1
+_FIGURES = 15
+LARGEST = 10**_FIGURES - 1
 """Above this, digits are read one by one."""
 
 
-def cardinal(number: int) -> str:
+def parse(text: str) -> int | str:
+    """The value of figures with or without commas; above `LARGEST` the figures themselves, which all readers take."""
+    figures = text.replace(",", "")
+    return int(figures) if len(figures) <= _FIGURES else figures
+
+
+def cardinal(number: int | str) -> str:
     """12345 -> "twelve thousand three hundred forty five". Digit by digit above `LARGEST`."""
+    if isinstance(number, str):
+        return digits(number)
     if number < 0:
         return "minus " + cardinal(-number)
     if number > LARGEST:
@@ -38,7 +47,7 @@ def cardinal(number: int) -> str:
     return " ".join(reversed(words))
 
 
-def ordinal(number: int) -> str:
+def ordinal(number: int | str) -> str:
     """21 -> "twenty first"."""
     return _ordinal_of(cardinal(number))
 
@@ -83,6 +92,38 @@ def fraction(numerator: int, denominator: int) -> str:
     if numerator != 1:
         unit = "halves" if denominator == 2 else unit + "s"
     return f"{cardinal(numerator)} {unit}"
+
+
+def decimal(whole: str, decimals: str | None = None) -> str:
+    """ "1,200" -> "one thousand two hundred", ("3", "14") -> "three point one four", "007" digit by digit."""
+    leading_zero = "," not in whole and len(whole) > 1 and whole[0] == "0"
+    words = digits(whole) if leading_zero else cardinal(parse(whole))
+    return f"{words} point {digits(decimals)}" if decimals else words
+
+
+def year_or_number(text: str) -> str:
+    """1100 to 2099 as a year, anything else as a number."""
+    number = parse(text)
+    return year(number) if number in range(1100, 2100) else cardinal(number)
+
+
+def money(whole: str, cents: str | None, scale: str | None, unit: str, small: str) -> str:
+    """("3", "50", None, "dollar", "cent") -> "three dollars and fifty cents"; with a scale, "two point five million
+    dollars". `cents` are one or two figures; one is tenths."""
+    amount, part = parse(whole), int(cents or "0")
+    if scale:
+        return f"{decimal(whole, cents)} {scale} {money_unit(unit)}"
+    words = f"{cardinal(amount)} {unit if amount == 1 else money_unit(unit)}"
+    if not part:
+        return words
+    part = part * 10 if len(cents) == 1 else part
+    spoken = f"{cardinal(part)} {small if part == 1 else money_unit(small)}"
+    return spoken if amount == 0 else f"{words} and {spoken}"
+
+
+def money_unit(unit: str) -> str:
+    """The plural of a currency's unit."""
+    return {"penny": "pence", "sen": "sen", "yen": "yen", "won": "won", "paisa": "paise"}.get(unit, unit + "s")
 
 
 def _below_thousand(number: int) -> str:

@@ -12,9 +12,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from speech_jax.audio import features as features_module
 from speech_jax.audio import presets
-from speech_jax.audio.config import AudioConfig, fingerprint
+from speech_jax.audio.config import AudioConfig, check_same_audio, fingerprint
 from speech_jax.audio.features import extract, num_features, num_frames, spectrum
-from speech_jax.audio.mel import mel_matrix
+from speech_jax.audio.framing import chunked_frames, num_samples, overlap_add
+from speech_jax.audio.mel import high_pass_taps, mel_matrix
 from speech_jax.audio.normalize import estimate_statistics
 from speech_jax.errors import UserError
 
@@ -25,8 +26,11 @@ CONFIGS = {
     "kaldi": presets.kaldi(),
     "kaldi_framing": replace(presets.kaldi_mfcc(), framing="kaldi", deltas=2, normalize="utterance"),
     "top_range": presets.whisper_like(),
-    "tacotron": presets.tacotron2(),
     "waveform": presets.waveform(),
+    "tacotron": presets.nvidia_tacotron2(),
+    "torchaudio": presets.torchaudio_tacotron2(),
+    "r9y9": presets.r9y9_master(),
+    "lws": presets.r9y9_released(),
 }
 
 
@@ -63,9 +67,9 @@ def test_padding_and_batch_mates_change_nothing(name):
     assert np.abs(other[0] - together[0]).max() > 0.1
 
 
-@pytest.mark.parametrize("framing", ["center", "center_even", "kaldi", "snip_edges"])
+@pytest.mark.parametrize("framing", ["center", "center_even", "kaldi", "snip_edges", "full"])
 def test_num_frames_agree_and_are_those_of_the_array(framing):
-    config = AudioConfig(framing=framing, padding="reflect")
+    config = AudioConfig(framing=framing, padding="zero" if framing == "full" else "reflect")
     samples = np.array([0, 1, 79, 80, 159, 160, 399, 400, 401, 559, 560, 16000])
     counts = np.array([num_frames(int(s), config) for s in samples])
     assert all(type(num_frames(int(s), config)) is int for s in samples)
@@ -76,8 +80,12 @@ def test_num_frames_agree_and_are_those_of_the_array(framing):
         "center_even": [0, 0, 0, 0, 0, 1, 2, 2, 2, 3, 3, 100],
         "kaldi": [0, 0, 0, 1, 1, 1, 2, 3, 3, 3, 4, 100],
         "snip_edges": [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 98],
+        "full": [0, 3, 3, 3, 3, 3, 5, 5, 5, 6, 6, 102],
     }
     np.testing.assert_array_equal(counts, known[framing])
+    frames = np.array([0, 3, 4, 100])
+    np.testing.assert_array_equal(num_frames(num_samples(frames, config), config), frames)
+    assert [num_samples(int(f), config) for f in frames] == num_samples(frames, config).tolist()
     for s in (1, 160, 400, 560):
         shapes = jax.eval_shape(
             functools.partial(extract, config=config), np.ones((2, s), np.float32), np.array([s, 0])
@@ -149,6 +157,27 @@ def test_gradients_are_finite(name):
     assert not gradient[2, 2000:].any()
 
 
+def test_overlap_add_is_the_transpose_of_framing():
+    random = np.random.default_rng(3)
+    for length, hop in ((8, 4), (10, 4), (3, 3)):
+        frames, x = random.standard_normal((2, 5, length)), random.standard_normal((2, (4 + -(-length // hop)) * hop))
+        added = overlap_add(jnp.asarray(frames, jnp.float32), hop)
+        cut = chunked_frames(jnp.asarray(x, jnp.float32), 5, length, hop)
+        assert added.shape == x.shape
+        np.testing.assert_allclose(np.sum(np.asarray(added) * x), np.sum(np.asarray(cut) * frames), rtol=1e-5)
+
+
+def test_high_pass_is_scipys_and_keeps_silence():
+    signal = pytest.importorskip("scipy.signal")
+    config = presets.r9y9_master()
+    np.testing.assert_allclose(high_pass_taps(config), signal.firwin(255, 70 / 11025, pass_zero=False), atol=1e-12)
+    audio = np.zeros((1, 8000), np.float32)
+    audio[0, :1000] = speech(1000, 2)[0]
+    features, _ = compute(audio, [8000], config)
+    frames = -(-(1000 + 254 + 512) // 256)  # the last that hears anything
+    assert (np.asarray(features)[0, frames + 1 : -3] == -10).all() and (np.asarray(features)[0, :3] > -9).all()
+
+
 def test_gradient_equals_a_difference():
     config = presets.kaldi()
     audio = speech(1600, 7)
@@ -216,6 +245,33 @@ def test_fingerprint_names_what_the_features_are():
     )  # a change would disown every checkpoint
 
 
+def test_a_setting_that_came_later_counts_only_where_it_is_used():
+    """The fingerprints of checkpoints from before `high_pass` and `ceiling` stay; a filter makes another."""
+    assert fingerprint(presets.nvidia_tacotron2()) == NVIDIA_BEFORE
+    changed = [replace(presets.nvidia_tacotron2(), **{name: 10.0}) for name in ("high_pass", "ceiling")]
+    assert len({fingerprint(c) for c in [*changed, presets.nvidia_tacotron2()]}) == 3
+
+
+NVIDIA_BEFORE = "3a5ffe4fa748be5a32f068bc6ec2d8ded166aa78f83dcf293de156b31dc09d72"
+
+
+def test_what_differs_between_two_models_is_named_on_both_sides():
+    ours = presets.nvidia_tacotron2()
+    check_same_audio(ours, replace(presets.torchaudio_tacotron2("griffinlim"), dither=0.1), "a", "b")
+    with pytest.raises(UserError) as raised:
+        check_same_audio(ours, presets.torchaudio_tacotron2(), "runs/acoustic", "runs/vocoder")
+    assert str(raised.value) == (
+        "runs/acoustic: found audio.window = 1024, audio.hop = 256, audio.n_fft = 1024, audio.fmin = 0.0, "
+        "audio.fmax = 8000.0; expected the features of runs/vocoder: audio.window = 1100, audio.hop = 275, "
+        "audio.n_fft = 2048, audio.fmin = 40.0, audio.fmax = 11025.0"
+    )
+    one, other = (presets.r9y9_master((0.5,) * 80, (1.0,) * 79 + (last,)) for last in (1.0, 2.0))
+    with pytest.raises(UserError, match=r"found audio.std\[79\] = 1.0; expected .*: audio.std\[79\] = 2.0"):
+        check_same_audio(one, other, "a", "b")
+    with pytest.raises(UserError, match=r"audio.mean = \(\), .*: audio.normalize = 'global', audio.mean = 80 values"):
+        check_same_audio(presets.r9y9_master(), one, "a", "b")
+
+
 def test_number_of_features():
     assert num_features(presets.nemo(num_mels=128)) == 128
     assert num_features(replace(presets.kaldi_mfcc(), deltas=2)) == 39
@@ -229,6 +285,9 @@ def test_number_of_features():
         (dict(fmax=9000.0), "fmax: found 9000.0, expected at most half the sample rate, 8000"),
         (dict(fmin=8000.0), "fmin: found 8000.0"),
         (dict(floor=0.0), "floor: found 0.0, expected a number above 0"),
+        (dict(ceiling=1e-9), "ceiling: found 1e-09, expected 0, or more than the floor"),
+        (dict(high_pass=8000.0), "high_pass: found 8000.0, expected 0 up to half the sample rate, 8000"),
+        (dict(framing="full", padding="reflect"), "padding: found reflect, expected zero where framing is full"),
         (dict(features="mfcc", num_cepstra=81), "num_cepstra: found 81, expected 1 to the number of bands, 80"),
         (dict(normalize="global", mean=(0.0,), std=(1.0,)), "mean: found 1 values, expected 80, one a feature"),
         (dict(normalize="global", mean=(0.0,) * 80, std=(0.0,) * 80), "std: found 0.0, expected numbers above 0"),
@@ -239,3 +298,5 @@ def test_bad_settings_are_refused(fields, message):
         AudioConfig(**fields)
     with pytest.raises(UserError, match="found version 3, expected 1 or 2"):
         presets.nemo(3)
+    with pytest.raises(UserError, match="found 'waveglow', expected 'wavernn' or 'griffinlim'"):
+        presets.torchaudio_tacotron2("waveglow")

@@ -1,4 +1,7 @@
-"""The features equal those of librosa, kaldi-native-fbank and NeMo (experiments/parity/features.py made the files)."""
+"""The features equal those of librosa, kaldi-native-fbank and NeMo, and of four public synthesis systems.
+
+experiments/parity/features.py and experiments/parity/mel.py made the files.
+"""
 
 import dataclasses
 import functools
@@ -19,12 +22,14 @@ librosa_frames = replace(
     presets.librosa(16000), n_fft=512, window=400, hop=160, num_mels=80, log="natural", floor=1e-6, floor_by="add",
     top_range=0.0,
 )  # fmt: skip
+# the statistics of mel.py, in place of a training set's
+r9y9 = presets.r9y9_master(tuple(np.linspace(-1.5, -3.5, 80).tolist()), tuple(np.linspace(0.9, 0.6, 80).tolist()))
 kaldi_deltas = replace(presets.kaldi_mfcc(), deltas=2)
 CONVENTIONS = {
     "librosa.defaults": (presets.librosa(), 1e-4),
     "librosa.slaney": (librosa_frames, 1e-4),
     "librosa.htk": (replace(librosa_frames, num_mels=40, mel_scale="htk", mel_norm="none", padding="reflect"), 1e-4),
-    "librosa.magnitude": (presets.tacotron2(), 1e-4),
+    "librosa.magnitude": (presets.nvidia_tacotron2(), 1e-4),
     "librosa.mfcc": (replace(presets.librosa(), features="mfcc", lifter=22.0), 1e-4),
     "kaldi.fbank": (presets.kaldi(), 1e-3),
     "kaldi.fbank_unscaled_all_frames": (replace(presets.kaldi(), scale=1.0, framing="kaldi"), 1e-3),
@@ -32,6 +37,11 @@ CONVENTIONS = {
     "nemo.version2": (presets.nemo(), 1e-4),
     "nemo.version2_not_normalised": (replace(presets.nemo(), normalize="none"), 1e-4),
     "nemo.version1": (presets.nemo(1), 1e-4),
+    "nvidia.tacotron2": (presets.nvidia_tacotron2(), 1e-4),
+    "torchaudio.wavernn": (presets.torchaudio_tacotron2(), 1e-4),
+    "r9y9.master": (r9y9, 1e-4),
+    "lws.released": (presets.r9y9_released(), 1e-4),
+    "lws.released_loud": (replace(presets.r9y9_released(), scale=100 * presets.r9y9_released().scale), 1e-4),
 }
 
 

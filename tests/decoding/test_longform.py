@@ -17,6 +17,8 @@ FRONT_ENDS = {
     "nemo": presets.nemo(),
     "librosa": presets.librosa(),
     "kaldi mfcc": dataclasses.replace(presets.kaldi_mfcc(), deltas=2),
+    "r9y9": presets.r9y9_master(),  # whose high-pass reaches further back than a window
+    "lws": presets.r9y9_released(),
     "torch": dataclasses.replace(presets.torch_like(), num_mels=40),  # its 128 leave bands without a bin
 }
 

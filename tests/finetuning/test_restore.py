@@ -134,7 +134,7 @@ def test_tokens_move_by_their_string():
     change = compare_vocabularies(old, new)
     assert change == (("<blank>", "c", "a"), ("x", "y"), ("b",))
     assert change.describe() == "vocabulary: 3 kept, 2 new ('x' 'y'), 1 dropped ('b')"
-    with pytest.raises(UserError, match="expected them last"):
+    with pytest.raises(UserError, match="expected as many"):
         move_tokens(learned, fresh, old[:3], new)
 
 

@@ -25,6 +25,41 @@ def test_torch_files_are_read_back(tmp_path):
         assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
 
 
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_files_from_before_torch_1_6_are_read_and_refused_when_cut_off(tmp_path):
+    found = read_torch(GOLDEN / "legacy.pt")
+    new = read_torch(GOLDEN / "tacotron2.pt")
+    shared = {n: n.replace("state_dict.module.", "state_dict.") for n in found if n.startswith("state_dict.module.")}
+    assert len(shared) == 5
+    for old_name, new_name in shared.items():
+        np.testing.assert_array_equal(found[old_name], new[new_name])
+    (v,) = (a for n, a in new.items() if n.endswith("attention_layer.v.linear_layer.weight"))
+    np.testing.assert_array_equal(found["turned"], v.T)
+    np.testing.assert_array_equal(found["half"], np.arange(5, dtype=np.float16))
+    assert found["half"].dtype == np.float16
+    whole = (GOLDEN / "legacy.pt").read_bytes()
+    for keep in range(0, len(whole), 97):
+        (tmp_path / "cut.pt").write_bytes(whole[:keep])
+        with pytest.raises(UserError, match="cut.pt: found"):
+            read_torch(tmp_path / "cut.pt")
+
+
+def test_hostile_old_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head = [pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    for body, message in ((pickle.dumps({"w": Evil()}, 2), "not run"), (tensor_pickle(), "beyond the end")):
+        storages = pickle.dumps(["0"], 2) + struct.pack("<q", 1 << 40)
+        (tmp_path / "x.pt").write_bytes(b"".join(head) + body + storages)
+        with pytest.raises(UserError, match=message):
+            read_torch(tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(pickle.dumps(Evil(), 2) * 5)
+    with pytest.raises(UserError, match="not run"):
+        read_torch(tmp_path / "x.pt")
+    assert not Path("hacked").exists()
+
+
 class Evil:
     def __reduce__(self):
         return (Path.touch, (Path("hacked"),))

@@ -1,0 +1,189 @@
+"""Mel spectrograms back to waveforms without a network: the fast Griffin-Lim algorithm (Perraudin et al. 2013).
+
+What a mel spectrogram has lost is guessed: the energy within each band by a non-negative inverse of the bands, the
+phases by going to and fro between spectrogram and waveform until they agree. It sounds metallic, needs no training, and
+works for every log-mel config that keeps the magnitudes (not for normalize = "utterance", not for MFCCs).
+
+The transforms are FFTs: a batch that is sharded over devices would be gathered for them (use jax.shard_map there).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int
+
+from speech_jax.audio import rows
+from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.framing import frame, num_samples, overlap_add, samples_before_first, time_mask
+from speech_jax.audio.mel import mel_matrix, window_values
+from speech_jax.errors import UserError
+
+_UPDATES = 30  # of the energies within the bands; see mel_to_magnitude
+
+
+@functools.partial(jax.jit, static_argnames=("config", "iterations", "momentum"))
+def mel_to_audio(
+    features: Float[Array, "batch frames mels"],
+    frames: Int[Array, " batch"],
+    config: AudioConfig,
+    *,
+    iterations: int = 60,
+    momentum: float = 0.99,
+    key: jax.Array | None = None,
+    index: Int[Array, " batch"] | None = None,
+) -> tuple[Float[Array, "batch samples"], Int[Array, " batch"]]:
+    """Waveforms of log-mel features as `features.extract` makes them, and their lengths, num_samples(frames, config).
+
+    frames: how many frames of each row are real; what lies beyond them, NaN too, has no influence.
+    iterations, momentum, key, index: as in griffin_lim.
+
+    The config's scale and pre-emphasis are undone; what its high-pass took away is lost. The result is not clipped.
+    Raises UserError for a config whose features do not keep the magnitudes.
+    """
+    inside = time_mask(frames, features.shape[1])[..., None]
+    magnitude = mel_to_magnitude(jnp.where(inside, features.astype(jnp.float32), 0.0), config)
+    options = dict(iterations=iterations, momentum=momentum, key=key, index=index)
+    audio, lengths = griffin_lim(magnitude, frames, config, **options)
+    if config.pre_emphasis:
+        audio = jnp.where(time_mask(lengths, audio.shape[1]), de_emphasize(audio, config.pre_emphasis), 0.0)
+    return audio / config.scale, lengths
+
+
+def mel_to_magnitude(
+    features: Float[Array, "batch frames mels"], config: AudioConfig
+) -> Float[Array, "batch frames bins"]:
+    """The magnitude spectrum |DFT| that such features may have come from, n_fft//2 + 1 bins.
+
+    The logarithm is undone, then the bands: from their pseudo-inverse, cut off at a small share of the frame, by
+    multiplicative updates for the Kullback-Leibler divergence (Lee and Seung 2001), which keep every bin positive and
+    bring the spectrum's bands to the given ones. Bins outside all bands become 0.
+    """
+    energy = mel_energy(features, config)
+    bands = mel_matrix(config)
+    inverse, weight = np.linalg.pinv(bands), np.sum(bands, axis=1)
+    start = _dot(energy, inverse)
+    least = 1e-3 * jnp.mean(jnp.maximum(start, 0.0), axis=-1, keepdims=True)
+    start = jnp.where((weight > 0)[None, None], jnp.maximum(start, least), 0.0)
+    per_weight = bands / np.where(weight > 0, weight, 1.0)[:, None]
+
+    def update(_, spectrum):
+        found = _dot(spectrum, bands)
+        ratio = jnp.where(found > 0, energy / jnp.where(found > 0, found, 1.0), 0.0)
+        return spectrum * _dot(ratio, per_weight.T)
+
+    spectrum = jax.lax.fori_loop(0, _UPDATES, update, start)
+    return spectrum if config.power == 1 else jnp.sqrt(spectrum)
+
+
+def mel_energy(features: Float[Array, "batch frames mels"], config: AudioConfig) -> Float[Array, "batch frames mels"]:
+    """What the logarithm was taken of: magnitudes, or powers where config.power is 2, in each mel band."""
+    if config.features != "log_mel" or config.deltas or config.normalize == "utterance":
+        kind = f"features = {config.features}, deltas = {config.deltas}, normalize = {config.normalize}"
+        raise UserError(f"AudioConfig: found {kind}, which lose the magnitudes; expected log_mel, 0, none or global")
+    if config.normalize == "global":
+        mean, std = (jnp.asarray(v, jnp.float32)[None, None] for v in (config.mean, config.std))
+        features = features * std + mean
+    base = {"natural": 1.0, "log10": np.log(10.0), "decibel": np.log(10.0) * config.power / 20}[config.log]
+    energy = jnp.exp(features * base)
+    return jnp.maximum(energy - config.floor, 0.0) if config.floor_by == "add" else energy
+
+
+def griffin_lim(
+    magnitude: Float[Array, "batch frames bins"],
+    frames: Int[Array, " batch"],
+    config: AudioConfig,
+    *,
+    iterations: int = 60,
+    momentum: float = 0.99,
+    key: jax.Array | None = None,
+    index: Int[Array, " batch"] | None = None,
+    phase: Float[Array, "batch frames bins"] | None = None,
+) -> tuple[Float[Array, "batch samples"], Int[Array, " batch"]]:
+    """Waveforms whose spectra (with config's windows and framing) have about these magnitudes, and their lengths.
+
+    frames: how many frames of each row are real; the rest has no influence.
+    momentum: 0 is plain Griffin-Lim (1984); the fast variant goes this share of a step further.
+    key: the first phases are random, drawn from fold_in(key, index[i]) for row i, by default index[i] = i; without a
+        key they are 0. phase: the first phases themselves, in radians, of a frame that begins at n_fft's first sample.
+    """
+    inside = time_mask(frames, magnitude.shape[1])
+    magnitude = jnp.where(inside[..., None], magnitude.astype(jnp.float32), 0.0)
+    if phase is None:
+        phase = jnp.zeros_like(magnitude) if key is None else _random_phase(key, index, magnitude.shape)
+    lengths = num_samples(frames, config)
+    lag = momentum / (1 + momentum)
+
+    def step(_, state):
+        guess, before = state
+        found = stft(istft(guess, frames, config), lengths, config, magnitude.shape[1])
+        ahead = found - lag * before
+        size = jnp.abs(ahead)
+        return jnp.where(size > 0, ahead / jnp.where(size > 0, size, 1.0), 1.0) * magnitude, found
+
+    guess = magnitude * jnp.exp(1j * phase)
+    guess, _ = jax.lax.fori_loop(0, iterations, step, (guess, jnp.zeros_like(guess)))
+    return istft(guess, frames, config), lengths
+
+
+def stft(
+    audio: Float[Array, "batch samples"], lengths: Int[Array, " batch"], config: AudioConfig, count: int
+) -> Complex[Array, "batch count bins"]:
+    """The first `count` spectra of each row, its ends padded as the config says. audio is zero beyond each length."""
+    windowed = frame(audio, lengths, config, count) * jnp.asarray(window_values(config), jnp.float32)[None, None]
+    before = (config.n_fft - config.window) // 2
+    return jnp.fft.rfft(jnp.pad(windowed, ((0, 0), (0, 0), (before, config.n_fft - config.window - before))))
+
+
+def istft(
+    spectra: Complex[Array, "batch frames bins"], frames: Int[Array, " batch"], config: AudioConfig
+) -> Float[Array, "batch samples"]:
+    """The waveform whose spectra are closest to these: num_samples(frames, config) samples a row, then zeros.
+
+    The weighted overlap-add of Griffin and Lim 1984. spectra is zero beyond `frames`.
+    """
+    count, window = spectra.shape[1], jnp.asarray(window_values(config), jnp.float32)[None, None]
+    before = (config.n_fft - config.window) // 2
+    pieces = jnp.fft.irfft(spectra, config.n_fft)[..., before : before + config.window] * window
+    weight = jnp.where(time_mask(frames, count)[..., None], window**2, 0.0)
+    # Where frames do not overlap fully, at the edges of framing "snip_edges", little is known and nothing is blown up.
+    least = 1e-3 * np.sum(window_values(config) ** 2) / config.hop
+    whole = overlap_add(pieces, config.hop) / jnp.maximum(overlap_add(weight, config.hop), least)
+    left, samples = samples_before_first(config), num_samples(count, config)
+    return jnp.where(time_mask(num_samples(frames, config), samples), whole[:, left : left + samples], 0.0)
+
+
+def spectral_convergence(
+    audio: Float[Array, "batch samples"],
+    magnitude: Float[Array, "batch frames bins"],
+    frames: Int[Array, " batch"],
+    config: AudioConfig,
+) -> Float[Array, " batch"]:
+    """How far the audio's spectra are from the magnitudes, in dB: 20·log10(‖|STFT| - magnitude‖ / ‖magnitude‖)."""
+    inside = time_mask(frames, magnitude.shape[1])[..., None]
+    found = jnp.abs(stft(audio, num_samples(frames, config), config, magnitude.shape[1]))
+    wanted = jnp.where(inside, magnitude, 0.0)
+    error = jnp.sum(jnp.where(inside, found - wanted, 0.0) ** 2, axis=(1, 2))
+    return 10 * jnp.log10(error / jnp.sum(wanted**2, axis=(1, 2)))
+
+
+def de_emphasize(audio: Float[Array, "batch samples"], coefficient: float) -> Float[Array, "batch samples"]:
+    """Undoes pre-emphasis: y[n] = x[n] + coefficient·y[n-1]."""
+
+    def join(first, second):
+        return first[0] * second[0], first[1] * second[0] + second[1]
+
+    return jax.lax.associative_scan(join, (jnp.full_like(audio, coefficient), audio), axis=1)[1]
+
+
+def _random_phase(key, index, shape):
+    batch, count, bins = shape
+    draws = rows.uniform(rows.row_keys(key, batch, index, rows.PHASE), -np.pi, np.pi, count=count * bins)
+    return draws.reshape(shape)
+
+
+def _dot(x, matrix: np.ndarray):
+    return jnp.dot(x, jnp.asarray(matrix, jnp.float32), precision="highest")

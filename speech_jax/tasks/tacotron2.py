@@ -1,0 +1,170 @@
+"""Text to mel with Tacotron 2: waveform → target frames → teacher forcing → losses, as one jitted function."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.audio.presets import nvidia_tacotron2
+from speech_jax.errors import UserError
+from speech_jax.evaluation.alignment import score_alignment
+from speech_jax.models.tacotron2 import Tacotron2Config, tacotron2
+from speech_jax.objectives.tts import focus_rate, frame_loss, guided_attention_loss, stop_loss
+from speech_jax.tasks.ctc import batch_spec
+from speech_jax.text.frontend import FrontEnd, FrontEndConfig
+from speech_jax.types import Batch, LossOut, Model, PyTree, Report, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Tacotron2TaskConfig:
+    """A voice: how it reads, the network, and what it is trained for."""
+
+    model: Tacotron2Config = Tacotron2Config()
+    """The network."""
+    audio: AudioConfig = dataclasses.field(default_factory=nvidia_tacotron2)
+    """Waveform to target frames; the vocoder's must be the same."""
+    frontend: FrontEndConfig = FrontEndConfig()
+    """How text becomes symbols."""
+    frames: Literal["l1", "l2"] = "l2"
+    """The loss of frames, before and after the post-net."""
+    stop_weight: float = 5.0
+    """How much the last frame weighs in the loss of the stop token, against one that is not the last."""
+    guided: float = 0.0
+    """Weight of the loss that keeps the attention near the diagonal; 1 where there is little data."""
+    guided_sigma: float = 0.4
+    """How far from the diagonal is free."""
+    reduction: tuple[tuple[int, int], ...] = ()
+    """Gradual training: (step, frames a decoder step makes from there on), for example ((0, 5), (5000, 3), (10000, 2)).
+    Empty is the model's `reduction` from the start."""
+
+    def __post_init__(self) -> None:
+        steps, frames = [s for s, _ in self.reduction], [r for _, r in self.reduction]
+        if self.reduction and (steps[0] != 0 or steps != sorted(set(steps))):
+            raise UserError(f"task.reduction: found steps {steps}, expected 0 first and then larger ones")
+        if any(not 1 <= r <= self.model.reduction for r in frames):
+            raise UserError(
+                f"task.reduction: found {frames} frames a step, expected 1 to model.reduction, {self.model.reduction}"
+            )
+
+
+def network_config(config: Tacotron2TaskConfig) -> Tacotron2Config:
+    """The network with as many bands as the features have."""
+    return dataclasses.replace(config.model, num_mels=num_features(config.audio))
+
+
+def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
+    """The task that training/ is handed; batches are those of data/pipeline.py, labels the front end's symbols."""
+    network = tacotron2(network_config(config), front_end.vocab_size)
+    stages = config.reduction or ((0, config.model.reduction),)
+
+    def inputs(batch: Batch, reduction: int) -> Batch:
+        """What the network takes; frames are filled up to a whole number of steps."""
+        mel, mask = extract(batch["audio"], batch["audio_lengths"], config.audio)
+        more = -mel.shape[1] % reduction
+        symbols = jnp.arange(batch["labels"].shape[1])[None]
+        real = (batch["index"] >= 0)[:, None]
+        extra = {"speaker": batch["speaker"]} if "speaker" in batch else {}
+        return extra | {
+            "text": batch["labels"],
+            "text_mask": (symbols < batch["label_lengths"][:, None]) & real,
+            "mel": jnp.pad(mel, ((0, 0), (0, more), (0, 0))),
+            "mel_mask": jnp.pad(mask & real, ((0, 0), (0, more))),
+            "index": batch["index"],
+        }
+
+    def init(key: Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        return network.init(key, batch)
+
+    def apply(params, model_state, batch: Batch, *, key=None, train=False, reduction=stages[-1][1]):
+        heard = inputs(batch, reduction)
+        outputs, model_state = network.apply(params, model_state, heard, key=key, train=train, reduction=reduction)
+        known = {"text_mask": heard["text_mask"], "mel_mask": heard["mel_mask"], "target": heard["mel"]}
+        return {**outputs, **known}, model_state
+
+    def at(reduction: int, params, model_state, batch, key) -> LossOut:
+        outputs, model_state = apply(params, model_state, batch, key=key, train=True, reduction=reduction)
+        value, frames, metrics = losses(config, outputs, reduction)
+        return LossOut(value, frames, model_state, metrics)
+
+    def objective(params, model_state, batch, key, step) -> LossOut:
+        branches = [functools.partial(at, r) for _, r in stages]
+        if len(branches) == 1:
+            return branches[0](params, model_state, batch, key)
+        out = jax.lax.switch(stage(step, stages), branches, params, model_state, batch, key)
+        now = jnp.asarray([r for _, r in stages], jnp.float32)[stage(step, stages)]
+        return out._replace(metrics={**out.metrics, "reduction": (now, jnp.ones(()))})
+
+    return Task(Model(init, apply), objective, batch_spec, _evaluator(config, apply, stages[-1][1]))
+
+
+def stage(step: Int[Array, ""], stages: tuple[tuple[int, int], ...]) -> Int[Array, ""]:
+    """Which stage of gradual training the step is in."""
+    return sum(jnp.asarray(step >= begin, jnp.int32) for begin, _ in stages) - 1
+
+
+def losses(config: Tacotron2TaskConfig, outputs: dict[str, Array], reduction: int) -> tuple[Array, Array, dict]:
+    """(mean a frame, frames that count, metrics)"""
+    mask, step_mask = outputs["mel_mask"], outputs["mel_mask"][:, ::reduction]
+    pairs = {
+        "before": frame_loss(outputs["mel"], outputs["target"], mask, config.frames),
+        "after": frame_loss(outputs["mel_post"], outputs["target"], mask, config.frames),
+        "stop": stop_loss(outputs["stop"], mask, config.stop_weight),
+    }
+    if config.guided:
+        pairs["guided"] = guided_attention_loss(
+            outputs["weights"], step_mask, outputs["text_mask"], config.guided_sigma
+        )
+    shares = {"guided": config.guided}
+    value = sum(shares.get(name, 1.0) * total / jnp.maximum(count, 1.0) for name, (total, count) in pairs.items())
+    pairs["focus"] = focus_rate(outputs["weights"], step_mask)
+    return value, jnp.sum(mask).astype(jnp.float32), pairs
+
+
+def _evaluator(config: Tacotron2TaskConfig, apply, reduction: int):
+    @jax.jit
+    def forward(params, model_state, batch):
+        outputs, _ = apply(params, model_state, batch, key=jax.random.key(0), train=False)
+        return outputs, losses(config, outputs, reduction)[2]
+
+    def evaluate(params: PyTree, model_state: PyTree, batches: Iterable[Batch]) -> Report:
+        """Losses under teacher forcing, the alignment's scores, and pictures of the first utterance."""
+        totals: dict[str, np.ndarray] = {}
+        scores, images = [], {}
+        for batch in batches:
+            outputs, metrics = jax.device_get(forward(params, model_state, batch))
+            for name, pair in metrics.items():
+                totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
+            for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):
+                frames, symbols = int(outputs["mel_mask"][row].sum()), int(outputs["text_mask"][row].sum())
+                weights = outputs["weights"][row, : -(-frames // reduction), :symbols]
+                scores.append(score_alignment(weights, "stop"))
+                if not images:
+                    stop = 1 / (1 + np.exp(-outputs["stop"][row, :frames]))
+                    images = {
+                        "alignment": weights.T,
+                        "target": outputs["target"][row, :frames].T,
+                        "made": outputs["mel_post"][row, :frames].T,
+                        "stop": np.tile(stop, (16, 1)),
+                    }
+        found = {name: float(total / max(count, 1e-9)) for name, (total, count) in totals.items()}
+        found["loss"] = found["before"] + found["after"] + found["stop"]
+        if scores:
+            found["coverage"] = float(np.mean([s.coverage for s in scores]))
+            found["failures"] = float(np.mean([bool(s.failure) for s in scores]))
+        return Report(found, images=images)
+
+    return evaluate
+
+
+def output_frames(samples, config: Tacotron2TaskConfig):
+    """Frames of `samples`."""
+    return num_frames(samples, config.audio)

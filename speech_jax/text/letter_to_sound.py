@@ -1,0 +1,81 @@
+"""Pronunciations of English words that no dictionary has, by the network of tasks/g2p.py, run here in NumPy.
+
+The network is assets/g2p.safetensors (float16). experiments/g2p/ has the command that made it and its error rates.
+NumPy and not JAX, so that preparing text in a data worker starts no second runtime; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+
+import numpy as np
+import safetensors.numpy
+from jaxtyping import Float
+
+from speech_jax.text.dictionary import Pronunciation
+from speech_jax.text.letters import CLASSES, letter_ids
+
+
+def pronounce(word: str) -> Pronunciation:
+    """Phonemes with stress for a word of a-z and the apostrophe; about half a millisecond, the same every time."""
+    return _pronounce(word)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _pronounce(word: str) -> Pronunciation:
+    return network_says(word, _packaged())
+
+
+@functools.cache
+def _packaged() -> dict[str, np.ndarray]:
+    file = importlib.resources.files("speech_jax.text").joinpath("assets/g2p.safetensors")
+    return read_network(file.read_bytes())
+
+
+def read_network(content: bytes) -> dict[str, np.ndarray]:
+    """The network's arrays in float32 by name, as tasks/g2p.py writes them: "layers_0/input/kernel"."""
+    return {name: array.astype(np.float32) for name, array in safetensors.numpy.load(content).items()}
+
+
+def network_says(word: str, network: dict[str, np.ndarray]) -> Pronunciation:
+    """The best path of CTC over the letters of `word`."""
+    x = network["letters/embedding"][letter_ids(word)]
+    layer = 0
+    while f"layers_{layer}/recurrent_kernel" in network:
+        x = _norm(_gru(x, network, f"layers_{layer}/"), network, f"norm_{layer}/")
+        layer += 1
+    logits = x @ network["head/kernel"] + network["head/bias"]
+    best = logits.reshape(-1, len(CLASSES)).argmax(-1)
+    first = np.concatenate([[True], best[1:] != best[:-1]])
+    return tuple(CLASSES[i] for i in best[first & (best > 0)])
+
+
+def _gru(
+    x: Float[np.ndarray, "letters d"], network: dict[str, np.ndarray], at: str
+) -> Float[np.ndarray, "letters 2*width"]:
+    """Both directions of models/crnn.py's GRU: gates reset, update, new."""
+    kernel, bias = network[at + "recurrent_kernel"], network[at + "recurrent_bias"]
+    width = kernel.shape[1]
+    gates = (x @ network[at + "input/kernel"] + network[at + "input/bias"]).reshape(len(x), 2, 3 * width)
+    gates = np.stack([gates[:, 0], gates[::-1, 1]], axis=1)
+    state, out = np.zeros((2, width), np.float32), np.empty((len(x), 2, width), np.float32)
+    for i, gate in enumerate(gates):
+        recurrent = (state[:, None] @ kernel)[:, 0] + bias
+        reset, update = np.split(_sigmoid(gate[:, : 2 * width] + recurrent[:, : 2 * width]), 2, axis=1)
+        new = np.tanh(gate[:, 2 * width :] + reset * recurrent[:, 2 * width :])
+        state = (1 - update) * new + update * state
+        out[i] = state
+    return np.concatenate([out[:, 0], out[::-1, 1]], axis=1)
+
+
+def _norm(x: Float[np.ndarray, "letters d"], network: dict[str, np.ndarray], at: str) -> Float[np.ndarray, "letters d"]:
+    centred = x - x.mean(-1, keepdims=True)
+    return (
+        centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * network[at + "scale"]
+        + network[at + "bias"]
+    )
+
+
+def _sigmoid(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    return 0.5 * (1 + np.tanh(0.5 * x))

@@ -1,0 +1,27 @@
+"""What the letter-to-sound network reads and writes, for its training (tasks/g2p.py) and its use (text/phonemes.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from speech_jax.text.symbols import PHONES
+
+LETTERS = ("", *"abcdefghijklmnopqrstuvwxyz'")  # id 0 is the padding
+CLASSES = ("", *PHONES)  # id 0 is CTC's blank
+_LETTER_IDS = {letter: i for i, letter in enumerate(LETTERS)}
+_CLASS_IDS = {phone: i for i, phone in enumerate(CLASSES)}
+
+
+def readable(word: str) -> bool:
+    """Whether the network knows all letters of the word."""
+    return bool(word) and all(letter in _LETTER_IDS for letter in word)
+
+
+def letter_ids(word: str) -> list[int]:
+    """Ids of a `readable` word."""
+    return [_LETTER_IDS[letter] for letter in word]
+
+
+def class_ids(phones: Sequence[str]) -> list[int]:
+    """Ids of phonemes with stress, `PHONES`."""
+    return [_CLASS_IDS[phone] for phone in phones]

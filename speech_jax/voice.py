@@ -1,0 +1,139 @@
+"""A checkpoint as something that speaks: text → mel frames, scored, and tried again where the score says it failed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from speech_jax.audio.config import fingerprint
+from speech_jax.config import config_from_assets
+from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, stream
+from speech_jax.errors import UserError
+from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
+from speech_jax.models.tacotron2 import make_parts, utterance_seeds
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
+from speech_jax.text.frontend import FrontEnd
+from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
+from speech_jax.types import Batch, PyTree
+
+SYMBOLS_MULTIPLE = 32  # texts are padded to multiples of this, so that few programs are compiled
+LONGEST = 200  # characters of a piece; longer text is cut at sentences, then at commas, then between words
+
+
+class VoiceParts(NamedTuple):
+    """What a voice's checkpoint folder holds."""
+
+    task: Tacotron2TaskConfig
+    front_end: FrontEnd
+    params: PyTree
+    model_state: PyTree
+
+
+class Piece(NamedTuple):
+    """One piece of text, spoken: frames after the post-net, the attention's weights, and what they are worth."""
+
+    text: str
+    mel: Float[np.ndarray, "frames mels"]
+    weights: Float[np.ndarray, "steps symbols"]
+    score: AlignmentScore
+    tries: int
+
+
+def load_voice_parts(path: str | Path, which: Which = "best") -> VoiceParts:
+    """The voice in a run's folder. Raises UserError where there is no whole checkpoint, or not a voice's."""
+    folder = find_checkpoint(path, which)
+    assets = read_assets(folder)
+    task = config_from_assets(assets).task if "config" in assets else None
+    if not isinstance(task, Tacotron2TaskConfig) or "tokenizer" not in assets:
+        raise UserError(f"{path}: found a checkpoint of {type(task).__name__}, expected a voice's")
+    if assets.get("audio_fingerprint", fingerprint(task.audio)) != fingerprint(task.audio):
+        raise UserError(f"{path}: found audio settings with another fingerprint than the checkpoint's")
+    params, model_state = read_params(folder)
+    return VoiceParts(task, FrontEnd.from_json(assets["tokenizer"]), params, model_state)
+
+
+class Voice:
+    """Speaks pieces of text. seed: of the prenet's dropout; the same seed and text make the same frames."""
+
+    def __init__(self, parts: VoiceParts, decode: DecodeConfig | None = None, *, seed: int = 0, rows: int = 4):
+        self.task, self.front_end = parts.task, parts.front_end
+        self._parts = make_parts(network_config(parts.task))
+        self._params, self._state = jax.device_put((parts.params, parts.model_state))
+        self._decode, self._key, self._rows = decode or DecodeConfig(), jax.random.key(seed), rows
+        self.reduction = self._decode.reduction or network_config(parts.task).reduction
+
+    def say(self, texts: Sequence[str], *, tries: int = 3, speaker: int = 0) -> list[Piece]:
+        """Every text, in order. One whose alignment failed is tried again with other randomness, `tries` times in all;
+        the best of the tries is kept. Raises UserError for a text that the front end does not accept."""
+        ids = [self.front_end.encode(text) for text in texts]
+        best: dict[int, Piece] = {}
+        waiting = list(range(len(texts)))
+        for attempt in range(tries):
+            for number, mel, weights, ended in self._batches(waiting, ids, attempt, speaker):
+                score = score_alignment(weights, ended)
+                if number not in best or score.quality > best[number].score.quality:
+                    best[number] = Piece(texts[number], mel, weights, score, attempt + 1)
+                else:
+                    best[number] = best[number]._replace(tries=attempt + 1)
+            waiting = [number for number in waiting if best[number].score.failure]
+        return [best[number] for number in range(len(texts))]
+
+    def stream(
+        self, text: str, *, chunk_steps: int = 32, speaker: int = 0
+    ) -> Iterator[Float[np.ndarray, "frames mels"]]:
+        """The frames of one piece of text as they are made."""
+        batch, seeds = self._batch([0], [self.front_end.encode(text)], 0, speaker, rows=1)
+        for mel, _, _ in stream(self._parts, self._decode, self._params, self._state, batch, seeds, chunk_steps):
+            yield mel
+
+    def _batches(self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int) -> Iterator[tuple]:
+        """(number, mel, weights, how it ended) of each, those of like length together."""
+        order = sorted(numbers, key=lambda n: len(ids[n]))
+        for start in range(0, len(order), self._rows):
+            some = order[start : start + self._rows]
+            batch, seeds = self._batch(some, ids, attempt, speaker, rows=self._rows)
+            said = jax.device_get(speak(self._parts, self._decode, self._params, self._state, batch, seeds))
+            for row, number in enumerate(some):
+                frames = int(said.lengths[row])
+                weights = said.weights[row, : -(-frames // self.reduction), : len(ids[number])]
+                yield number, said.mel[row, :frames], weights, ENDED[int(said.ended[row])]
+
+    def _batch(self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int, rows: int) -> tuple:
+        longest = max(len(ids[n]) for n in numbers)
+        text = np.zeros((rows, -(-longest // SYMBOLS_MULTIPLE) * SYMBOLS_MULTIPLE), np.int32)
+        mask = np.zeros(text.shape, bool)
+        for row, n in enumerate(numbers):
+            text[row, : len(ids[n])], mask[row, : len(ids[n])] = ids[n], True
+        batch: Batch = {"text": jnp.asarray(text), "text_mask": jnp.asarray(mask)}
+        if self.task.model.speakers:
+            batch["speaker"] = jnp.full((rows,), speaker, jnp.int32)
+        index = np.array([*numbers, *[0] * (rows - len(numbers))], np.int32)
+        return batch, utterance_seeds(jax.random.fold_in(self._key, attempt), jnp.asarray(index))
+
+
+def pieces(text: str, longest: int = LONGEST) -> list[str]:
+    """A long text in pieces of at most `longest` characters: at the ends of sentences, else at commas, else between
+    words, else anywhere. Nothing is lost but the spaces in between."""
+    found: list[str] = []
+    for line in text.splitlines():
+        for sentence in re.split(r"(?<=[.!?…])[\"'”’)]*\s+", line.strip()):
+            found += _cut(sentence, longest)
+    return [piece for piece in found if piece]
+
+
+def _cut(sentence: str, longest: int) -> list[str]:
+    found = []
+    while len(sentence) > longest:
+        head = sentence[:longest]
+        ends = [max(head.rfind(mark) for mark in marks) for marks in ((", ", "; ", ": ", " - "), (" ",))]
+        at = next((end + 1 for end in ends if end > longest // 4), longest)
+        found.append(sentence[:at].strip())
+        sentence = sentence[at:].strip()
+    return [*found, sentence]

@@ -108,7 +108,7 @@ def _tidy(text: str) -> str:
     text = re.sub(r"\s+(?=[!),.:;?])", "", text)
     text = re.sub(r"(?<=\()\s+", "", text)
     text = re.sub(r"(?<=[!.:;?(]),", "", text)
-    return " ".join(text.split()).removeprefix(", ").removesuffix(",") if text.strip(" ,") else ""
+    return " ".join(text.split()).removeprefix(", ") if text.strip(" ,") else ""
 
 
 # ---- Web addresses
@@ -214,7 +214,7 @@ _WORD_READERS = tuple(
         (rf"\b({'|'.join(DAYS)})\.(?=,?\s|$)", lambda m: DAYS[m[1]] + _ends(m, True)),
         (r"\b(?!May)([A-Z][a-z]{2,3})\.(?=,?\s[A-Za-z]|$)", lambda m: _month(m)),
         (r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", lambda m: m[0] if m[0].lower() in ("a.m.", "p.m.") else _dotted(m)),
-        (r"(?<![\w.])(?<![A-Z] )([A-Z])\.(?=\s[A-Z][a-z.])", lambda m: m[1]),  # not the stop after "F B I."
+        (r"(?<![\w.])(?<![A-Z] )([A-Z])\.(?=\s[A-Z][a-z.]|\d)", lambda m: m[1]),  # not the stop after "F B I."
     )
 )  # fmt: skip
 
@@ -233,6 +233,7 @@ _SIGN_READERS = tuple(
         (r"\b([ap])\.\s?m\.", lambda m: f" {m[1].upper()} M "),
         (r"#(?=\s?(?:zero|one|two|three|fou?r|fi[vf]|six|seven|eigh|nine|ten\b|eleven|twe|thir))", " number "),
         (r"#(?=[A-Za-z])", " hashtag "),
+        (r"(?:(?<=\s)|^)\*(?=\s|$)", " star "),
         (r"~(?=\s*[a-z])", " about "),
         (r"<\s*=", " is at most "),
         (r">\s*=", " is at least "),

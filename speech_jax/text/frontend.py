@@ -62,6 +62,11 @@ class FrontEnd:
     symbols: Symbols
 
     @property
+    def pieces(self) -> tuple[str, ...]:
+        """The symbols by id, under the name that a tokenizer has for them."""
+        return self.symbols.names
+
+    @property
     def vocab_size(self) -> int:
         """Number of symbol ids, the padding among them."""
         return self.symbols.vocab_size

@@ -212,6 +212,7 @@ GOLDEN = {
         #1 | number one
         #metoo | hashtag metoo
         meet @ noon | meet at noon
+        press * or # | press star or hash
         and/or | and slash or
         ± 5 | plus or minus five
         π | pi
@@ -239,6 +240,7 @@ GOLDEN = {
         ﬁne | fine
         ＡＢＣ１ | A B C one
         [note] | (note)
+        well, | well,
         - item | item
         Straße | Strasse
         {HH AH0}, Dr. X | {HH AH0}, Doctor X

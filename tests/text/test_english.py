@@ -318,6 +318,12 @@ def test_what_cannot_be_read_is_named_with_its_place():
     assert "U+1F600" in found.warning() and "at 4" in found.warning()
 
 
+def test_a_phoneme_that_there_is_not_is_named():
+    found = read_english("say {HH AX0} {} now")
+    assert found.text == "say now" and [tuple(c) for c in found.unknown] == [(8, "AX0", "")]
+    assert found.warning() == "left out: phoneme 'AX0' at 9"
+
+
 def test_positions_are_those_of_the_whole_text_also_behind_phonemes():
     found = read_english("{AA1} ok 😀")
     assert [c.position for c in found.unknown] == [9]

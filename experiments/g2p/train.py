@@ -19,7 +19,7 @@ from speech_jax.config_dict import to_dict, to_text
 from speech_jax.data.files import write
 from speech_jax.errors import run_front_door
 from speech_jax.models.g2p import G2PConfig
-from speech_jax.tasks.g2p import entries, g2p_task, word_batches, word_plan
+from speech_jax.tasks.g2p import entries, g2p_task, network_bytes, word_batches, word_plan
 from speech_jax.text.dictionary import cmudict
 from speech_jax.training.checkpoint import CheckpointConfig
 from speech_jax.training.feed import Batches
@@ -44,11 +44,11 @@ class Config:
     model: G2PConfig = G2PConfig()
     """The network."""
     optimizer: OptimizerConfig = OptimizerConfig(
-        schedule="wsd", peak_lr=3e-3, end_lr=1e-5, warmup_steps=400, decay_steps=4000, weight_decay=1e-4
+        schedule="wsd", peak_lr=3e-3, end_lr=1e-5, warmup_steps=400, decay_steps=3500, weight_decay=1e-4
     )
     """How it learns."""
     trainer: TrainerConfig = TrainerConfig(
-        steps=24000,
+        steps=10_000,
         eval_every=2000,
         log_every=200,
         tensorboard=False,
@@ -86,6 +86,8 @@ def main(argv) -> None:
     if result.stopped:
         return
     params = result.state.params if result.state.ema is None else result.state.ema
+    if config.write:
+        Path(config.write).write_bytes(network_bytes(params))
     test_plan = word_plan(words["test"], rows=256, shuffle=False)
     test = g2p_task(config.model, words["test"], dictionary)
     report = test.evaluate(params, result.state.model_state, word_batches(words["test"], test_plan))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 
 from speech_jax.data.config import PlanConfig
 from speech_jax.data.plan import Plan, eval_plan, make_plan
@@ -18,7 +19,7 @@ from speech_jax.models.g2p import G2PConfig, letter_to_sound
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.text.dictionary import Pronunciation
 from speech_jax.text.letters import CLASSES, LETTERS, class_ids, letter_ids, readable
-from speech_jax.types import Batch, Bucket, LossOut, Model, Report, Task
+from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
 EXAMPLES = 8  # words of an evaluation that go to the logs
 
@@ -160,3 +161,10 @@ def error_rates(
 def plain(phones: Sequence[str]) -> Pronunciation:
     """Phonemes without their stress."""
     return tuple(phone.rstrip("012") for phone in phones)
+
+
+def network_bytes(params: PyTree) -> bytes:
+    """The parameters as text/letter_to_sound.py reads them: one safetensors file, float16, "layers_0/input/kernel"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(params))
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return safetensors.numpy.save({name: np.asarray(leaf, np.float16) for name, leaf in sorted(named.items())})

@@ -38,7 +38,7 @@ PUNCTUATION = frozenset(" !'(),.:;?-")
 # What `expand` can read. Everything else is folded into this first, or named.
 READABLE = LETTERS | PUNCTUATION | frozenset('0123456789/"<>~*_') | frozenset(SIGNS) | frozenset(GREEK)
 READABLE |= frozenset("".join(CURRENCIES)) | {"µ"}
-_INLINE = re.compile(r"\{[A-Z0-2\s]+\}")
+_INLINE = re.compile(r"\{([A-Z0-2\s]+)\}")
 _PHONES = frozenset(ARPABET)
 _HOLD = "\ue000"  # stands for phonemes in braces while the text around them is read
 
@@ -49,7 +49,8 @@ def expand(text: str) -> str:
 
 
 def read_english(text: str) -> Folded:
-    """`expand` with the list of what was replaced and what is unknown, at its positions in `text`."""
+    """`expand` with the list of what was replaced and what is unknown, at its positions in `text`: characters, and what
+    stands in braces like a phoneme and is none."""
     parts: list[str] = []
     inline: list[str] = []
     replaced: list[Change] = []
@@ -64,12 +65,16 @@ def read_english(text: str) -> Folded:
 
     at = 0
     for match in _INLINE.finditer(text):
-        phones = match[0][1:-1].split()
-        if _PHONES.issuperset(phones):
-            plain(at, match.start())
+        plain(at, match.start())
+        at = match.end()
+        phones = list(re.finditer(r"\S+", match[1]))
+        wrong = [phone for phone in phones if phone[0] not in _PHONES]
+        unknown.extend(Change(match.start(1) + phone.start(), phone[0], "") for phone in wrong)
+        if phones and not wrong:
             parts.append(_HOLD)
-            inline.append("{" + " ".join(phones) + "}")
-            at = match.end()
+            inline.append("{" + " ".join(phone[0] for phone in phones) + "}")
+        else:
+            parts.append(" ")
     plain(at, len(text))
     words, *rest = _expand("".join(parts)).split(_HOLD)
     words += "".join(phones + after for phones, after in zip(inline, rest, strict=True))
@@ -108,7 +113,7 @@ def _tidy(text: str) -> str:
     text = re.sub(r"\s+(?=[!),.:;?])", "", text)
     text = re.sub(r"(?<=\()\s+", "", text)
     text = re.sub(r"(?<=[!.:;?(]),", "", text)
-    return " ".join(text.split()).removeprefix(", ").removesuffix(",") if text.strip(" ,") else ""
+    return " ".join(text.split()).removeprefix(", ") if text.strip(" ,") else ""
 
 
 # ---- Web addresses
@@ -214,7 +219,7 @@ _WORD_READERS = tuple(
         (rf"\b({'|'.join(DAYS)})\.(?=,?\s|$)", lambda m: DAYS[m[1]] + _ends(m, True)),
         (r"\b(?!May)([A-Z][a-z]{2,3})\.(?=,?\s[A-Za-z]|$)", lambda m: _month(m)),
         (r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", lambda m: m[0] if m[0].lower() in ("a.m.", "p.m.") else _dotted(m)),
-        (r"(?<![\w.])(?<![A-Z] )([A-Z])\.(?=\s[A-Z][a-z.])", lambda m: m[1]),  # not the stop after "F B I."
+        (r"(?<![\w.])(?<![A-Z] )([A-Z])\.(?=\s[A-Z][a-z.]|\d)", lambda m: m[1]),  # not the stop after "F B I."
     )
 )  # fmt: skip
 
@@ -233,6 +238,7 @@ _SIGN_READERS = tuple(
         (r"\b([ap])\.\s?m\.", lambda m: f" {m[1].upper()} M "),
         (r"#(?=\s?(?:zero|one|two|three|fou?r|fi[vf]|six|seven|eigh|nine|ten\b|eleven|twe|thir))", " number "),
         (r"#(?=[A-Za-z])", " hashtag "),
+        (r"(?:(?<=\s)|^)\*(?=\s|$)", " star "),
         (r"~(?=\s*[a-z])", " about "),
         (r"<\s*=", " is at most "),
         (r">\s*=", " is at least "),

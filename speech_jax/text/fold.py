@@ -14,7 +14,7 @@ class Change(NamedTuple):
     """A character that is not in the result as it was written.
 
     position: where it stood in the text, from 0
-    found:    the character, with the marks on it
+    found:    the character, with the marks on it; or a phoneme in braces that there is not
     used:     what stands there now; empty where nothing does
     """
 
@@ -37,7 +37,8 @@ class Folded(NamedTuple):
 
     def warning(self) -> str:
         """One line that names what is missing; empty where nothing is."""
-        named = [f"{describe(change.found[0])} at {change.position + 1}" for change in self.unknown[:8]]
+        found = [c.found if c.found.isascii() else c.found[0] for c in self.unknown[:8]]
+        named = [f"{describe(what)} at {c.position + 1}" for what, c in zip(found, self.unknown, strict=False)]
         more = f" and {len(self.unknown) - 8} more" if len(self.unknown) > 8 else ""
         return f"left out: {', '.join(named)}{more}" if named else ""
 

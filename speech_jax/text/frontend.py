@@ -62,6 +62,11 @@ class FrontEnd:
     symbols: Symbols
 
     @property
+    def pieces(self) -> tuple[str, ...]:
+        """The symbols by id, under the name that a tokenizer has for them."""
+        return self.symbols.names
+
+    @property
     def vocab_size(self) -> int:
         """Number of symbol ids, the padding among them."""
         return self.symbols.vocab_size
@@ -142,7 +147,7 @@ def _prepare(front_end: FrontEnd, text: str) -> Folded:
     if config.units == "arpabet":
         return found._replace(text=phonemize(found.text))
     # The public Tacotron 2 was trained on lower case; its capitals have no meaning.
-    lower = re.sub(r"[^{}]+(?![^{}]*\})", lambda match: match[0].lower(), found.text)
+    lower = re.sub(r"\{[^{}]*\}|[^{}]+", lambda m: m[0] if m[0][0] == "{" else m[0].lower(), found.text)
     if config.units == "tacotron2":
         return found._replace(text=lower)
     return _known_only(lower, known, found.replaced, found.unknown)

@@ -212,6 +212,7 @@ GOLDEN = {
         #1 | number one
         #metoo | hashtag metoo
         meet @ noon | meet at noon
+        press * or # | press star or hash
         and/or | and slash or
         ± 5 | plus or minus five
         π | pi
@@ -239,6 +240,7 @@ GOLDEN = {
         ﬁne | fine
         ＡＢＣ１ | A B C one
         [note] | (note)
+        well, | well,
         - item | item
         Straße | Strasse
         {HH AH0}, Dr. X | {HH AH0}, Doctor X
@@ -314,6 +316,12 @@ def test_what_cannot_be_read_is_named_with_its_place():
     assert found.text == "Hi you!"
     assert [(c.position, c.found) for c in found.unknown] == [(3, "😀"), (9, "漢")]
     assert "U+1F600" in found.warning() and "at 4" in found.warning()
+
+
+def test_a_phoneme_that_there_is_not_is_named():
+    found = read_english("say {HH AX0} {} now")
+    assert found.text == "say now" and [tuple(c) for c in found.unknown] == [(8, "AX0", "")]
+    assert found.warning() == "left out: phoneme 'AX0' at 9"
 
 
 def test_positions_are_those_of_the_whole_text_also_behind_phonemes():

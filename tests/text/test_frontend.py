@@ -36,6 +36,7 @@ def test_it_takes_a_tokenizers_place_in_the_data():
     _, labels = lengths([utterance], PHONEMES)
     assert labels.tolist() == [len(PHONEMES.encode("Hello, 2!"))]
     worker = pickle.loads(pickle.dumps(PHONEMES))
+    assert PHONEMES.pieces == TACOTRON2.names and PHONEMES.vocab_size == 148
     assert worker == PHONEMES and worker.encode("Hello") == PHONEMES.encode("Hello")
 
 
@@ -79,6 +80,8 @@ def test_ten_thousand_characters(front_end):
     sentence = "In 1999, Dr. Lee paid $3.50 for 5 km of blorptastic rope! "
     ids = front_end.encode((sentence * 200)[:10_000])
     assert len(ids) > 10_000
+    assert len(front_end.encode("ab" * 5000)) > 5000  # one word
+    assert len(front_end.encode("9" * 10_000)) > 10_000  # one number
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,9 @@ def test_ordinals():
     )
     assert [numbers.ordinal(n) for n in range(14)] == expected
     assert numbers.ordinal(2000) == "two thousandth" and numbers.ordinal(1_000_042) == "one million forty second"
+
+
+def test_figures_without_end_are_read_one_by_one():
+    assert normalize("9" * 5000) == " ".join(["nine"] * 5000)  # Python refuses to make an integer of so many
+    assert normalize("$" + "1" * 5000).startswith("one one one")
+    assert normalize("8" * 5000 + "th").startswith("eight eight")

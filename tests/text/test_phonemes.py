@@ -4,6 +4,7 @@ import pytest
 
 from speech_jax.errors import UserError
 from speech_jax.evaluation.wer import ErrorCounts, count_errors
+from speech_jax.tasks.g2p import entries, error_rates
 from speech_jax.text.dictionary import cmudict, read_dictionary
 from speech_jax.text.english import expand
 from speech_jax.text.letter_to_sound import _packaged, network_says, pronounce
@@ -105,7 +106,13 @@ def test_the_network_says_new_words():
     plain = [[p.rstrip("012") for p in phones] for phones in said]
     references = [[p.rstrip("012") for p in phones.split()] for phones in OUT_OF_DICTIONARY.values()]
     errors = sum(count_errors(references, plain), ErrorCounts())
-    assert errors.rate < 0.12, list(zip(OUT_OF_DICTIONARY, plain, strict=True))
+    assert errors.rate < 0.08, list(zip(OUT_OF_DICTIONARY, plain, strict=True))
+
+
+def test_the_network_on_words_of_the_dictionary_that_it_was_not_trained_on():
+    words = [entry.word for entry in entries(cmudict(), "test")[::20]]
+    assert len(words) > 300
+    assert error_rates({word: pronounce(word) for word in words}, cmudict())["per"] < 0.09
 
 
 def test_the_network_is_deterministic_and_takes_any_length():

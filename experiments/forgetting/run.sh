@@ -48,7 +48,7 @@ for strength in 1e4 1e6; do
   method "ewc_$strength" --alpha.start 0 --optimizer.ewc "$strength"
 done
 method lwf --alpha.start 0 --teacher.checkpoint "$start" --teacher.weight 0.5
-method lora "${adapted[@]}" --adapter.kind lora --adapter.targets 'self_attn/linear_' 'feed_forward./linear./kernel'
+method lora "${adapted[@]}" --adapter.kind lora --adapter.targets 'self_attn/linear_.*kernel$' 'feed_forward./linear./kernel'
 method adapters "${adapted[@]}" --adapter.kind bottleneck --adapter.targets 'linear_out/kernel' 'linear2/kernel'
 for seed in "${seeds[@]}"; do # averaging moves nothing: the plain runs, part of the way back
   for ratio in 0.25 0.5 0.75; do

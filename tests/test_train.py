@@ -237,7 +237,7 @@ def test_a_checkpoint_of_another_model_or_other_audio_settings_is_refused(corpus
     with pytest.raises(UserError, match="shape"):
         front_door.train(dataclasses.replace(config, task=wider))
     other = dataclasses.replace(config.task, audio=dataclasses.replace(config.task.audio, num_mels=40))
-    with pytest.raises(UserError, match=r"found audio\.num_mels = 80; expected the features of the config: audio\.num_mels = 40"):
+    with pytest.raises(UserError, match=r"found audio\.num_mels = 80; expected .*: audio\.num_mels = 40"):
         front_door.train(dataclasses.replace(config, task=other))
 
 

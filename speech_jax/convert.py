@@ -20,9 +20,11 @@ from speech_jax.errors import UserError, run_front_door
 from speech_jax.interop.imported import Imported, write_checkpoint
 from speech_jax.interop.nemo import read_nemo, write_nemo
 from speech_jax.interop.parakeet import read_json, read_parakeet, write_parakeet
+from speech_jax.interop.tacotron2 import Mel, is_tacotron2, read_tacotron2, write_tacotron2
 from speech_jax.interop.torchaudio import TorchaudioConfig, is_state_dict, read_torchaudio
 from speech_jax.interop.wav2vec2 import PREFIXES, read_wav2vec2
-from speech_jax.recognizer import load_recognizer_parts
+from speech_jax.recognizer import RecognizerParts, load_recognizer_parts
+from speech_jax.voice import load_voice_parts
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,11 @@ class ConvertConfig:
 
     source: tyro.conf.Positional[str]
     """A .nemo file; a folder of Hugging Face's (Parakeet-CTC, wav2vec 2.0 or Wav2Vec2-Conformer with a CTC head); a
-    state dict with torchaudio's Conformer. With --to, one of our checkpoint folders."""
+    state dict with torchaudio's Conformer, or of NVIDIA's or torchaudio's Tacotron 2. With --to, one of our checkpoint
+    folders."""
     out: str
-    """The folder to write; with --to nemo the .nemo file."""
-    to: Literal["speech_jax", "nemo", "parakeet"] = "speech_jax"
+    """The folder to write; with --to nemo the .nemo file, with --to tacotron2 the .pt file."""
+    to: Literal["speech_jax", "nemo", "parakeet", "tacotron2"] = "speech_jax"
     """Whose checkpoint to write."""
     front_end: Literal["auto", "1", "2"] = "auto"
     """The generation of NeMo's features that a .nemo model was trained with: 1 before NeMo 2.4, 2 since. The file does
@@ -43,6 +46,9 @@ class ConvertConfig:
     """For wav2vec 2.0: hear small letters where the vocabulary has capitals."""
     torchaudio: Annotated[TorchaudioConfig, tyro.conf.arg(name="")] = TorchaudioConfig()
     """What a state dict with torchaudio's Conformer does not say."""
+    mel: Mel | None = None
+    """Whose mel spectrograms a Tacotron 2 makes: nvidia's (the default for its 148 symbols), or those of torchaudio's
+    bundles for griffinlim or wavernn, whose files do not say."""
     which: str = "best"
     """With --to, which checkpoint of ours: best, last, or a step."""
 
@@ -65,12 +71,13 @@ def main(argv: Sequence[str]) -> int:
 
 def describe(found: Imported) -> list[str]:
     """What the user is told: the network, the notes, and every tensor that was not taken, by reason."""
-    model, tokenizer = found.parts.task.model, found.parts.tokenizer
-    lines = [
-        f"{type(model).__name__.removesuffix('Config')}: {model.layers} layers of {model.width}, "
-        f"{tokenizer.vocab_size} classes with the blank ({tokenizer.kind})",
-        *found.notes,
-    ]
+    model = found.parts.task.model
+    lines = [f"{type(model).__name__.removesuffix('Config')}"]
+    if isinstance(found.parts, RecognizerParts):
+        tokenizer = found.parts.tokenizer
+        lines[0] += f": {model.layers} layers of {model.width}, {tokenizer.vocab_size} classes with the blank "
+        lines[0] += f"({tokenizer.kind})"
+    lines += found.notes
     return lines + [f"{count} tensors not taken: {why}" for why, count in Counter(found.ignored.values()).items()]
 
 
@@ -85,12 +92,16 @@ def _read(config: ConvertConfig) -> Imported:
         known = ", ".join(("parakeet_ctc", *PREFIXES))
         raise UserError(f"{source / 'config.json'}: found model_type {kind!r}, expected one of {known}")
     if is_state_dict(source):
-        return read_torchaudio(source, config.torchaudio)
+        return (
+            read_tacotron2(source, config.mel) if is_tacotron2(source) else read_torchaudio(source, config.torchaudio)
+        )
     return read_nemo(source, None if config.front_end == "auto" else int(config.front_end))
 
 
 def _write(config: ConvertConfig) -> None:
     which = int(config.which) if config.which.isdecimal() else config.which
+    if config.to == "tacotron2":
+        return write_tacotron2(config.out, load_voice_parts(config.source, which))
     parts = load_recognizer_parts(config.source, which)
     write = {"nemo": write_nemo, "parakeet": write_parakeet}[config.to]
     write(config.out, *parts)

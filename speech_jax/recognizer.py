@@ -9,37 +9,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from speech_jax.audio.config import AudioConfig, fingerprint
 from speech_jax.audio.features import extract, num_features
-from speech_jax.config import TrainConfig, config_from_assets, make_assets
-from speech_jax.config_dict import to_text
-from speech_jax.data.config import DataConfig
-from speech_jax.data.files import write
+from speech_jax.config import config_from_assets
 from speech_jax.decoding.beam import BeamConfig, BeamSearch, search_batch
 from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
 from speech_jax.decoding.longform import encode_windows, whole_features
 from speech_jax.decoding.words import Transcript, to_words
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import adapter_of, joined, load_adapter
+from speech_jax.run_folder import write_run
 from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes, own_state
 from speech_jax.text.ngram import read_arpa
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.checkpoint import (
-    FOLDER,
-    CheckpointConfig,
-    Checkpoints,
     Which,
     find_checkpoint,
     read_assets,
     read_params,
-    saved_steps,
 )
 from speech_jax.training.state import check_shapes
-from speech_jax.types import Model, PyTree, TrainState
+from speech_jax.types import Model, PyTree
 
 
 @dataclass(frozen=True)
@@ -330,16 +323,4 @@ def save_recognizer(out: str | Path, parts: RecognizerParts, **more_assets: Any)
 
     Raises UserError, and writes nothing, if the parameters do not fit the network, or if there is a run already.
     """
-    out = Path(out)
-    if saved_steps(out / FOLDER):
-        raise UserError(f"{out}: found checkpoints of a run, expected an empty or a new folder")
-    expected = network_shapes(parts.task, parts.tokenizer.vocab_size)
-    check_shapes((parts.params, parts.model_state), expected, f"{out}: the parameters")
-    config = TrainConfig(out_dir=str(out), data=DataConfig(), task=parts.task)
-    write(out / "config.json", to_text(config))
-    checkpoints = Checkpoints(out, CheckpointConfig(), make_assets(config, parts.tokenizer) | more_assets)
-    state = TrainState(jnp.zeros((), jnp.int32), parts.params, parts.model_state, (), None)
-    try:
-        checkpoints.save(0, state, {"data": {}, "pipeline": {}, "metrics": None}, wait=True)
-    finally:
-        checkpoints.close()
+    write_run(out, *parts, expected=network_shapes(parts.task, parts.tokenizer.vocab_size), **more_assets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from speech_jax.config import config_from_assets
 from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, stream
 from speech_jax.errors import UserError
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
-from speech_jax.models.tacotron2 import make_parts, utterance_seeds
+from speech_jax.models.tacotron2 import init_params, make_parts, utterance_seeds
+from speech_jax.run_folder import write_run
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
@@ -57,6 +58,18 @@ def load_voice_parts(path: str | Path, which: Which = "best") -> VoiceParts:
         raise UserError(f"{path}: found audio settings with another fingerprint than the checkpoint's")
     params, model_state = read_params(folder)
     return VoiceParts(task, FrontEnd.from_json(assets["tokenizer"]), params, model_state)
+
+
+def network_shapes(task: Tacotron2TaskConfig, symbols: int) -> PyTree:
+    """(params, model_state) of the network as shapes."""
+    parts = make_parts(network_config(task))
+    return jax.eval_shape(lambda key: init_params(parts, symbols, key), jax.random.key(0))
+
+
+def save_voice(out: str | Path, parts: VoiceParts, **more_assets: Any) -> None:
+    """Writes a run's folder with one checkpoint, step 0. Raises UserError, and writes nothing, if the parameters do not
+    fit the network, or if there is a run already."""
+    write_run(out, *parts, expected=network_shapes(parts.task, parts.front_end.vocab_size), **more_assets)
 
 
 class Voice:

@@ -11,16 +11,17 @@ from speech_jax.errors import UserError
 from speech_jax.recognizer import RecognizerParts, save_recognizer
 from speech_jax.training.rules import named_leaves
 from speech_jax.training.state import num_params
+from speech_jax.voice import VoiceParts, save_voice
 
 
 class Imported(NamedTuple):
-    """A recogniser out of somebody else's files.
+    """A recogniser or a voice out of somebody else's files.
 
     ignored: {tensor or setting that was not taken: the reason}
     notes:   what the user should know, a line each
     """
 
-    parts: RecognizerParts
+    parts: RecognizerParts | VoiceParts
     ignored: dict[str, str]
     notes: list[str]
 
@@ -34,5 +35,6 @@ def write_checkpoint(found: Imported, out: str | Path, source: str) -> int:
         if not np.isfinite(leaf).all():
             raise UserError(f"{source}: found numbers that are not finite in what becomes {name.split('/', 1)[1]}")
     note = {"source": Path(source).name, "ignored": found.ignored, "notes": found.notes}
-    save_recognizer(out, found.parts, imported=note)
+    save = save_voice if isinstance(found.parts, VoiceParts) else save_recognizer
+    save(out, found.parts, imported=note)
     return num_params(found.parts.params)

@@ -330,11 +330,13 @@ def _flatten(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, _View]:
     return found
 
 
-def write_torch(file: str | Path | IO[bytes], tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes float32, int64 and other arrays as the state dict that torch.load(weights_only=True) reads."""
+def write_torch(file: str | Path | IO[bytes], tensors: Mapping[str, np.ndarray], under: str = "") -> None:
+    """Writes float32, int64 and other arrays as the state dict that torch.load(weights_only=True) reads; with `under`,
+    as the entry of that name in a dict."""
     kinds = {np.dtype(dtype): name for name, dtype in _TORCH_TYPES.items()}
     arrays = {name: np.asarray(a, order="C") for name, a in tensors.items()}
-    out = [b"\x80\x02ccollections\nOrderedDict\n)R("]  # protocol 2, OrderedDict(), then pairs up to the mark
+    out = [b"\x80\x02", b"}" + _text(under) if under else b""]
+    out.append(b"ccollections\nOrderedDict\n)R(")  # OrderedDict(), then pairs up to the mark
     for number, (name, a) in enumerate(arrays.items()):
         strides = tuple(s // a.dtype.itemsize for s in a.strides)
         out += [
@@ -342,7 +344,7 @@ def write_torch(file: str | Path | IO[bytes], tensors: Mapping[str, np.ndarray])
             f"ctorch\n{kinds[a.dtype]}\n".encode(), _text(str(number)), _text("cpu"), _int(a.size), b"tQ",
             _int(0), _ints(a.shape), _ints(strides), b"\x89ccollections\nOrderedDict\n)RtR",
         ]  # fmt: skip
-    out.append(b"u.")
+    out.append(b"us." if under else b"u.")
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("archive/data.pkl", b"".join(out))
         archive.writestr("archive/byteorder", b"little")

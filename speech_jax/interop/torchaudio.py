@@ -56,13 +56,13 @@ class TorchaudioConfig:
 
 
 def is_state_dict(path: str | Path) -> bool:
-    """Whether a file is a torch zip archive or safetensors, by its name and first bytes."""
+    """Whether a file is torch's (a zip archive, or pickles as before 1.6) or safetensors, by name and first bytes."""
     path = Path(path)
     if path.suffix == ".safetensors":
         return True
     try:
         with open(path, "rb") as file:
-            return file.read(2) == b"PK"
+            return file.read(2) in (b"PK", b"\x80\x02")
     except OSError:
         return False  # whoever reads it next says why
 

@@ -1,0 +1,39 @@
+"""A model that was not trained here as a run's folder with one checkpoint, which every front door takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from speech_jax.config import TrainConfig, make_assets
+from speech_jax.config_dict import to_text
+from speech_jax.data.config import DataConfig
+from speech_jax.data.files import write
+from speech_jax.errors import UserError
+from speech_jax.training.checkpoint import FOLDER, CheckpointConfig, Checkpoints, saved_steps
+from speech_jax.training.state import check_shapes
+from speech_jax.types import PyTree, TrainState
+
+
+def write_run(
+    out: str | Path, task: Any, reader: Any, params: PyTree, model_state: PyTree, expected: PyTree, **more_assets: Any
+) -> None:
+    """Writes config.json and step 0. reader: the tokenizer, or a voice's front end. expected: (params, model_state) of
+    the network as shapes.
+
+    Raises UserError, and writes nothing, if the parameters do not fit the network, or if there is a run already.
+    """
+    out = Path(out)
+    if saved_steps(out / FOLDER):
+        raise UserError(f"{out}: found checkpoints of a run, expected an empty or a new folder")
+    check_shapes((params, model_state), expected, f"{out}: the parameters")
+    config = TrainConfig(out_dir=str(out), data=DataConfig(), task=task)
+    write(out / "config.json", to_text(config))
+    checkpoints = Checkpoints(out, CheckpointConfig(), make_assets(config, reader) | more_assets)
+    state = TrainState(jnp.zeros((), jnp.int32), params, model_state, (), None)
+    try:
+        checkpoints.save(0, state, {"data": {}, "pipeline": {}, "metrics": None}, wait=True)
+    finally:
+        checkpoints.close()

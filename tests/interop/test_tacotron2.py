@@ -1,0 +1,121 @@
+"""A public Tacotron 2 in and out through the front door; what is not one, or cannot be computed exactly, is refused.
+
+That the arithmetic is the public code's is tests/models/test_tacotron2.py's matter.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from speech_jax import convert as front_door
+from speech_jax import synthesize
+from speech_jax.errors import UserError, run_front_door
+from speech_jax.interop.tacotron2 import TORCHAUDIO, read_tacotron2, write_tacotron2
+from speech_jax.interop.tacotron2_names import plain_name
+from speech_jax.interop.tensors import read_torch, write_torch
+from speech_jax.models.attention_tts import AttentionConfig
+from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.text.frontend import FrontEnd, FrontEndConfig
+from speech_jax.text.symbols import TACOTRON2
+from speech_jax.voice import VoiceParts, load_voice_parts, save_voice
+
+NETWORK = Tacotron2Config(
+    embedding=8, encoder_layers=2, encoder_width=8, prenet=8, attention_rnn=12, decoder_rnn=10, postnet_layers=2,
+    postnet=8, attention=AttentionConfig(width=8, filters=4, filter_length=5), held="dropout",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def voice():
+    params, state = init_params(make_parts(NETWORK), 148, jax.random.key(0))
+    params = jax.tree.map(np.asarray, params)
+    front_end = FrontEnd(FrontEndConfig(), TACOTRON2)
+    return VoiceParts(Tacotron2TaskConfig(model=NETWORK), front_end, params, jax.tree.map(np.asarray, state))
+
+
+@pytest.fixture(scope="module")
+def public(voice, tmp_path_factory):
+    path = tmp_path_factory.mktemp("public") / "tacotron2.pt"
+    write_tacotron2(path, voice)
+    return path
+
+
+def line(capsys, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["convert", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        run_front_door(front_door.main)
+    return stop.value.code, capsys.readouterr().err.strip().splitlines()
+
+
+def test_in_spoken_with_and_out_again(voice, public, tmp_path, capsys, monkeypatch):
+    code, lines = line(capsys, monkeypatch, public, "--out", tmp_path / "run")
+    assert code == 0 and any("148 symbols; mel spectrograms: nvidia's, 22050 Hz, hop 256" in text for text in lines)
+    found = load_voice_parts(tmp_path / "run")
+    assert (found.task.model, found.front_end) == (dataclasses.replace(NETWORK, num_mels=80), voice.front_end)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), found.params, voice.params)
+    jax.tree.map(np.testing.assert_array_equal, found.model_state, voice.model_state)
+    code = synthesize.main(["--checkpoint", str(tmp_path / "run"), "--text", "Hello.", "--out", str(tmp_path / "a.wav"),
+                            "--tries", "1", "--iterations", "1", "--decode.frames-per-symbol", "2"])  # fmt: skip
+    assert (tmp_path / "a.wav").stat().st_size > 1000 and code in (0, 2)
+    code, _ = line(capsys, monkeypatch, tmp_path / "run", "--to", "tacotron2", "--out", tmp_path / "out.pt")
+    assert code == 0
+    before, after = read_torch(public), read_torch(tmp_path / "out.pt")
+    assert set(before) == set(after) and all(name.startswith("state_dict.") for name in after)
+    for name, tensor in before.items():
+        np.testing.assert_allclose(after[name], tensor, atol=1e-7)
+
+
+def test_deep_learning_examples_prefix_and_torchaudios_names_and_symbols(public, tmp_path):
+    tensors = read_torch(public)
+    module = {f"state_dict.module.{n.removeprefix('state_dict.')}": a for n, a in tensors.items()}
+    write_torch(tmp_path / "dle.pt", module | {"optimizer.state.0.exp_avg": np.ones(3, np.float32)})
+    found = read_tacotron2(tmp_path / "dle.pt")
+    assert found.ignored["optimizer.state.0.exp_avg"] == "the training program's, not the network's"
+    plain = {plain_name(n.removeprefix("state_dict.")): a for n, a in tensors.items()}
+    plain["embedding.weight"] = plain["embedding.weight"][: len(TORCHAUDIO.names)]
+    write_torch(tmp_path / "ta.pt", plain)
+    with pytest.raises(UserError, match="expected --mel griffinlim or wavernn"):
+        read_tacotron2(tmp_path / "ta.pt")
+    wavernn = read_tacotron2(tmp_path / "ta.pt", "wavernn").parts
+    assert (wavernn.front_end.symbols, wavernn.task.audio.hop) == (TORCHAUDIO, 275)
+    plain["embedding.weight"] = plain["embedding.weight"][:30]
+    write_torch(tmp_path / "odd.pt", plain)
+    with pytest.raises(UserError, match="found 30 symbols, expected 148"):
+        read_tacotron2(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t.pop("decoder.gate_layer.bias"), "found no tensor 'decoder.gate_layer.bias'"),
+        (lambda t: t.update({"decoder.extra.weight": np.ones(3, np.float32)}), "no part of the model takes"),
+        (lambda t: t.update({"decoder.attention_rnn.bias_hh": np.ones(3, np.float32)}), "bias_hh"),
+        (lambda t: t.update({"encoder.lstm.weight_ih_l0_reverse": np.ones((4, 4), np.float32)}), "in reverse"),
+        (lambda t: t.update({"postnet.convolutions.1.0.bias": np.full(80, np.nan, np.float32)}), "not finite"),
+        (lambda t: t.update({"postnet.convolutions.1.0.bias": np.ones(7, np.float32)}), "shape"),
+        (lambda t: t.pop("embedding.weight"), "found none for tensor 'embedding.weight'"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_in_one_line(public, tmp_path, capsys, monkeypatch, change, message):
+    tensors = {plain_name(n.removeprefix("state_dict.")): np.array(a) for n, a in read_torch(public).items()}
+    change(tensors)
+    write_torch(tmp_path / "bad.pt", tensors)
+    code, lines = line(capsys, monkeypatch, tmp_path / "bad.pt", "--out", tmp_path / "run")
+    assert code == 2 and message in lines[-1] and lines[-1].startswith("error: ")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_nvidias_network_has_not_is_not_written(voice, tmp_path):
+    for changes in (dict(reduction=2), dict(held="zoneout"), dict(attention=AttentionConfig(kind="gmm"))):
+        task = dataclasses.replace(voice.task, model=dataclasses.replace(NETWORK, **changes))
+        with pytest.raises(UserError, match="convert: found"):
+            write_tacotron2(tmp_path / "x.pt", voice._replace(task=task))
+    assert not list(Path(tmp_path).iterdir())
+    save_voice(tmp_path / "run", voice)
+    with pytest.raises(UserError, match="found checkpoints of a run"):
+        save_voice(tmp_path / "run", voice)

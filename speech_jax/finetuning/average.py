@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import jax
 import numpy as np
 
 from speech_jax.errors import UserError
-from speech_jax.finetuning.restore import HEAD
+from speech_jax.finetuning.restore import vocabulary_axis
 from speech_jax.finetuning.vocabulary import move_tokens
 from speech_jax.training.rules import leaf_name, named_leaves
 from speech_jax.training.state import check_shapes
@@ -42,8 +40,9 @@ def in_vocabulary(start: PyTree, end: PyTree, start_tokens: tuple[str, ...], end
 
     def one(path: tuple, leaf: np.ndarray) -> np.ndarray:
         name = leaf_name(path)
-        if not re.search(HEAD, name):
+        axis = vocabulary_axis(name)
+        if axis is None:
             return leaf
-        return move_tokens(np.asarray(leaf), np.asarray(theirs[name]), start_tokens, end_tokens)
+        return move_tokens(np.asarray(leaf), np.asarray(theirs[name]), start_tokens, end_tokens, axis)
 
     return jax.tree_util.tree_map_with_path(one, start)

@@ -39,6 +39,11 @@ class StartConfig:
     a token stays with its string, new tokens are initialised."""
 
 
+def vocabulary_axis(name: str) -> int | None:
+    """Which axis of a leaf is the vocabulary, if one is."""
+    return next((axis for pattern, axis in VOCABULARY if re.search(pattern, name)), None)
+
+
 class Start(NamedTuple):
     """Parameters to start from, and where they come from: names of leaves."""
 
@@ -90,7 +95,7 @@ def start_from(
     wanted, have = ({name.split("/", 1)[1]: leaf for name, leaf in leaves.items()} for leaves in (wanted, have))
     renewed = _matching(wanted, fresh, f"{path}: start.fresh")
     dropped = _matching(have, drop, f"{path}: start.drop") | (renewed & have.keys())
-    moved = {n: axis for n in wanted for pattern, axis in VOCABULARY if re.search(pattern, n) and n not in renewed}
+    moved = {n: vocabulary_axis(n) for n in wanted if vocabulary_axis(n) is not None and n not in renewed}
     if tokens is None or tokens[0] == tokens[1]:
         moved = {}
     if (renewed or moved) and init is None:

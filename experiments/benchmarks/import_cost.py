@@ -53,7 +53,7 @@ def measure(path: str) -> None:
         seconds, peak = child("-m", "speech_jax.convert", path, "--out", f"{folder}/out")
     print(f"weights {weights:.0f} MB; {seconds:.1f} s; greatest resident size {peak:.0f} MB")
     print(
-        f"= {peak / weights:.2f} × the weights; {(peak - imports) / weights:.2f} × without the {imports:.0f} of imports"
+        f"= {peak / weights:.2f} × the weights; {(peak - imports) / weights:.2f} × without the {imports:.0f} MB of imports"
     )
 
 

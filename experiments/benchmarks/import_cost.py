@@ -52,9 +52,8 @@ def measure(path: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         seconds, peak = child("-m", "speech_jax.convert", path, "--out", f"{folder}/out")
     print(f"weights {weights:.0f} MB; {seconds:.1f} s; greatest resident size {peak:.0f} MB")
-    print(
-        f"= {peak / weights:.2f} × the weights; {(peak - imports) / weights:.2f} × without the {imports:.0f} MB of imports"
-    )
+    alone = (peak - imports) / weights
+    print(f"= {peak / weights:.2f} × the weights; {alone:.2f} × without the {imports:.0f} MB of the imports")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Other people's checkpoints into ours, and ours into theirs: `python -m speech_jax.convert`.
 
 In: NeMo's .nemo, Hugging Face's folders of Parakeet-CTC, wav2vec 2.0 and Wav2Vec2-Conformer, state dicts with
-torchaudio's Conformer. Out: .nemo and Parakeet-CTC. What a source is, is seen from it (`_read`).
+torchaudio's Conformer or a Tacotron 2. Out: .nemo, Parakeet-CTC and NVIDIA's Tacotron 2. What a source is, is seen from
+it (`_read`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from speech_jax.interop.imported import Imported, write_checkpoint
 from speech_jax.interop.nemo import read_nemo, write_nemo
 from speech_jax.interop.parakeet import read_json, read_parakeet, write_parakeet
 from speech_jax.interop.tacotron2 import Mel, is_tacotron2, read_tacotron2, write_tacotron2
+from speech_jax.interop.tensors import read_state_dict
 from speech_jax.interop.torchaudio import TorchaudioConfig, is_state_dict, read_torchaudio
 from speech_jax.interop.wav2vec2 import PREFIXES, read_wav2vec2
 from speech_jax.recognizer import RecognizerParts, load_recognizer_parts
@@ -92,9 +94,10 @@ def _read(config: ConvertConfig) -> Imported:
         known = ", ".join(("parakeet_ctc", *PREFIXES))
         raise UserError(f"{source / 'config.json'}: found model_type {kind!r}, expected one of {known}")
     if is_state_dict(source):
-        return (
-            read_tacotron2(source, config.mel) if is_tacotron2(source) else read_torchaudio(source, config.torchaudio)
-        )
+        tensors = read_state_dict(source)
+        if is_tacotron2(tensors):
+            return read_tacotron2(source, config.mel, tensors)
+        return read_torchaudio(source, config.torchaudio, tensors)
     return read_nemo(source, None if config.front_end == "auto" else int(config.front_end))
 
 

@@ -14,7 +14,7 @@ from speech_jax.audio.presets import nvidia_tacotron2, torchaudio_tacotron2
 from speech_jax.errors import UserError
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tacotron2_names import config_of, nvidia_name, plain_name, to_ours, to_theirs
-from speech_jax.interop.tensors import Tensors, read_safetensors, read_torch, write_torch
+from speech_jax.interop.tensors import Tensors, read_state_dict, write_torch
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig
 from speech_jax.text.symbols import TACOTRON2, Symbols
@@ -26,25 +26,22 @@ TORCHAUDIO = Symbols(tuple("_-!'(),.:;? abcdefghijklmnopqrstuvwxyz"))  # of its 
 _NO_MODEL = ("optimizer", "iteration", "learning_rate", "cuda_rng_state_all", "epoch", "amp", "scheduler")
 
 
-def is_tacotron2(path: str | Path) -> bool:
-    """Whether a file of tensors is a Tacotron 2's. Raises UserError for one that cannot be read."""
-    return any(name.endswith(MARK) for name in _tensors(Path(path)))
+def is_tacotron2(tensors: Tensors) -> bool:
+    """Whether the tensors of a file are a Tacotron 2's."""
+    return any(name.endswith(MARK) for name in tensors)
 
 
-def _tensors(path: Path) -> Tensors:
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
-
-
-def read_tacotron2(path: str | Path, mel: Mel | None = None) -> Imported:
+def read_tacotron2(path: str | Path, mel: Mel | None = None, found: Tensors | None = None) -> Imported:
     """A voice out of a state dict, bare or under "state_dict". Nothing in the file is run.
 
     mel: whose mel spectrograms it makes: NVIDIA's, or those of torchaudio's bundles for Griffin-Lim (the same) and
     WaveRNN. None takes NVIDIA's for its 148 symbols and is an error for torchaudio's, whose files do not say.
+    found: the file's tensors, if they were read already.
     Raises UserError for what is damaged, missing or left over.
     """
     path = Path(path)
     tensors, ignored = {}, {}
-    for name, tensor in _tensors(path).items():
+    for name, tensor in (read_state_dict(path) if found is None else found).items():
         if name.split(".")[0] in _NO_MODEL:
             ignored[name] = "the training program's, not the network's"
         else:

@@ -74,6 +74,12 @@ def read_safetensors(path: str | Path) -> Tensors:
         raise UserError(f"{path}: found {error}, expected a whole safetensors file") from error
 
 
+def read_state_dict(path: str | Path) -> Tensors:
+    """The tensors of a file, by its name: safetensors, else torch's."""
+    path = Path(path)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+
+
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes arrays as a safetensors file that transformers can load."""
     save_file({name: np.asarray(a, order="C") for name, a in tensors.items()}, str(path), metadata={"format": "pt"})

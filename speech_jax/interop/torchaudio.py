@@ -21,7 +21,7 @@ from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAM
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.parakeet import read_json
 from speech_jax.interop.sentencepieces import read_sentencepiece
-from speech_jax.interop.tensors import Tensors, read_safetensors, read_torch
+from speech_jax.interop.tensors import Tensors, read_state_dict
 from speech_jax.models.plain_conformer import PlainConformerConfig
 from speech_jax.recognizer import RecognizerParts
 from speech_jax.tasks.ctc import CTCTaskConfig
@@ -67,13 +67,13 @@ def is_state_dict(path: str | Path) -> bool:
         return False  # whoever reads it next says why
 
 
-def read_torchaudio(path: str | Path, config: TorchaudioConfig) -> Imported:
-    """A CTC recogniser out of a state dict. Nothing in the file is run.
+def read_torchaudio(path: str | Path, config: TorchaudioConfig, tensors: Tensors | None = None) -> Imported:
+    """A CTC recogniser out of a state dict. Nothing in the file is run. tensors: the file's, if they were read already.
 
     Raises UserError for what is damaged, missing, left over or not said.
     """
     path = Path(path)
-    tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    tensors = read_state_dict(path) if tensors is None else tensors
     prefix = _prefix(tensors, path)
     _check_said(config, tensors, prefix, path)
     tensors = _split_attention(tensors, path)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import comb, exp, lgamma
 from typing import Literal, NamedTuple
 
 import jax
@@ -175,8 +176,6 @@ def _forward(config: AttentionConfig, query: int, memory: int) -> Attention:
 
 def prior_filter(config: AttentionConfig) -> Float[np.ndarray, " taps"]:
     """Beta-binomial probabilities of moving 0, 1, … prior_length - 1 symbols forward."""
-    from math import comb, exp, lgamma
-
     n, a, b = config.prior_length - 1, config.prior_alpha, config.prior_beta
 
     def log_beta(x: float, y: float) -> float:

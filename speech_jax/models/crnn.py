@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
@@ -17,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 from speech_jax.errors import UserError
 from speech_jax.models.layers import Dropout, LayerNorm, dense, uniform_fan_in
 from speech_jax.models.linen import as_model
+from speech_jax.models.recurrent import gru_gates, lstm_gates
 from speech_jax.models.subsampling import ConvSubsampling, halve
 from speech_jax.types import Batch, Model
 
@@ -59,18 +59,11 @@ def output_length(frames: int, config: CRNNConfig) -> int:
 
 
 def _lstm(state: tuple[Array, Array], x: Array, recurrent: Array) -> tuple[Array, Array]:
-    """Gates in the order input, forget, cell, output. state = (h, c); x and recurrent are summed before the gates."""
-    i, f, g, o = jnp.split(x + recurrent, 4, axis=-1)
-    c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+    return lstm_gates(x + recurrent, state[1])
 
 
 def _gru(state: tuple[Array], x: Array, recurrent: Array) -> tuple[Array]:
-    """Gates in the order reset, update, new; the reset gate acts on the recurrent part of `new`, its bias included."""
-    (reset_x, update_x, new_x), (reset_h, update_h, new_h) = (jnp.split(a, 3, axis=-1) for a in (x, recurrent))
-    update = jax.nn.sigmoid(update_x + update_h)
-    new = jnp.tanh(new_x + jax.nn.sigmoid(reset_x + reset_h) * new_h)
-    return ((1.0 - update) * new + update * state[0],)
+    return (gru_gates(x, recurrent, state[0]),)
 
 
 class BidirectionalRNN(nn.Module):

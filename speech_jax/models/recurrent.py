@@ -81,6 +81,17 @@ def lstm_gates(
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
+def gru_gates(
+    x: Float[Array, "*batch 3*d"], recurrent: Float[Array, "*batch 3*d"], h: Float[Array, "*batch d"]
+) -> Float[Array, "*batch d"]:
+    """h after one step; gates in torch's order: reset, update, new. The reset gate acts on the recurrent part of `new`,
+    its bias included."""
+    (reset_x, update_x, new_x), (reset_h, update_h, new_h) = (jnp.split(a, 3, axis=-1) for a in (x, recurrent))
+    update = jax.nn.sigmoid(update_x + update_h)
+    new = jnp.tanh(new_x + jax.nn.sigmoid(reset_x + reset_h) * new_h)
+    return (1.0 - update) * new + update * h
+
+
 class Regularizer(NamedTuple):
     """What is done to an LSTM's state: "zoneout" (Krueger et al. 2017) keeps single values of h and c of the step
     before; "dropout" sets values of h to zero, as NVIDIA's Tacotron 2 does; rate 0 is neither."""

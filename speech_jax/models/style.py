@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from speech_jax.models.layers import LayerNorm, uniform_fan_in
+from speech_jax.models.recurrent import gru_gates
 from speech_jax.types import Batch, PyTree
 
 
@@ -61,12 +62,7 @@ class ReferenceEncoder(nn.Module):
 
         def step(h: Array, frame: tuple[Array, Array]) -> tuple[Array, None]:
             gates, live = frame
-            (reset, update, new), (reset_h, update_h, new_h) = (
-                jnp.split(a, 3, axis=-1) for a in (gates, h @ kernel + bias[None])
-            )
-            update = jax.nn.sigmoid(update + update_h)
-            new = jnp.tanh(new + jax.nn.sigmoid(reset + reset_h) * new_h)
-            return jnp.where(live[:, None], (1 - update) * new + update * h, h), None
+            return jnp.where(live[:, None], gru_gates(gates, h @ kernel + bias[None], h), h), None
 
         return lax.scan(step, h, (jnp.moveaxis(gates, 1, 0), mask.T))[0]
 

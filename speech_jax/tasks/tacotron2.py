@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.audio.features import extract, num_features
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.errors import UserError
 from speech_jax.evaluation.alignment import score_alignment
@@ -119,12 +119,11 @@ def losses(config: Tacotron2TaskConfig, outputs: dict[str, Array], reduction: in
         "after": frame_loss(outputs["mel_post"], outputs["target"], mask, config.frames),
         "stop": stop_loss(outputs["stop"], mask, config.stop_weight),
     }
+    value = sum(total / jnp.maximum(count, 1.0) for total, count in pairs.values())
     if config.guided:
-        pairs["guided"] = guided_attention_loss(
-            outputs["weights"], step_mask, outputs["text_mask"], config.guided_sigma
-        )
-    shares = {"guided": config.guided}
-    value = sum(shares.get(name, 1.0) * total / jnp.maximum(count, 1.0) for name, (total, count) in pairs.items())
+        weights = outputs["weights"], step_mask, outputs["text_mask"]
+        pairs["guided"] = total, count = guided_attention_loss(*weights, config.guided_sigma)
+        value += config.guided * total / jnp.maximum(count, 1.0)
     pairs["focus"] = focus_rate(outputs["weights"], step_mask)
     return value, jnp.sum(mask).astype(jnp.float32), pairs
 
@@ -163,8 +162,3 @@ def _evaluator(config: Tacotron2TaskConfig, apply, reduction: int):
         return Report(found, images=images)
 
     return evaluate
-
-
-def output_frames(samples, config: Tacotron2TaskConfig):
-    """Frames of `samples`."""
-    return num_frames(samples, config.audio)

@@ -12,16 +12,15 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from speech_jax.audio.config import AudioConfig, fingerprint
+from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_features
-from speech_jax.config import config_from_assets
 from speech_jax.decoding.beam import BeamConfig, BeamSearch, search_batch
 from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
 from speech_jax.decoding.longform import encode_windows, whole_features
 from speech_jax.decoding.words import Transcript, to_words
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import adapter_of, joined, load_adapter
-from speech_jax.run_folder import write_run
+from speech_jax.run_folder import task_in, write_run
 from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes, own_state
 from speech_jax.text.ngram import read_arpa
 from speech_jax.text.tokenizer import Tokenizer
@@ -261,17 +260,8 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
     """
     folder = find_checkpoint(path, which)  # once, so that all is of one step while a run goes on writing
     assets = read_assets(folder)
-    missing = [key for key in ("config", "tokenizer") if key not in assets]
-    if missing:
-        raise UserError(f"{path}: found a checkpoint without {missing[0]}, expected a recogniser's")
-    task = config_from_assets(assets).task
-    if not isinstance(task, CTCTaskConfig):
-        raise UserError(f"{path}: found a checkpoint of {type(task).__name__}, expected a recogniser's")
+    task = task_in(assets, CTCTaskConfig, path, "a recogniser's")
     tokenizer = Tokenizer.from_json(assets["tokenizer"])
-    if assets.get("audio_fingerprint", fingerprint(task.audio)) != fingerprint(task.audio):
-        raise UserError(
-            f"{path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
-        )
     params, model_state = read_params(folder)
     model_state = own_state(model_state)
     params = jax.tree.map(np.asarray, joined(params, adapter_of(assets)))

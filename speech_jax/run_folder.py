@@ -1,4 +1,4 @@
-"""A model that was not trained here as a run's folder with one checkpoint, which every front door takes."""
+"""What a run's folder says of its model, and a model that was not trained here as such a folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from speech_jax.config import TrainConfig, make_assets
+from speech_jax.audio.config import fingerprint
+from speech_jax.config import TrainConfig, config_from_assets, make_assets
 from speech_jax.config_dict import to_text
 from speech_jax.data.config import DataConfig
 from speech_jax.data.files import write
@@ -15,6 +16,22 @@ from speech_jax.errors import UserError
 from speech_jax.training.checkpoint import FOLDER, CheckpointConfig, Checkpoints, saved_steps
 from speech_jax.training.state import check_shapes
 from speech_jax.types import PyTree, TrainState
+
+
+def task_in(assets: dict, kind: type, path: str | Path, whose: str) -> Any:
+    """The task of the checkpoint with these assets. Raises UserError if it is not of this kind ("a recogniser's"), or
+    if its audio settings are not those that it was hashed with."""
+    missing = [key for key in ("config", "tokenizer") if key not in assets]
+    if missing:
+        raise UserError(f"{path}: found a checkpoint without {missing[0]}, expected {whose}")
+    task = config_from_assets(assets).task
+    if not isinstance(task, kind):
+        raise UserError(f"{path}: found a checkpoint of {type(task).__name__}, expected {whose}")
+    if assets.get("audio_fingerprint", fingerprint(task.audio)) != fingerprint(task.audio):
+        raise UserError(
+            f"{path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
+        )
+    return task
 
 
 def write_run(

@@ -12,13 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from speech_jax.audio.config import fingerprint
-from speech_jax.config import config_from_assets
 from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, stream
-from speech_jax.errors import UserError
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.models.tacotron2 import init_params, make_parts, utterance_seeds
-from speech_jax.run_folder import write_run
+from speech_jax.run_folder import task_in, write_run
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
@@ -51,11 +48,7 @@ def load_voice_parts(path: str | Path, which: Which = "best") -> VoiceParts:
     """The voice in a run's folder. Raises UserError where there is no whole checkpoint, or not a voice's."""
     folder = find_checkpoint(path, which)
     assets = read_assets(folder)
-    task = config_from_assets(assets).task if "config" in assets else None
-    if not isinstance(task, Tacotron2TaskConfig) or "tokenizer" not in assets:
-        raise UserError(f"{path}: found a checkpoint of {type(task).__name__}, expected a voice's")
-    if assets.get("audio_fingerprint", fingerprint(task.audio)) != fingerprint(task.audio):
-        raise UserError(f"{path}: found audio settings with another fingerprint than the checkpoint's")
+    task = task_in(assets, Tacotron2TaskConfig, path, "a voice's")
     params, model_state = read_params(folder)
     return VoiceParts(task, FrontEnd.from_json(assets["tokenizer"]), params, model_state)
 

@@ -28,6 +28,14 @@ class Item(NamedTuple):
     seconds: float = 0.0
 
 
+def rows_by(items: Sequence[Any], field: str) -> dict[str, list[int]]:
+    """Row numbers by the value of an attribute of the items, in the order of their first occurrence."""
+    found: dict[str, list[int]] = {}
+    for row, item in enumerate(items):
+        found.setdefault(getattr(item, field), []).append(row)
+    return found
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Scored utterances of one system."""
@@ -48,10 +56,7 @@ class Evaluation:
 
     def groups(self, field: str) -> dict[str, list[int]]:
         """Row numbers by the value of "set", "domain" or "speaker", in the order of their first occurrence."""
-        found: dict[str, list[int]] = {}
-        for row, item in enumerate(self.items):
-            found.setdefault(getattr(item, field), []).append(row)
-        return found
+        return rows_by(self.items, field)
 
     def worst(self, number: int) -> list[int]:
         """Row numbers of the utterances with most word errors; among equals the higher rate first."""

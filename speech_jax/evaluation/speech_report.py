@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speech_jax.evaluation.measures import MEASURES, Name, is_worse
-from speech_jax.evaluation.report import SHOWN_GROUPS, STYLE, fields, plain, resampled, text_table
+from speech_jax.evaluation.report import SHOWN_GROUPS, STYLE, fields, plain, resampled, rows_by, text_table
 
 SHOWN_MESSAGES = 20
 
@@ -48,10 +48,7 @@ class SpeechEvaluation:
 
     def groups(self, field: str) -> dict[str, list[int]]:
         """Row numbers by the value of "set", "domain" or "speaker", in the order of their first occurrence."""
-        found: dict[str, list[int]] = {}
-        for row, item in enumerate(self.items):
-            found.setdefault(getattr(item, field), []).append(row)
-        return found
+        return rows_by(self.items, field)
 
     def worst(self, number: int) -> list[int]:
         """Row numbers, the worst by `worst_by` first."""

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
 
-.PHONY: install quickstart test lint clean
+.PHONY: install tpu-compiler quickstart test lint clean
 
 # A fresh environment, or the one that is there, brought up to date with setup.py.
 install: $(VENV)/.installed
@@ -29,7 +29,14 @@ quickstart: install
 	$(BIN)/python -m speech_jax.evaluate --out $(RUN)/reports \
 	  --compare $(RUN)/reports/pretrained/report.json $(RUN)/reports/alpha_0/report.json $(RUN)/reports/alpha_0.3/report.json
 
-test: install
+# The compiler of the TPU, which needs none: for `python -m speech_jax.compile` and its test. Only for Linux on x86-64.
+tpu-compiler: $(VENV)/.tpu-compiler
+
+$(VENV)/.tpu-compiler: $(VENV)/.installed
+	if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(BIN)/pip install --quiet --editable '.[tpu]'; fi
+	touch $@
+
+test: install tpu-compiler
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install

@@ -69,12 +69,14 @@ class Task(NamedTuple):
     objective:  the loss
     batch_spec: (Bucket) -> pytree of jax.ShapeDtypeStruct, for compiling ahead of time
     evaluate:   (params, model_state, batches) -> Report
+    sharding:   (pattern, one mesh axis or none for each dimension): how its parameters lie on a mesh by default
     """
 
     model: Model
     objective: Objective
     batch_spec: Callable
     evaluate: Callable
+    sharding: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
 
 
 class TrainState(NamedTuple):

@@ -91,6 +91,21 @@ class ConformerConfig:
                 raise UserError(f"ConformerConfig: found {text}")
 
 
+# Over "tensor" go the heads of the attention, the hidden channels of the feed-forward modules and the vocabulary: each
+# pair of products then needs one sum over the devices. The convolution module's GLU would cross its halves: it stays.
+SHARDING = (
+    (r"self_attn/linear_(q|k|v|pos)/kernel$", ("fsdp", "tensor")),
+    (r"self_attn/linear_(q|k|v|pos)/bias$", ("tensor",)),
+    (r"self_attn/pos_bias_[uv]$", ("tensor", None)),
+    (r"self_attn/linear_out/kernel$", ("tensor", "fsdp")),
+    (r"feed_forward\d/linear1/kernel$", ("fsdp", "tensor")),
+    (r"feed_forward\d/linear1/bias$", ("tensor",)),
+    (r"feed_forward\d/linear2/kernel$", ("tensor", "fsdp")),
+    (r"(^|/)head/kernel$", ("fsdp", "tensor")),
+    (r"(^|/)head/bias$", ("tensor",)),
+)
+
+
 def small() -> ConformerConfig:
     """NeMo's Conformer-CTC small: 12,972,608 parameters in the encoder."""
     return ConformerConfig()

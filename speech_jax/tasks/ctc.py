@@ -28,6 +28,7 @@ from speech_jax.objectives.distill import posterior_loss, similarity_loss
 from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
 from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
+SHARDING = {ConformerConfig: conformer.SHARDING}  # the others lie on fsdp alone
 EXAMPLES = 8  # utterances of an evaluation whose transcripts go to the logs
 
 
@@ -155,6 +156,7 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
         objective=functools.partial(_objective, model, teacher and teacher.config),
         batch_spec=batch_spec,
         evaluate=_evaluator(model, config, tokenizer),
+        sharding=SHARDING.get(type(config.model), ()),
     )
 
 

@@ -22,6 +22,7 @@ from speech_jax.audio.augment import augment_audio
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract, num_features, num_frames
 from speech_jax.errors import UserError
+from speech_jax.models import conformer
 from speech_jax.models.conformer import ConformerConfig, conformer_encoder
 from speech_jax.objectives.masking import hidden_frames, hide_features, spread
 from speech_jax.objectives.mix import alpha_at
@@ -186,7 +187,7 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
         heard, model_state = hear(params, model_state, batch, jax.random.key(0) if key is None else key, train)
         return {"encoded": heard.encoded, "mask": heard.mask, "hidden": heard.hidden}, model_state
 
-    return Task(Model(init, apply), objective, batch_spec, evaluate)
+    return Task(Model(init, apply), objective, batch_spec, evaluate, conformer.SHARDING)
 
 
 def with_pretext(task: Task, pretext: Task) -> Task:

@@ -171,6 +171,7 @@ class _Run:
             seed=seed,
             ema=config.step.ema is not None,
             init=init,
+            rules=task.sharding,
         )
         self.guards = Guards(config.guards, config.checkpoint, config.patience)
         self.guarded, self.ended = True, ()  # whether the last evaluation was within the guards; why the run is over

@@ -8,11 +8,14 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from speech_jax.errors import UserError
 from speech_jax.training.rules import leaf_name, match_rules, named_leaves
 from speech_jax.types import PyTree
+
+Rules = tuple[tuple[str, tuple[str | None, ...] | Literal["auto"]], ...]
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
@@ -28,9 +31,9 @@ class MeshConfig:
     """Devices that split both the parameters and the rows of the batch."""
     tensor: int = 1
     """Devices that split parameters by the rules and see the same rows."""
-    rules: tuple[tuple[str, tuple[str | None, ...] | Literal["auto"]], ...] = ((".*", "auto"),)
+    rules: Rules = ()
     """(pattern, one mesh axis or none for each dimension), the first match wins. "auto" splits the largest dimension
-    that fsdp divides. Must cover every parameter."""
+    that fsdp divides. Must cover every parameter. None: the model's own rules."""
     min_shard: int = 16384
     """"auto" leaves parameters with fewer numbers than this whole on every device."""
 
@@ -52,8 +55,21 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
         raise UserError(
             f"mesh: found data x fsdp x tensor = {sizes}, expected their product to be {len(devices)} devices"
         )
-    grid = np.asarray(devices).reshape(sizes)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(_grid(devices, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _grid(devices: list, sizes: list[int]) -> np.ndarray:
+    """The devices in the mesh's shape. On TPUs neighbours in the mesh are neighbours on the board, and slices, which
+    only the data centre's network joins, are parts of the data axis: its gradients are summed once a step."""
+    if devices[0].platform != "tpu":
+        return np.asarray(devices).reshape(sizes)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    if sizes[0] % slices:
+        raise UserError(f"mesh: found data {sizes[0]} on {slices} slices, expected a multiple of them")
+    within = [sizes[0] // slices, *sizes[1:]]
+    return mesh_utils.create_hybrid_device_mesh(within, [slices, 1, 1], devices, allow_split_physical_axes=True)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -70,18 +86,26 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def param_shardings(params: PyTree, mesh: Mesh, config: MeshConfig) -> PyTree:
-    """One NamedSharding a parameter, by the rules. `params` may be shapes only.
+def param_shardings(params: PyTree, mesh: Mesh, config: MeshConfig, own: Rules = ()) -> PyTree:
+    """One NamedSharding a parameter, by the config's rules. `params` may be shapes only.
 
-    Raises UserError for a parameter without a rule, a rule with an unknown or repeated axis, or one that does not
-    divide.
+    own: the model's rules, for a config without any: what they do not cover is "auto", and an axis that does not divide
+    its dimension is left out.
+    Raises UserError for a parameter without a rule in the config, a rule with an unknown or repeated axis, or one of
+    the config's that does not divide.
     """
-    specs = match_rules(params, tuple((p, (spec,)) for p, spec in config.rules), "mesh.rules")
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf, spec: NamedSharding(mesh, _spec(leaf_name(path), leaf.shape, spec[0], mesh, config)),
-        params,
-        specs,
-    )
+    rules = config.rules or (*own, (".*", "auto"))
+    specs = match_rules(params, tuple((p, (spec,)) for p, spec in rules), "mesh.rules")
+
+    def one(path: tuple[Any, ...], leaf: Any, spec: tuple[Any]) -> NamedSharding:
+        axes = spec[0]
+        if not config.rules and axes != "auto":
+            axes = tuple(
+                None if axis is None or n % mesh.shape[axis] else axis for n, axis in zip(leaf.shape, axes, strict=True)
+            )
+        return NamedSharding(mesh, _spec(leaf_name(path), leaf.shape, axes, mesh, config))
+
+    return jax.tree_util.tree_map_with_path(one, params, specs)
 
 
 def _spec(name: str, shape: tuple[int, ...], spec: Any, mesh: Mesh, config: MeshConfig) -> PartitionSpec:

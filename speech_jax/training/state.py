@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 
 from speech_jax.errors import UserError
 from speech_jax.training.rules import named_leaves
-from speech_jax.training.sharding import MeshConfig, param_shardings, replicated, state_shardings
+from speech_jax.training.sharding import MeshConfig, Rules, param_shardings, replicated, state_shardings
 from speech_jax.types import Model, PyTree, TrainState
 
 INIT_STREAM = 0xFFFFFFFF  # no step has this number
@@ -64,6 +64,7 @@ def make_state(
     seed: int,
     ema: bool,
     init: tuple[PyTree, PyTree] | None = None,
+    rules: Rules = (),
 ) -> tuple[Callable[[], TrainState], TrainState, TrainState]:
     """(a function that makes the state, the state's shapes with their shardings, the same shardings alone).
 
@@ -72,6 +73,7 @@ def make_state(
     a state in vain.
 
     init: (params, model_state) to start from instead of random ones; host arrays or device arrays.
+    rules: the model's own, see `param_shardings`.
     Raises UserError if `init` does not fit the model, naming the leaf and both shapes.
     """
     shapes = init_shapes(model, batch_spec, seed)
@@ -80,7 +82,7 @@ def make_state(
         check_shapes(init[1], shapes[1], "the model state to start from")
     optimizer = make_optimizer(shapes[0])
     abstract = jax.eval_shape(lambda p, m: new_state(p, m, optimizer, ema=ema), *shapes)
-    placed = param_shardings(shapes[0], mesh, mesh_config)
+    placed = param_shardings(shapes[0], mesh, mesh_config, rules)
     shardings = state_shardings(abstract, shapes[0], placed, mesh)
     struct = jax.tree.map(lambda s, h: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=h), abstract, shardings)
 

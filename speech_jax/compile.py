@@ -1,0 +1,275 @@
+"""What a run would do on a TPU that is not at hand: `python -m speech_jax.compile --config X --topology v5e:16x16`.
+
+The trainer's own programs (the gradient of every bucket and the update, and the forward pass) go through the real TPU
+compiler, which needs no TPU. Shown are bytes on each chip, operations, collectives, a roofline time by a stated model
+of the chip (training/chips.py), and compile times. Needs the extra `tpu`; run it with JAX_PLATFORMS=cpu.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import tyro
+
+from speech_jax.config import TrainConfig, parse_config
+from speech_jax.data.files import write
+from speech_jax.errors import UserError, run_front_door
+from speech_jax.evaluation.report import text_table
+from speech_jax.objectives.mix import mix, terms
+from speech_jax.objectives.schedules import make_alpha
+from speech_jax.starting import check_settings, make_task, old_objective, resolve
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.text.frontend import FrontEnd, make_front_end
+from speech_jax.text.tokenizer import BLANK, Tokenizer
+from speech_jax.train import load_stream, setup_logging
+from speech_jax.training import optimizer as optimizers
+from speech_jax.training.chips import Chip, chip_of, roofline, topology_devices
+from speech_jax.training.compiling import compile_programs, init_spec_of
+from speech_jax.training.flops import matmul_flops
+from speech_jax.training.hlo import operations, parse
+from speech_jax.training.sharding import batch_struct, make_mesh
+from speech_jax.training.state import init_shapes, make_state, num_params
+from speech_jax.types import Bucket, PyTree, Task
+
+GIB = 2**30
+SHOWN_LINES = 24  # of the compiler's list of what does not fit
+SHOWN_SLOWEST = 20  # instructions in the JSON
+PARTS = ("compute", "memory", "links", "network")  # of the roofline
+KEY = jax.eval_shape(lambda: jax.random.key(0))
+STEP = jax.ShapeDtypeStruct((), "int32")
+
+
+@dataclass(frozen=True)
+class CompileConfig:
+    """Compiles a config's training step for TPU chips that are not at hand.
+
+    Flags that are not named here go to the config, `--mesh.fsdp 16`.
+    """
+
+    config: str
+    """The config file."""
+    topology: str = "v5e:4x4"
+    """The chip and the shape of a slice: v5e:4x4, v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:16x16."""
+    slices: int = 1
+    """Slices that train together over the data centre's network."""
+    bucket: tuple[str, ...] = ()
+    """ROWSxSECONDSxLABELS, 256x16x200: shapes of the global batch. Without any, those of the config's data are taken,
+    which must then be there."""
+    vocab_size: int = 128
+    """Of the recogniser, where `bucket` is given: then no text is read."""
+    longest: bool = False
+    """Only the largest shape of the batch, not every bucket."""
+    out: str = ""
+    """A file for all figures as JSON."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The front door; returns the exit code."""
+    own, rest = tyro.cli(CompileConfig, prog="python -m speech_jax.compile", args=list(argv), return_unknown_args=True)
+    setup_logging()
+    config = parse_config(["--config", own.config, *rest])
+    if config.trainer.step.privacy.on:
+        raise UserError("trainer.step.privacy: found a private run, expected one whose programs hold no secret key")
+    chip, devices = chip_of(own.topology), topology_devices(own.topology, own.slices)
+    config, task, buckets = read(config, own)
+    if own.longest:
+        buckets = buckets[-1:]
+    facts = check(config, task, buckets, devices, own)
+    print(table(facts, chip))
+    if own.out:
+        write(own.out, json.dumps(facts, indent=1) + "\n")
+    return 0 if facts["fits"] else 2
+
+
+def read(config: TrainConfig, own: CompileConfig) -> tuple[TrainConfig, Task, list[Any]]:
+    """(the config with its task, the task with both terms of its loss, the shapes of its batches)."""
+    check_settings(config)
+    replays = config.pre is not None and make_alpha(config.alpha) != 0.0
+    if own.bucket:
+        if config.task is None:
+            raise UserError("config.task: found None, expected a task beside --bucket")
+        reader = stand_in(config.task, own.vocab_size)
+        rate = config.task.audio.sample_rate
+        buckets: list[Any] = [bucket_of(text, rate) for text in own.bucket]
+        buckets = [{"pre": b, "task": b} for b in buckets] if replays else buckets
+    else:
+        config, reader = resolve(config)
+        rate = config.task.audio.sample_rate
+        plans = {"task": load_stream(config.data, reader, rate).plan}
+        if replays:
+            plans["pre"] = load_stream(config.pre, reader if config.pre_task is None else None, rate).plan
+        buckets = list(plans["task"].buckets)
+        if replays:  # each shape of either once
+            pre = list(plans["pre"].buckets)
+            longest = {"pre": pre[-1], "task": buckets[-1]}
+            buckets = [{"pre": pre[-1], "task": b} for b in buckets[:-1]] + [
+                {"pre": b, "task": buckets[-1]} for b in pre[:-1]] + [longest]  # fmt: skip
+    task = make_task(config, reader)
+    if replays:
+        task = task._replace(objective=mix(old_objective(config, task), task.objective, make_alpha(config.alpha)))
+    return config, task, buckets
+
+
+def bucket_of(text: str, sample_rate: int) -> Bucket:
+    """ "256x16x200" as rows, samples and labels."""
+    match = re.fullmatch(r"(\d+)x(\d+(?:\.\d+)?)x(\d+)", text)
+    if match is None or not int(match[1]) or not float(match[2]):
+        raise UserError(f"--bucket: found {text!r}, expected ROWSxSECONDSxLABELS as in 256x16x200")
+    return Bucket(int(match[1]), round(float(match[2]) * sample_rate), int(match[3]))
+
+
+def stand_in(task: Any, vocab_size: int) -> Tokenizer | FrontEnd | None:
+    """Something that reads as many tokens; which ones does not matter for the shapes."""
+    if isinstance(task, CTCTaskConfig):
+        return Tokenizer("char", (BLANK, *(chr(0x4E00 + n) for n in range(vocab_size - 1))))
+    if isinstance(task, Tacotron2TaskConfig):
+        return make_front_end(task.frontend, ["abcdefghijklmnopqrstuvwxyz"])
+    return None
+
+
+def check(config: TrainConfig, task: Task, buckets: list[Any], devices: Sequence, own: CompileConfig) -> dict[str, Any]:
+    """Compiles, and says all that is known of each program and of the largest step."""
+    chip = chip_of(own.topology)
+    mesh = make_mesh(config.mesh, list(devices))
+    spec = init_spec_of(task.batch_spec, buckets[-1])
+    params, model_state = init_shapes(task.model, spec, config.seed)
+    _, state, shardings = make_state(
+        task.model, spec, lambda p: optimizers.make_optimizer(config.optimizer, p, config.trainer.steps), mesh,
+        config.mesh, seed=config.seed, ema=config.trainer.step.ema is not None, rules=task.sharding,
+    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "config": own.config, "topology": own.topology, "slices": own.slices, "chips": mesh.size,
+        "mesh": dict(mesh.shape), "parameters": num_params(params), "state_bytes": shard_bytes(state),
+        "chip_bytes": chip.memory, "buckets": buckets, "programs": [], "fits": True,
+    }  # fmt: skip
+    try:
+        programs = compile_programs(
+            task, state, shardings, optimizers.make_optimizer(config.optimizer, params, config.trainer.steps),
+            optimizers.trainable(config.optimizer, params), config.trainer.step, buckets, mesh, seed=config.seed,
+            rate=optimizers.learning_rate(config.optimizer, config.trainer.steps),
+            moving_state=optimizers.moving_state(config.optimizer, state.model_state), say=say, check_stop=lambda: None,
+        )  # fmt: skip
+    except jax.errors.JaxRuntimeError as error:
+        found = allocations(str(error))
+        if not found:
+            raise
+        return facts | {"fits": False, "allocations": found}
+    facts["compile_seconds"] = programs.seconds
+    per_slice = mesh.size // own.slices
+
+    # One program a term and shape, and what lies beside it: the state, the other terms' gradients, its batch.
+    every_term = {term.name: term for term in terms(task.objective)}
+    for (name, shapes), program in programs.gradients.items():
+        term = every_term[name]
+        batch = batch_struct({leaf: jax.ShapeDtypeStruct(shape, kind) for leaf, shape, kind in shapes}, mesh)
+        found = measure(f"gradient {name}".strip(), program, chip, per_slice, own.slices)
+        found["batch"] = {leaf: shape for leaf, shape, _ in shapes}
+        found["batch_bytes"] = shard_bytes(batch)
+        found["model_flops"] = 3 * matmul_flops(term.objective, params, model_state, batch, KEY, STEP)
+        facts["programs"].append(found)
+    facts["programs"].append(measure("update", programs.update, chip, per_slice, own.slices))
+    return facts | whole_step(facts, chip)
+
+
+def whole_step(facts: dict[str, Any], chip: Chip) -> dict[str, Any]:
+    """The largest step: of each term the gradient that takes longest, then the update."""
+    *gradients, update = facts["programs"]
+    longest = {g["name"]: g for g in sorted(gradients, key=lambda g: g["roofline"]["seconds"])}.values()
+    gradient_bytes = sum(g["output_bytes"] for g in longest)
+    working = max(p["temporary_bytes"] + p["code_bytes"] for p in (*longest, update))
+    needed = facts["state_bytes"] + sum(g["batch_bytes"] for g in longest) + gradient_bytes + working
+    seconds = sum(p["roofline"]["seconds"] for p in (*longest, update))
+    flops = sum(g["model_flops"] for g in longest)
+    return {
+        "bytes_per_chip": needed, "fits": needed <= chip.memory, "step_seconds": seconds,
+        "utilisation": flops / (seconds * facts["chips"] * chip.peak),
+    }  # fmt: skip
+
+
+def measure(name: str, program: Any, chip: Chip, chips_per_slice: int, slices: int) -> dict[str, Any]:
+    """One compiled program: bytes, operations, collectives and roofline on one chip."""
+    module = parse(program.as_text())
+    ops = operations(module)
+    memory = program.memory_analysis()
+    collectives: dict[str, dict[str, float]] = {}
+    for op in ops:
+        if op.wire:
+            found = collectives.setdefault(op.kind, {"times": 0.0, "bytes": 0.0})
+            found["times"] += op.times
+            found["bytes"] += op.times * op.wire
+    slowest = sorted(ops, key=lambda op: -op.times * max(op.flops / chip.peak, op.bytes / chip.bandwidth))
+    return {
+        "name": name,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "code_bytes": memory.generated_code_size_in_bytes,
+        "flops": sum(op.times * op.flops for op in ops),
+        "bytes": sum(op.times * op.bytes for op in ops),
+        "collectives": collectives,
+        "loops_of_unknown_length": len(module.unknown_loops),
+        "roofline": roofline(ops, chip, chips_per_slice=chips_per_slice, slices=slices),
+        "slowest": [op._asdict() for op in slowest[:SHOWN_SLOWEST]],
+    }
+
+
+def shard_bytes(tree: PyTree) -> int:
+    """Bytes of a tree of shapes with shardings on one device."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def allocations(message: str) -> list[str]:
+    """The compiler's list of what takes most memory, where it gave up because of that; else nothing."""
+    if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
+        return []
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    wanted = [line for line in lines if re.match(r"(Ran out|Program hbm|\d+\. Size|Shape:|Operator:|XLA label:)", line)]
+    return (wanted or lines)[:SHOWN_LINES]
+
+
+# ---- what is printed
+
+
+def say(line: str) -> None:
+    """Progress, so that the table alone is on standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(facts: dict[str, Any], chip: Chip) -> str:
+    """The figures as Markdown."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in facts["mesh"].items())
+    head = (
+        f"{facts['config']} on {facts['slices']} x {facts['topology']}: {facts['chips']} chips, mesh {mesh}; "
+        f"{facts['parameters']:,} parameters, {facts['state_bytes'] / GIB:.2f} GiB of state on each chip\n"
+    )
+    if "allocations" in facts:
+        return "\n".join([head, f"does not fit in {facts['chip_bytes'] / GIB:.0f} GiB:", *facts["allocations"]])
+    rows = []
+    for p in facts["programs"]:
+        line, total = p["roofline"], p["roofline"]["seconds"]
+        talk = ", ".join(f"{c['times']:.0f} {kind} {c['bytes'] / 1e6:.1f} MB" for kind, c in p["collectives"].items())
+        shape = " x ".join(map(str, max(p.get("batch", {"": ()}).values(), key=math.prod)))
+        rows.append((
+            p["name"], shape, f"{p['temporary_bytes'] / GIB:.2f}", f"{p['flops'] / 1e9:.1f}", f"{p['bytes'] / 1e9:.2f}",
+            talk or "none", f"{1e3 * total:.2f}", *(f"{100 * line[k] / total:.0f} %" for k in PARTS),
+        ))  # fmt: skip
+    header = ("program", "batch", "temporary GiB", "GFLOP", "GB moved", "collectives", "roofline ms", *PARTS)
+    return "\n".join([
+        head,
+        text_table(header, rows),
+        f"\nlargest step: {facts['bytes_per_chip'] / GIB:.2f} of {facts['chip_bytes'] / GIB:.0f} GiB on each chip, "
+        f"{1e3 * facts['step_seconds']:.2f} ms by the roofline, {100 * facts['utilisation']:.1f} % of {chip.kind}'s "
+        f"bfloat16 peak as model FLOPs; compiled in {facts['compile_seconds']:.0f} s",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_front_door(main)

@@ -1,0 +1,285 @@
+"""What a compiled program does, read from its text: operations, bytes of memory, collectives, and loops as often as
+they run.
+
+XLA's own `cost_analysis` takes the body of a loop once; here a loop whose count XLA knows is taken that often. All
+figures are of one device, as the text is of the partitioned program.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+_BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "f16": 16, "bf16": 16, "s32": 32,
+         "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64, "c128": 128}  # fmt: skip
+_ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
+         "opt-barrier", "iota"}  # fmt: skip
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+
+
+class Op(NamedTuple):
+    """One instruction of a program that takes time, on one device.
+
+    flops: of matrix products and convolutions in it; bytes: read from and written to the device's main memory;
+    wire: bytes that a device sends to others, and group: how many take part; times: how often it runs, loops around
+    it included.
+    """
+
+    name: str
+    kind: str
+    flops: float
+    bytes: float
+    wire: float
+    group: int
+    times: float
+
+
+class Instruction(NamedTuple):
+    """One line of the text."""
+
+    name: str
+    shape: str
+    opcode: str
+    operands: tuple[str, ...]
+    """Names; of a parameter its number."""
+    attributes: str
+    root: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """A program's text, by computation. `shapes` has every instruction's, of all computations."""
+
+    entry: str
+    computations: Mapping[str, list[Instruction]]
+    unknown_loops: list[str] = field(default_factory=list)
+    """Loops whose count the text does not tell; they are taken once."""
+
+
+# ---- reading
+
+
+def parse(text: str) -> Module:
+    """Reads the text of an optimised HLO module (`compiled.as_text()`)."""
+    computations: dict[str, list[Instruction]] = {}
+    entry, current = "", None
+    for line in text.splitlines():
+        if current is None:
+            head = re.match(r"(ENTRY )?%?([\w.\-]+) .*\{\s*$", line)
+            if head and "=" not in line.split("(")[0]:
+                current = computations.setdefault(head[2], [])
+                entry = head[2] if head[1] else entry
+        elif line.startswith("}"):
+            current = None
+        elif " = " in line:
+            current.append(_instruction(line))
+    return Module(entry, computations)
+
+
+def _instruction(line: str) -> Instruction:
+    left, right = line.strip().split(" = ", 1)
+    root = left.startswith("ROOT ")
+    name = left.removeprefix("ROOT ").lstrip("%")
+    end = _closing(right, 0) + 1 if right.startswith("(") else right.index(" ")
+    shape, rest = right[:end], right[end:].lstrip()
+    opening = rest.index("(")
+    closing = _closing(rest, opening)
+    inner = rest[opening + 1 : closing]
+    operands = (inner,) if rest[:opening] == "parameter" else tuple(re.findall(r"%([\w.\-]+)", inner))
+    return Instruction(name, shape, rest[:opening], operands, rest[closing + 1 :], root)
+
+
+def _closing(text: str, opening: int) -> int:
+    """Where the parenthesis that opens at `opening` closes."""
+    depth = 0
+    for place in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0:
+            return place
+    raise ValueError(f"no closing parenthesis in {text[:80]!r}")
+
+
+def arrays(shape: str) -> list[tuple[str, tuple[int, ...], bool]]:
+    """(type, dimensions, whether it lies in main memory) of each array in a shape; S(1) and the like: on the chip."""
+    found = []
+    for kind, dims, layout in _ARRAY.findall(shape):
+        if kind in _BITS or kind.startswith("f8"):
+            found.append((kind, tuple(int(n) for n in dims.split(",") if n), "S(" not in layout))
+    return found
+
+
+def nbytes(shape: str, *, everywhere: bool = False) -> float:
+    """Bytes of a shape in main memory (or `everywhere`)."""
+    return sum(math.prod(dims) * _BITS.get(kind, 8) / 8 for kind, dims, main in arrays(shape) if main or everywhere)
+
+
+# ---- what it costs
+
+
+def operations(module: Module) -> list[Op]:
+    """Every instruction that takes time, with how often it runs. Branches are all taken: the sum is an upper bound."""
+    return list(_walk(module, module.entry, 1.0))
+
+
+def _walk(module: Module, computation: str, times: float) -> Iterator[Op]:
+    lines = module.computations[computation]
+    shapes = {line.name: line.shape for line in lines}
+    for line in lines:
+        kind = line.opcode
+        if kind in _FREE or kind.endswith(("-done", "-update")):
+            continue
+        if kind == "while":
+            count = re.search(r"known_trip_count[^\d]*(\d+)", line.attributes)
+            if count is None:
+                module.unknown_loops.append(line.name)
+            for called in _called(line, ("body", "condition")):
+                yield from _walk(module, called, times * (int(count[1]) if count else 1))
+        elif kind in ("call", "async-start", "conditional"):
+            for called in _called(line, ("to_apply", "calls", "branch_computations", "true_computation",
+                                         "false_computation")):  # fmt: skip
+                yield from _walk(module, called, times)
+        else:
+            yield _cost(module, line, shapes, times)
+
+
+def _called(line: Instruction, keys: tuple[str, ...]) -> list[str]:
+    found = []
+    for key in keys:
+        match = re.search(rf"\b{key}=(\{{[^}}]*\}}|%?[\w.\-]+)", line.attributes)
+        if match:
+            found += re.findall(r"%?([\w.\-]+)", match[1])
+    return found
+
+
+def _cost(module: Module, line: Instruction, shapes: Mapping[str, str], times: float) -> Op:
+    if line.opcode == "fusion":
+        lines = module.computations[_called(line, ("calls",))[0]]
+        moved = _fusion_bytes(line, lines, shapes)
+        parts = list(_inside(module, lines))
+    else:
+        moved = _plain_bytes(line, shapes)
+        parts = [(line, shapes)]
+    flops = sum(_flops(part, table) for part, table in parts)
+    wire = sum(_wire(part, table) for part, table in parts)
+    talks = [part for part, _ in parts if _base(part) in COLLECTIVES]
+    kind = _base(talks[0]) if talks else "matmul" if flops else _base(line)
+    group = max((group_size(part.attributes) for part in talks), default=0)
+    return Op(line.name, kind, flops, moved, wire, group, times)
+
+
+def _base(line: Instruction) -> str:
+    return line.opcode.removesuffix("-start")
+
+
+def _inside(module: Module, lines: list[Instruction]) -> Iterator[tuple[Instruction, dict[str, str]]]:
+    """What is fused, with the shapes that its operands are looked up in."""
+    table = {line.name: line.shape for line in lines}
+    for line in lines:
+        yield line, table
+        if line.opcode == "fusion":
+            yield from _inside(module, module.computations[_called(line, ("calls",))[0]])
+
+
+def _plain_bytes(line: Instruction, shapes: Mapping[str, str]) -> float:
+    size = [nbytes(shapes.get(name, "")) for name in line.operands]
+    if _base(line) in ("dynamic-slice", "slice", "gather"):
+        read = min((math.prod(d) * _BITS.get(k, 8) / 8 for k, d, _ in arrays(line.shape) if d), default=0.0)
+        return read + (nbytes(line.shape) if line.opcode == _base(line) else 0.0)
+    if line.opcode in ("dynamic-update-slice", "scatter") and len(size) > 1:
+        return 2 * size[-1 if line.opcode == "scatter" else 1]
+    if line.opcode.endswith("-start"):  # the result is (destination, source, …)
+        first = arrays(line.shape)[:1]
+        return sum(size) + sum(math.prod(d) * _BITS.get(k, 8) / 8 for k, d, main in first if main)
+    return sum(size) + nbytes(line.shape)
+
+
+def _fusion_bytes(line: Instruction, lines: list[Instruction], shapes: Mapping[str, str]) -> float:
+    """A parameter of which only slices are read counts as those; a result that is an update in place as the update."""
+    tables = {i.name: i.shape for i in lines}
+    total = 0.0
+    parameters = [i for i in lines if i.opcode == "parameter"]
+    for parameter in parameters:
+        size = nbytes(shapes[line.operands[int(parameter.operands[0])]])
+        users = [i for i in lines if parameter.name in i.operands]
+        if size and users and all(u.opcode in ("dynamic-slice", "slice", "gather") for u in users):
+            size = min(size, sum(nbytes(u.shape, everywhere=True) for u in users))
+        elif users and all(u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name for u in users):
+            size = 0.0
+        total += size
+    root = next(i for i in lines if i.root)
+    if root.opcode == "dynamic-update-slice":
+        return total + min(nbytes(line.shape), nbytes(tables.get(root.operands[1], ""), everywhere=True))
+    return total + nbytes(line.shape)
+
+
+def _flops(line: Instruction, shapes: Mapping[str, str]) -> float:
+    """Two for each product and sum of a matrix product or a convolution; padding and dilation cost nothing."""
+    if line.opcode == "dot":
+        left = _dims(shapes[line.operands[0]])
+        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.attributes)
+        axes = [int(n) for n in contracted[1].split(",") if n] if contracted else []
+        return 2.0 * math.prod(_dims(line.shape)) * math.prod(left[a] for a in axes)
+    if line.opcode != "convolution":
+        return 0.0
+    labels = re.search(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)", line.attributes)
+    left, right, out = _dims(shapes[line.operands[0]]), _dims(shapes[line.operands[1]]), _dims(line.shape)
+    window = re.search(r"window=\{([^}]*)\}", line.attributes)
+    settings = dict(part.split("=") for part in window[1].split()) if window else {}
+    taps = 1.0
+    for place, label in enumerate(sorted(c for c in labels[2] if c.isdigit())):
+        taps *= _valid_taps(
+            left[labels[1].index(label)], right[labels[2].index(label)], out[labels[3].index(label)], settings, place
+        )
+    # The kernel's "i" is a group's share of the channels already.
+    rest = math.prod(out[labels[3].index(c)] for c in "bf") * right[labels[2].index("i")]
+    return 2.0 * taps * rest
+
+
+def _valid_taps(size: int, kernel: int, out: int, settings: Mapping[str, str], place: int) -> float:
+    """Products along one axis: pairs of an output and a tap that meet a number of the input, not padding."""
+
+    def setting(name: str, default: str) -> str:
+        return settings[name].split("x")[place] if name in settings else default
+
+    stride, low = int(setting("stride", "1")), int(setting("pad", "0_0").split("_")[0])
+    spread, dilation = int(setting("lhs_dilate", "1")), int(setting("rhs_dilate", "1"))
+    at = np.arange(out)[:, None] * stride + np.arange(kernel)[None] * dilation - low
+    return float(np.sum((at >= 0) & (at % spread == 0) & (at < (size - 1) * spread + 1)))
+
+
+def _wire(line: Instruction, shapes: Mapping[str, str]) -> float:
+    """Bytes that a device sends in a ring: (n − 1)/n of what is gathered or scattered, twice that of an all-reduce."""
+    kind = _base(line)
+    if kind not in COLLECTIVES:
+        return 0.0
+    taken = sum(nbytes(shapes.get(name, ""), everywhere=True) for name in line.operands)
+    n = group_size(line.attributes)
+    if kind == "collective-permute":
+        return taken
+    share = (n - 1) / n if n else 1.0
+    return {"all-reduce": 2 * share * taken, "all-gather": (n - 1) * taken if n else taken}.get(kind, share * taken)
+
+
+def group_size(attributes: str) -> int:
+    """How many devices take part in a collective; 0 where the text does not tell."""
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
+    if listed:
+        return len(listed[1].split(","))
+    tiled = re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes)
+    if tiled:
+        return int(tiled[2])
+    meshed = re.search(r"replica_groups=\w*mesh\[([^\]]*)\] ?\{([^}]*)\}", attributes)  # axes of a mesh by name
+    if meshed:
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", meshed[1]))
+        return math.prod(int(sizes.get(axis, 1)) for axis in re.findall(r"'([^']+)'", meshed[2]))
+    return 0
+
+
+def _dims(shape: str) -> tuple[int, ...]:
+    return arrays(shape)[0][1]

@@ -47,7 +47,7 @@ class Instruction(NamedTuple):
     shape: str
     opcode: str
     operands: tuple[str, ...]
-    """Names; of a parameter its number."""
+    """Names; of a parameter its number, of a constant its value."""
     attributes: str
     root: bool
 
@@ -91,7 +91,7 @@ def _instruction(line: str) -> Instruction:
     opening = rest.index("(")
     closing = _closing(rest, opening)
     inner = rest[opening + 1 : closing]
-    operands = (inner,) if rest[:opening] == "parameter" else tuple(re.findall(r"%([\w.\-]+)", inner))
+    operands = (inner,) if rest[:opening] in ("parameter", "constant") else tuple(re.findall(r"%([\w.\-]+)", inner))
     return Instruction(name, shape, rest[:opening], operands, rest[closing + 1 :], root)
 
 
@@ -135,17 +135,37 @@ def _walk(module: Module, computation: str, times: float) -> Iterator[Op]:
         if kind in _FREE or kind.endswith(("-done", "-update")):
             continue
         if kind == "while":
-            count = re.search(r"known_trip_count[^\d]*(\d+)", line.attributes)
+            count = _rounds(module, line, lines)
             if count is None:
                 module.unknown_loops.append(line.name)
             for called in _called(line, ("body", "condition")):
-                yield from _walk(module, called, times * (int(count[1]) if count else 1))
+                yield from _walk(module, called, times * (count or 1))
         elif kind in ("call", "async-start", "conditional"):
             for called in _called(line, ("to_apply", "calls", "branch_computations", "true_computation",
                                          "false_computation")):  # fmt: skip
                 yield from _walk(module, called, times)
         else:
             yield _cost(module, line, shapes, times)
+
+
+def _rounds(module: Module, loop: Instruction, lines: list[Instruction]) -> int | None:
+    """How often a loop runs: as XLA says, or where it counts up by one to a constant (a TPU's text says no more)."""
+    said = re.search(r"known_trip_count[^\d]*(\d+)", loop.attributes)
+    if said:
+        return int(said[1])
+    condition = {i.name: i for i in module.computations[_called(loop, ("condition",))[0]]}
+    root = next(i for i in condition.values() if i.root)
+    if root.opcode != "compare" or "direction=LT" not in root.attributes:
+        return None
+    counter, limit = (condition[name] for name in root.operands)
+    place = re.search(r"index=(\d+)", counter.attributes)
+    if limit.opcode != "constant" or counter.opcode != "get-tuple-element" or place is None:
+        return None
+    known = {i.name: i for i in lines}
+    start = known[loop.operands[0]]
+    first = known.get(start.operands[int(place[1])]) if start.opcode == "tuple" else None
+    begin = int(first.operands[0]) if first is not None and first.opcode == "constant" else 0
+    return int(limit.operands[0]) - begin
 
 
 def _called(line: Instruction, keys: tuple[str, ...]) -> list[str]:

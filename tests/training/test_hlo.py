@@ -47,6 +47,40 @@ def test_tpu_text():
     assert ops["all-reduce"].group == 4 and ops["all-reduce"].wire == pytest.approx(2 * 3 / 4 * size)
 
 
+def test_a_loop_that_counts_to_a_constant():
+    """A TPU's text has the limit in the loop's condition alone."""
+    text = """HloModule m
+
+%condition (p: (s32[], f32[8])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(18)
+  %p = (s32[]{:T(128)}, f32[8]{0}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+
+%body (q: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %q = (s32[]{:T(128)}, f32[8]{0}) parameter(0)
+  %j = s32[]{:T(128)} get-tuple-element(%q), index=0
+  %x = f32[8]{0} get-tuple-element(%q), index=1
+  %one = s32[]{:T(128)} constant(1)
+  %next = s32[]{:T(128)} add(%j, %one)
+  %twice = f32[8]{0} add(%x, %x)
+  ROOT %both = (s32[]{:T(128)}, f32[8]{0}) tuple(%next, %twice)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %start = s32[]{:T(128)} constant(2)
+  %begin = (s32[]{:T(128)}, f32[8]{0}) tuple(%start, %x)
+  %loop = (s32[]{:T(128)}, f32[8]{0}) while(%begin), condition=%condition, body=%body
+  ROOT %out = f32[8]{0} get-tuple-element(%loop), index=1
+}
+"""
+    module = parse(text)
+    found = {op.name: op for op in operations(module)}
+    assert found["twice"].times == 16 and found["twice"].bytes == 96 and not module.unknown_loops
+
+
 def test_shapes():
     assert arrays("(f32[2,3]{1,0:T(8,128)S(1)}, pred[], bf16[4])") == [
         ("f32", (2, 3), False), ("pred", (), True), ("bf16", (4,), True)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What each way of holding on to the old domain keeps, and what it costs on the new one. After experiments/real_speech:
 # the start model, the data and the fine-tuning config are its. What is finished is not done again; a training that was
-# stopped goes on. Usage: experiments/forgetting/run.sh [SEED…]
+# stopped goes on. Usage: experiments/forgetting/run.sh [SEED…]; ONLY=REGEX for some of the ways, `ONLY='^(lora|ewc_1e4)$'`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 trap 'exit 130' INT TERM # a training that is stopped saves and leaves 0: the rest must not begin then
@@ -24,6 +24,7 @@ evaluate() { # CHECKPOINT NAME
 method() { # NAME FLAGS…
   local name=$1 run
   shift
+  [[ $name =~ ${ONLY:-.} ]] || return 0
   for seed in "${seeds[@]}"; do
     run="$runs/$name/seed_$seed"
     [[ -f $results/$name/seed_$seed/report.json ]] && continue
@@ -37,7 +38,7 @@ method() { # NAME FLAGS…
 [[ -f $results/before/report.json ]] || evaluate "$start" before
 method plain --alpha.start 0
 method scratch --alpha.start 0 --init-from ''
-for alpha in 0.1 0.3 0.5 0.9; do
+for alpha in 0.1 0.2 0.3 0.5 0.9; do
   method "alpha_$alpha" --alpha.start "$alpha"
 done
 method annealed --alpha.kind recadam --alpha.start 1 --alpha.end 0 --alpha.rate 0.02 --alpha.middle 200

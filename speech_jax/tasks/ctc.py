@@ -75,7 +75,8 @@ OWN, TEACHER = "own", "teacher"  # the two parts of the model state of a student
 
 def own_state(model_state: PyTree) -> PyTree:
     """The network's own state, without its teacher."""
-    return model_state[OWN] if set(model_state) == {OWN, TEACHER} else model_state
+    # A checkpoint of a network without batch statistics has no leaf of its own state, and so no such branch.
+    return model_state.get(OWN, {}) if TEACHER in model_state else model_state
 
 
 def build_model(config: CTCTaskConfig, vocab_size: int) -> Model:

@@ -41,11 +41,13 @@ method scratch --alpha.start 0 --init-from ''
 for alpha in 0.1 0.2 0.3 0.5 0.9; do
   method "alpha_$alpha" --alpha.start "$alpha"
 done
-method annealed --alpha.kind recadam --alpha.start 1 --alpha.end 0 --alpha.rate 0.02 --alpha.middle 200
-for strength in 0.01 0.1; do
+for middle in 100 200; do
+  method "annealed_$middle" --alpha.kind recadam --alpha.start 1 --alpha.end 0 --alpha.rate 0.02 --alpha.middle "$middle"
+done
+for strength in 0.001 0.01 0.1; do
   method "l2sp_$strength" --alpha.start 0 --optimizer.anchor "$strength"
 done
-for strength in 1e4 1e6; do
+for strength in 1e2 1e3 1e4; do
   method "ewc_$strength" --alpha.start 0 --optimizer.ewc "$strength"
 done
 method lwf --alpha.start 0 --teacher.checkpoint "$start" --teacher.weight 0.5

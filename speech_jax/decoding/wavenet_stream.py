@@ -7,7 +7,7 @@ frames were cut into chunks. `folded` makes overlapping segments of one recordin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from speech_jax.decoding import wavenet as scan
 from speech_jax.decoding.wavenet_draw import make_noise, to_audio
+from speech_jax.decoding.wavenet_engines import Engine, scan_engine
 from speech_jax.decoding.wavenet_weights import StepShape, StepWeights
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
@@ -25,16 +26,6 @@ from speech_jax.types import PyTree
 
 COND_BYTES = 32 << 20  # of conditioning that one chunk may take
 FOLD_FRAMES = 3  # of cross-fade between neighbouring folds
-
-
-class Engine(NamedTuple):
-    """start: (shape, weights, batch) -> state; sample: (shape, weights, state, cond, hop, noise) -> (drawn, state)."""
-
-    start: Callable
-    sample: Callable
-
-
-SCAN = Engine(scan.start, scan.sample)
 
 
 class Net(NamedTuple):
@@ -106,21 +97,23 @@ def stream(
     mels: Iterable[Float[np.ndarray, "frames mels"]],
     seed: int = 0,
     *,
-    engine: Engine = SCAN,
+    engine: Engine | None = None,
     speaker: int = 0,
     frames: int | None = None,
 ) -> Iterator[Float[np.ndarray, " samples"]]:
     """The audio of one recording, hop samples for each frame, in chunks of `frames` frames (by default
-    `chunk_frames`). The first chunk comes once its frames, and those that the conditioning looks ahead, have come."""
+    `chunk_frames`), by the scan or another engine. The first chunk comes once its frames, and those that the
+    conditioning looks ahead, have come."""
     config, count = net.config, frames or chunk_frames(net.config)
     back, ahead = reach(config.condition, config.hop)
     share = config.hop // rows_per_frame(config.condition, config.hop)
     seeds, voice = _seeds(seed, 1), _speakers(config, speaker, 1)
-    state, position = engine.start(net.shape, net.weights, 1), 0
+    engine = engine or scan_engine(net.shape, net.weights)
+    state, position = engine.start(1), 0
     for window, own, real in windows(mels, count, back, ahead):
         cond = _condition(config, net.params, window[None], own[None], voice)
         noise = _noise(net.shape, seeds, jnp.full(1, position, jnp.int32), count * config.hop)
-        drawn, state = engine.sample(net.shape, net.weights, state, cond, share, noise)
+        drawn, state = engine.sample(state, cond, share, noise)
         yield np.asarray(to_audio(net.shape, jnp.asarray(drawn)))[0, : real * config.hop]
         position += count * config.hop
 
@@ -142,7 +135,7 @@ def folded(
     seed: int = 0,
     *,
     folds: int = 16,
-    engine: Engine = SCAN,
+    engine: Engine | None = None,
     speaker: int = 0,
     frames: int | None = None,
 ) -> Float[np.ndarray, " samples"]:
@@ -162,14 +155,15 @@ def folded(
     share = config.hop // rows_per_frame(config.condition, config.hop)
     begins = used * np.arange(folds)
     seeds, voice = _seeds(seed, folds), _speakers(config, speaker, folds)
-    state, made = engine.start(net.shape, net.weights, folds), []
+    engine = engine or scan_engine(net.shape, net.weights)
+    state, made = engine.start(folds), []
     for place in range(0, length, count):
         number = begins[:, None] + np.arange(place - back, place + count + ahead)
         own = (number >= 0) & (number < total)
         cond = _condition(config, net.params, mel[np.clip(number, 0, total - 1)], own, voice)
         starts = jnp.asarray((begins + place) * config.hop, jnp.int32)
         noise = _noise(net.shape, seeds, starts, count * config.hop)
-        drawn, state = engine.sample(net.shape, net.weights, state, cond, share, noise)
+        drawn, state = engine.sample(state, cond, share, noise)
         made.append(np.asarray(to_audio(net.shape, jnp.asarray(drawn))))
     segments = np.concatenate(made, axis=1)[:, : length * config.hop]
     return join(segments, used * config.hop, warm * config.hop, FOLD_FRAMES * config.hop)[: total * config.hop]

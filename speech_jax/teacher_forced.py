@@ -32,7 +32,8 @@ SEED = 0  # of the prenet's dropout: the same checkpoint and recordings make the
 
 
 def export_mels(checkpoint: str, manifest: str, out: str, which: Literal["best", "last"] = "best") -> int:
-    """Writes DIR/mels/NUMBER.safetensors and DIR/manifest.jsonl; returns the exit code, 2 where a recording was left out.
+    """Writes DIR/mels/NUMBER.safetensors and DIR/manifest.jsonl; returns the exit code, 2 where recordings were left
+    out.
 
     Raises UserError for a checkpoint that is no voice, for several voices, and for a manifest that cannot be read.
     """

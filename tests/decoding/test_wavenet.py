@@ -166,7 +166,7 @@ def test_engines_that_are_not_there_are_a_warning_and_the_scan(net, caplog):
 
 
 def test_weights_that_do_not_fit_are_named(net):
-    with pytest.raises(UserError, match="'head1': found shape"):
+    with pytest.raises(UserError, match="'skip': found shape .4, 6, 7., expected .4, 6, 3."):
         check_weights(net.shape, net.weights._replace(head1=jnp.zeros((3, 5)), skip_bias=jnp.zeros(3)))
     with pytest.raises(UserError, match="'taps'"):
         check_weights(net.shape._replace(dilations=(1, 2)), net.weights)

@@ -28,7 +28,7 @@ from speech_jax.models.wavenet import WaveNetConfig, layer_condition
 from speech_jax.types import PyTree
 
 Layout = Literal["flat", "layers"]
-FLAT_FROM = 1 << 16  # bytes of all rings of a row from which the flat layout is faster (measured, see `layout_for`)
+FLAT_FROM = 400_000  # bytes of all rings of all rows from which the flat layout is faster (measured, see `layout_for`)
 
 
 # ---- a network as an engine's weights
@@ -85,7 +85,7 @@ class LayerRings(NamedTuple):
 
 
 def layout_for(shape: StepShape, weights: StepWeights, batch: int) -> Layout:
-    """The layout that was faster on a CPU (experiments/benchmarks/wavenet_layouts.py): flat from 64 kB of rings on."""
+    """The layout that was faster on a CPU (experiments/benchmarks/wavenet_layouts.py): flat from 400 kB of rings on."""
     _, kernel, residual, _ = weights.taps.shape
     return "flat" if (kernel - 1) * sum(shape.dilations) * residual * 4 * batch >= FLAT_FROM else "layers"
 

@@ -1,8 +1,8 @@
 """Other people's checkpoints into ours, and ours into theirs: `python -m speech_jax.convert`.
 
 In: NeMo's .nemo, Hugging Face's folders of Parakeet-CTC, wav2vec 2.0 and Wav2Vec2-Conformer, state dicts with
-torchaudio's Conformer or a Tacotron 2. Out: .nemo, Parakeet-CTC and NVIDIA's Tacotron 2. What a source is, is seen from
-it (`_read`).
+torchaudio's Conformer, a Tacotron 2 or a WaveNet vocoder. Out: .nemo, Parakeet-CTC and NVIDIA's Tacotron 2. What a
+source is, is seen from it (`_read`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from speech_jax.interop.tacotron2 import Mel, is_tacotron2, read_tacotron2, writ
 from speech_jax.interop.tensors import read_state_dict
 from speech_jax.interop.torchaudio import TorchaudioConfig, is_state_dict, read_torchaudio
 from speech_jax.interop.wav2vec2 import PREFIXES, read_wav2vec2
+from speech_jax.interop.wavenet import WaveNetImport, is_wavenet, read_wavenet
 from speech_jax.recognizer import RecognizerParts, load_recognizer_parts
 from speech_jax.voice import load_voice_parts
 
@@ -35,8 +36,8 @@ class ConvertConfig:
 
     source: tyro.conf.Positional[str]
     """A .nemo file; a folder of Hugging Face's (Parakeet-CTC, wav2vec 2.0 or Wav2Vec2-Conformer with a CTC head); a
-    state dict with torchaudio's Conformer, or of NVIDIA's or torchaudio's Tacotron 2. With --to, one of our checkpoint
-    folders."""
+    state dict with torchaudio's Conformer, of NVIDIA's or torchaudio's Tacotron 2, or of r9y9's or nv-wavenet's
+    WaveNet. With --to, one of our checkpoint folders."""
     out: str
     """The folder to write; with --to nemo the .nemo file, with --to tacotron2 the .pt file."""
     to: Literal["speech_jax", "nemo", "parakeet", "tacotron2"] = "speech_jax"
@@ -51,6 +52,8 @@ class ConvertConfig:
     mel: Mel | None = None
     """Whose mel spectrograms a Tacotron 2 makes: nvidia's (the default for its 148 symbols), or those of torchaudio's
     bundles for griffinlim or wavernn, whose files do not say."""
+    wavenet: WaveNetImport = WaveNetImport()
+    """What a state dict with a WaveNet does not say."""
     which: str = "best"
     """With --to, which checkpoint of ours: best, last, or a step."""
 
@@ -97,6 +100,8 @@ def _read(config: ConvertConfig) -> Imported:
         tensors = read_state_dict(source)
         if is_tacotron2(tensors):
             return read_tacotron2(source, config.mel, tensors)
+        if is_wavenet(tensors):
+            return read_wavenet(source, config.wavenet, tensors)
         return read_torchaudio(source, config.torchaudio, tensors)
     return read_nemo(source, None if config.front_end == "auto" else int(config.front_end))
 

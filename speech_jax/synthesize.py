@@ -22,6 +22,7 @@ from speech_jax.data.files import lines, writing
 from speech_jax.decoding.tacotron2 import DecodeConfig
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluation.report import plain, text_table
+from speech_jax.teacher_forced import export_mels
 from speech_jax.voice import Piece, Voice, load_voice_parts, pieces
 
 FRAMES_MULTIPLE = 128  # spectrograms are padded to multiples of this, so that few programs are compiled
@@ -37,6 +38,9 @@ class SynthesizeConfig:
     """Texts, each becomes a recording; "-" reads one a line from standard input."""
     file: str = ""
     """A text file: each line becomes a recording."""
+    teacher_forced: str = ""
+    """A manifest. Nothing is spoken: its recordings' frames are told to the voice, and what it makes of them is written
+    to the folder `out`, with a manifest that a vocoder can be trained on."""
     out: str = "."
     """A .wav file, or a folder for 0001.wav and so on."""
     which: Literal["best", "last"] = "best"
@@ -70,6 +74,8 @@ class Recording(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Flags in, recordings out; 2 where a text could not be spoken, or a piece failed in all its tries."""
     config = tyro.cli(SynthesizeConfig, args=list(argv), prog="python -m speech_jax.synthesize")
+    if config.teacher_forced:
+        return export_mels(config.checkpoint, config.teacher_forced, config.out, config.which)
     if config.tries < 1 or config.pause < 0:
         raise UserError(f"synthesize: found tries {config.tries}, pause {config.pause}, expected at least 1 and 0")
     texts = read_texts(config, sys.stdin)

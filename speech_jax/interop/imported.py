@@ -11,17 +11,18 @@ from speech_jax.errors import UserError
 from speech_jax.recognizer import RecognizerParts, save_recognizer
 from speech_jax.training.rules import named_leaves
 from speech_jax.training.state import num_params
+from speech_jax.vocoder import VocoderParts, save_vocoder
 from speech_jax.voice import VoiceParts, save_voice
 
 
 class Imported(NamedTuple):
-    """A recogniser or a voice out of somebody else's files.
+    """A recogniser, a voice or a vocoder out of somebody else's files.
 
     ignored: {tensor or setting that was not taken: the reason}
     notes:   what the user should know, a line each
     """
 
-    parts: RecognizerParts | VoiceParts
+    parts: RecognizerParts | VoiceParts | VocoderParts
     ignored: dict[str, str]
     notes: list[str]
 
@@ -31,10 +32,11 @@ def write_checkpoint(found: Imported, out: str | Path, source: str) -> int:
 
     Raises UserError, and writes nothing, if the tensors do not fit the network, or if there is a run already.
     """
-    for name, leaf in named_leaves((found.parts.params, found.parts.model_state)).items():
+    model_state = {} if isinstance(found.parts, VocoderParts) else found.parts.model_state
+    for name, leaf in named_leaves((found.parts.params, model_state)).items():
         if not np.isfinite(leaf).all():
             raise UserError(f"{source}: found numbers that are not finite in what becomes {name.split('/', 1)[1]}")
     note = {"source": Path(source).name, "ignored": found.ignored, "notes": found.notes}
-    save = save_voice if isinstance(found.parts, VoiceParts) else save_recognizer
+    save = {VoiceParts: save_voice, VocoderParts: save_vocoder}.get(type(found.parts), save_recognizer)
     save(out, found.parts, imported=note)
     return num_params(found.parts.params)

@@ -1,0 +1,68 @@
+"""What a Tacotron 2 makes of recordings whose frames it is told: mel files for a vocoder to learn from.
+
+    python -m speech_jax.synthesize --checkpoint TACOTRON --teacher-forced MANIFEST --out DIR
+
+Teacher forcing keeps the frames aligned with the recording, but they are the voice's own, with its blur. A vocoder
+that learns from them speaks better for that voice than one that learned from the recordings' frames (Shen et al. 2018,
+table 2). DIR/manifest.jsonl names the recordings again, with their frames: `task.mels = "manifest"` trains on it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from speech_jax.audio.features import num_frames
+from speech_jax.data.config import DataConfig, PlanConfig
+from speech_jax.data.manifest import read_manifest, write_manifest
+from speech_jax.data.mels import write_mel
+from speech_jax.data.pipeline import batches
+from speech_jax.data.plan import eval_plan, left_out, lengths
+from speech_jax.errors import UserError
+from speech_jax.tasks.tacotron2 import tacotron2_task
+from speech_jax.voice import load_voice_parts
+
+PLAN = PlanConfig(num_buckets=4, seconds_per_batch=60, row_multiple=4)
+SEED = 0  # of the prenet's dropout: the same checkpoint and recordings make the same frames
+
+
+def export_mels(checkpoint: str, manifest: str, out: str, which: Literal["best", "last"] = "best") -> int:
+    """Writes DIR/mels/NUMBER.safetensors and DIR/manifest.jsonl; returns the exit code, 2 where recordings were left
+    out.
+
+    Raises UserError for a checkpoint that is no voice, for several voices, and for a manifest that cannot be read.
+    """
+    parts = load_voice_parts(checkpoint, which)
+    if parts.task.model.speakers:
+        raise UserError(f"{checkpoint}: found several voices, expected one: which of them spoke is not asked here")
+    task, audio = tacotron2_task(parts.task, parts.front_end), parts.task.audio
+    utterances = read_manifest(manifest, on_error="skip")
+    seconds, labels = lengths(utterances, parts.front_end)
+    plan = eval_plan(seconds, labels, PLAN, sample_rate=audio.sample_rate)
+    params, model_state = jax.device_put((parts.params, parts.model_state))
+
+    @jax.jit
+    def made(params, model_state, batch):
+        return task.model.apply(params, model_state, batch, key=jax.random.key(SEED))[0]["mel_post"]
+
+    folder, written = Path(out), {}
+    with batches(utterances, plan, parts.front_end, DataConfig()) as stream:
+        for batch in tqdm(stream, total=plan.total_steps, unit="batch", disable=None, file=sys.stderr):
+            frames = np.asarray(made(params, model_state, batch))
+            for row in np.flatnonzero(batch["index"] >= 0):
+                number = int(batch["index"][row])
+                path = folder / "mels" / f"{number:06d}.safetensors"
+                count = num_frames(int(batch["audio_lengths"][row]), audio)
+                write_mel(path, frames[row, :count], audio)
+                written[number] = utterances[number]._replace(mel=str(path))
+        skipped = list(stream.skipped.values())
+    write_manifest(folder / "manifest.jsonl", [written[number] for number in sorted(written)])
+    for line in left_out(plan, utterances) + skipped:
+        print(f"error: left out: {line}", file=sys.stderr)
+    print(f"{folder}: mel frames of {len(written)} of {len(utterances)} recordings", file=sys.stderr)
+    return 0 if len(written) == len(utterances) else 2

@@ -1,0 +1,173 @@
+"""Sampling: every engine is the plain loop, and neither chunks, folds' mates nor padding change what is heard."""
+
+import dataclasses
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from speech_jax.decoding import wavenet, wavenet_plain
+from speech_jax.decoding.wavenet import layout_for, sample, start, step_weights
+from speech_jax.decoding.wavenet_draw import make_noise
+from speech_jax.decoding.wavenet_engines import make_engine, scan_engine
+from speech_jax.decoding.wavenet_stream import chunk_frames, folded, join, make_net, stream, warm_up_frames, windows
+from speech_jax.decoding.wavenet_weights import check_weights
+from speech_jax.errors import UserError
+from speech_jax.models import wavenet as presets
+from tests.wavenets import random_mel, random_params, tiny
+
+ROWS, HOP, BATCH = 5, 6, 2
+
+
+@pytest.mark.parametrize("output", ["gaussian", "logistics", "mulaw"])
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_both_layouts_are_the_plain_loop_whole_and_in_chunks(output, kernel):
+    config = tiny(output, kernel_size=kernel)
+    shape, weights = step_weights(config, random_params(config))
+    cond = jax.random.normal(jax.random.key(1), (BATCH, ROWS, config.layers, config.gate))
+    seeds = jnp.array([[1, 2], [3, 4]], jnp.uint32)
+    noise = make_noise(shape, seeds, jnp.zeros(BATCH, jnp.int32), ROWS * HOP)
+    want, _ = wavenet_plain.sample(shape, weights, wavenet_plain.start(shape, weights, BATCH), cond, HOP, noise)
+    assert want.dtype == (jnp.int32 if output == "mulaw" else jnp.float32) and np.std(want) > 0
+    for layout in ("flat", "layers"):
+        state, found = start(shape, weights, BATCH, layout), []
+        for row in range(ROWS):
+            rows = slice(row, row + 1)
+            made, state = sample(shape, weights, state, cond[:, rows], HOP, noise[:, row * HOP : (row + 1) * HOP])
+            found.append(made)
+        np.testing.assert_allclose(np.concatenate(found, axis=1), want, atol=1e-5, err_msg=layout)
+    assert sample._cache_size() > 0
+
+
+def test_the_loop_copies_no_state():
+    """What made sampling slow: XLA copying all rings in every step. No copy in the loop is as large as they are."""
+    config = dataclasses.replace(presets.medium(), layers=8, cycles=1)
+    shape, weights = step_weights(config, presets.init_params(config, jax.random.key(0)))
+    cond, noise = jnp.zeros((1, 2, config.layers, config.gate)), jnp.zeros((1, 128, 1))
+    state = start(shape, weights, 1, "flat")
+    text = sample.lower(shape, weights, state, cond, 64, noise).compile().as_text()
+    ring = f"f32[{sum(config.dilations)},1,{config.residual}]"
+    loops = text.split("ENTRY")[0]
+    assert ring in text and not [line for line in loops.splitlines() if f"= {ring}" in line and " copy(" in line]
+
+
+def test_the_layout_follows_the_rings_size():
+    for name, batch, layout in (("small", 1, "layers"), ("small", 16, "flat"), ("medium", 1, "flat")):
+        config = getattr(presets, name)()
+        shapes = jax.eval_shape(lambda key, c=config: presets.init_params(c, key), jax.random.key(0))
+        shape, weights = config, shapes  # only shapes are looked at
+        taps = jax.ShapeDtypeStruct((config.layers, config.kernel_size, config.residual, config.gate), jnp.float32)
+        weights = type("Shapes", (), {"taps": taps})
+        assert layout_for(shape, weights, batch) == layout, (name, batch)
+
+
+@pytest.fixture(scope="module")
+def net():
+    config = tiny(kind="stretch")
+    return make_net(config, random_params(config))
+
+
+def whole(net, mel, **options):
+    return np.concatenate(list(stream(net, [mel], **options)))
+
+
+def test_a_stream_is_the_same_however_it_is_cut(net):
+    mel = random_mel(11)
+    want = whole(net, mel, frames=2, seed=3)
+    assert want.shape == (66,) and np.abs(want).max() <= 1
+    before = sample._cache_size()
+    for cut in ([11], [1] * 11, [4, 7], [10, 0, 1]):
+        parts = np.split(mel, np.cumsum(cut)[:-1])
+        np.testing.assert_array_equal(np.concatenate(list(stream(net, parts, seed=3, frames=2))), want)
+    for frames in (1, 2, 5):
+        length = np.concatenate(list(stream(net, [mel[:frames]], seed=3, frames=2)))
+        assert length.shape == (6 * frames,)
+    assert sample._cache_size() == before  # one program, whatever the length
+    np.testing.assert_allclose(whole(net, mel, frames=3, seed=3), want, atol=1e-5)
+    assert np.abs(whole(net, mel, frames=2, seed=4) - want).max() > 0.01
+
+
+def test_the_first_audio_comes_before_the_last_frames(net):
+    asked = []
+
+    def frames():
+        for number, frame in enumerate(random_mel(20)):
+            asked.append(number)
+            yield frame[None]
+
+    first = next(stream(net, frames(), frames=2))
+    assert first.shape == (12,) and asked[-1] + 1 == 2 + 3  # the chunk, and what "stretch" looks ahead
+
+
+def test_windows_keep_only_what_is_needed():
+    mel = np.arange(40, dtype=np.float32).reshape(20, 2)
+    found = list(windows(iter(np.split(mel, [3, 4, 15])), 4, 2, 1))
+    assert [real for _, _, real in found] == [4] * 5
+    first, own, _ = found[0]
+    np.testing.assert_array_equal(first[:, 0], [0, 0, 0, 2, 4, 6, 8])
+    np.testing.assert_array_equal(own, [False, False] + [True] * 5)
+    np.testing.assert_array_equal(found[-1][0][:, 0], [28, 30, 32, 34, 36, 38, 38])
+    assert not found[-1][1][-1]
+
+
+def test_folds_are_the_stream_where_one_is_alone_and_keep_its_level(net):
+    mel = random_mel(40)
+    want = whole(net, mel, frames=4)
+    made = folded(net, mel, folds=3, frames=4)
+    assert made.shape == want.shape and np.isfinite(made).all()
+    used = -(-(40 - warm_up_frames(net.config) - 3) // 3)
+    alone = (used + warm_up_frames(net.config)) * 6
+    np.testing.assert_allclose(made[:alone], want[:alone], atol=1e-5)
+    for begin in range(0, 240, 60):
+        assert np.std(made[begin : begin + 60]) == pytest.approx(np.std(want[begin : begin + 60]), rel=0.6)
+    for short in (1, 2, 5):
+        assert folded(net, mel[:short], folds=3, frames=4).shape == (short * 6,)
+
+
+def test_a_fold_after_its_warm_up_depends_on_its_own_samples_alone(net):
+    """Fed with the same samples, a network that began with zeros a receptive field ago says the same."""
+    config, (shape, weights) = net.config, (net.shape, net.weights)
+    rows = 12
+    cond = jax.random.normal(jax.random.key(2), (1, rows, config.layers, config.gate))
+    given = jax.random.uniform(jax.random.key(3), (1, rows * 6), minval=-1)
+    whole_y, _ = wavenet_plain.follow(shape, weights, wavenet_plain.start(shape, weights, 1), cond, 6, given)
+    cut = 4
+    late, _ = wavenet_plain.follow(
+        shape, weights, wavenet_plain.start(shape, weights, 1), cond[:, cut:], 6, given[:, cut * 6 :]
+    )
+    warm = warm_up_frames(config) * 6 + 1  # the sample before the fold is not known to it either
+    np.testing.assert_allclose(late[:, warm:], whole_y[:, cut * 6 + warm :], atol=1e-5)
+
+
+def test_a_join_is_seamless_where_both_agree_and_keeps_the_power_where_they_do_not():
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=5000).astype(np.float32)
+    segments = np.stack([signal[i * 1000 : i * 1000 + 1700] for i in range(4)])
+    np.testing.assert_allclose(join(segments, 1000, 300, 400), signal[:4700], atol=1e-5)
+    other = rng.normal(size=(2, 20_000)).astype(np.float32)
+    joined = join(other, 2000, 3000, 15_000)
+    assert np.std(joined[5000:20_000]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_chunks_shrink_where_conditioning_is_per_sample():
+    assert chunk_frames(presets.small()) == 16
+    big = dataclasses.replace(presets.released(), condition=presets.ConditionConfig(kind="transposed_bands"))
+    assert chunk_frames(big) == 2
+
+
+def test_engines_that_are_not_there_are_a_warning_and_the_scan(net, caplog):
+    with caplog.at_level(logging.WARNING, logger="speech_jax"):
+        engine = make_engine("pallas", net.shape, net.weights, 6)  # this machine has a CPU alone
+    assert engine.name == "scan" and "the scan takes its place" in caplog.text
+    assert make_engine("auto", net.shape, net.weights, 6).name in ("scan", "native")
+    assert scan_engine(net.shape, net.weights).name == "scan"
+
+
+def test_weights_that_do_not_fit_are_named(net):
+    with pytest.raises(UserError, match="'skip': found shape .4, 6, 7., expected .4, 6, 3."):
+        check_weights(net.shape, net.weights._replace(head1=jnp.zeros((3, 5)), skip_bias=jnp.zeros(3)))
+    with pytest.raises(UserError, match="'taps'"):
+        check_weights(net.shape._replace(dilations=(1, 2)), net.weights)
+    assert wavenet.FLAT_FROM > 0

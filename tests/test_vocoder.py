@@ -1,0 +1,262 @@
+"""A vocoder from recordings to sound: training, fine-tuning with replay, frames of a voice, and its folder alone."""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from speech_jax import synthesize
+from speech_jax import train as training
+from speech_jax.audio.config import fingerprint
+from speech_jax.audio.presets import nvidia_tacotron2
+from speech_jax.config import EvalConfig, TrainConfig
+from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+from speech_jax.data.manifest import read_manifest
+from speech_jax.data.mels import read_mel, write_mel
+from speech_jax.errors import UserError, run_front_door
+from speech_jax.models.attention_tts import AttentionConfig
+from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
+from speech_jax.models.wavenet import WaveNetConfig
+from speech_jax.models.wavenet_condition import ConditionConfig
+from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.tasks.wavenet import WaveNetTaskConfig
+from speech_jax.text.frontend import FrontEndConfig, make_front_end
+from speech_jax.training.checkpoint import CheckpointConfig
+from speech_jax.training.loop import TrainerConfig
+from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.training.step import StepConfig
+from speech_jax.vocoder import Vocoder, VocoderParts, load_vocoder, load_vocoder_parts, save_vocoder
+from speech_jax.voice import VoiceParts, save_voice
+
+RATE, HOP, BANDS = 4_000, 32, 10
+AUDIO = dataclasses.replace(
+    nvidia_tacotron2(), sample_rate=RATE, window=64, hop=HOP, n_fft=64, num_mels=BANDS, fmax=2_000.0
+)
+NETWORK = WaveNetConfig(
+    layers=3,
+    cycles=1,
+    kernel_size=2,
+    residual=8,
+    gate=16,
+    skip=8,
+    head=8,
+    condition=ConditionConfig(width=8, context=1),
+)
+TASK = WaveNetTaskConfig(model=NETWORK, audio=AUDIO, crop_frames=8, pre_emphasis=0.8, clip_seconds=0.05)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Three manifests of short tones (old, new, held out), and the folder that they are in."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    for domain in ("a", "b", "c"):
+        rows = []
+        for number in range(6):
+            n = int(RATE * (0.2 + 0.02 * number))
+            sound = 0.3 * np.sin(2 * np.pi * (200 + 40 * number) * np.arange(n) / RATE) + 0.01 * rng.normal(size=n)
+            soundfile.write(folder / f"{domain}{number}.wav", sound, RATE)
+            rows.append(
+                {"id": f"{domain}{number}", "audio": f"{domain}{number}.wav", "text": "ba", "seconds": n / RATE}
+            )
+        (folder / f"{domain}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def data(path):
+    return DataConfig(sources=(SourceConfig(path=str(path)),), plan=PlanConfig(num_buckets=1, rows=8))
+
+
+def run(recordings, out, **changes) -> TrainConfig:
+    config = TrainConfig(
+        out_dir=str(out),
+        data=data(recordings / "a.jsonl"),
+        task=TASK,
+        evaluate=(EvalConfig("c", data(recordings / "c.jsonl")),),
+        optimizer=OptimizerConfig(schedule="constant", peak_lr=3e-3, warmup_steps=2, weight_decay=0.0),
+        trainer=TrainerConfig(steps=6, step=StepConfig(ema=0.9), eval_every=0, log_every=3,
+                              checkpoint=CheckpointConfig(every=3, metric="c/loss")),
+    )  # fmt: skip
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def trained(recordings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "vocoder"
+    result = training.train(run(recordings, out))
+    return out, result
+
+
+def test_a_run_leaves_a_vocoder_that_can_be_heard(trained):
+    out, result = trained
+    report = result.reports["c"]
+    assert np.isfinite(report.metrics["loss"]) and report.metrics["mel_distance"] > 0
+    assert {"target", "made"} == set(report.audio) == set(report.images)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert any("nll" in line.get("metrics", {}) for line in lines)
+    parts = load_vocoder_parts(out)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), parts.params, dict(result.state.ema))
+    vocoder = load_vocoder(out, engine="scan")
+    mel = (np.random.default_rng(0).normal(size=(20, BANDS)) - 5).astype(np.float32)
+    whole = vocoder.wave(mel, seed=1)
+    assert whole.shape == (20 * HOP,) and whole.dtype == np.float32 and 0 < np.abs(whole).max() <= 1
+    for cut in (1, 3, 20):
+        pieces = [mel[i : i + cut] for i in range(0, 20, cut)]
+        np.testing.assert_array_equal(np.concatenate(list(vocoder.stream(pieces, seed=1))), whole)
+    assert np.abs(vocoder.wave(mel, seed=2) - whole).max() > 1e-3
+    assert vocoder.wave(mel[:1]).shape == (HOP,)
+    folds = load_vocoder(out, engine="fold", folds=3)
+    assert folds.wave(mel).shape == whole.shape
+
+
+def test_it_goes_on_where_it_was(recordings, trained, tmp_path):
+    """Three steps, and then three more in a new run of the same folder: the same parameters as six at once."""
+    _, result = trained
+    config = run(recordings, tmp_path / "cut")
+    training.train(dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, steps=3)))
+    again = training.train(config)
+    assert int(again.state.step) == int(result.state.step) == 6
+    for ours, theirs in ((again.state.params, result.state.params), (again.state.ema, result.state.ema)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)
+
+
+def test_fine_tuning_keeps_the_old_voice_by_replay(recordings, trained, tmp_path):
+    out, _ = trained
+    config = run(
+        recordings, tmp_path / "tuned", task=None, init_from=str(out), data=data(recordings / "b.jsonl"),
+        pre=data(recordings / "a.jsonl"), alpha=AlphaConfig(start=0.3),
+    )  # fmt: skip
+    result = training.train(config)
+    lines = [json.loads(line) for line in (tmp_path / "tuned" / "metrics.jsonl").read_text().splitlines()]
+    named = set().union(*(line.get("metrics", {}) for line in lines))
+    assert {"pre/nll", "task/nll"} <= named and np.isfinite(result.reports["c"].metrics["loss"])
+    assert load_vocoder_parts(tmp_path / "tuned").task == TASK
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory):
+    """A voice that was not trained, with two frames a step."""
+    network = Tacotron2Config(
+        num_mels=BANDS, embedding=8, encoder_layers=1, encoder_width=8, prenet=8, attention_rnn=8, decoder_rnn=8,
+        postnet_layers=2, postnet=8, attention=AttentionConfig(width=8, filters=2, filter_length=3), reduction=2,
+    )  # fmt: skip
+    front_end = make_front_end(FrontEndConfig())
+    params, state = jax.device_get(init_params(make_parts(network), front_end.vocab_size, jax.random.key(0)))
+    task = Tacotron2TaskConfig(model=network, audio=AUDIO)
+    out = tmp_path_factory.mktemp("voice") / "run"
+    save_voice(out, VoiceParts(task, front_end, params, state))
+    return out
+
+
+def test_a_voices_frames_of_recordings_train_a_vocoder(recordings, voice, tmp_path):
+    out = tmp_path / "frames"
+    code = synthesize.main(
+        ["--checkpoint", str(voice), "--teacher-forced", str(recordings / "a.jsonl"), "--out", str(out)]
+    )
+    assert code == 0
+    rows = read_manifest(out / "manifest.jsonl")
+    assert [row.id for row in rows] == [f"a{i}" for i in range(6)]
+    assert '"mel": "mels/000000.safetensors"' in (out / "manifest.jsonl").read_text()
+    for row in rows:
+        mel = read_mel(row.mel, AUDIO)
+        assert mel.shape == (int(row.seconds * RATE) // HOP + 1, BANDS) and np.isfinite(mel).all()
+    again = tmp_path / "again"
+    synthesize.main(["--checkpoint", str(voice), "--teacher-forced", str(recordings / "a.jsonl"), "--out", str(again)])
+    np.testing.assert_array_equal(read_mel(again / "mels" / "000003.safetensors"), read_mel(rows[3].mel))
+
+    aligned = dataclasses.replace(TASK, mels="manifest")
+    trainer = TrainerConfig(steps=2, log_every=1, tensorboard=False, checkpoint=CheckpointConfig(metric="c/loss"))
+    sets = (EvalConfig("c", data(out / "manifest.jsonl")),)
+    config = run(
+        recordings, tmp_path / "run", task=aligned, data=data(out / "manifest.jsonl"), trainer=trainer, evaluate=sets
+    )
+    assert np.isfinite(training.train(config).reports["c"].metrics["loss"])
+
+    other = dataclasses.replace(aligned, audio=dataclasses.replace(AUDIO, fmin=50.0))
+    strict = dataclasses.replace(config.data, on_error="raise")
+    with pytest.raises(UserError, match=r"safetensors: found audio.fmin = 0.0.*the vocoder: audio.fmin = 50.0"):
+        training.train(dataclasses.replace(config, task=other, data=strict, evaluate=(), out_dir=str(tmp_path / "no")))
+    with pytest.raises(UserError, match="found no field 'mel'"):
+        plain = dataclasses.replace(data(recordings / "a.jsonl"), on_error="raise")
+        training.train(dataclasses.replace(config, data=plain, evaluate=(), out_dir=str(tmp_path / "no2")))
+
+
+@pytest.fixture(scope="module")
+def vocoder(trained):
+    return load_vocoder(trained[0], engine="scan")
+
+
+@pytest.mark.parametrize("mel, message", [
+    (np.zeros((0, BANDS), np.float32), "found no frames"),
+    (np.full((3, BANDS), np.nan, np.float32), "frame 0 that is not finite"),
+    (np.zeros((3, BANDS + 1), np.float32), f"expected float frames of {BANDS} bands"),
+    (np.zeros((3, BANDS), np.int32), "found int32"),
+    (np.zeros(BANDS, np.float32), "expected float frames"),
+])  # fmt: skip
+def test_bad_frames_are_named(vocoder, mel, message):
+    with pytest.raises(UserError, match=message):
+        vocoder.wave(mel)
+    if mel.ndim == 2 and mel.dtype == np.float32:
+        with pytest.raises(UserError, match=message):
+            list(vocoder.stream([mel]))
+
+
+def test_frames_of_another_contract_are_named_on_both_sides(vocoder, tmp_path):
+    other = dataclasses.replace(AUDIO, log="log10")
+    with pytest.raises(
+        UserError, match="VOICE: found audio.log = 'log10'; expected the features of .*: audio.log = 'natural'"
+    ):
+        vocoder.check_audio(other, "VOICE")
+    vocoder.check_audio(AUDIO, "VOICE")
+    write_mel(tmp_path / "m.safetensors", np.zeros((2, BANDS)), other)
+    with pytest.raises(UserError, match="'log10'.*'natural'"):
+        vocoder.read(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match="found speaker 1, expected 0 to 0"):
+        vocoder.wave(np.zeros((2, BANDS), np.float32), speaker=1)
+
+
+def test_an_hour_of_frames_is_made_in_pieces_of_one_size(vocoder):
+    """The stream takes an hour's frames and gives its first second without having looked at the rest."""
+    asked = 0
+
+    def hour():
+        nonlocal asked
+        for _ in range(3600 * RATE // HOP // 1000):
+            asked += 1
+            yield np.zeros((1000, BANDS), np.float32)
+
+    chunks = vocoder.stream(hour())
+    first = [next(chunks) for _ in range(4)]
+    assert sum(map(len, first)) == 4 * 16 * HOP and asked == 1
+
+
+def test_a_folder_that_is_no_vocoder_or_does_not_fit_is_refused(trained, voice, tmp_path, monkeypatch, capsys):
+    with pytest.raises(UserError, match="found a checkpoint of Tacotron2TaskConfig, expected a vocoder's"):
+        load_vocoder(voice)
+    parts = load_vocoder_parts(trained[0])
+    wrong = {**parts.params, "skip_bias": np.zeros(9, np.float32)}
+    with pytest.raises(UserError, match="skip_bias"):
+        save_vocoder(tmp_path / "wrong", VocoderParts(parts.task, wrong))
+    save_vocoder(tmp_path / "same", parts)
+    assert fingerprint(load_vocoder_parts(tmp_path / "same").task.audio) == fingerprint(AUDIO)
+    monkeypatch.setattr(
+        sys, "argv", ["synthesize", "--checkpoint", str(trained[0]), "--teacher-forced", "x", "--out", "y"]
+    )
+    with pytest.raises(SystemExit) as stop:
+        run_front_door(synthesize.main)
+    assert stop.value.code == 2 and "expected a voice's" in capsys.readouterr().err
+
+
+def test_the_first_samples_of_frames_that_begin_before_it_are_cut(vocoder):
+    """lws' frames: the first lies (window / hop - 1) hops before the recording's first sample."""
+    audio = dataclasses.replace(AUDIO, framing="full", padding="zero")
+    parts = VocoderParts(dataclasses.replace(TASK, audio=audio), jax.device_get(vocoder.net.params))
+    mel = (np.random.default_rng(0).normal(size=(8, BANDS)) - 5).astype(np.float32)
+    late, whole = Vocoder(parts, "scan"), vocoder.wave(mel)
+    np.testing.assert_array_equal(late.wave(mel), whole[HOP:])
+    np.testing.assert_array_equal(np.concatenate(list(late.stream([mel]))), whole[HOP:])

@@ -1,8 +1,9 @@
 """WaveNet sampling in compiled C on a CPU: float32, bfloat16 or int8 weights, with AVX-512, AVX2 or plain instructions.
 
-With one stream every weight is read once a sample and used once, so the speed is the number of bytes over the bandwidth
-of the cache that holds them, and small weights are fast weights. The loop over samples is in C (speech_jax/native/); here
-the weights are laid out for it, and everything it is handed is checked, because it does not check.
+With one stream every weight is read once a sample and used once, so the speed is the number of bytes over the
+bandwidth of the cache that holds them, and small weights are fast weights. The loop over samples is in C
+(speech_jax/native/); here the weights are laid out for it, and everything it is handed is checked, because it does not
+check.
 
 - float32: the arithmetic of `wavenet_plain`, up to the order of sums.
 - bfloat16: weights, and the vectors they are multiplied with, are rounded; sums are float32.
@@ -235,17 +236,16 @@ def _layout(matrix: Float32[np.ndarray, "rows columns"], kind: Dtype) -> UInt8[n
         matrix = matrix.astype(ml_dtypes.bfloat16).view(np.uint16)
     if kind == "int8":
         scales = np.abs(matrix).max(axis=0) / np.float32(127)
-        matrix = np.rint(matrix / np.where(scales > 0, scales, 1)).astype(np.int8)
-        offsets = -128 * matrix.sum(axis=0, dtype=np.int32)
+        matrix = (np.rint(matrix / np.where(scales > 0, scales, 1)) + 128).astype(np.uint8)
     found, at = [], 0
     while at < matrix.shape[1]:
         left = (matrix.shape[1] - at) // LANES
-        columns = LANES * next(groups for groups in (8, 4, 2, 1) if groups <= left)
+        columns = LANES * next(groups for groups in (16, 8, 4, 2, 1) if groups <= left)
         block = slice(at, at + columns)
-        if kind == "int8":
-            found += [offsets[block].view(np.uint8), scales[block].view(np.uint8)]
         rows = matrix[:, block].reshape(-1, together, columns).transpose(0, 2, 1)
         found.append(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+        if kind == "int8":
+            found.append(scales[block].view(np.uint8))
         at += columns
     return np.concatenate(found)
 
@@ -253,12 +253,14 @@ def _layout(matrix: Float32[np.ndarray, "rows columns"], kind: Dtype) -> UInt8[n
 def _memory(size: int) -> UInt8[np.ndarray, " size"]:
     """Memory on large pages where the system has them: the weights are read from end to end for every sample, and with
     small pages a good part of the time goes into looking up where they are."""
-    pages = mmap.mmap(-1, size + HUGE_PAGE)
     if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages = mmap.mmap(-1, size + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory has none
         try:
             pages.madvise(mmap.MADV_HUGEPAGE)
         except OSError:  # a kernel without them
             pass
+    else:
+        pages = mmap.mmap(-1, size + HUGE_PAGE)
     whole = np.frombuffer(pages, np.uint8)
     first = -whole.ctypes.data % HUGE_PAGE
     return whole[first : first + size]

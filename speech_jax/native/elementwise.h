@@ -11,6 +11,15 @@
 #define ROUND 12582912.0f
 #define ROUND_BITS 0x4B400000u
 
+/* 2^r for |r| <= 1/2: least largest relative error among polynomials of degree 5. */
+#define LOG2E 1.44269504f
+#define POWER0 1.0000001f
+#define POWER1 0.69314694f
+#define POWER2 0.24022120f
+#define POWER3 0.055507135f
+#define POWER4 0.0096755410f
+#define POWER5 0.0013276470f
+
 static inline TARGET uint32_t NAME(bits)(float x) {
   uint32_t b;
   memcpy(&b, &x, 4);
@@ -23,28 +32,25 @@ static inline TARGET float NAME(from_bits)(uint32_t b) {
   return x;
 }
 
-/* exp for -87 <= x <= 87, beyond that exp of the bound; relative error 2e-7. Degree 6 in x - n ln 2, |.| <= ln 2 / 2. */
-static inline TARGET float NAME(exp)(float x) {
-  x = x < 87.0f ? x : 87.0f;
-  x = x > -87.0f ? x : -87.0f;
-  float shifted = x * 1.44269504f + ROUND;
-  float n = shifted - ROUND;
-  float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = 1.3888889e-3f;
-  p = p * r + 8.3333333e-3f;
-  p = p * r + 4.1666667e-2f;
-  p = p * r + 1.6666667e-1f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return p * NAME(from_bits)((NAME(bits)(shifted) - ROUND_BITS + 127u) << 23);
+/* exp(scale x) for |scale x| <= 87, given scale log2(e): 2^n 2^r with |r| <= 1/2, the second by a polynomial that is off by
+   at most 1e-7. n stands in the lowest bits of `shifted`, and is added to the exponent. */
+static inline TARGET float NAME(exp)(float x, float scale_log2e) {
+  float shifted = x * scale_log2e + ROUND;
+  float r = x * scale_log2e - (shifted - ROUND);
+  float p = POWER5;
+  p = p * r + POWER4;
+  p = p * r + POWER3;
+  p = p * r + POWER2;
+  p = p * r + POWER1;
+  p = p * r + POWER0;
+  return NAME(from_bits)(NAME(bits)(p) + (NAME(bits)(shifted) << 23));
 }
 
 /* The largest of |x|, compared as integers, which have the same order: so the compiler may vectorise it. */
 #define LARGER(m, x) ((m) > (NAME(bits)(x) & 0x7FFFFFFFu) ? (m) : (NAME(bits)(x) & 0x7FFFFFFFu))
 
 /* tanh(a) sigmoid(b) = (1 - e) / ((1 + e) (1 + f)) with e = exp(-2a), f = exp(-b). Beyond |a| = 15 tanh is 1 in float32, and
-   f is bounded so that the product stays finite. Absolute error below 5e-7. */
+   f is bounded so that the product stays finite. Absolute error below 1e-6. */
 static TARGET float NAME(gate)(const float *restrict a, float *restrict z, int n) {
   uint32_t largest = 0;
   for (int i = 0; i < n; i++) {
@@ -53,7 +59,7 @@ static TARGET float NAME(gate)(const float *restrict a, float *restrict z, int n
     left = left > -15.0f ? left : -15.0f;
     right = right < 40.0f ? right : 40.0f;
     right = right > -40.0f ? right : -40.0f;
-    float e = NAME(exp)(-2.0f * left), f = NAME(exp)(-right);
+    float e = NAME(exp)(left, -2.0f * LOG2E), f = NAME(exp)(right, -LOG2E);
     float value = (1.0f - e) / ((1.0f + e) * (1.0f + f));
     z[i] = value;
     largest = LARGER(largest, value);
@@ -74,7 +80,8 @@ static TARGET float NAME(add_bias)(float *restrict x, const float *restrict bias
 static TARGET float NAME(relu)(const float *restrict x, float *restrict y, int n) {
   uint32_t largest = 0;
   for (int i = 0; i < n; i++) {
-    float value = x[i] > 0.0f ? x[i] : 0.0f;
+    uint32_t b = NAME(bits)(x[i]);
+    float value = NAME(from_bits)(b & ((b >> 31) - 1u)); /* 0 where the sign is set: no branch */
     y[i] = value;
     largest = LARGER(largest, value);
   }
@@ -92,11 +99,11 @@ static TARGET float NAME(first)(const float *restrict first, const float *restri
   return NAME(from_bits)(largest);
 }
 
-static TARGET float NAME(to_int8)(const float *restrict x, float largest, uint8_t *restrict q, int n) {
+static TARGET float NAME(to_int8)(const float *restrict x, float largest, int8_t *restrict q, int n) {
   /* a vector that is all but zero, or not finite, is zero */
   int usable = largest > 1e-30f && largest < 1e30f;
   float inverse = usable ? 127.0f / largest : 0.0f;
-  for (int i = 0; i < n; i++) q[i] = (uint8_t)(NAME(bits)(x[i] * inverse + ROUND) - ROUND_BITS + 128u);
+  for (int i = 0; i < n; i++) q[i] = (int8_t)(uint8_t)(NAME(bits)(x[i] * inverse + ROUND) - ROUND_BITS);
   return usable ? largest / 127.0f : 0.0f;
 }
 
@@ -114,11 +121,15 @@ static TARGET float NAME(exp_all)(float *y, int count) {
   int i = 0;
   for (; i + LANES <= count; i += LANES)
     for (int lane = 0; lane < LANES; lane++) {
-      float e = NAME(exp)(y[i + lane] - largest);
+      float x = y[i + lane] - largest;
+      float e = NAME(exp)(x > -87.0f ? x : -87.0f, LOG2E);
       y[i + lane] = e;
       sums[lane] += e;
     }
-  for (; i < count; i++) total += y[i] = NAME(exp)(y[i] - largest);
+  for (; i < count; i++) {
+    float x = y[i] - largest;
+    total += y[i] = NAME(exp)(x > -87.0f ? x : -87.0f, LOG2E);
+  }
   for (int lane = 0; lane < LANES; lane++) total += sums[lane];
   return total;
 }

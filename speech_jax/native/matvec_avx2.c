@@ -60,8 +60,8 @@ PART void part_bfloat16(int count, int streams, const float *w, int row, int row
   for (int i = 0; i < streams * count; i++) _mm256_storeu_ps(acc + (i / count) * stride + (i % count) * 8, sums[i]);
 }
 
-/* Here the inputs lose their offset, and |x| (unsigned) is multiplied with w times the sign of x: a sum of two products is
-   at most 2 * 128 * 127, so the 16-bit step never saturates. */
+/* Here the weights lose their offset, and |x| (unsigned) is multiplied with w times the sign of x: a sum of two products is
+   at most 2 * 127 * 127, so the 16-bit step never saturates. */
 PART void part_int8(int count, int streams, const float *w, int row, int rows, const float *scales, const Input *x,
                     float *acc, size_t stride) {
   __m256i sums[8];
@@ -74,10 +74,10 @@ PART void part_int8(int count, int streams, const float *w, int row, int rows, c
     for (int s = 0; s < streams; s++) {
       int32_t four;
       memcpy(&four, in + s * x->stride, 4);
-      __m256i signs = _mm256_xor_si256(_mm256_set1_epi32(four), flip), sizes = _mm256_abs_epi8(signs);
+      __m256i signs = _mm256_set1_epi32(four), sizes = _mm256_abs_epi8(signs);
 #pragma GCC unroll 8
       for (int i = 0; i < count; i++) {
-        __m256i weights = _mm256_loadu_si256((const __m256i *)(w + 8 * i));
+        __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + 8 * i)), flip);
         __m256i products = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(weights, signs));
         sums[s * count + i] = _mm256_add_epi32(sums[s * count + i], _mm256_madd_epi16(products, ones));
       }
@@ -91,7 +91,7 @@ PART void part_int8(int count, int streams, const float *w, int row, int rows, c
   }
 }
 
-/* A block in parts of as many registers as leave eight sums for all streams; `groups` is 8, 4, 2 or 1. */
+/* A block in parts of as many registers as leave eight sums for all streams; `groups` is 16, 8, 4, 2 or 1. */
 #define EVERY(call, count, n) \
   for (int at = 0; at < 2 * groups; at += (count)) call(count, n, at)
 
@@ -106,10 +106,11 @@ PART void part_int8(int count, int streams, const float *w, int row, int rows, c
 
 #define FLOAT32_PART(count, n, at) part_float32(count, n, w + 8 * (at), row, m->rows, x, out + 8 * (at), stride)
 #define BFLOAT16_PART(count, n, at) part_bfloat16(count, n, w + 8 * (at), row, m->rows, x, out + 8 * (at), stride)
-#define INT8_PART(count, n, at) \
-  part_int8(count, n, w + 2 * row + 8 * (at), row, m->rows, w + row + 8 * (at), x, out + 8 * (at), stride)
+#define INT8_PART(count, n, at)                                                                               \
+  part_int8(count, n, w + 8 * (at), row, m->rows, w + (size_t)row * ((m->rows + 3) / 4) + 8 * (at), x, out + 8 * (at), \
+            stride)
 
-#define MATVEC(name, PART_CALL, lanes_a_row, header)                                                     \
+#define MATVEC(name, PART_CALL, rows_a_lane, scales)                                                     \
   TARGET static void name(const Matrix *m, int streams, const Input *x, float *acc, size_t stride) {     \
     const float *w = m->weights;                                                                         \
     for (int g = 0, groups; g < m->groups; g += groups) {                                                \
@@ -117,13 +118,13 @@ PART void part_int8(int count, int streams, const float *w, int row, int rows, c
       int row = groups * LANES;                                                                          \
       float *out = acc + (size_t)g * LANES;                                                              \
       PARTS(PART_CALL)                                                                                   \
-      w += (size_t)row * ((m->rows + (lanes_a_row)-1) / (lanes_a_row) + (header));                       \
+      w += (size_t)row * ((m->rows + (rows_a_lane)-1) / (rows_a_lane) + (scales));                       \
     }                                                                                                    \
   }
 
 MATVEC(matvec_float32, FLOAT32_PART, 1, 0)
 MATVEC(matvec_bfloat16, BFLOAT16_PART, 2, 0)
-MATVEC(matvec_int8, INT8_PART, 4, 2)
+MATVEC(matvec_int8, INT8_PART, 4, 1)
 
 const Kernels avx2_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8}, ELEMENTWISE};
 

@@ -37,22 +37,18 @@ static void matvec_bfloat16(const Matrix *w, int streams, const Input *x, float 
 
 static void matvec_int8(const Matrix *w, int streams, const Input *x, float *acc, size_t stride) {
   for (int s = 0; s < streams; s++) {
-    const uint8_t *in = (const uint8_t *)x->data + s * x->stride;
-    const char *block = w->weights;
+    const int8_t *in = (const int8_t *)x->data + s * x->stride;
+    const uint8_t *weights = w->weights;
     for (int g = 0, groups; g < w->groups; g += groups) {
       groups = block_groups(w->groups - g);
-      const int32_t *offsets = (const int32_t *)block;
-      const float *scales = (const float *)block + groups * LANES;
-      const int8_t *weights = (const int8_t *)block + 8 * groups * LANES;
-      int32_t sums[BLOCK * LANES];
-      for (int i = 0; i < groups * LANES; i++) sums[i] = offsets[i];
+      int32_t sums[BLOCK * LANES] = {0};
       for (int row = 0; row < w->rows; row += 4, weights += 4 * groups * LANES)
         for (int i = 0; i < groups * LANES; i++)
-          sums[i] += in[row] * weights[4 * i] + in[row + 1] * weights[4 * i + 1] + in[row + 2] * weights[4 * i + 2] +
-                     in[row + 3] * weights[4 * i + 3];
+          for (int j = 0; j < 4; j++) sums[i] += in[row + j] * (weights[4 * i + j] - 128);
+      const float *scales = (const float *)weights;
       float *out = acc + s * stride + (size_t)g * LANES;
       for (int i = 0; i < groups * LANES; i++) out[i] += (float)sums[i] * (scales[i] * x->scale[s]);
-      block = (const char *)weights;
+      weights += 4 * groups * LANES;
     }
   }
 }

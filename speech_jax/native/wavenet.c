@@ -90,9 +90,31 @@ static void multiply(const Work *work, const Matrix *w, const Input *input, floa
   work->kernels.matvec[w->kind](w, work->streams, input, acc, stride);
 }
 
+static void fetch(const void *from, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at);
+}
+
+/* Asks for what a layer needs besides its weights, whose stream has pushed it out of the near caches. */
+static void fetch_layer(const Work *work, int layer, size_t ring) {
+  const Net *net = work->net;
+  int half = padded(net->half), residual = padded(net->residual), dilation = net->dilations[layer];
+  int slots = (net->kernel - 1) * dilation, slot = work->place[layer];
+  size_t vector = residual * element[net->kind], scales = ring + line(slots * vector);
+  fetch(net->out_bias + (size_t)layer * residual, 4 * residual);
+  for (int s = 0; s < work->streams; s++) fetch(work->cond + s * work->cond_stride + (size_t)layer * 2 * half, 8 * half);
+  for (int j = 0; j + 1 < net->kernel; j++) {
+    for (int s = 0; s < work->streams; s++) {
+      fetch(work->history[s] + ring + slot * vector, vector);
+      if (net->kind == INT8) __builtin_prefetch(work->history[s] + scales + 4 * slot);
+    }
+    slot = slot + dilation < slots ? slot + dilation : slot + dilation - slots;
+  }
+}
+
 /* a = cond, plus the products with the samples before this one. `ring` is the layer's offset in the history. */
 static void begin_layer(const Work *work, int layer, size_t ring) {
   const Net *net = work->net;
+  if (layer + 1 < net->layers) fetch_layer(work, layer + 1, ring + ring_bytes(net, layer));
   float *a = work->a[layer & 1];
   int half = padded(net->half), dilation = net->dilations[layer], slots = (net->kernel - 1) * dilation;
   size_t vector = padded(net->residual) * element[net->kind], scales = ring + line(slots * vector);
@@ -102,12 +124,8 @@ static void begin_layer(const Work *work, int layer, size_t ring) {
   for (int j = 0; j + 1 < net->kernel; j++) {
     const char *at = work->history[0] + ring + slot * vector;
     Input input = {.data = at, .stride = work->history_stride};
-    int next = slot + 1 < slots ? slot + 1 : 0;
-    for (int s = 0; s < work->streams; s++) {
-      const char *rings = work->history[s] + ring;
-      for (size_t byte = 0; byte < vector; byte += 64) __builtin_prefetch(rings + next * vector + byte);
-      if (net->kind == INT8) memcpy(&input.scale[s], work->history[s] + scales + 4 * slot, 4);
-    }
+    for (int s = 0; s < work->streams && net->kind == INT8; s++)
+      memcpy(&input.scale[s], work->history[s] + scales + 4 * slot, 4);
     multiply(work, &net->taps[layer * net->kernel + j], &input, a, work->a_stride);
     slot = slot + dilation < slots ? slot + dilation : slot + dilation - slots;
   }

@@ -6,14 +6,14 @@
    Lanes. Every vector is padded with zeros to a multiple of 16 floats. The gate's two halves are padded each by itself.
    Weights and biases of the padding are zero, so the padding of every vector stays zero.
 
-   Matrices. The output columns stand in blocks of 8, 4, 2 or 1 groups of 16 lanes (as many blocks of 8 as there are, then
+   Matrices. The output columns stand in blocks of 16, 8, 4, 2 or 1 groups of 16 lanes (as many blocks of 16 as there are, then
    what is left, largest first). A block holds its rows one after the other, as many rows in one 32-bit lane as fit:
      float32   [rows]    [groups][16]       float
      bfloat16  [rows / 2][groups][16][2]    its upper 16 bits
-     int8      [groups][16] int32, [groups][16] float, [rows / 4][groups][16][4] signed bytes
-   An int8 block begins with -128 times the sum of each column, and with the scale of each column. Inputs are bytes with an
-   offset of 128, because the instructions multiply unsigned by signed bytes; the sums take that offset off again, exactly.
-   Rows are padded with zeros to a full lane. */
+     int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
+   An int8 weight stands as w + 128, because the instructions multiply unsigned by signed bytes; 128 times the sum of the
+   input takes that off again, exactly. So a block is its weights and little else, in the order in which they are used.
+   Rows are padded with zero weights to a full lane. */
 
 #ifndef SPEECH_JAX_WAVENET_H
 #define SPEECH_JAX_WAVENET_H
@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 #define LANES 16      /* floats in a group */
-#define BLOCK 8       /* groups in a full block */
+#define BLOCK 16      /* groups in a full block */
 #define MAX_STREAMS 4 /* streams that share one reading of the weights */
 
 enum { FLOAT32, BFLOAT16, INT8 };        /* kinds of weights */
@@ -71,8 +71,8 @@ typedef struct {
   float (*relu)(const float *x, float *y, int n);
   /* x = first * value + bias; returns the largest |x| */
   float (*first)(const float *first, const float *bias, float value, float *x, int n);
-  /* to bytes with an offset of 128; returns the scale */
-  float (*to_int8)(const float *x, float largest, uint8_t *q, int n);
+  /* to signed bytes, the largest |x| to 127; returns the scale */
+  float (*to_int8)(const float *x, float largest, int8_t *q, int n);
   void (*to_bfloat16)(const float *x, uint16_t *q, int n);
   /* y = exp(y - the largest y) over the first `count`; returns the sum */
   float (*exp_all)(float *y, int count);
@@ -89,6 +89,6 @@ int32_t draw_class(const Net *net, const Kernels *kernels, float *y, float unifo
 static inline int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
 
 /* Groups in the block that begins where `left` groups are left. */
-static inline int block_groups(int left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+static inline int block_groups(int left) { return left >= 16 ? 16 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
 #endif

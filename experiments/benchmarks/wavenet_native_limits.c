@@ -1,66 +1,39 @@
-/* What this core can do at most, for wavenet_native.py: reading so many bytes over and over, and multiplying. */
+/* What one core can do at most, for wavenet_native.py: reading so many bytes over and over, and multiplying registers. */
 
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIDE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")))
+#define WIDE __attribute__((target("avx512f,avx512dq")))
 
-/* Reads `bytes` (a multiple of 512) `times` times from end to end; returns something that depends on all of them. */
-WIDE int64_t limit_read(const char *data, size_t bytes, int times, int ahead) {
-  __m512i sum[8] = {0};
-  for (int n = 0; n < times; n++)
+/* Reads `bytes` (a multiple of 512, 64-byte aligned) `times` times from end to end; the result depends on all of them. */
+WIDE int64_t limit_read(const char *data, size_t bytes, int times) {
+  __m512i sum[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) sum[i] = _mm512_setzero_si512();
+  for (int n = 0; n < times; n++) {
     for (const char *at = data; at < data + bytes; at += 512)
 #pragma GCC unroll 8
-      for (int i = 0; i < 8; i++) {
-        if (ahead) _mm_prefetch(at + 64 * i + ahead, _MM_HINT_T0);
-        sum[i] = _mm512_xor_si512(sum[i], _mm512_load_si512(at + 64 * i));
-      }
+      for (int i = 0; i < 8; i++) sum[i] = _mm512_xor_si512(sum[i], _mm512_load_si512(at + 64 * i));
+    __asm__ volatile("" ::: "memory"); /* or the second reading is dropped */
+  }
+#pragma GCC unroll 8
   for (int i = 1; i < 8; i++) sum[0] = _mm512_xor_si512(sum[0], sum[i]);
   return _mm512_reduce_add_epi64(sum[0]);
 }
 
-/* 16 independent chains of products in registers: 16 * 32 operations a turn for float32, 64 a register for bfloat16, 128
-   for int8. */
-WIDE float limit_float32(int64_t turns, float seed) {
-  __m512 sum[16], x = _mm512_set1_ps(seed), y = _mm512_set1_ps(0.5f);
-  
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) sum[i] = _mm512_set1_ps(i);
-  for (int64_t n = 0; n < turns; n++) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) sum[i] = _mm512_fmadd_ps(x, y, sum[i]);
-    __asm__ volatile("" ::: "memory");
-  }
-  for (int i = 1; i < 16; i++) sum[0] = _mm512_add_ps(sum[0], sum[i]);
-  return _mm512_reduce_add_ps(sum[0]);
-}
+/* 8 independent products a turn, without memory: each multiplies and adds 16 float32, 32 bfloat16 or 64 bytes. */
+#define EIGHT(op)                                                                                   \
+  op " %%zmm30, %%zmm31, %%zmm0\n" op " %%zmm30, %%zmm31, %%zmm1\n" op " %%zmm30, %%zmm31, %%zmm2\n" \
+  op " %%zmm30, %%zmm31, %%zmm3\n" op " %%zmm30, %%zmm31, %%zmm4\n" op " %%zmm30, %%zmm31, %%zmm5\n" \
+  op " %%zmm30, %%zmm31, %%zmm6\n" op " %%zmm30, %%zmm31, %%zmm7\n"
 
-WIDE float limit_bfloat16(int64_t turns, float seed) {
-  __m512 sum[16];
-  __m512i x = _mm512_castps_si512(_mm512_set1_ps(seed)), y = _mm512_castps_si512(_mm512_set1_ps(0.5f));
-  
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) sum[i] = _mm512_set1_ps(i);
-  for (int64_t n = 0; n < turns; n++) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)x, (__m512bh)y);
-    __asm__ volatile("" ::: "memory");
+#define LIMIT(name, op)                                                                                             \
+  void name(int64_t turns) {                                                                                        \
+    for (int64_t n = 0; n < turns; n++)                                                                             \
+      __asm__ volatile(EIGHT(op) ::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");               \
   }
-  for (int i = 1; i < 16; i++) sum[0] = _mm512_add_ps(sum[0], sum[i]);
-  return _mm512_reduce_add_ps(sum[0]);
-}
 
-WIDE float limit_int8(int64_t turns, float seed) {
-  __m512i sum[16], x = _mm512_set1_epi8((char)seed), y = _mm512_set1_epi8(3);
-  
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) sum[i] = _mm512_set1_epi32(i);
-  for (int64_t n = 0; n < turns; n++) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) sum[i] = _mm512_dpbusd_epi32(sum[i], x, y);
-    __asm__ volatile("" ::: "memory");
-  }
-  for (int i = 1; i < 16; i++) sum[0] = _mm512_add_epi32(sum[0], sum[i]);
-  return (float)_mm512_reduce_add_epi32(sum[0]);
-}
+LIMIT(limit_float32, "vfmadd231ps")
+LIMIT(limit_bfloat16, "vdpbf16ps")
+LIMIT(limit_int8, "vpdpbusd")

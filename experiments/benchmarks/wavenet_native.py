@@ -3,11 +3,11 @@
     python experiments/benchmarks/wavenet_native.py [--streams 1] [--rounds 7] [--presets 24x128 …]
     python experiments/benchmarks/wavenet_native.py --likelihood
 
-Weights are random. Each round times every row and, right after it, its limits, so that whatever else runs on the machine
-weighs on both: reading as many bytes as the weights have from end to end, from whichever cache holds them, and
-multiplying registers. "of read" is weight bytes a sample times samples a second, over the first; "of peak" is products
-over the second. With more streams four share one reading of the weights. Printed are the median and the range of the
-rounds. Needs AVX-512 with BF16 and VNNI, and gcc.
+Weights are random. Each round times every row and, right after it, its limits, so that whatever else runs on the
+machine weighs on both: reading as many bytes as the weights have from end to end, from whichever cache holds them, and
+multiplying registers. "of read" is weight bytes a sample times samples a second, over the first; "of peak" is
+products over the second. With more streams four share one reading of the weights. Printed are the median and the range
+of the rounds. Needs AVX-512 with BF16 and VNNI, and gcc.
 
 --likelihood: what the smaller kinds of weights cost on a waveform that float32 weights have drawn, in nats a sample.
 """
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--instructions", choices=native.INSTRUCTIONS, default=native.instructions()[-1])
     parser.add_argument("--likelihood", action="store_true")
     flags = parser.parse_args()
     if flags.likelihood:
@@ -95,7 +96,7 @@ def main() -> None:
     for preset in flags.presets:
         shape, weights = random_net(preset)
         for dtype in native.DTYPES:
-            packed = native.pack(shape, weights, dtype)
+            packed = native.pack(shape, weights, dtype, flags.instructions)
             frames = max(1, int(0.12 * 5e10 / packed.weight_bytes / 256 / streams))  # about a tenth of a second
             cond = rng.standard_normal((streams, frames, packed.layers, packed.gate)).astype(np.float32)
             noise = rng.standard_normal((streams, frames * 256, 1)).astype(np.float32)
@@ -112,7 +113,7 @@ def main() -> None:
                 found = speed, size * times / reading, 8 * 4e6 * LANES[packed.dtype] / peak
                 measured.setdefault(key, []).append(found)
     cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    print(f"{cpu.split(':')[1].strip()}, {native.instructions()[-1]}, streams {streams}, {flags.rounds} rounds")
+    print(f"{cpu.split(':')[1].strip()}, {flags.instructions}, streams {streams}, {flags.rounds} rounds")
     print("preset    weights      MB  samples/s (range)             × real time   GB/s  limit of read GFLOP/s of peak")
     for (preset, dtype), found in measured.items():
         packed, *_, count = rows[preset, dtype]

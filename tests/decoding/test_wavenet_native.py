@@ -7,6 +7,7 @@ import ctypes
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -136,8 +137,6 @@ def test_float32_is_the_plain_loop(output, widths):
 
 
 def bfloat16(x):
-    import ml_dtypes
-
     return np.asarray(x, np.float32).astype(ml_dtypes.bfloat16).astype(np.float64)
 
 

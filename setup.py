@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "speech_jax" / "__init__.py").read_text(encoding="utf-8")).group(1)
@@ -80,6 +80,22 @@ extras = {
     ],
 }
 
+# The native WaveNet step: plain C that decoding/wavenet_native.py loads with ctypes, so no header of Python or NumPy is
+# needed. Optional: without a compiler the package installs without it. It chooses its instructions at run time.
+native = Extension(
+    "speech_jax.native._wavenet",
+    sources=[
+        "speech_jax/native/wavenet.c",
+        "speech_jax/native/draw.c",
+        "speech_jax/native/matvec_portable.c",
+        "speech_jax/native/matvec_avx2.c",
+        "speech_jax/native/matvec_avx512.c",
+    ],
+    depends=["speech_jax/native/wavenet.h", "speech_jax/native/elementwise.h"],
+    extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math"],
+    optional=True,
+)
+
 setup(
     name="speech_jax",
     version=version,
@@ -90,6 +106,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["speech_jax", "speech_jax.*"]),
     package_data={"speech_jax.text": ["assets/*"]},  # the CMU dictionary and the network that reads other words
+    ext_modules=[native],
     install_requires=core,
     extras_require=extras,
 )

@@ -1,0 +1,154 @@
+"""Samples a second of the native WaveNet step, one stream on one core, beside what the core could do at most.
+
+    python experiments/benchmarks/wavenet_native.py [--streams 1] [--rounds 7] [--presets 24x128 …]
+    python experiments/benchmarks/wavenet_native.py --likelihood
+
+Weights are random. Each round times every row and, right after it, its limits, so that whatever else runs on the
+machine weighs on both: reading as many bytes as the weights have from end to end, from whichever cache holds them, and
+multiplying registers. "of read" is weight bytes a sample times samples a second, over the first; "of peak" is
+products over the second. With more streams four share one reading of the weights. Printed are the median and the range
+of the rounds. Needs AVX-512 with BF16 and VNNI, and gcc.
+
+--likelihood: what the smaller kinds of weights cost on a waveform that float32 weights have drawn, in nats a sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from speech_jax.decoding import wavenet_native as native
+from speech_jax.decoding.wavenet_weights import StepShape, StepWeights
+
+RATE = 22_050
+PRESETS = {  # residual, gate, skip, head, layers, cycles, kernel
+    "12x64": (64, 128, 64, 64, 12, 2, 2),
+    "20x64/128": (64, 128, 128, 128, 20, 2, 2),
+    "24x128": (128, 256, 128, 128, 24, 4, 3),
+    "30x256": (256, 512, 256, 256, 30, 3, 3),
+}
+LANES = {"float32": 16, "bfloat16": 32, "int8": 64}  # products in one instruction
+
+
+def random_net(preset: str) -> tuple[StepShape, StepWeights]:
+    residual, gate, skip, head, layers, cycles, kernel = PRESETS[preset]
+    rng = np.random.default_rng(0)
+
+    def normal(*size: int) -> np.ndarray:
+        return (rng.standard_normal(size) / np.sqrt(size[-2] if len(size) > 1 else 16)).astype(np.float32)
+
+    half = gate // 2
+    dilations = tuple(2 ** (layer % (layers // cycles)) for layer in range(layers))
+    shape = StepShape(dilations, "gaussian", 0.5**0.5, 1, 256, -7.0)
+    weights = StepWeights(
+        first=normal(1, residual), first_bias=normal(residual), taps=normal(layers, kernel, residual, gate),
+        out=normal(layers, half, residual), out_bias=0.1 * normal(layers, residual),
+        skip=normal(layers, half, skip) / np.float32(np.sqrt(layers)), skip_bias=normal(skip),
+        head1=normal(skip, head), head1_bias=normal(head), head2=0.1 * normal(head, 2),
+        head2_bias=np.array([0, -4], np.float32),
+    )  # fmt: skip
+    return shape, weights
+
+
+def products(weights: StepWeights) -> int:
+    """Multiplications of a weight in one sample: all weights but the last layer's way to a next one."""
+    matrices = (weights.taps, weights.out[1:], weights.skip, weights.head1, weights.head2)
+    return sum(matrix.size for matrix in matrices)
+
+
+def limits() -> ctypes.CDLL:
+    source = Path(__file__).with_name("wavenet_native_limits.c")
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder) / "limits.so"
+        subprocess.run(["gcc", "-O2", "-fPIC", "-shared", "-o", built, source], check=True)
+        library = ctypes.CDLL(str(built))
+    library.limit_read.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for dtype in native.DTYPES:
+        getattr(library, f"limit_{dtype}").argtypes = [ctypes.c_int64]
+    return library
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--streams", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--instructions", choices=native.INSTRUCTIONS, default=native.instructions()[-1])
+    parser.add_argument("--likelihood", action="store_true")
+    flags = parser.parse_args()
+    if flags.likelihood:
+        return likelihood(flags.presets)
+    library, rng, streams = limits(), np.random.default_rng(1), flags.streams
+    rows, measured = {}, {}
+    for preset in flags.presets:
+        shape, weights = random_net(preset)
+        for dtype in native.DTYPES:
+            packed = native.pack(shape, weights, dtype, flags.instructions)
+            frames = max(1, int(0.12 * 5e10 / packed.weight_bytes / 256 / streams))  # about a tenth of a second
+            cond = rng.standard_normal((streams, frames, packed.layers, packed.gate)).astype(np.float32)
+            noise = rng.standard_normal((streams, frames * 256, 1)).astype(np.float32)
+            rows[preset, dtype] = packed, native.start(packed, streams), cond, noise, products(weights)
+    for number in range(flags.rounds + 1):  # the first warms up
+        for key, (packed, state, cond, noise, _) in rows.items():
+            took = seconds(lambda: native.sample(packed, state, cond, 256, noise))  # noqa: B023
+            speed = noise.shape[0] * noise.shape[1] / took
+            size = packed.weight_bytes // 512 * 512
+            times = int(2e9 / size) + 1
+            reading = seconds(lambda: library.limit_read(packed.kept[0].ctypes.data, size, times))  # noqa: B023
+            peak = seconds(lambda: getattr(library, f"limit_{packed.dtype}")(4_000_000))  # noqa: B023
+            if number:
+                found = speed, size * times / reading, 8 * 4e6 * LANES[packed.dtype] / peak
+                measured.setdefault(key, []).append(found)
+    cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    print(f"{cpu.split(':')[1].strip()}, {flags.instructions}, streams {streams}, {flags.rounds} rounds")
+    print("preset    weights      MB  samples/s (range)             × real time   GB/s  limit of read GFLOP/s of peak")
+    for (preset, dtype), found in measured.items():
+        packed, *_, count = rows[preset, dtype]
+        speeds, reads, peaks = np.array(found).T
+        speed = np.median(speeds)
+        groups = streams // 4 + bin(streams % 4).count("1")  # readings of the weights for one sample of all streams
+        bandwidth = speeds * groups / streams * packed.weight_bytes
+        print(
+            f"{preset:9s} {dtype:9s} {packed.weight_bytes / 1e6:5.2f}  "
+            f"{f'{speed:,.0f} ({speeds.min():,.0f}–{speeds.max():,.0f})':29s} {speed / RATE:11.2f} "
+            f"{np.median(bandwidth) / 1e9:6.1f} {np.median(reads) / 1e9:6.1f} "
+            f"{100 * np.median(bandwidth / reads):5.0f} % "
+            f"{2 * count * speed / 1e9:8.1f} {100 * np.median(count * speeds / peaks):5.0f} %"
+        )
+
+
+def likelihood(presets: list[str]) -> None:
+    print("preset    weights    nats a sample   more than float32, of four waveforms")
+    for preset in presets:
+        shape, weights = random_net(preset)
+        rng = np.random.default_rng(2)
+        cond = rng.standard_normal((4, 80, len(shape.dilations), weights.taps.shape[-1])).astype(np.float32)
+        noise = rng.standard_normal((4, 80 * 50, 1)).astype(np.float32)
+        packed = native.pack(shape, weights)
+        drawn, _ = native.sample(packed, native.start(packed, 4), cond, 50, noise)
+        nats = {}
+        for dtype in native.DTYPES:
+            packed = native.pack(shape, weights, dtype)
+            y, _ = native.follow(packed, native.start(packed, 4), cond, 50, drawn)
+            mean, log_scale = y[..., 0], np.maximum(y[..., 1], shape.min_log_scale)
+            each = 0.5 * ((drawn - mean) / np.exp(log_scale)) ** 2 + log_scale + 0.5 * np.log(2 * np.pi)
+            nats[dtype] = each.mean(axis=1)
+            more = ", ".join(f"{value:+.4f}" for value in nats[dtype] - nats["float32"])
+            print(f"{preset:9s} {dtype:9s} {nats[dtype].mean():13.4f}   {more}")
+
+
+if __name__ == "__main__":
+    main()

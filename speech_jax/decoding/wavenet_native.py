@@ -1,0 +1,376 @@
+"""WaveNet sampling in compiled C on a CPU: float32, bfloat16 or int8 weights, with AVX-512, AVX2 or plain instructions.
+
+With one stream every weight is read once a sample and used once, so the speed is the number of bytes over the
+bandwidth of the cache that holds them, and small weights are fast weights. The loop over samples is in C
+(speech_jax/native/); here the weights are laid out for it, and everything it is handed is checked, because it does not
+check.
+
+- float32: the arithmetic of `wavenet_plain`, up to the order of sums.
+- bfloat16: weights, and the vectors they are multiplied with, are rounded; sums are float32.
+- int8: weights have a scale for each output channel (symmetric, nearest), vectors one of their own each time (the
+  largest value is 127); a product of the two is summed exactly, in 32-bit integers. A layer's history is kept in that
+  form, so that it is rounded once. Conditioning, biases, residuals, skips and the first layer stay float32 in every
+  kind; the last product too where it has few outputs.
+
+The same batch in chunks, in other batches or with other threads gives the same bits, on the same instructions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Float, Float32, Num, UInt8
+
+import speech_jax.native
+from speech_jax.decoding.wavenet_weights import (
+    StepShape,
+    StepState,
+    StepWeights,
+    before_first,
+    check_weights,
+    noise_width,
+    outputs_of,
+)
+from speech_jax.errors import UserError
+
+Dtype = Literal["float32", "bfloat16", "int8"]
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")
+INSTRUCTIONS = ("portable", "avx2", "avx512")
+OUTPUTS = ("gaussian", "logistics", "mulaw")
+LANES = 16  # as in native/wavenet.h
+NARROW = 32  # a last product with at most so many outputs stays float32: it is small, and decides the likelihood
+HUGE_PAGE = 1 << 21
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = [
+        ("weights", ctypes.c_void_p),
+        ("rows", ctypes.c_int32),
+        ("groups", ctypes.c_int32),
+        ("kind", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
+    ]
+
+
+_INTEGERS = "layers kernel residual half skip head outputs inputs output mixtures kind level".split()
+_ARRAYS = "dilations first first_bias out_bias skip_bias head1_bias head2_bias".split()
+_MATRICES = "taps mix head1 head2".split()
+
+
+class _Net(ctypes.Structure):
+    _fields_ = (
+        [(name, ctypes.c_int32) for name in _INTEGERS]
+        + [(name, ctypes.c_float) for name in ("residual_scale", "min_log_scale")]
+        + [(name, ctypes.c_void_p) for name in _ARRAYS + _MATRICES]
+    )
+
+
+class Packed(NamedTuple):
+    """Weights as the C code reads them; made by `pack`. `kept` holds the memory that `net` points to."""
+
+    shape: StepShape
+    dtype: Dtype
+    instructions: str
+    layers: int
+    gate: int
+    weight_bytes: int
+    history_bytes: int
+    net: _Net
+    kept: tuple
+
+
+class Rings(NamedTuple):
+    """What the layers have seen, as the C code keeps it: bytes [batch, history_bytes], and how many samples went by."""
+
+    bytes: UInt8[np.ndarray, "batch bytes"]
+    time: int
+
+
+# ---- the library
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    folder = Path(speech_jax.native.__file__).parent
+    for suffix in EXTENSION_SUFFIXES:
+        path = folder / f"_wavenet{suffix}"
+        if path.exists():
+            try:
+                library = ctypes.CDLL(str(path))
+            except OSError:  # built for another machine: as good as none
+                return None
+            pointer, whole = ctypes.c_void_p, ctypes.c_int64
+            library.wavenet_level.argtypes = []
+            library.wavenet_history_bytes.argtypes = [pointer]
+            library.wavenet_history_bytes.restype = whole
+            library.wavenet_run.argtypes = [pointer, whole, whole, whole, *[pointer] * 4, whole, *[pointer] * 3]
+            return library
+    return None
+
+
+def available() -> bool:
+    """Whether the library was built when the package was installed."""
+    return _library() is not None
+
+
+def instructions() -> tuple[str, ...]:
+    """The kinds of instructions that this machine has, the best last."""
+    return INSTRUCTIONS[: _loaded().wavenet_level() + 1]
+
+
+def _loaded() -> ctypes.CDLL:
+    library = _library()
+    if library is None:
+        raise UserError(
+            "native WaveNet step: found no compiled library in the installed package, expected one; it is built by "
+            "`pip install` where there is a C compiler (gcc or clang), and the other engines do without it"
+        )
+    return library
+
+
+# ---- weights
+
+
+def pack(shape: StepShape, weights: StepWeights, dtype: Dtype = "float32", instructions: str | None = None) -> Packed:
+    """Weights for `start`, `sample` and `follow`. instructions: one of `instructions()`, or None for the best.
+
+    UserError where the library is missing, the arrays do not fit the shape, or a weight is not finite.
+    """
+    library = _loaded()
+    levels = INSTRUCTIONS[: library.wavenet_level() + 1]
+    if dtype not in DTYPES or (instructions or levels[-1]) not in levels or shape.output not in OUTPUTS:
+        raise UserError(
+            f"native WaveNet step: found dtype {dtype!r}, instructions {instructions!r}, output {shape.output!r}, "
+            f"expected one of {DTYPES}, one of {levels} (what this machine has), one of {OUTPUTS}"
+        )
+    instructions = instructions or levels[-1]
+    weights = StepWeights(*(np.asarray(array) for array in weights))
+    check_weights(shape, weights)
+    if weights.taps.size == 0 or min(weights.head1.shape + weights.head2.shape) < 1 or min(shape.dilations) < 1:
+        raise UserError(
+            f"native WaveNet step: found taps {weights.taps.shape}, head {weights.head1.shape}, dilations "
+            f"{shape.dilations}, expected at least one layer, no empty width, and dilations of at least 1"
+        )
+    for name, array in zip(StepWeights._fields, weights, strict=True):
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise UserError(
+                f"WaveNet weights {name!r}: found {array.dtype}, finite: {bool(np.isfinite(array).all())}, expected "
+                "finite float32"
+            )
+    layers, kernel, residual, gate = weights.taps.shape
+    skip, head = weights.head1.shape
+    outputs = outputs_of(shape)
+    last_kind: Dtype = "float32" if outputs <= NARROW else dtype
+
+    # In the order in which a sample reads them, so that it is one walk through memory: see native/wavenet.c.
+    def tap(layer: int, j: int) -> tuple[str, int, np.ndarray, Dtype]:
+        left, right = np.split(weights.taps[layer, j], 2, axis=1)
+        return "taps", layer * kernel + j, np.concatenate([_pad(left), _pad(right)], axis=1), dtype
+
+    def in_order() -> Iterator[tuple[str, int, np.ndarray, Dtype]]:
+        yield from (tap(0, j) for j in range(kernel - 1))
+        for layer in range(layers - 1):
+            yield tap(layer, kernel - 1)
+            yield from (tap(layer + 1, j) for j in range(kernel - 1))
+            yield "mix", layer, np.concatenate([_pad(weights.out[layer]), _pad(weights.skip[layer])], axis=1), dtype
+        yield tap(layers - 1, kernel - 1)
+        yield "mix", layers - 1, _pad(weights.skip[-1]), dtype
+        yield "head1", 0, _pad(weights.head1), dtype
+        yield "head2", 0, _pad(weights.head2), last_kind
+
+    pieces = [(name, at, matrix.shape, kind, _layout(matrix, kind)) for name, at, matrix, kind in in_order()]
+    room = sum(-(-len(data) // 64) * 64 for *_, data in pieces)
+    blob, offset = _memory(room), 0
+    matrices = {"taps": (_Matrix * (layers * kernel))(), "mix": (_Matrix * layers)()}
+    matrices |= {"head1": (_Matrix * 1)(), "head2": (_Matrix * 1)()}
+    for name, at, (rows, columns), kind, data in pieces:
+        blob[offset : offset + len(data)] = data
+        matrices[name][at] = _Matrix(blob.ctypes.data + offset, rows, columns // LANES, DTYPES.index(kind), 0)
+        offset += -(-len(data) // 64) * 64
+
+    arrays = {
+        "dilations": np.asarray(shape.dilations, np.int32),
+        "first": _pad(weights.first),
+        "first_bias": _pad(weights.first_bias),
+        "out_bias": _pad(weights.out_bias),
+        "skip_bias": _pad(weights.skip_bias),
+        "head1_bias": _pad(weights.head1_bias),
+        "head2_bias": _pad(weights.head2_bias),
+    }
+    net = _Net(
+        layers, kernel, residual, gate // 2, skip, head, outputs, weights.first.shape[0],
+        OUTPUTS.index(shape.output), shape.mixtures, DTYPES.index(dtype), INSTRUCTIONS.index(instructions),
+        shape.residual_scale, shape.min_log_scale,
+        *(arrays[name].ctypes.data for name in _ARRAYS),
+        *(ctypes.addressof(matrices[name]) for name in _MATRICES),
+    )  # fmt: skip
+    history = library.wavenet_history_bytes(ctypes.byref(net))
+    kept = (blob, arrays, matrices)
+    return Packed(shape, dtype, instructions, layers, gate, room, history, net, kept)
+
+
+def _padded(width: int) -> int:
+    return -(-width // LANES) * LANES
+
+
+def _pad(array: Float[np.ndarray, "*rows columns"]) -> Float32[np.ndarray, "*rows padded"]:
+    """Zeros to a multiple of 16 columns."""
+    more = _padded(array.shape[-1]) - array.shape[-1]
+    return np.ascontiguousarray(np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)]), np.float32)
+
+
+def _layout(matrix: Float32[np.ndarray, "rows columns"], kind: Dtype) -> UInt8[np.ndarray, " bytes"]:
+    """A matrix's bytes in the order that native/wavenet.h describes."""
+    together = {"float32": 1, "bfloat16": 2, "int8": 4}[kind]  # rows in 32 bits
+    matrix = np.pad(matrix, [(0, -len(matrix) % together), (0, 0)])
+    if kind == "bfloat16":
+        matrix = matrix.astype(ml_dtypes.bfloat16).view(np.uint16)
+    if kind == "int8":
+        scales = np.abs(matrix).max(axis=0) / np.float32(127)
+        matrix = (np.rint(matrix / np.where(scales > 0, scales, 1)) + 128).astype(np.uint8)
+    found, at = [], 0
+    while at < matrix.shape[1]:
+        left = (matrix.shape[1] - at) // LANES
+        columns = LANES * next(groups for groups in (16, 8, 4, 2, 1) if groups <= left)
+        block = slice(at, at + columns)
+        rows = matrix[:, block].reshape(-1, together, columns).transpose(0, 2, 1)
+        found.append(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+        if kind == "int8":
+            found.append(scales[block].view(np.uint8))
+        at += columns
+    return np.concatenate(found)
+
+
+def _memory(size: int) -> UInt8[np.ndarray, " size"]:
+    """Memory on large pages where the system has them: the weights are read from end to end for every sample, and with
+    small pages a good part of the time goes into looking up where they are."""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages = mmap.mmap(-1, size + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory has none
+        try:
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:  # a kernel without them
+            pass
+    else:
+        pages = mmap.mmap(-1, size + HUGE_PAGE)
+    whole = np.frombuffer(pages, np.uint8)
+    first = -whole.ctypes.data % HUGE_PAGE
+    return whole[first : first + size]
+
+
+# ---- sampling
+
+
+def start(packed: Packed, batch: int) -> StepState:
+    """Before the first sample: nothing was seen, and the last sample is 0 (or its class)."""
+    if batch < 1:
+        raise UserError(f"native WaveNet step: found a batch of {batch}, expected at least 1")
+    rings = Rings(np.zeros((batch, packed.history_bytes), np.uint8), 0)
+    return StepState(rings, np.array(before_first(packed.shape, batch)))
+
+
+def sample(
+    packed: Packed,
+    state: StepState,
+    cond: Float32[np.ndarray, "batch rows layers gate"],
+    hop: int,
+    noise: Float32[np.ndarray, "batch time n"],
+    threads: int = 1,
+) -> tuple[Num[np.ndarray, "batch time"], StepState]:
+    """(float32 [batch, time] in [-1, 1], for "mulaw" the classes, int32; the state after it). time = rows · hop.
+
+    `state` stays as it was. Streams go through the weights four at a time, and with `threads` in so many parts at once.
+    UserError where an array has another shape or type than is expected, or is not finite.
+    """
+    cond, time = _conditioning(packed, state, cond, hop)
+    noise = _array("noise", noise, (len(cond), time, noise_width(packed.shape)), np.float32)
+    drawn = np.empty((len(cond), time), state.last.dtype)
+    state = _run(packed, state, cond, hop, threads, noise=noise, drawn=drawn)
+    return drawn, state
+
+
+def follow(
+    packed: Packed,
+    state: StepState,
+    cond: Float32[np.ndarray, "batch rows layers gate"],
+    hop: int,
+    given: Num[np.ndarray, "batch time"],
+    threads: int = 1,
+) -> tuple[Float32[np.ndarray, "batch time outputs"], StepState]:
+    """The outputs at each step where `given` (samples, float32, or classes, int32) is what was drawn: by these the
+    likelihood of a waveform under these weights is computed, so that kinds of weights can be compared."""
+    cond, time = _conditioning(packed, state, cond, hop)
+    given = _array("waveform", given, (len(cond), time), state.last.dtype)
+    _check_classes(packed, "waveform", given)
+    outputs = np.empty((len(cond), time, outputs_of(packed.shape)), np.float32)
+    state = _run(packed, state, cond, hop, threads, given=given, outputs=outputs)
+    return outputs, state
+
+
+def _run(packed: Packed, state: StepState, cond: np.ndarray, hop: int, threads: int, **arrays: np.ndarray) -> StepState:
+    """Calls the C code on parts of the batch; returns the new state."""
+    rings, last = state.history.bytes.copy(), state.last.copy()
+    batch, rows = cond.shape[:2]
+    names = ("noise", "given", "drawn", "outputs")
+
+    def part(begin: int, end: int) -> None:
+        noise, given, drawn, outputs = (arrays[n][begin:end].ctypes.data if n in arrays else None for n in names)
+        failed = _loaded().wavenet_run(
+            ctypes.byref(packed.net), end - begin, rows, hop, cond[begin:end].ctypes.data, noise, given,
+            rings[begin:end].ctypes.data, state.history.time, last[begin:end].ctypes.data, drawn, outputs,
+        )  # fmt: skip
+        if failed:
+            raise MemoryError("native WaveNet step: no memory")
+
+    size = -(-batch // max(threads, 1))
+    size = -(-size // 4) * 4 if size > 2 else size  # whole groups of four streams
+    begins = range(0, batch, size)
+    if len(begins) == 1:
+        part(0, batch)
+    else:  # ctypes lets the other threads run meanwhile
+        with ThreadPoolExecutor(len(begins)) as pool:
+            list(pool.map(lambda begin: part(begin, min(begin + size, batch)), begins))
+    return StepState(Rings(rings, state.history.time + rows * hop), last)
+
+
+def _conditioning(packed: Packed, state: StepState, cond: Any, hop: int) -> tuple[np.ndarray, int]:
+    """Conditioning and the number of samples, after a check of both and of the state."""
+    if not isinstance(state.history, Rings):
+        raise UserError(f"native WaveNet step: found a state of {type(state.history).__name__}, expected `start`'s")
+    batch = len(state.history.bytes)
+    _array("state's rings", state.history.bytes, (batch, packed.history_bytes), np.uint8)
+    kind = np.int32 if packed.shape.output == "mulaw" else np.float32
+    _check_classes(packed, "state's last class", _array("state's last sample", state.last, (batch,), kind))
+    rows = np.shape(cond)[1] if np.ndim(cond) == 4 else 0
+    cond = _array("conditioning", cond, (batch, rows, packed.layers, packed.gate), np.float32)
+    if not isinstance(hop, int | np.integer) or hop < 1 or state.history.time < 0:
+        raise UserError(f"native WaveNet step: found hop {hop!r}, expected samples a row, at least 1")
+    return cond, rows * int(hop)
+
+
+def _array(name: str, array: Any, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """The array in one piece of memory, or a UserError."""
+    array = np.asarray(array)
+    if array.shape != shape or array.dtype != dtype:
+        raise UserError(
+            f"native WaveNet step, {name}: found {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UserError(f"native WaveNet step, {name}: found a value that is not finite, expected finite numbers")
+    return np.ascontiguousarray(array)
+
+
+def _check_classes(packed: Packed, name: str, array: np.ndarray) -> None:
+    if array.dtype == np.int32 and array.size and (array.min() < 0 or array.max() >= packed.shape.classes):
+        raise UserError(
+            f"native WaveNet step, {name}: found {array.min()} to {array.max()}, expected classes 0 to "
+            f"{packed.shape.classes - 1}"
+        )

@@ -1,0 +1,131 @@
+/* Matrix-vector products with AVX2 and FMA. A group of 16 lanes is two registers; eight registers of sums are live. */
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#include <immintrin.h>
+
+#define TARGET __attribute__((target("avx2,fma")))
+#define NAME(f) avx2_##f
+#include "elementwise.h"
+
+#define PART static inline __attribute__((always_inline)) TARGET
+
+/* `count` registers of 8 lanes of one block, for `streams` streams. `w` points to the part's first lane, a row of the block
+   is `row` elements of 32 bits. Constants after inlining, so that the loops unroll and the sums stay in registers. */
+
+PART void part_float32(int count, int streams, const float *w, int row, int rows, const Input *x, float *acc,
+                       size_t stride) {
+  __m256 sums[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < streams * count; i++) sums[i] = _mm256_loadu_ps(acc + (i / count) * stride + (i % count) * 8);
+  const float *in = x->data;
+  size_t step = x->stride / sizeof(float);
+  for (int k = 0; k < rows; k++, w += row) {
+#pragma GCC unroll 4
+    for (int s = 0; s < streams; s++) {
+      __m256 value = _mm256_broadcast_ss(in + s * step + k);
+#pragma GCC unroll 8
+      for (int i = 0; i < count; i++)
+        sums[s * count + i] = _mm256_fmadd_ps(value, _mm256_loadu_ps(w + 8 * i), sums[s * count + i]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < streams * count; i++) _mm256_storeu_ps(acc + (i / count) * stride + (i % count) * 8, sums[i]);
+}
+
+PART void part_bfloat16(int count, int streams, const float *w, int row, int rows, const Input *x, float *acc,
+                        size_t stride) {
+  __m256 sums[8];
+  const __m256i upper = _mm256_set1_epi32((int)0xFFFF0000u);
+#pragma GCC unroll 8
+  for (int i = 0; i < streams * count; i++) sums[i] = _mm256_loadu_ps(acc + (i / count) * stride + (i % count) * 8);
+  const char *in = x->data;
+  for (int k = 0; k < rows; k += 2, w += row, in += 4) {
+#pragma GCC unroll 4
+    for (int s = 0; s < streams; s++) {
+      int32_t two;
+      memcpy(&two, in + s * x->stride, 4);
+      __m256i pair = _mm256_set1_epi32(two);
+      __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16));
+      __m256 odd = _mm256_castsi256_ps(_mm256_and_si256(pair, upper));
+#pragma GCC unroll 8
+      for (int i = 0; i < count; i++) {
+        __m256i pairs = _mm256_loadu_si256((const __m256i *)(w + 8 * i));
+        __m256 *sum = &sums[s * count + i];
+        *sum = _mm256_fmadd_ps(even, _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), *sum);
+        *sum = _mm256_fmadd_ps(odd, _mm256_castsi256_ps(_mm256_and_si256(pairs, upper)), *sum);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < streams * count; i++) _mm256_storeu_ps(acc + (i / count) * stride + (i % count) * 8, sums[i]);
+}
+
+/* Here the weights lose their offset, and |x| (unsigned) is multiplied with w times the sign of x: a sum of two products is
+   at most 2 * 127 * 127, so the 16-bit step never saturates. */
+PART void part_int8(int count, int streams, const float *w, int row, int rows, const float *scales, const Input *x,
+                    float *acc, size_t stride) {
+  __m256i sums[8];
+  const __m256i flip = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 8
+  for (int i = 0; i < streams * count; i++) sums[i] = _mm256_setzero_si256();
+  const char *in = x->data;
+  for (int k = 0; k < rows; k += 4, w += row, in += 4) {
+#pragma GCC unroll 4
+    for (int s = 0; s < streams; s++) {
+      int32_t four;
+      memcpy(&four, in + s * x->stride, 4);
+      __m256i signs = _mm256_set1_epi32(four), sizes = _mm256_abs_epi8(signs);
+#pragma GCC unroll 8
+      for (int i = 0; i < count; i++) {
+        __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + 8 * i)), flip);
+        __m256i products = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(weights, signs));
+        sums[s * count + i] = _mm256_add_epi32(sums[s * count + i], _mm256_madd_epi16(products, ones));
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < streams * count; i++) {
+    float *out = acc + (i / count) * stride + (i % count) * 8;
+    __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(scales + (i % count) * 8), _mm256_set1_ps(x->scale[i / count]));
+    _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[i]), scale, _mm256_loadu_ps(out)));
+  }
+}
+
+/* A block in parts of as many registers as leave eight sums for all streams; `groups` is 16, 8, 4, 2 or 1. */
+#define EVERY(call, count, n) \
+  for (int at = 0; at < 2 * groups; at += (count)) call(count, n, at)
+
+#define PARTS(call)                                                                                   \
+  if (streams == 1) {                                                                                 \
+    if (groups >= 4) EVERY(call, 8, 1); else if (groups == 2) call(4, 1, 0); else call(2, 1, 0);      \
+  } else if (streams == 2) {                                                                          \
+    if (groups >= 2) EVERY(call, 4, 2); else call(2, 2, 0);                                           \
+  } else {                                                                                            \
+    EVERY(call, 2, 4);                                                                                \
+  }
+
+#define FLOAT32_PART(count, n, at) part_float32(count, n, w + 8 * (at), row, m->rows, x, out + 8 * (at), stride)
+#define BFLOAT16_PART(count, n, at) part_bfloat16(count, n, w + 8 * (at), row, m->rows, x, out + 8 * (at), stride)
+#define INT8_PART(count, n, at)                                                                               \
+  part_int8(count, n, w + 8 * (at), row, m->rows, w + (size_t)row * ((m->rows + 3) / 4) + 8 * (at), x, out + 8 * (at), \
+            stride)
+
+#define MATVEC(name, PART_CALL, rows_a_lane, scales)                                                     \
+  TARGET static void name(const Matrix *m, int streams, const Input *x, float *acc, size_t stride) {     \
+    const float *w = m->weights;                                                                         \
+    for (int g = 0, groups; g < m->groups; g += groups) {                                                \
+      groups = block_groups(m->groups - g);                                                              \
+      int row = groups * LANES;                                                                          \
+      float *out = acc + (size_t)g * LANES;                                                              \
+      PARTS(PART_CALL)                                                                                   \
+      w += (size_t)row * ((m->rows + (rows_a_lane)-1) / (rows_a_lane) + (scales));                       \
+    }                                                                                                    \
+  }
+
+MATVEC(matvec_float32, FLOAT32_PART, 1, 0)
+MATVEC(matvec_bfloat16, BFLOAT16_PART, 2, 0)
+MATVEC(matvec_int8, INT8_PART, 4, 1)
+
+const Kernels avx2_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8}, ELEMENTWISE};
+
+#endif

@@ -1,0 +1,165 @@
+/* Matrix-vector products with AVX-512. A group of 16 lanes is one register; a block of 8 groups is 8 sums for one stream,
+   parts of 4 groups are 16 sums for four. The bfloat16 and int8 products need instructions of their own (BF16, VNNI); a
+   machine without them takes AVX2's, see wavenet.c. */
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#include <immintrin.h>
+
+#define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
+#define NAME(f) avx512_##f
+#include "elementwise.h"
+
+#define PART static inline __attribute__((always_inline))
+#define BF16_TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#define VNNI_TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+
+/* sum += value * weights, written as assembly because gcc copies every sum of the intrinsic to another register and back. */
+#define MULTIPLY(instruction, sum, value, place, weights) \
+  __asm__(instruction " %2, %1, %0" : "+v"(sum) : "v"(value), place(weights))
+
+/* `count` groups of one block, for `streams` streams. `w` points to the part's first lane, a row of the block is `row`
+   elements of 32 bits. Constants after inlining, so that the loops unroll and the sums stay in registers. */
+
+PART TARGET void part_float32(int count, int streams, const float *w, int row, int rows, const Input *x, float *acc,
+                              size_t stride) {
+  __m512 sums[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < streams * count; i++) sums[i] = _mm512_loadu_ps(acc + (i / count) * stride + (i % count) * LANES);
+  const float *in = x->data;
+  size_t step = x->stride / sizeof(float);
+  for (int k = 0; k < rows; k++, w += row) {
+    __m512 weights[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++) weights[i] = _mm512_loadu_ps(w + LANES * i);
+#pragma GCC unroll 4
+    for (int s = 0; s < streams; s++) {
+      __m512 value = _mm512_set1_ps(in[s * step + k]);
+#pragma GCC unroll 16
+      for (int i = 0; i < count; i++) sums[s * count + i] = _mm512_fmadd_ps(value, weights[i], sums[s * count + i]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < streams * count; i++) _mm512_storeu_ps(acc + (i / count) * stride + (i % count) * LANES, sums[i]);
+}
+
+PART BF16_TARGET void part_bfloat16(int count, int streams, const float *w, int row, int rows, const Input *x,
+                                    float *acc, size_t stride) {
+  __m512 sums[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < streams * count; i++) sums[i] = _mm512_loadu_ps(acc + (i / count) * stride + (i % count) * LANES);
+  const char *in = x->data;
+  for (int k = 0; k < rows; k += 2, w += row, in += 4) {
+    __m512i weights[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < count && streams > 1; i++) weights[i] = _mm512_loadu_si512(w + LANES * i);
+#pragma GCC unroll 4
+    for (int s = 0; s < streams; s++) {
+      int32_t two;
+      memcpy(&two, in + s * x->stride, 4);
+      __m512i value = _mm512_set1_epi32(two);
+#pragma GCC unroll 16
+      for (int i = 0; i < count; i++) {
+        if (streams == 1) MULTIPLY("vdpbf16ps", sums[i], value, "m", *(const __m512i *)(w + LANES * i));
+        else MULTIPLY("vdpbf16ps", sums[s * count + i], value, "v", weights[i]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < streams * count; i++) _mm512_storeu_ps(acc + (i / count) * stride + (i % count) * LANES, sums[i]);
+}
+
+/* `offset`: 128 times the sum of each stream's input, which the weights' offset has added to every column. */
+PART VNNI_TARGET void part_int8(int count, int streams, const float *w, int row, int rows, const float *scales,
+                                const int32_t *offset, const Input *x, float *acc, size_t stride) {
+  __m512i sums[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < streams * count; i++) sums[i] = _mm512_setzero_si512();
+  const char *in = x->data;
+  for (int k = 0; k < rows; k += 4, w += row, in += 4) {
+    __m512i values[4];
+#pragma GCC unroll 4
+    for (int s = 0; s < streams; s++) {
+      int32_t four;
+      memcpy(&four, in + s * x->stride, 4);
+      values[s] = _mm512_set1_epi32(four);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++) {
+      __m512i weights = _mm512_loadu_si512(w + LANES * i);
+#pragma GCC unroll 4
+      for (int s = 0; s < streams; s++) MULTIPLY("vpdpbusd", sums[s * count + i], weights, "v", values[s]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < streams * count; i++) {
+    int s = i / count, at = i % count * LANES;
+    float *out = acc + s * stride + at;
+    __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(scales + at), _mm512_set1_ps(x->scale[s]));
+    __m512i sum = _mm512_sub_epi32(sums[i], _mm512_set1_epi32(offset[s]));
+    _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, _mm512_loadu_ps(out)));
+  }
+}
+
+/* Vectors of bytes are whole groups of 16, zero beyond their end. */
+VNNI_TARGET static void input_offsets(const Matrix *m, int streams, const Input *x, int32_t *offset) {
+  for (int s = 0; s < streams; s++) {
+    const char *in = (const char *)x->data + s * x->stride;
+    __m128i sum = _mm_setzero_si128(), ones = _mm_set1_epi8(1);
+    for (int k = 0; k < m->rows; k += LANES)
+      sum = _mm_dpbusd_epi32(sum, ones, _mm_loadu_si128((const __m128i *)(in + k)));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
+    offset[s] = 128 * _mm_cvtsi128_si32(sum);
+  }
+}
+
+/* A block in parts; `groups` is 16, 8, 4, 2 or 1. */
+#define STREAMS(call, n)                                     \
+  switch (groups) {                                          \
+    case 2: call(2, n, 0); break;                            \
+    case 1: call(1, n, 0); break;                            \
+    default:                                                 \
+      for (int at = 0; at < groups; at += 4) call(4, n, at); \
+  }
+
+#define ONE_STREAM(call)            \
+  switch (groups) {                 \
+    case 16: call(16, 1, 0); break; \
+    case 8: call(8, 1, 0); break;   \
+    case 4: call(4, 1, 0); break;   \
+    case 2: call(2, 1, 0); break;   \
+    default: call(1, 1, 0);         \
+  }
+
+#define FLOAT32_PART(count, n, at) part_float32(count, n, w + LANES * (at), row, m->rows, x, out + LANES * (at), stride)
+#define BFLOAT16_PART(count, n, at) part_bfloat16(count, n, w + LANES * (at), row, m->rows, x, out + LANES * (at), stride)
+#define INT8_PART(count, n, at)                                                                              \
+  part_int8(count, n, w + LANES * (at), row, m->rows, w + (size_t)row * ((m->rows + 3) / 4) + LANES * (at), offset, x, \
+            out + LANES * (at), stride)
+
+#define MATVEC(name, ATTRIBUTE, PART_CALL, rows_a_lane, scales, PREPARE)                                                  \
+  ATTRIBUTE static void name(const Matrix *m, int streams, const Input *x, float *acc, size_t stride) {          \
+    const float *w = m->weights;                                                                                 \
+    PREPARE                                                                                                      \
+    for (int g = 0, groups; g < m->groups; g += groups) {                                                        \
+      groups = block_groups(m->groups - g);                                                                      \
+      int row = groups * LANES;                                                                                  \
+      float *out = acc + (size_t)g * LANES;                                                                      \
+      if (streams == 1) {                                                                                        \
+        ONE_STREAM(PART_CALL)                                                                                    \
+      } else if (streams == 2) {                                                                                 \
+        STREAMS(PART_CALL, 2)                                                                                    \
+      } else {                                                                                                   \
+        STREAMS(PART_CALL, 4)                                                                                    \
+      }                                                                                                          \
+      w += (size_t)row * ((m->rows + (rows_a_lane)-1) / (rows_a_lane) + (scales));                               \
+    }                                                                                                            \
+  }
+
+MATVEC(matvec_float32, TARGET, FLOAT32_PART, 1, 0, )
+MATVEC(matvec_bfloat16, BF16_TARGET, BFLOAT16_PART, 2, 0, )
+MATVEC(matvec_int8, VNNI_TARGET, INT8_PART, 4, 1, int32_t offset[MAX_STREAMS]; input_offsets(m, streams, x, offset);)
+
+const Kernels avx512_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8}, ELEMENTWISE};
+
+#endif

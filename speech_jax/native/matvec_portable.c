@@ -1,0 +1,56 @@
+/* Matrix-vector products in plain C: the fallback, and what the others are compared with. Loops over 16 lanes are written
+   so that a compiler can vectorise them for whatever it builds for. */
+
+#define TARGET
+#define NAME(f) portable_##f
+#include "elementwise.h"
+
+static void matvec_float32(const Matrix *w, int streams, const Input *x, float *acc, size_t stride) {
+  for (int s = 0; s < streams; s++) {
+    const float *in = (const float *)((const char *)x->data + s * x->stride);
+    const float *weights = w->weights;
+    for (int g = 0, groups; g < w->groups; g += groups) {
+      groups = block_groups(w->groups - g);
+      float *out = acc + s * stride + (size_t)g * LANES;
+      for (int row = 0; row < w->rows; row++, weights += groups * LANES)
+        for (int i = 0; i < groups * LANES; i++) out[i] += in[row] * weights[i];
+    }
+  }
+}
+
+static void matvec_bfloat16(const Matrix *w, int streams, const Input *x, float *acc, size_t stride) {
+  for (int s = 0; s < streams; s++) {
+    const uint16_t *in = (const uint16_t *)((const char *)x->data + s * x->stride);
+    const uint16_t *weights = w->weights;
+    for (int g = 0, groups; g < w->groups; g += groups) {
+      groups = block_groups(w->groups - g);
+      float *out = acc + s * stride + (size_t)g * LANES;
+      for (int row = 0; row < w->rows; row += 2, weights += 2 * groups * LANES) {
+        float even = portable_from_bits((uint32_t)in[row] << 16), odd = portable_from_bits((uint32_t)in[row + 1] << 16);
+        for (int i = 0; i < groups * LANES; i++)
+          out[i] += even * portable_from_bits((uint32_t)weights[2 * i] << 16) +
+                    odd * portable_from_bits((uint32_t)weights[2 * i + 1] << 16);
+      }
+    }
+  }
+}
+
+static void matvec_int8(const Matrix *w, int streams, const Input *x, float *acc, size_t stride) {
+  for (int s = 0; s < streams; s++) {
+    const int8_t *in = (const int8_t *)x->data + s * x->stride;
+    const uint8_t *weights = w->weights;
+    for (int g = 0, groups; g < w->groups; g += groups) {
+      groups = block_groups(w->groups - g);
+      int32_t sums[BLOCK * LANES] = {0};
+      for (int row = 0; row < w->rows; row += 4, weights += 4 * groups * LANES)
+        for (int i = 0; i < groups * LANES; i++)
+          for (int j = 0; j < 4; j++) sums[i] += in[row + j] * (weights[4 * i + j] - 128);
+      const float *scales = (const float *)weights;
+      float *out = acc + s * stride + (size_t)g * LANES;
+      for (int i = 0; i < groups * LANES; i++) out[i] += (float)sums[i] * (scales[i] * x->scale[s]);
+      weights += 4 * groups * LANES;
+    }
+  }
+}
+
+const Kernels portable_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8}, ELEMENTWISE};

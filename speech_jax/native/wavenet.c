@@ -1,0 +1,292 @@
+/* The loop over samples. See wavenet.h for the layouts and decoding/wavenet_native.py for what calls this.
+
+   For each layer l, with x the residual vector and a ring of the last (kernel - 1) * dilation inputs:
+     a = cond + sum over taps of x(earlier) @ taps;  z = tanh(a) sigmoid(a);  x | skips += z @ mix;  x = (x + bias) * scale
+
+   The chain from one product to the next (largest value, scale, bytes) is long next to a product of a small net. So the
+   products with earlier samples of layer l + 1, which wait for nothing, stand between the gate of layer l and its use. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "wavenet.h"
+
+static const size_t element[3] = {4, 2, 1}; /* bytes, by kind of weights */
+
+int wavenet_level(void) {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return PORTABLE;
+  int wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return wide ? AVX512 : AVX2;
+#else
+  return PORTABLE;
+#endif
+}
+
+/* The kernels of a level that the machine has; AVX-512 without BF16 or VNNI takes AVX2's products. */
+static Kernels kernels_of(int level) {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+  if (level == AVX2) return avx2_kernels;
+  if (level == AVX512) {
+    Kernels kernels = avx512_kernels;
+    if (!__builtin_cpu_supports("avx512bf16")) kernels.matvec[BFLOAT16] = avx2_kernels.matvec[BFLOAT16];
+    if (!__builtin_cpu_supports("avx512vnni")) kernels.matvec[INT8] = avx2_kernels.matvec[INT8];
+    return kernels;
+  }
+#endif
+  (void)level;
+  return portable_kernels;
+}
+
+static size_t line(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* A layer's ring: `slots` vectors, then, for int8, as many scales. */
+static size_t ring_bytes(const Net *net, int layer) {
+  size_t slots = (size_t)(net->kernel - 1) * net->dilations[layer];
+  return line(slots * padded(net->residual) * element[net->kind]) + (net->kind == INT8 ? line(slots * 4) : 0);
+}
+
+/* Bytes of one stream's rings. All zero bytes are not all zero vectors for int8, but with their scale of zero they are. */
+int64_t wavenet_history_bytes(const Net *net) {
+  size_t bytes = 0;
+  for (int l = 0; l < net->layers; l++) bytes += ring_bytes(net, l);
+  return (int64_t)bytes;
+}
+
+/* What a group of up to MAX_STREAMS streams is computed in. Strides are in floats, from stream to stream. */
+typedef struct {
+  const Net *net;
+  Kernels kernels;
+  int streams;
+  char *history[MAX_STREAMS];
+  size_t history_stride;
+  int32_t *place;  /* [layers]: the ring's oldest slot, which is written next */
+  float *cond;     /* [streams][layers][2 halves] */
+  float *x;        /* [streams][residual | skip] */
+  float *a[2];     /* [streams][2 halves], of even and odd layers */
+  float *z;        /* [streams][the widest of half, skip, head] */
+  float *y;        /* [streams][outputs] */
+  char *q;         /* [streams][the widest vector], what products take */
+  size_t cond_stride, x_stride, a_stride, z_stride, y_stride, q_stride;
+} Work;
+
+/* The vectors x, rows `stride` floats apart, as the weights of `kind` want them. */
+static Input prepare(const Work *work, int kind, const float *x, size_t stride, int n, const float *largest) {
+  Input input = {.data = x, .stride = stride * sizeof(float)};
+  if (kind == FLOAT32) return input;
+  input.data = work->q;
+  input.stride = work->q_stride;
+  for (int s = 0; s < work->streams; s++) {
+    void *q = work->q + s * work->q_stride;
+    if (kind == BFLOAT16) work->kernels.to_bfloat16(x + s * stride, q, n);
+    else input.scale[s] = work->kernels.to_int8(x + s * stride, largest[s], q, n);
+  }
+  return input;
+}
+
+static void multiply(const Work *work, const Matrix *w, const Input *input, float *acc, size_t stride) {
+  work->kernels.matvec[w->kind](w, work->streams, input, acc, stride);
+}
+
+static void fetch(const void *from, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at);
+}
+
+/* Asks for what a layer needs besides its weights, whose stream has pushed it out of the near caches. */
+static void fetch_layer(const Work *work, int layer, size_t ring) {
+  const Net *net = work->net;
+  int half = padded(net->half), residual = padded(net->residual), dilation = net->dilations[layer];
+  int slots = (net->kernel - 1) * dilation, slot = work->place[layer];
+  size_t vector = residual * element[net->kind], scales = ring + line(slots * vector);
+  fetch(net->out_bias + (size_t)layer * residual, 4 * residual);
+  for (int s = 0; s < work->streams; s++) fetch(work->cond + s * work->cond_stride + (size_t)layer * 2 * half, 8 * half);
+  for (int j = 0; j + 1 < net->kernel; j++) {
+    for (int s = 0; s < work->streams; s++) {
+      fetch(work->history[s] + ring + slot * vector, vector);
+      if (net->kind == INT8) __builtin_prefetch(work->history[s] + scales + 4 * slot);
+    }
+    slot = slot + dilation < slots ? slot + dilation : slot + dilation - slots;
+  }
+}
+
+/* a = cond, plus the products with the samples before this one. `ring` is the layer's offset in the history. */
+static void begin_layer(const Work *work, int layer, size_t ring) {
+  const Net *net = work->net;
+  if (layer + 1 < net->layers) fetch_layer(work, layer + 1, ring + ring_bytes(net, layer));
+  float *a = work->a[layer & 1];
+  int half = padded(net->half), dilation = net->dilations[layer], slots = (net->kernel - 1) * dilation;
+  size_t vector = padded(net->residual) * element[net->kind], scales = ring + line(slots * vector);
+  for (int s = 0; s < work->streams; s++)
+    memcpy(a + s * work->a_stride, work->cond + s * work->cond_stride + (size_t)layer * 2 * half, 8 * half);
+  int slot = work->place[layer];
+  for (int j = 0; j + 1 < net->kernel; j++) {
+    const char *at = work->history[0] + ring + slot * vector;
+    Input input = {.data = at, .stride = work->history_stride};
+    for (int s = 0; s < work->streams && net->kind == INT8; s++)
+      memcpy(&input.scale[s], work->history[s] + scales + 4 * slot, 4);
+    multiply(work, &net->taps[layer * net->kernel + j], &input, a, work->a_stride);
+    slot = slot + dilation < slots ? slot + dilation : slot + dilation - slots;
+  }
+}
+
+/* Writes this sample's input over the ring's oldest, which begin_layer has read. */
+static void remember(const Work *work, int layer, size_t ring, const Input *input) {
+  const Net *net = work->net;
+  int slots = (net->kernel - 1) * net->dilations[layer], slot = work->place[layer];
+  if (slots == 0) return;
+  size_t vector = padded(net->residual) * element[net->kind], scales = ring + line(slots * vector);
+  for (int s = 0; s < work->streams; s++) {
+    memcpy(work->history[s] + ring + slot * vector, (const char *)input->data + s * input->stride, vector);
+    if (net->kind == INT8) memcpy(work->history[s] + scales + 4 * slot, &input->scale[s], 4);
+  }
+  work->place[layer] = slot + 1 < slots ? slot + 1 : 0;
+}
+
+/* One sample of each stream: work->x holds x_0 | skip_bias, `largest` the largest |x_0|; fills work->y. */
+static void step(const Work *work, float *largest) {
+  const Net *net = work->net;
+  const Kernels *kernels = &work->kernels;
+  int residual = padded(net->residual), half = padded(net->half), last = net->layers - 1, streams = work->streams;
+  float z_largest[MAX_STREAMS] = {0};
+  size_t ring = 0;
+  begin_layer(work, 0, ring);
+  for (int l = 0; l <= last; l++) {
+    float *a = work->a[l & 1];
+    Input input = prepare(work, net->kind, work->x, work->x_stride, residual, largest);
+    multiply(work, &net->taps[l * net->kernel + net->kernel - 1], &input, a, work->a_stride);
+    remember(work, l, ring, &input);
+    for (int s = 0; s < streams; s++)
+      z_largest[s] = kernels->gate(a + s * work->a_stride, work->z + s * work->z_stride, half);
+    ring += ring_bytes(net, l);
+    if (l < last) begin_layer(work, l + 1, ring);
+    input = prepare(work, net->kind, work->z, work->z_stride, half, z_largest);
+    if (l == last) {
+      multiply(work, &net->mix[l], &input, work->x + residual, work->x_stride);
+      break;
+    }
+    multiply(work, &net->mix[l], &input, work->x, work->x_stride);
+    for (int s = 0; s < streams; s++)
+      largest[s] = kernels->add_bias(work->x + s * work->x_stride, net->out_bias + (size_t)l * residual,
+                                     net->residual_scale, residual);
+  }
+  /* The head. The hidden vector takes the place of the residual and the skips. */
+  int skip = padded(net->skip), head = padded(net->head), outputs = padded(net->outputs);
+  for (int s = 0; s < streams; s++)
+    largest[s] = kernels->relu(work->x + s * work->x_stride + residual, work->z + s * work->z_stride, skip);
+  Input input = prepare(work, net->head1->kind, work->z, work->z_stride, skip, largest);
+  for (int s = 0; s < streams; s++) memcpy(work->x + s * work->x_stride, net->head1_bias, 4 * head);
+  multiply(work, net->head1, &input, work->x, work->x_stride);
+  for (int s = 0; s < streams; s++)
+    largest[s] = kernels->relu(work->x + s * work->x_stride, work->z + s * work->z_stride, head);
+  input = prepare(work, net->head2->kind, work->z, work->z_stride, head, largest);
+  for (int s = 0; s < streams; s++) memcpy(work->y + s * work->y_stride, net->head2_bias, 4 * outputs);
+  multiply(work, net->head2, &input, work->y, work->y_stride);
+}
+
+/* x_0 | skip_bias from the last sample (float32) or class (int32). */
+static void first_layer(const Work *work, const void *last, float *largest) {
+  const Net *net = work->net;
+  int residual = padded(net->residual), skip = padded(net->skip);
+  for (int s = 0; s < work->streams; s++) {
+    float *x = work->x + s * work->x_stride, value = 1.0f;
+    const float *row = net->first;
+    if (net->output == MULAW) row += (size_t)((const int32_t *)last)[s] * residual;
+    else value = ((const float *)last)[s];
+    largest[s] = work->kernels.first(row, net->first_bias, value, x, residual);
+    memcpy(x + residual, net->skip_bias, 4 * skip);
+  }
+}
+
+/* A row of conditioning, its halves padded each by itself. */
+static void take_conditioning(const Work *work, const float *const *cond, int64_t frame) {
+  const Net *net = work->net;
+  int half = net->half, wide = padded(half);
+  for (int s = 0; s < work->streams; s++) {
+    const float *from = cond[s] + frame * net->layers * 2 * half;
+    float *to = work->cond + s * work->cond_stride;
+    for (int i = 0; i < 2 * net->layers; i++) memcpy(to + (size_t)i * wide, from + (size_t)i * half, 4 * half);
+  }
+}
+
+static size_t largest_of(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Cuts the scratch into its arrays, all 64-byte aligned; with scratch NULL only counts the bytes. */
+static size_t lay_out(Work *work, char *scratch) {
+  const Net *net = work->net;
+  size_t residual = padded(net->residual), half = padded(net->half), skip = padded(net->skip), head = padded(net->head);
+  size_t n = work->streams, at = 0;
+  work->cond_stride = net->layers * 2 * half;
+  work->x_stride = largest_of(residual + skip, head);
+  work->a_stride = 2 * half;
+  work->z_stride = largest_of(half, largest_of(skip, head));
+  work->y_stride = padded(net->outputs);
+  work->q_stride = line(2 * largest_of(residual, work->z_stride));
+  float **arrays[] = {&work->cond, &work->x, &work->a[0], &work->a[1], &work->z, &work->y};
+  size_t strides[] = {work->cond_stride, work->x_stride, work->a_stride, work->a_stride, work->z_stride, work->y_stride};
+  for (int i = 0; i < 6; i++) {
+    if (scratch) *arrays[i] = (float *)(scratch + at);
+    at += line(n * strides[i] * sizeof(float));
+  }
+  if (scratch) work->q = scratch + at;
+  at += n * work->q_stride;
+  if (scratch) work->place = (int32_t *)(scratch + at);
+  return at + line(net->layers * sizeof(int32_t));
+}
+
+/* `frames * hop` samples of `batch` streams. Returns 0, or 1 where there is no memory for the scratch.
+     cond    [batch][frames][layers][2 * half]
+     noise   [batch][time][noise_width]; not read where samples are given
+     given   NULL, or [batch][time] samples (float) or classes (int32_t) that are taken for what was drawn
+     history [batch][wavenet_history_bytes], read and written; time0: samples before these
+     last    [batch], float or int32_t, read and written
+     drawn   [batch][time], float or int32_t, or NULL
+     outputs [batch][time][outputs], or NULL */
+int wavenet_run(const Net *net, int64_t batch, int64_t frames, int64_t hop, const float *cond, const float *noise,
+                const void *given, char *history, int64_t time0, void *last, void *drawn, float *outputs) {
+  int64_t time = frames * hop, bytes = wavenet_history_bytes(net);
+  int noise_width = net->output == LOGISTICS ? net->mixtures + 1 : 1;
+  Work work = {.net = net, .kernels = kernels_of(net->level), .history_stride = bytes};
+  work.streams = MAX_STREAMS;
+  char *scratch = aligned_alloc(64, lay_out(&work, NULL));
+  if (!scratch) return 1;
+  memset(scratch, 0, lay_out(&work, NULL));
+  lay_out(&work, scratch);
+  for (int64_t b = 0; b < batch; b += work.streams) {
+    work.streams = batch - b >= 4 ? 4 : batch - b >= 2 ? 2 : 1;
+    const float *rows[MAX_STREAMS];
+    for (int s = 0; s < work.streams; s++) {
+      work.history[s] = history + (b + s) * bytes;
+      rows[s] = cond + (b + s) * frames * net->layers * 2 * net->half;
+    }
+    for (int l = 0; l < net->layers; l++) {
+      int64_t slots = (int64_t)(net->kernel - 1) * net->dilations[l];
+      work.place[l] = slots ? (int32_t)(time0 % slots) : 0;
+    }
+    for (int64_t t = 0; t < time; t++) {
+      float largest[MAX_STREAMS] = {0};
+      if (t % hop == 0) take_conditioning(&work, rows, t / hop);
+      first_layer(&work, (const char *)last + 4 * b, largest);
+      step(&work, largest);
+      for (int s = 0; s < work.streams; s++) {
+        int64_t at = (b + s) * time + t;
+        float *y = work.y + s * work.y_stride;
+        if (outputs) memcpy(outputs + at * net->outputs, y, 4 * net->outputs);
+        char *to = (char *)last + 4 * (b + s);
+        if (given) {
+          memcpy(to, (const char *)given + 4 * at, 4);
+        } else if (net->output == MULAW) {
+          int32_t now = draw_class(net, &work.kernels, y, noise[at * noise_width]);
+          memcpy(to, &now, 4);
+        } else {
+          float now = draw_sample(net, y, noise + at * noise_width);
+          memcpy(to, &now, 4);
+        }
+        if (drawn) memcpy((char *)drawn + 4 * at, to, 4);
+      }
+    }
+  }
+  free(scratch);
+  return 0;
+}

@@ -1,0 +1,94 @@
+/* The native WaveNet step: what its files share.
+
+   One sample is, for each layer, a few matrix-vector products and a gate. With one stream nothing is used twice, so the
+   speed is that of reading all weights once a sample; the layouts below make that one walk forward through memory.
+
+   Lanes. Every vector is padded with zeros to a multiple of 16 floats. The gate's two halves are padded each by itself.
+   Weights and biases of the padding are zero, so the padding of every vector stays zero.
+
+   Matrices. The output columns stand in blocks of 16, 8, 4, 2 or 1 groups of 16 lanes (as many blocks of 16 as there are, then
+   what is left, largest first). A block holds its rows one after the other, as many rows in one 32-bit lane as fit:
+     float32   [rows]    [groups][16]       float
+     bfloat16  [rows / 2][groups][16][2]    its upper 16 bits
+     int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
+   An int8 weight stands as w + 128, because the instructions multiply unsigned by signed bytes; 128 times the sum of the
+   input takes that off again, exactly. So a block is its weights and little else, in the order in which they are used.
+   Rows are padded with zero weights to a full lane. */
+
+#ifndef SPEECH_JAX_WAVENET_H
+#define SPEECH_JAX_WAVENET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LANES 16      /* floats in a group */
+#define BLOCK 16      /* groups in a full block */
+#define MAX_STREAMS 4 /* streams that share one reading of the weights */
+
+enum { FLOAT32, BFLOAT16, INT8 };        /* kinds of weights */
+enum { GAUSSIAN, LOGISTICS, MULAW };     /* kinds of outputs */
+enum { PORTABLE, AVX2, AVX512, LEVELS }; /* kinds of instructions */
+
+typedef struct {
+  const void *weights; /* 64-byte aligned */
+  int32_t rows;        /* inputs, without padding */
+  int32_t groups;      /* outputs / LANES */
+  int32_t kind;
+  int32_t unused;
+} Matrix;
+
+/* The vectors that a matrix is multiplied with: `streams` of them, `stride` bytes apart. */
+typedef struct {
+  const void *data;
+  size_t stride;
+  float scale[MAX_STREAMS]; /* int8: what one step of the bytes is worth */
+} Input;
+
+/* A net, as decoding/wavenet_native.py packs it. Widths are without padding; every array of floats is padded. */
+typedef struct {
+  int32_t layers, kernel, residual, half, skip, head, outputs, inputs; /* half: of the gate; inputs: 1 or classes */
+  int32_t output, mixtures, kind, level;
+  float residual_scale, min_log_scale;
+  const int32_t *dilations; /* [layers] */
+  const float *first;       /* [inputs][residual] */
+  const float *first_bias;  /* [residual] */
+  const float *out_bias;    /* [layers][residual] */
+  const float *skip_bias, *head1_bias, *head2_bias;
+  const Matrix *taps; /* [layers][kernel], the oldest sample first: residual -> tanh half | sigmoid half */
+  const Matrix *mix;  /* [layers]: half of the gate -> residual | skip; the last layer's: -> skip */
+  const Matrix *head1, *head2;
+} Net;
+
+/* What is written once for each kind of instructions. `n` is a multiple of LANES. */
+typedef struct {
+  /* acc[s] += x[s] @ w for each stream s; the rows of acc are `stride` floats apart */
+  void (*matvec[3])(const Matrix *w, int streams, const Input *x, float *acc, size_t stride);
+  /* z = tanh(a[:n]) * sigmoid(a[n:]); returns the largest |z| */
+  float (*gate)(const float *a, float *z, int n);
+  /* x = (x + bias) * scale; returns the largest |x| */
+  float (*add_bias)(float *x, const float *bias, float scale, int n);
+  /* y = max(x, 0); returns the largest y */
+  float (*relu)(const float *x, float *y, int n);
+  /* x = first * value + bias; returns the largest |x| */
+  float (*first)(const float *first, const float *bias, float value, float *x, int n);
+  /* to signed bytes, the largest |x| to 127; returns the scale */
+  float (*to_int8)(const float *x, float largest, int8_t *q, int n);
+  void (*to_bfloat16)(const float *x, uint16_t *q, int n);
+  /* y = exp(y - the largest y) over the first `count`; returns the sum */
+  float (*exp_all)(float *y, int count);
+} Kernels;
+
+extern const Kernels portable_kernels;
+extern const Kernels avx2_kernels;
+extern const Kernels avx512_kernels;
+
+/* Outputs y of one stream and its noise -> the sample that is fed back; a class for MULAW. See draw.c */
+float draw_sample(const Net *net, const float *y, const float *noise);
+int32_t draw_class(const Net *net, const Kernels *kernels, float *y, float uniform);
+
+static inline int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
+
+/* Groups in the block that begins where `left` groups are left. */
+static inline int block_groups(int left) { return left >= 16 ? 16 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+
+#endif

@@ -330,6 +330,11 @@ def _gpu_kernel(shape, plan, hop, barrier, rows, table, *refs):
     last_out[...] = jax.lax.fori_loop(0, rows, row, last_in[...])
 
 
+def warps(tile: int) -> int:
+    """Warps of a thread block that makes so many folds, on a GPU."""
+    return 4 if tile == 1 else 8
+
+
 def run(
     shape: StepShape,
     plan: Plan,
@@ -383,7 +388,7 @@ def run(
                 of_tile(rows, layers, gate, tile), of_tile(rows, per_row, tile), ring_block, last_block,
             ],
             out_specs=(of_tile(rows, hop, tile), ring_block, last_block),
-            compiler_params=pltriton.CompilerParams(num_warps=4 if plan.tile == 1 else 8, num_stages=1),
+            compiler_params=pltriton.CompilerParams(num_warps=warps(plan.tile), num_stages=1),
             **options,
         )(*operands)  # fmt: skip
     resident = lambda array: pl.BlockSpec(  # noqa: E731

@@ -90,7 +90,7 @@ def loops(folder: str) -> tuple[int, int, float]:
     text = first.read_text()
     held = sum(int(size, 16) for size in re.findall(r"#allocation\d+ \[.*?space=vmem, size = (0x[0-9a-f]+)", text))
     for kind, shape in re.findall(r"inlined_call_operand\.vmem \[shape: (\w+)\[([\d,]+)\]", text):
-        size = {"f32": 4, "bf16": 2}[kind]
+        size = {"f32": 4, "s32": 4, "bf16": 2}[kind]
         for axis in shape.split(","):
             size *= int(axis)
         held += size

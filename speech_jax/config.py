@@ -22,6 +22,7 @@ from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.loop import TrainerConfig
@@ -49,9 +50,9 @@ class TrainConfig:
     """The run's folder: checkpoints, logs, the resolved config. A run that is already there is resumed."""
     data: DataConfig
     """Recordings of the task, L_task."""
-    task: CTCTaskConfig | PretrainTaskConfig | Tacotron2TaskConfig | None = None
-    """What is learned: a recogniser, an encoder from recordings without text, or a voice. None takes it from
-    `init_from`."""
+    task: CTCTaskConfig | PretrainTaskConfig | Tacotron2TaskConfig | WaveNetTaskConfig | None = None
+    """What is learned: a recogniser, an encoder from recordings without text, a voice, or a vocoder. None takes it
+    from `init_from`."""
     pre: DataConfig | None = None
     """Recordings of the old domain, L_pre; None trains on those of the task alone."""
     pre_task: PretrainTaskConfig | None = None

@@ -18,10 +18,10 @@ from speech_jax.training.state import check_shapes
 from speech_jax.types import PyTree, TrainState
 
 
-def task_in(assets: dict, kind: type, path: str | Path, whose: str) -> Any:
+def task_in(assets: dict, kind: type, path: str | Path, whose: str, *, reads: bool = True) -> Any:
     """The task of the checkpoint with these assets. Raises UserError if it is not of this kind ("a recogniser's"), or
-    if its audio settings are not those that it was hashed with."""
-    missing = [key for key in ("config", "tokenizer") if key not in assets]
+    if its audio settings are not those that it was hashed with. reads: whether it has to have a tokenizer."""
+    missing = [key for key in ("config", "tokenizer")[: 1 + reads] if key not in assets]
     if missing:
         raise UserError(f"{path}: found a checkpoint without {missing[0]}, expected {whose}")
     task = config_from_assets(assets).task
@@ -37,8 +37,8 @@ def task_in(assets: dict, kind: type, path: str | Path, whose: str) -> Any:
 def write_run(
     out: str | Path, task: Any, reader: Any, params: PyTree, model_state: PyTree, expected: PyTree, **more_assets: Any
 ) -> None:
-    """Writes config.json and step 0. reader: the tokenizer, or a voice's front end. expected: (params, model_state) of
-    the network as shapes.
+    """Writes config.json and step 0. reader: the tokenizer, a voice's front end, or None. expected: (params,
+    model_state) of the network as shapes.
 
     Raises UserError, and writes nothing, if the parameters do not fit the network, or if there is a run already.
     """

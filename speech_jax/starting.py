@@ -17,6 +17,7 @@ from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.tasks.ctc import CTCTaskConfig, Teacher, build_model, ctc_task, output_frames, own_state
 from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, with_pretext
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, tacotron2_task
+from speech_jax.tasks.wavenet import WaveNetTaskConfig, wavenet_task
 from speech_jax.text.frontend import FrontEnd, make_front_end
 from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
 from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
@@ -68,7 +69,7 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, Reader | None]:
             return config, tokenizer_in(assets)
     if config.task is None:
         raise UserError("config.task: found None, expected a task, or a checkpoint to take it from in config.init_from")
-    if isinstance(config.task, PretrainTaskConfig):
+    if isinstance(config.task, PretrainTaskConfig | WaveNetTaskConfig):
         return config, None
     texts = [u.text for u in load_sources(config.data)]
     if config.pre is not None:
@@ -90,6 +91,8 @@ def make_task(config: TrainConfig, tokenizer: Reader | None, teacher: Teacher | 
         return pretrain_task(config.task)
     if isinstance(config.task, Tacotron2TaskConfig):
         return tacotron2_task(config.task, tokenizer)
+    if isinstance(config.task, WaveNetTaskConfig):
+        return wavenet_task(config.task)
     task = ctc_task(config.task, tokenizer, teacher)
     if config.pre_task is None:
         return task

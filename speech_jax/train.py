@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from speech_jax.audio.config import AudioConfig
 from speech_jax.config import TrainConfig, make_assets, parse_config
 from speech_jax.config_dict import to_text
 from speech_jax.data.config import DataConfig
@@ -41,6 +42,7 @@ from speech_jax.starting import (
 )
 from speech_jax.tasks.ctc import CTCTaskConfig, output_frames, with_teacher
 from speech_jax.tasks.pretrain import shared_objective
+from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.feed import Batches, Feed, PairedBatches
 from speech_jax.training.loop import FitResult, fit
@@ -74,14 +76,14 @@ def train(config: TrainConfig) -> FitResult:
     replays = config.pre is not None and alpha != 0.0
 
     # ---- Recordings.
-    rate = config.task.audio.sample_rate
-    streams = {"task": load_stream(config.data, tokenizer, rate)}
+    rate, mels = config.task.audio.sample_rate, mels_of(config)
+    streams = {"task": load_stream(config.data, tokenizer, rate, mels=mels)}
     if replays or config.optimizer.ewc:
-        streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate)
+        streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate, mels=mels)
     feed: Feed = streams["task"].feed()
     if replays:
         feed = PairedBatches(streams["pre"].feed(), feed)
-    eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False) for e in config.evaluate}
+    eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False, mels=mels) for e in config.evaluate}
     for name, stream in (streams | eval_streams).items():
         log.info("%s: %s", name, stream.plan.describe())
         for line in left_out(stream.plan, stream.utterances)[:LEFT_OUT_SHOWN]:
@@ -180,6 +182,7 @@ class Stream(NamedTuple):
     seconds: np.ndarray
     labels: np.ndarray
     tokenizer: Tokenizer | None
+    mels: AudioConfig | None = None
 
     def feed(self) -> Batches:
         """An endless stream of training batches; each host reads its own rows."""
@@ -198,18 +201,34 @@ class Stream(NamedTuple):
             start=start,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            mels=self.mels,
         )
 
 
-def load_stream(config: DataConfig, tokenizer: Tokenizer | None, sample_rate: int, *, shuffle: bool = True) -> Stream:
-    """Reads the manifests of `config` and plans its batches: epochs without end, or one pass where not `shuffle`."""
+def load_stream(
+    config: DataConfig,
+    tokenizer: Tokenizer | None,
+    sample_rate: int,
+    *,
+    shuffle: bool = True,
+    mels: AudioConfig | None = None,
+) -> Stream:
+    """Reads the manifests of `config` and plans its batches: epochs without end, or one pass where not `shuffle`.
+
+    mels: whose features the rows' own mel files must hold, for a vocoder that learns from them."""
     utterances = load_sources(config)
     seconds, labels = lengths(utterances, tokenizer)
     if shuffle:
         plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
     else:
         plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
-    return Stream(config, utterances, plan, seconds, labels, tokenizer)
+    return Stream(config, utterances, plan, seconds, labels, tokenizer, mels)
+
+
+def mels_of(config: TrainConfig) -> AudioConfig | None:
+    """Whose features the recordings' own mel files must hold, where the task learns from those."""
+    of_files = isinstance(config.task, WaveNetTaskConfig) and config.task.mels == "manifest"
+    return config.task.audio if of_files else None
 
 
 def warn_of_misfits(name: str, stream: Stream, task: CTCTaskConfig) -> None:

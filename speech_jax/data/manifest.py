@@ -3,8 +3,8 @@
     {"id": "amy-1", "audio": "wav/amy-1.flac", "text": "good morning", "speaker": "amy", "domain": "a", "seconds": 1.92}
 
 Required: id, audio, text. Optional: start, end (seconds into the recording; end null = to its end), speaker, domain,
-seconds (measured if left out). A relative audio path starts at the manifest's own folder, so a prepared folder can be
-moved. Other fields are ignored.
+seconds (measured if left out), mel (a file of mel frames that belong to the recording, see data/mels.py). A relative
+path starts at the manifest's own folder, so a prepared folder can be moved. Other fields are ignored.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Utterance(NamedTuple):
     domain: str = ""
     seconds: float = math.nan
     where: str = ""
+    mel: str = ""
 
 
 def read_manifest(path: str | Path, *, on_error: str = "raise") -> list[Utterance]:
@@ -136,6 +137,8 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
                 row["domain"] = u.domain
             if not math.isnan(u.seconds):
                 row["seconds"] = round(float(u.seconds), 6)
+            if u.mel:
+                row["mel"] = _relative(u.mel, folder, real)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -179,12 +182,13 @@ def _parse(line: str, where: str, folder: Path) -> Utterance:
         domain=_string(row, "domain", where),
         seconds=math.nan if seconds is None else seconds,
         where=where,
+        mel=os.path.join(folder, mel) if (mel := _string(row, "mel", where)) else "",
     )
 
 
 def _string(row: dict, name: str, where: str, *, empty: bool = True) -> str:
     value = row.get(name)
-    if value is None and name in ("speaker", "domain"):
+    if value is None and name in ("speaker", "domain", "mel"):
         return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: found {name} = {_short(value)}, expected a string")

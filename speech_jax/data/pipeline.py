@@ -12,8 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Float
 
+from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.framing import num_frames
 from speech_jax.data.config import DataConfig
 from speech_jax.data.manifest import Utterance
+from speech_jax.data.mels import read_mel
 from speech_jax.data.plan import Plan, encode
 from speech_jax.data.recordings import read_recording
 from speech_jax.errors import UserError
@@ -75,12 +78,14 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
     workers: int | None = None,
+    mels: AudioConfig | None = None,
 ) -> Batches:
     """Iterates over the plan's batches from global step `start`.
 
     A batch is a dict of NumPy arrays, padded with zeros to the bucket (rows here = the bucket's rows / process_count):
         audio f32[rows, samples], audio_lengths i32[rows], labels i32[rows, labels], label_lengths i32[rows],
         index i32[rows]: row number in the manifest, -1 for a filler row
+        mel f32[rows, frames, bands], where `mels` says whose features the rows' own mel files must hold
     The host `process_index` gets its own contiguous block of rows. An unreadable recording becomes a filler row
     (on_error = "skip") or a UserError ("raise"). `tokenizer` has `encode(text) -> list[int]`; None makes no labels.
     `workers` processes read ahead (grain); 0 = threads. Batches do not depend on `workers` or on where reading began.
@@ -94,7 +99,7 @@ def batches(
             )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} of {process_count}")
-    loader = _Loader(utterances, plan, tokenizer, config, process_index, process_count)
+    loader = _Loader(utterances, plan, tokenizer, config, process_index, process_count, mels)
     if workers:
         return Batches(loader, *_by_processes(loader, start, workers))
     loader.cache_bytes = config.cache_mb << 20
@@ -104,9 +109,9 @@ def batches(
 class _Loader:
     """Random access to loaded batches: what grain calls a data source. Pickled once into every worker process."""
 
-    def __init__(self, utterances, plan, tokenizer, config, process_index, process_count):
+    def __init__(self, utterances, plan, tokenizer, config, process_index, process_count, mels):
         self.utterances, self.plan, self.tokenizer, self.config = utterances, plan, tokenizer, config
-        self.process_index, self.process_count = process_index, process_count
+        self.process_index, self.process_count, self.mels = process_index, process_count, mels
         self.cache_bytes = 0
         self._cache: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
@@ -135,6 +140,9 @@ class _Loader:
             "label_lengths": np.zeros(mine, np.int32),
             "index": np.full(mine, -1, np.int32),
         }
+        if self.mels is not None:
+            frames = num_frames(bucket.samples, self.mels)
+            batch["mel"] = np.zeros((mine, frames, self.mels.width), np.float32)
         problems = []
         for place, row in enumerate(rows):
             if row < 0:
@@ -149,6 +157,7 @@ class _Loader:
                 labels = encode(utterance, self.tokenizer)
                 if len(labels) > bucket.labels:
                     raise UserError(f"found {len(labels)} labels, expected at most the plan's {bucket.labels}")
+                mel = None if self.mels is None else self._mel(utterance, len(audio))
             except UserError as error:
                 place_in_manifest = f"{utterance.where}: " if utterance.where else ""
                 problems.append((int(row), f"{place_in_manifest}{utterance.id}: {error}"))
@@ -158,7 +167,18 @@ class _Loader:
             batch["labels"][place, : len(labels)] = labels
             batch["label_lengths"][place] = len(labels)
             batch["index"][place] = row
+            if mel is not None:
+                batch["mel"][place, : len(mel)] = mel
         return batch, problems
+
+    def _mel(self, utterance: Utterance, samples: int) -> Float[np.ndarray, "frames mels"]:
+        """The frames of `samples` samples out of the file that the row names."""
+        if not utterance.mel:
+            raise UserError("found no field 'mel', expected a file of mel frames (task.mels is \"manifest\")")
+        mel, frames = read_mel(utterance.mel, self.mels), num_frames(samples, self.mels)
+        if len(mel) < frames:
+            raise UserError(f"{utterance.mel}: found {len(mel)} frames, expected the recording's {frames}")
+        return mel[:frames]
 
     def _audio(self, row: int, utterance: Utterance) -> Float[np.ndarray, "time"]:
         audio = self._cache.get(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from speech_jax.audio.mulaw import mulaw_decode
 from speech_jax.decoding.wavenet_weights import StepShape, noise_width
@@ -41,16 +41,16 @@ def to_audio(shape: StepShape, drawn: Array) -> Float[Array, "..."]:
 
 
 def make_noise(
-    shape: StepShape, seeds: UInt32[Array, "batch 2"], start: Array, time: int
+    shape: StepShape, seeds: UInt32[Array, "batch 2"], start: Int[Array, " batch"], time: int
 ) -> Float[Array, "batch time n"]:
-    """Noise of the samples start to start + time of each row.
+    """Noise of the samples start to start + time of each row, start not below 0.
 
     It depends on the row's key (key data, uint32) and the sample's number alone, so that neither chunks nor batch mates
     can change it.
     """
     width = noise_width(shape)
 
-    def of_row(seed: Array) -> Array:
+    def of_row(seed: Array, first: Array) -> Array:
         key = jax.random.wrap_key_data(seed, impl="threefry2x32")
 
         def of_sample(number: Array) -> Array:
@@ -59,6 +59,6 @@ def make_noise(
                 return jax.random.normal(key_of_sample, (width,))
             return jax.random.uniform(key_of_sample, (width,), minval=_TINY, maxval=1 - _TINY)
 
-        return jax.vmap(of_sample)(start + jnp.arange(time))
+        return jax.vmap(of_sample)(first + jnp.arange(time))
 
-    return jax.vmap(of_row)(seeds)
+    return jax.vmap(of_row)(seeds, start)

@@ -26,14 +26,14 @@ def start(shape: StepShape, weights: StepWeights, batch: int) -> StepState:
 def first_layer(shape: StepShape, weights: StepWeights, last: Array) -> Float[Array, "batch residual"]:
     """x_0 of the last sample or class."""
     if shape.output == "mulaw":
-        return jnp.take(weights.first, last, axis=0) + weights.first_bias
-    return last[:, None] * weights.first + weights.first_bias
+        return jnp.take(weights.first, last, axis=0) + weights.first_bias[None]
+    return last[:, None] * weights.first + weights.first_bias[None]
 
 
-def head(weights: StepWeights, skips: Float[Array, "... skip"]) -> Float[Array, "... outputs"]:
+def head(weights: StepWeights, skips: Float[Array, "batch skip"]) -> Float[Array, "batch outputs"]:
     """The outputs, of the skips' sum without its bias."""
-    hidden = jax.nn.relu(jax.nn.relu(skips + weights.skip_bias) @ weights.head1 + weights.head1_bias)
-    return hidden @ weights.head2 + weights.head2_bias
+    hidden = jax.nn.relu(jax.nn.relu(skips + weights.skip_bias[None]) @ weights.head1 + weights.head1_bias[None])
+    return hidden @ weights.head2 + weights.head2_bias[None]
 
 
 def gate(a: Float[Array, "... gate"]) -> Float[Array, "... half_gate"]:
@@ -56,7 +56,7 @@ def step(
         a = sum(value @ weights.taps[layer, j] for j, value in enumerate(seen)) + cond[:, layer]
         z = gate(a)
         skips += z @ weights.skip[layer]
-        x = (x + z @ weights.out[layer] + weights.out_bias[layer]) * shape.residual_scale
+        x = (x + z @ weights.out[layer] + weights.out_bias[layer][None]) * shape.residual_scale
         histories.append(past[:, 1:])
     return head(weights, skips), tuple(histories)
 

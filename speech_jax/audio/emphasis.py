@@ -1,0 +1,44 @@
+"""What a vocoder's waveform went through before it was learned, and back: high-pass, gain, pre-emphasis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy.signal import lfilter
+
+from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.convolution import convolve_fixed
+from speech_jax.audio.framing import time_mask
+from speech_jax.audio.mel import high_pass_taps
+
+
+def emphasised(
+    audio: Float[Array, "batch samples"],
+    lengths: Int[Array, " batch"],
+    config: AudioConfig,
+    gain: float,
+    pre_emphasis: float,
+) -> Float[Array, "batch samples"]:
+    """High-passed where the features are, times the gain, y[n] = x[n] - c · x[n-1]; zero beyond each length."""
+    inside = time_mask(lengths, audio.shape[1])
+    x = jnp.where(inside, audio.astype(jnp.float32), 0.0)
+    if config.high_pass:
+        x = jnp.where(inside, convolve_fixed(x, high_pass_taps(config)), 0.0)
+    x = x * gain
+    if pre_emphasis:
+        x = jnp.where(inside, x - pre_emphasis * jnp.pad(x, ((0, 0), (1, 0)))[:, :-1], 0.0)
+    return x
+
+
+def plain(
+    chunks: Iterable[Float[np.ndarray, " samples"]], gain: float, pre_emphasis: float
+) -> Iterator[Float[np.ndarray, " samples"]]:
+    """The inverse of gain and pre-emphasis over the chunks of one recording, clipped to [-1, 1]."""
+    state = np.zeros(1)
+    for chunk in chunks:
+        if pre_emphasis:
+            chunk, state = lfilter([1.0], [1.0, -pre_emphasis], chunk, zi=state)
+        yield np.clip(chunk / gain, -1.0, 1.0).astype(np.float32)

@@ -1,0 +1,65 @@
+"""Mel frames in files beside recordings: what an acoustic model makes of them, for a vocoder to learn from.
+
+One safetensors file a recording: "mel" float32 [frames, bands], and in its header the AudioConfig whose features it
+holds, so that frames of another kind are an error and not a wrong sound.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Float
+
+from speech_jax.audio.config import AudioConfig, check_same_audio
+from speech_jax.config_dict import from_dict, to_dict
+from speech_jax.data.files import writing
+from speech_jax.errors import UserError
+
+
+def write_mel(path: str | Path, mel: Float[np.ndarray, "frames mels"], config: AudioConfig) -> None:
+    """Writes one file, whole or not at all. config: whose features they are."""
+    data = safetensors.numpy.save(
+        {"mel": np.ascontiguousarray(mel, np.float32)}, {"audio": json.dumps(to_dict(config), sort_keys=True)}
+    )
+    with writing(Path(path), "wb") as file:
+        file.write(data)
+
+
+def read_mel(path: str | Path, config: AudioConfig | None = None) -> Float[np.ndarray, "frames mels"]:
+    """The frames of one file. Raises UserError where it cannot be read, holds numbers that are not finite or, naming
+    the settings on both sides, the features of another AudioConfig."""
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            mel, header = file.get_tensor("mel"), (file.metadata() or {}).get("audio")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f"{path}: found no mel frames ({error}), expected a file that --teacher-forced wrote"
+        ) from error
+    if header is None:
+        raise UserError(f"{path}: found no audio settings in its header, expected those of its features")
+    try:
+        found = from_dict(AudioConfig, json.loads(header), "audio")
+    except ValueError as error:
+        raise UserError(
+            f"{path}: found no audio settings in its header ({error}), expected those of its features"
+        ) from error
+    if config is not None:
+        check_same_audio(found, config, str(path), "the vocoder")
+    return check_mel(mel, found.width, str(path))
+
+
+def check_mel(mel: np.ndarray, bands: int, where: str) -> Float[np.ndarray, "frames mels"]:
+    """UserError unless these are finite float frames of so many bands, at least one."""
+    mel = np.asarray(mel)
+    if mel.ndim != 2 or mel.shape[1] != bands or not np.issubdtype(mel.dtype, np.floating):
+        raise UserError(f"{where}: found {mel.dtype} {mel.shape}, expected float frames of {bands} bands")
+    if not len(mel):
+        raise UserError(f"{where}: found no frames, expected at least one")
+    if not np.isfinite(mel).all():
+        frame = int(np.flatnonzero(~np.isfinite(mel).all(axis=1))[0])
+        raise UserError(f"{where}: found a number in frame {frame} that is not finite, expected mel frames")
+    return np.asarray(mel, np.float32)

@@ -1,0 +1,186 @@
+"""What a WaveNet hears beside its own samples: mel frames → vectors at frame rate or at sample rate.
+
+Four networks. "frames" is ours and works at frame rate: a convolution over neighbouring frames, and all samples of a
+frame share its vector, so that each layer's 1×1 is done once a frame. The other three are public ones whose upsampling
+is learned at sample rate: "stretch" (r9y9 master's ConvInUpsampleNetwork), "transposed_bands" (r9y9's released
+LJSpeech model) and "transposed" (nv-wavenet's PyTorch model).
+
+A network sees `reach` frames before and after those that it makes vectors for. They are handed in with the frames;
+beyond an utterance's ends its first and last frames repeat, as in r9y9's synthesis.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from speech_jax.errors import UserError
+from speech_jax.models.layers import linear_init
+from speech_jax.types import PyTree
+
+
+@dataclass(frozen=True)
+class ConditionConfig:
+    """The network between mel frames and the layers."""
+
+    kind: Literal["frames", "stretch", "transposed_bands", "transposed"] = "frames"
+    """Ours at frame rate; r9y9 master's stretch and smooth; r9y9's released transposed convolutions over time and
+    bands; nv-wavenet's one transposed convolution."""
+    width: int = 128
+    """Channels of "frames"; the others keep the bands."""
+    context: int = 2
+    """Frames on each side that the first convolution of "frames" and "stretch" sees."""
+    scales: tuple[int, ...] = (4, 4, 4, 4)
+    """Factors of "stretch" and "transposed_bands"; their product is the hop length."""
+    bands: int = 3
+    """Bands that a transposed convolution of "transposed_bands" sees; an odd number."""
+    window: int = 800
+    """Samples that a frame reaches in "transposed"."""
+    shift: float = 5.0
+    """Added to the frames that come in, before `scale`: it centres ln-mel spectrograms. 0 for public networks."""
+    scale: float = 0.4
+    """Times this. 1 for public networks."""
+
+    def __post_init__(self) -> None:
+        if self.context < 0 or self.bands % 2 == 0 or min((self.width, self.window, *self.scales)) < 1:
+            raise UserError(
+                f"model.condition: found context {self.context}, bands {self.bands}, width {self.width}, window "
+                f"{self.window}, scales {self.scales}, expected 0 or more, an odd number, and positive numbers"
+            )
+
+
+def check_hop(config: ConditionConfig, hop: int) -> None:
+    """UserError where the network does not make `hop` vectors of a frame."""
+    made = math.prod(config.scales)
+    if config.kind in ("stretch", "transposed_bands") and made != hop:
+        raise UserError(f"model.condition.scales: found {config.scales}, {made} samples a frame, expected {hop}")
+    if config.kind == "transposed" and config.window < hop:
+        raise UserError(f"model.condition.window: found {config.window}, expected at least the hop length, {hop}")
+
+
+def reach(config: ConditionConfig, hop: int) -> tuple[int, int]:
+    """Frames before and after a frame on which its vectors depend."""
+    if config.kind == "frames":
+        return config.context, config.context
+    if config.kind == "stretch":
+        spread, rate = 0.0, 1
+        for scale in config.scales:  # a filter reaches `scale` values of its own rate to either side
+            rate *= scale
+            spread += scale / rate
+        return (config.context + math.ceil(spread),) * 2
+    if config.kind == "transposed":
+        return -(-config.window // hop) - 1, 0
+    return 0, 0
+
+
+def rows_per_frame(config: ConditionConfig, hop: int) -> int:
+    """Vectors made of each frame: 1, or as many as it has samples."""
+    return 1 if config.kind == "frames" else hop
+
+
+def channels(config: ConditionConfig, num_mels: int) -> int:
+    """Channels of the vectors."""
+    return config.width if config.kind == "frames" else num_mels
+
+
+def condition_init(config: ConditionConfig, num_mels: int, key: Array) -> PyTree:
+    """Parameters; those of the smoothing filters start as means, as in the public code."""
+    first, second = jax.random.split(key)
+    if config.kind == "frames":
+        taps = 2 * config.context + 1
+        return {
+            "conv": linear_init(first, taps * num_mels, config.width),
+            "dense": linear_init(second, config.width, config.width),
+        }
+    if config.kind == "stretch":
+        taps = 2 * config.context + 1
+        kernel = (taps * num_mels) ** -0.5 * jax.random.normal(first, (taps, num_mels, num_mels))
+        filters = {f"filter_{i}": jnp.full((2 * s + 1,), 1 / (2 * s + 1)) for i, s in enumerate(config.scales)}
+        return {"conv": {"kernel": kernel}, **filters}
+    if config.kind == "transposed_bands":
+        return {
+            f"stage_{i}": {"kernel": jnp.full((config.bands, scale), 1 / config.bands), "bias": jnp.zeros(())}
+            for i, scale in enumerate(config.scales)
+        }
+    kernel = num_mels**-0.5 * jax.random.normal(first, (config.window, num_mels, num_mels))
+    return {"kernel": kernel, "bias": jnp.zeros(num_mels)}
+
+
+def window_of(
+    mel: Float[Array, "batch frames mels"],
+    lengths: Int[Array, " batch"],
+    first: Int[Array, " batch"],
+    count: int,
+    config: ConditionConfig,
+    hop: int,
+) -> tuple[Float[Array, "batch window mels"], Bool[Array, "batch window"]]:
+    """(frames first - back to first + count + ahead of each row, where they are the utterance's own). Beyond an
+    utterance's ends its first and last frames repeat; what lies in the padding has no influence."""
+    back, ahead = reach(config, hop)
+    number = first[:, None] + jnp.arange(-back, count + ahead)[None]
+    inside = jnp.clip(number, 0, jnp.maximum(lengths - 1, 0)[:, None])
+    own = (number >= 0) & (number < lengths[:, None])
+    return jnp.take_along_axis(mel, inside[..., None], axis=1), own
+
+
+def condition(
+    config: ConditionConfig,
+    params: PyTree,
+    frames: Float[Array, "batch window mels"],
+    own: Bool[Array, "batch window"],
+    hop: int,
+) -> Float[Array, "batch rows channels"]:
+    """The vectors of the window's frames without its margins (`reach` on either side): one a frame or one a sample.
+
+    own: where the frames are the utterance's, and not its repeated ends.
+    """
+    back, ahead = reach(config, hop)
+    x = (frames + config.shift) * config.scale
+    if config.kind == "frames":
+        count = x.shape[1] - back - ahead
+        beside = jnp.concatenate([x[:, i : i + count] for i in range(2 * config.context + 1)], axis=-1)
+        hidden = jax.nn.relu(_linear(params["conv"], beside))
+        return jax.nn.relu(_linear(params["dense"], hidden))
+    if config.kind == "stretch":
+        x = lax.conv_general_dilated(
+            x, params["conv"]["kernel"], (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
+        )
+        inside = own[:, config.context : own.shape[1] - config.context]
+        x = jnp.where(inside[..., None], x, 0.0)
+        for number, scale in enumerate(config.scales):
+            x, inside = jnp.repeat(x, scale, axis=1), jnp.repeat(inside, scale, axis=1)
+            padded = jnp.pad(x, ((0, 0), (scale, scale), (0, 0)))
+            taps = params[f"filter_{number}"]
+            x = sum(taps[i] * padded[:, i : i + x.shape[1]] for i in range(2 * scale + 1))
+            x = jnp.where(inside[..., None], x, 0.0)  # the public code pads each of its filters with zeros
+        margin = (back - config.context) * hop
+        return x[:, margin : x.shape[1] - margin]
+    if config.kind == "transposed_bands":
+        for number, scale in enumerate(config.scales):
+            stage = params[f"stage_{number}"]
+            half = config.bands // 2
+            padded = jnp.pad(x, ((0, 0), (0, 0), (half, half)))
+            # band f of the output is the sum over q of kernel[q] · band f + half - q of the input
+            parts = [
+                padded[:, :, None, config.bands - 1 - q : config.bands - 1 - q + x.shape[2]]
+                * stage["kernel"][q][None, None, :, None]
+                for q in range(config.bands)
+            ]
+            x = jax.nn.relu(sum(parts) + stage["bias"]).reshape(x.shape[0], x.shape[1] * scale, x.shape[2])
+        return x
+    x = jnp.where(own[..., None], x, 0.0)  # before the first frame there is nothing
+    pad = (back + 1) * hop - config.window
+    kernel = jnp.pad(params["kernel"], ((0, pad), (0, 0), (0, 0))).reshape(back + 1, hop, *params["kernel"].shape[1:])
+    count = x.shape[1] - back
+    made = sum(jnp.einsum("bfi,hio->bfho", x[:, back - i : back - i + count], kernel[i]) for i in range(back + 1))
+    return made.reshape(x.shape[0], count * hop, -1) + params["bias"][None, None]
+
+
+def _linear(params: dict[str, Array], x: Array) -> Array:
+    return x @ params["kernel"] + params["bias"][None, None]

@@ -138,6 +138,7 @@ def triton_text(name: str, output: str, batch: int, dtype: str) -> str:
     traced.lower(lowering_platforms=("cuda",)).compiler_ir().operation.walk(visit)
     with ir.Context() as context:
         dialect.register_dialect(context)
+        context.allow_unregistered_dialects = True  # the barrier is of MLIR's gpu dialect
         text = ir.Module.parse(found[0]).operation.get_asm(enable_debug_info=False)
     # The MLIR of Triton's own package spells the barrier otherwise.
     return re.sub(r'"?gpu\.barrier"?.*', "ttg.barrier local|global_read|global_write", text)

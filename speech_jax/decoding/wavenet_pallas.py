@@ -100,13 +100,14 @@ def sample(
     noise: Float[Array, "batch time n"],
     *,
     backend: str,
-    interpret: bool = False,
+    interpret: bool | pltpu.InterpretParams = False,
     memory: int | None = None,
 ) -> tuple[Array, StepState]:
     """(float32 [batch, time] in [-1, 1], for "mulaw" the classes, int32; the state after it). time = rows · hop.
 
     As decoding/wavenet_plain.py's `sample`, with the same noise. What the products take is float32 or bfloat16, as
-    `start` was told. interpret: run the kernel's program without the accelerator, slowly, for tests.
+    `start` was told. interpret: run the kernel's program without the accelerator, slowly, for tests;
+    for a TPU's also by the interpreter that knows its memories.
     """
     rings, last = state
     batch, dtype = last.shape[0], rings.ring.dtype.name

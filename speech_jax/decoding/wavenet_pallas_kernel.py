@@ -345,7 +345,7 @@ def run(
     cond: Float[Array, "tiles rows layers gate tile"],
     noise: Float[Array, "tiles rows hop_n tile"],
     hop: int,
-    interpret: bool,
+    interpret: bool | pltpu.InterpretParams,
 ) -> tuple[Float[Array, "tiles rows hop tile"], Array, Float[Array, "tiles 1 tile"]]:
     """(samples or classes, rings, last ones) after rows · hop samples, everything packed.
 

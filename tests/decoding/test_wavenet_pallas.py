@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from speech_jax.decoding import wavenet_pallas, wavenet_plain
 from speech_jax.decoding.wavenet_pallas import fits, sample, start
@@ -105,6 +106,17 @@ def test_the_kernel_equals_the_loop_in_one_piece_and_in_chunks(backend, output, 
     np.testing.assert_array_equal(state.last, ended.last)
     np.testing.assert_array_equal(state.history.positions, ended.history.positions)
     np.testing.assert_array_equal(state.history.ring[..., :batch], ended.history.ring[..., :batch])
+
+
+def test_nothing_is_read_before_it_was_written():
+    """The TPU's own interpreter, with copies between memories as they are, and NaN in fresh memory."""
+    shape, weights = net("gaussian", kernel=3)
+    cond, noise = inputs(shape, 1, 3, 2)
+    state = start(shape, weights, 1, backend="tpu", hop=2)
+    careful = pltpu.InterpretParams(uninitialized_memory="nan")
+    made, ended = sample(shape, weights, state, cond, 2, noise, backend="tpu", interpret=careful)
+    assert np.abs(made - float64_loop(shape, weights, cond, 2, noise)).max() <= 1e-4
+    assert np.isfinite(ended.history.ring).all()
 
 
 def test_more_folds_than_a_tile_holds():

@@ -23,6 +23,7 @@ from speech_jax.data.manifest import Utterance, shared_recording
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, left_out, lengths, make_plan
 from speech_jax.data.sources import load_sources
+from speech_jax.data.speakers import speaker_ids
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.finetuning.adapters import save_adapter
 from speech_jax.finetuning.fisher import estimate_fisher
@@ -41,6 +42,7 @@ from speech_jax.starting import (
 )
 from speech_jax.tasks.ctc import CTCTaskConfig, output_frames, with_teacher
 from speech_jax.tasks.pretrain import shared_objective
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.feed import Batches, Feed, PairedBatches
 from speech_jax.training.loop import FitResult, fit
@@ -69,19 +71,20 @@ def train(config: TrainConfig) -> FitResult:
     """Runs `config` to its last step, or until a signal; goes on with what is in `config.out_dir`."""
     # ---- What is trained: from the run that is there, else from the checkpoint to start from, else anew.
     check_settings(config)
-    config, tokenizer = resolve(config)
+    config, tokenizer, speakers = resolve(config)
     alpha = make_alpha(config.alpha)
     replays = config.pre is not None and alpha != 0.0
 
     # ---- Recordings.
     rate = config.task.audio.sample_rate
-    streams = {"task": load_stream(config.data, tokenizer, rate)}
+    voice = {"speakers": speakers, "frame_rate": frame_rate(config)}
+    streams = {"task": load_stream(config.data, tokenizer, rate, **voice)}
     if replays or config.optimizer.ewc:
-        streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate)
+        streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate, **voice)
     feed: Feed = streams["task"].feed()
     if replays:
         feed = PairedBatches(streams["pre"].feed(), feed)
-    eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False) for e in config.evaluate}
+    eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False, **voice) for e in config.evaluate}
     for name, stream in (streams | eval_streams).items():
         log.info("%s: %s", name, stream.plan.describe())
         for line in left_out(stream.plan, stream.utterances)[:LEFT_OUT_SHOWN]:
@@ -109,7 +112,7 @@ def train(config: TrainConfig) -> FitResult:
     optimizer = config.optimizer
     if not goes_on(config):
         if config.init_from:
-            start = read_start(config, spec, tokenizer)
+            start = read_start(config, spec, tokenizer, speakers)
             for line in start.describe():
                 log.info("%s: %s", config.init_from, line)
             init = start.params, with_teacher(start.model_state, teacher)
@@ -127,7 +130,7 @@ def train(config: TrainConfig) -> FitResult:
         optimizer=optimizer,
         mesh=config.mesh,
         out_dir=config.out_dir,
-        assets=make_assets(config, tokenizer),
+        assets=make_assets(config, tokenizer, speakers),
         texts={"config.json": to_text(config)},
         pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()}
         | ({} if accountant is None else {"privacy": accountant.config.settings()}),
@@ -139,7 +142,7 @@ def train(config: TrainConfig) -> FitResult:
         epsilon=None if accountant is None else accountant.epsilon,
     )
     if config.adapter.kind != "none" and not result.stopped and jax.process_index() == 0:
-        before = (start or read_start(config, spec, tokenizer)).params
+        before = (start or read_start(config, spec, tokenizer, speakers)).params
         params = jax.device_get(result.state.params if result.state.ema is None else result.state.ema)
         file = Path(config.out_dir) / "adapter.safetensors"
         save_adapter(file, params, before, config.adapter, json.dumps(tokenizer.to_json()))
@@ -180,6 +183,7 @@ class Stream(NamedTuple):
     seconds: np.ndarray
     labels: np.ndarray
     tokenizer: Tokenizer | None
+    speakers: np.ndarray | None = None
 
     def feed(self) -> Batches:
         """An endless stream of training batches; each host reads its own rows."""
@@ -198,18 +202,60 @@ class Stream(NamedTuple):
             start=start,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            speakers=self.speakers,
         )
 
 
-def load_stream(config: DataConfig, tokenizer: Tokenizer | None, sample_rate: int, *, shuffle: bool = True) -> Stream:
-    """Reads the manifests of `config` and plans its batches: epochs without end, or one pass where not `shuffle`."""
+def load_stream(
+    config: DataConfig,
+    tokenizer: Tokenizer | None,
+    sample_rate: int,
+    *,
+    shuffle: bool = True,
+    speakers: tuple[str, ...] = (),
+    frame_rate: float = 0.0,
+) -> Stream:
+    """Reads the manifests of `config` and plans its batches: epochs without end, or one pass where not `shuffle`.
+
+    speakers: the names of a voice that has several; every utterance must be by one of them.
+    frame_rate: a voice's frames a second. A text with more symbols than its recording has frames is not what is said
+    there: it is named and left out of training."""
     utterances = load_sources(config)
+    numbers = speaker_ids(utterances, speakers) if speakers else None
     seconds, labels = lengths(utterances, tokenizer)
+    if shuffle and frame_rate:
+        fits = that_fit(utterances, seconds, labels, frame_rate)
+        utterances, seconds, labels = [utterances[row] for row in fits], seconds[fits], labels[fits]
+        numbers = numbers if numbers is None else numbers[fits]
     if shuffle:
         plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
     else:
         plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
-    return Stream(config, utterances, plan, seconds, labels, tokenizer)
+    return Stream(config, utterances, plan, seconds, labels, tokenizer, numbers)
+
+
+def frame_rate(config: TrainConfig) -> float:
+    """Frames a second of a voice; 0 for a task whose network need not make as many frames as there are labels."""
+    audio = config.task.audio
+    return audio.sample_rate / audio.hop if isinstance(config.task, Tacotron2TaskConfig) else 0.0
+
+
+def that_fit(utterances: list[Utterance], seconds: np.ndarray, labels: np.ndarray, frame_rate: float) -> np.ndarray:
+    """The rows whose text has no more symbols than the recording has frames; the others are named in warnings. Raises
+    UserError, with the first of them, if none is left."""
+    misfits = np.flatnonzero(labels > seconds * frame_rate)
+    found = [
+        f"{utterances[row].where}: {utterances[row].id}: found {labels[row]} symbols in {seconds[row]:.2f} s, "
+        f"{int(seconds[row] * frame_rate)} frames, expected at most one a frame"
+        for row in misfits
+    ]
+    if len(misfits) == len(utterances):
+        raise UserError(f"{found[0]} (and so all {len(utterances)} utterances)")
+    for line in found[:LEFT_OUT_SHOWN]:
+        log.warning("left out: %s", line)
+    if len(found) > LEFT_OUT_SHOWN:
+        log.warning("left out: %d more texts with more symbols than frames", len(found) - LEFT_OUT_SHOWN)
+    return np.flatnonzero(labels <= seconds * frame_rate)
 
 
 def warn_of_misfits(name: str, stream: Stream, task: CTCTaskConfig) -> None:

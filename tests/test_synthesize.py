@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import logging
 import sys
 
 import numpy as np
@@ -13,12 +14,16 @@ from speech_jax import synthesize as front_door
 from speech_jax import train as trainer
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.config import EvalConfig, TrainConfig
+from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+from speech_jax.data.manifest import read_manifest, write_manifest
+from speech_jax.decoding.tacotron2 import DecodeConfig
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.tacotron2 import Tacotron2Config
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.recognizer import load_recognizer_parts
+from speech_jax.starting import resolve
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEndConfig
 from speech_jax.training.checkpoint import CheckpointConfig, load_params
@@ -38,7 +43,9 @@ def config(corpus, out, **changes):  # noqa: F811
     base = TrainConfig(
         out_dir=str(out),
         data=data(corpus, "old"),
-        task=Tacotron2TaskConfig(model=NETWORK, audio=AUDIO, guided=1.0, reduction=((0, 2), (2, 1))),
+        task=Tacotron2TaskConfig(
+            model=NETWORK, audio=AUDIO, guided=1.0, reduction=((0, 2), (2, 1)), speakers="data", speak=2
+        ),
         evaluate=(EvalConfig("old", data(corpus, "old_test", num_buckets=1)),),
         optimizer=OptimizerConfig(warmup_steps=2),
         trainer=TrainerConfig(
@@ -63,26 +70,77 @@ def test_training_logs_what_a_voice_is_judged_by(voice):
     assert {"before", "after", "stop", "guided", "focus"} <= set(train[0])
     found = next(row["metrics"] for row in rows if row["kind"] == "eval")
     assert {"old/loss", "old/focus", "old/coverage", "old/failures"} <= set(found)
+    assert {"old/free_focus", "old/free_coverage", "old/free_failures"} <= set(found)
+    for step in (2, 4):
+        left = {path.name for path in (voice / "evaluations" / str(step)).iterdir()}
+        pictures = {f"old_{name}.png" for name in ("alignment", "mel", "stop", "free_alignment", "free_mel")}
+        assert left == pictures | {"old_teacher_forced.wav", "old_free.wav"}
+    sound, rate = soundfile.read(voice / "evaluations" / "4" / "old_teacher_forced.wav")
+    assert rate == 16_000 and 0.8 < len(sound) / rate < 1.1  # the longest of the set
     with pytest.raises(UserError, match="expected a recogniser"):
         load_recognizer_parts(voice)
 
 
-def test_a_new_language_keeps_the_symbols_that_both_have(corpus, voice, tmp_path, caplog):  # noqa: F811
+def other_voice(corpus, folder):  # noqa: F811
+    """The recordings of the new set by another speaker, with a letter that the old ones do not have."""
+    rows = [u._replace(speaker="ana", text=f"{u.text} ñ") for u in read_manifest(corpus / "new.jsonl")]
+    write_manifest(folder / "ana.jsonl", rows)
+    return DataConfig(sources=(SourceConfig(path=str(folder / "ana.jsonl")),), plan=PlanConfig(num_buckets=1, rows=8))
+
+
+@pytest.fixture(scope="module")
+def tuned(corpus, voice, tmp_path_factory):  # noqa: F811
+    """The voice with another language's symbols and another speaker, and what was logged."""
+    folder = tmp_path_factory.mktemp("tuned")
     task = dataclasses.replace(config(corpus, "x").task, frontend=FrontEndConfig(units="graphemes", language="es"))
-    tuned = config(
-        corpus, tmp_path / "new", task=task, data=data(corpus, "new", num_buckets=1), pre=data(corpus, "old"),
+    wanted = config(
+        corpus, folder / "run", task=task, data=other_voice(corpus, folder), pre=data(corpus, "old", num_buckets=1),
         alpha=AlphaConfig(start=0.3), init_from=str(voice), start=StartConfig(tokenizer="new"), evaluate=(),
         trainer=TrainerConfig(steps=1, log_every=1, eval_every=0, checkpoint=CheckpointConfig(every=1)),
         optimizer=OptimizerConfig(warmup_steps=0, peak_lr=1e-6),
     )  # fmt: skip
-    with caplog.at_level("INFO", logger="speech_jax"):
-        trainer.train(tuned)
-    assert "vocabulary: 12 kept, 0 new" in caplog.text
-    old, new = load_voice_parts(voice), load_voice_parts(tmp_path / "new")
-    before, after = load_params(voice)[0]["embedding"], load_params(tmp_path / "new")[0]["embedding"]
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    log = logging.getLogger("speech_jax")
+    log.addHandler(handler)
+    log.setLevel("INFO")
+    try:
+        trainer.train(wanted)
+    finally:
+        log.removeHandler(handler)
+    return folder / "run", "\n".join(lines), wanted
+
+
+def test_a_new_language_and_a_new_speaker_keep_what_both_have(voice, tuned):
+    run, log, _ = tuned
+    assert "vocabulary: 13 kept, 1 new ('ñ')" in log and "speakers: 1 kept, 1 new ('ana')" in log
+    old, new = load_voice_parts(voice), load_voice_parts(run)
+    assert old.speakers == ("tone",) and new.speakers == ("tone", "ana")
+    before, after = load_params(voice)[0], load_params(run)[0]
     for i, name in enumerate(new.front_end.symbols.names):
-        j = old.front_end.symbols.names.index(name)
-        np.testing.assert_allclose(after[i], before[j], atol=1e-4)
+        if name != "ñ":
+            j = old.front_end.symbols.names.index(name)
+            np.testing.assert_allclose(after["embedding"][i], before["embedding"][j], atol=1e-4)
+    np.testing.assert_allclose(after["speakers"], np.repeat(before["speakers"], 2, axis=0), atol=1e-4)
+    for symbols in ("ñ", "one ñ"):
+        (said,) = Voice(new, DecodeConfig(frames_more=20)).say([symbols], tries=1, speaker=1)
+        assert np.isfinite(said.mel).all() and said.weights.shape[1] == len(symbols)
+
+
+def test_which_speakers_a_fine_tuning_has(corpus, tuned, voice):  # noqa: F811
+    """add, keep and new; a speaker that the voice will not have is named before anything is trained."""
+    _, _, wanted = tuned
+    alone = dataclasses.replace(wanted, out_dir=str(voice) + "_x", pre=None, alpha=AlphaConfig())
+    assert resolve(alone).speakers == ("tone", "ana")
+    assert resolve(dataclasses.replace(alone, start=StartConfig(speakers="new"))).speakers == ("ana",)
+    kept = dataclasses.replace(alone, start=StartConfig(speakers="keep"))
+    assert resolve(kept).config.task.model.speakers == 1
+    with pytest.raises(UserError, match=r"ana.jsonl:1: new0: found speaker 'ana', expected one of the voice's: 'tone'"):
+        trainer.train(kept)
+    single = dataclasses.replace(wanted.task, speakers="one")
+    with pytest.raises(UserError, match="found 'speakers' with shape"):
+        trainer.train(dataclasses.replace(alone, task=single, start=StartConfig()))
 
 
 def test_text_becomes_recordings_that_repeat_and_a_report(voice, tmp_path):
@@ -105,7 +163,10 @@ def test_text_becomes_recordings_that_repeat_and_a_report(voice, tmp_path):
 def test_streamed_frames_are_the_first_try(voice):
     speaker = Voice(load_voice_parts(voice), rows=2)
     (said,) = speaker.say(["one two"], tries=1)
-    np.testing.assert_allclose(np.concatenate(list(speaker.stream("one two", chunk_steps=7))), said.mel, atol=1e-5)
+    parts = list(speaker.stream("one two", chunk_steps=7))
+    np.testing.assert_allclose(np.concatenate([mel for mel, _ in parts]), said.mel, atol=1e-5)
+    assert [piece is None for _, piece in parts] == [True] * (len(parts) - 1) + [False]
+    assert parts[-1][1].score == pytest.approx(said.score, abs=1e-5)
     again = speaker.say(["five", "one two", "three four five"], tries=1)
     assert len(again) == 3 and again[2].text == "three four five"
 
@@ -134,7 +195,11 @@ def test_bad_flags_get_one_line(voice, tmp_path, capsys, monkeypatch):
     run = str(voice)
     assert "found no text" in line("--checkpoint", run)
     assert "expected a folder" in line("--checkpoint", run, "--text", "a", "b", "--out", "x.wav")
-    assert "--speaker: found 3" in line("--checkpoint", run, "--text", "a", "--speaker", "3")
+    found = line("--checkpoint", run, "--text", "a", "--speaker", "bob")
+    assert "--speaker: found 'bob', expected one of 'tone' or a number from 0" in found
+    found = line("--checkpoint", run, "--text", "a", "--vocoder", str(tmp_path / "none"))
+    assert "expected griffin-lim or a vocoder's checkpoint folder" in found
+    assert "chunk_steps 0" in line("--checkpoint", run, "--text", "a", "--chunk-steps", "0")
     assert "nothing.txt" in line("--checkpoint", run, "--file", str(tmp_path / "nothing.txt"))
 
 

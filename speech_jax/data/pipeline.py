@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from speech_jax.data.config import DataConfig
 from speech_jax.data.manifest import Utterance
@@ -75,12 +75,14 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
     workers: int | None = None,
+    speakers: Int[np.ndarray, "n"] | None = None,
 ) -> Batches:
     """Iterates over the plan's batches from global step `start`.
 
     A batch is a dict of NumPy arrays, padded with zeros to the bucket (rows here = the bucket's rows / process_count):
         audio f32[rows, samples], audio_lengths i32[rows], labels i32[rows, labels], label_lengths i32[rows],
         index i32[rows]: row number in the manifest, -1 for a filler row
+        speaker i32[rows], where `speakers` has each utterance's number (`speakers.speaker_ids`)
     The host `process_index` gets its own contiguous block of rows. An unreadable recording becomes a filler row
     (on_error = "skip") or a UserError ("raise"). `tokenizer` has `encode(text) -> list[int]`; None makes no labels.
     `workers` processes read ahead (grain); 0 = threads. Batches do not depend on `workers` or on where reading began.
@@ -94,7 +96,7 @@ def batches(
             )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} of {process_count}")
-    loader = _Loader(utterances, plan, tokenizer, config, process_index, process_count)
+    loader = _Loader(utterances, plan, tokenizer, config, process_index, process_count, speakers)
     if workers:
         return Batches(loader, *_by_processes(loader, start, workers))
     loader.cache_bytes = config.cache_mb << 20
@@ -104,9 +106,9 @@ def batches(
 class _Loader:
     """Random access to loaded batches: what grain calls a data source. Pickled once into every worker process."""
 
-    def __init__(self, utterances, plan, tokenizer, config, process_index, process_count):
+    def __init__(self, utterances, plan, tokenizer, config, process_index, process_count, speakers):
         self.utterances, self.plan, self.tokenizer, self.config = utterances, plan, tokenizer, config
-        self.process_index, self.process_count = process_index, process_count
+        self.process_index, self.process_count, self.speakers = process_index, process_count, speakers
         self.cache_bytes = 0
         self._cache: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
@@ -135,6 +137,8 @@ class _Loader:
             "label_lengths": np.zeros(mine, np.int32),
             "index": np.full(mine, -1, np.int32),
         }
+        if self.speakers is not None:
+            batch["speaker"] = np.zeros(mine, np.int32)
         problems = []
         for place, row in enumerate(rows):
             if row < 0:
@@ -158,6 +162,8 @@ class _Loader:
             batch["labels"][place, : len(labels)] = labels
             batch["label_lengths"][place] = len(labels)
             batch["index"][place] = row
+            if self.speakers is not None:
+                batch["speaker"][place] = self.speakers[row]
         return batch, problems
 
     def _audio(self, row: int, utterance: Utterance) -> Float[np.ndarray, "time"]:

@@ -74,6 +74,7 @@ def resolve(config: TrainConfig) -> Resolved:
     if config.init_from:
         assets = load_assets(config.init_from, config.start.which)
         config = fill_task(config, assets, config.init_from)
+        check_symbols(config, assets)
         old = tuple(assets.get("speakers", ()))
         alike = type(config.task) is type(config_from_assets(assets).task)
         if config.start.tokenizer == "keep" and "tokenizer" in assets and alike:
@@ -81,6 +82,21 @@ def resolve(config: TrainConfig) -> Resolved:
     if config.task is None:
         raise UserError("config.task: found None, expected a task, or a checkpoint to take it from in config.init_from")
     return with_speakers(config, new_reader(config), new_speakers(config, old))
+
+
+def check_symbols(config: TrainConfig, assets: dict) -> None:
+    """UserError where a voice is to keep the symbols of the checkpoint that it starts from, and its config has others."""
+    reader = tokenizer_in(assets)
+    if config.start.tokenizer == "new" or not (
+        isinstance(reader, FrontEnd) and isinstance(config.task, Tacotron2TaskConfig)
+    ):
+        return
+    found, wanted = ({"units": c.units, "language": c.language} for c in (reader.config, config.task.frontend))
+    if found != wanted:
+        raise UserError(
+            f"{config.init_from}: found a voice that reads {found}, the config's task.frontend has {wanted}; expected "
+            'the same, or start.tokenizer "new" to move what was learned to the symbols that both have'
+        )
 
 
 def new_reader(config: TrainConfig) -> Reader | None:

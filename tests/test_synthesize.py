@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import logging
+import re
 import sys
 
 import numpy as np
@@ -25,11 +26,11 @@ from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.starting import resolve
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
-from speech_jax.text.frontend import FrontEndConfig
+from speech_jax.text.frontend import FrontEndConfig, make_front_end
 from speech_jax.training.checkpoint import CheckpointConfig, load_params
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.voice import Voice, load_voice_parts, pieces
+from speech_jax.voice import Voice, load_voice_parts, pieces, spoken_pieces
 from tests.test_train import corpus, data  # noqa: F401
 
 NETWORK = Tacotron2Config(
@@ -82,8 +83,16 @@ def test_training_logs_what_a_voice_is_judged_by(voice):
 
 
 def other_voice(corpus, folder):  # noqa: F811
-    """The recordings of the new set by another speaker, with a letter that the old ones do not have."""
+    """The recordings of the new set by another speaker, with a letter that the old ones do not have; one that is no
+    number throughout, and one with a text that nobody can say in its time."""
     rows = [u._replace(speaker="ana", text=f"{u.text} ñ") for u in read_manifest(corpus / "new.jsonl")]
+    broken = np.full(8_000, 0.1, np.float32)
+    broken[4_000:4_010] = np.nan
+    soundfile.write(folder / "nan.wav", broken, 16_000, subtype="FLOAT")
+    rows += [
+        rows[0]._replace(id="nan", audio=str(folder / "nan.wav"), seconds=0.5),
+        rows[1]._replace(id="long", text="one " * 100),
+    ]
     write_manifest(folder / "ana.jsonl", rows)
     return DataConfig(sources=(SourceConfig(path=str(folder / "ana.jsonl")),), plan=PlanConfig(num_buckets=1, rows=8))
 
@@ -96,7 +105,7 @@ def tuned(corpus, voice, tmp_path_factory):  # noqa: F811
     wanted = config(
         corpus, folder / "run", task=task, data=other_voice(corpus, folder), pre=data(corpus, "old", num_buckets=1),
         alpha=AlphaConfig(start=0.3), init_from=str(voice), start=StartConfig(tokenizer="new"), evaluate=(),
-        trainer=TrainerConfig(steps=1, log_every=1, eval_every=0, checkpoint=CheckpointConfig(every=1)),
+        trainer=TrainerConfig(steps=3, log_every=1, eval_every=0, checkpoint=CheckpointConfig(every=3)),
         optimizer=OptimizerConfig(warmup_steps=0, peak_lr=1e-6),
     )  # fmt: skip
     lines = []
@@ -126,6 +135,25 @@ def test_a_new_language_and_a_new_speaker_keep_what_both_have(voice, tuned):
     for symbols in ("ñ", "one ñ"):
         (said,) = Voice(new, DecodeConfig(frames_more=20)).say([symbols], tries=1, speaker=1)
         assert np.isfinite(said.mel).all() and said.weights.shape[1] == len(symbols)
+
+
+def test_bad_recordings_are_named_and_the_others_are_learned(tuned):
+    _, log, _ = tuned
+    assert re.search(r"skipped \(1 so far\): .*ana.jsonl:21: nan: .*nan.wav: found NaN", log)
+    assert re.search(r"left out: .*ana.jsonl:22: long: found 399 symbols in 0\.\d+ s, \d+ frames, expected at", log)
+
+
+def test_a_checkpoint_of_other_symbols_or_mel_settings_is_refused(corpus, voice, tmp_path):  # noqa: F811
+    start = {"out_dir": str(tmp_path / "x"), "init_from": str(voice)}
+    task = config(corpus, "x").task
+    other = dataclasses.replace(task, frontend=FrontEndConfig(units="graphemes", language="es"))
+    with pytest.raises(
+        UserError, match="found a voice that reads .'units': 'tacotron2', .* the config's task.frontend"
+    ):
+        trainer.train(config(corpus, "x", task=other, **start))
+    other = dataclasses.replace(task, audio=dataclasses.replace(AUDIO, hop=256))
+    with pytest.raises(UserError, match=r"found audio.hop = 320; expected the features of the config: audio.hop = 256"):
+        trainer.train(config(corpus, "x", task=other, **start))
 
 
 def test_which_speakers_a_fine_tuning_has(corpus, tuned, voice):  # noqa: F811
@@ -173,7 +201,12 @@ def test_streamed_frames_are_the_first_try(voice):
 
 @pytest.mark.parametrize(
     "text, message",
-    [("", "something to speak"), ("?!...", "something to speak"), ("one \N{SNOWMAN} two", "SNOWMAN")],
+    [
+        ("", "something to speak"),
+        ("?!...", "something to speak"),
+        ("one \N{SNOWMAN} two", "SNOWMAN"),
+        ("\N{GRINNING FACE}", "GRINNING FACE"),
+    ],
 )
 def test_a_text_that_cannot_be_spoken_is_named_and_the_others_go_on(voice, tmp_path, capsys, text, message):
     code = front_door.main(["--checkpoint", str(voice), "--text", text, "two", "--out", str(tmp_path), "--tries", "1",
@@ -209,6 +242,27 @@ def test_texts_come_from_flags_files_and_standard_input(tmp_path):
         front_door.SynthesizeConfig(checkpoint="x"), text=("one", "-"), file=str(tmp_path / "lines.txt")
     )
     assert front_door.read_texts(said, io.StringIO("two\n\n")) == ["one", "two", "three", "four"]
+
+
+def test_ten_thousand_characters_are_spoken_piece_by_piece(voice, tmp_path):
+    report = tmp_path / "report.jsonl"
+    front_door.main(["--checkpoint", str(voice), "--text", "one two " * 1_250, "--out", str(tmp_path / "a.wav"),
+                     "--tries", "1", "--iterations", "0", "--decode.frames-per-symbol", "0.1",
+                     "--decode.frames-more", "4", "--report", str(report)])  # fmt: skip
+    rows = [json.loads(line) for line in report.read_text().splitlines()]
+    assert " ".join(row["text"] for row in rows) == ("one two " * 1_250).strip() and len(rows) >= 50
+    assert soundfile.info(tmp_path / "a.wav").frames > 0
+
+
+def test_figures_grow_when_they_are_read_aloud_and_pieces_with_them():
+    front_end = make_front_end(FrontEndConfig())
+    found = spoken_pieces(front_end, "7" * 10_000)
+    assert "".join(found) == "7" * 10_000
+    assert max(len(front_end.encode(piece)) for piece in found) <= 400
+    assert spoken_pieces(front_end, "One. ... -- Two.") == ["One.", "Two."]
+    for text in ("", "...", "-- !"):
+        with pytest.raises(UserError, match="expected something to speak"):
+            spoken_pieces(front_end, text)
 
 
 def test_long_text_is_cut_where_it_may_be_and_nothing_is_lost():

@@ -85,7 +85,7 @@ def resolve(config: TrainConfig) -> Resolved:
 
 
 def check_symbols(config: TrainConfig, assets: dict) -> None:
-    """UserError where a voice is to keep the symbols of the checkpoint that it starts from, and its config has others."""
+    """UserError where a voice is to keep the symbols of its checkpoint, and its config has others."""
     reader = tokenizer_in(assets)
     if config.start.tokenizer == "new" or not (
         isinstance(reader, FrontEnd) and isinstance(config.task, Tacotron2TaskConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -101,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
                 said = spoken(voice, vocoder, text, config)
                 first = next(said)  # what cannot be spoken at all leaves no file behind
                 with wav_file(path, audio.sample_rate, to=speaker) as write:
-                    for wave, done in _with(first, said):
+                    for wave, done in itertools.chain((first,), said):
                         watch.heard(len(wave) / audio.sample_rate)
                         write(wave)
                         rows += [(name, piece) for piece in done]
@@ -121,11 +122,6 @@ def main(argv: Sequence[str]) -> int:
         missing = f"{failed} of {len(texts)} texts could not be spoken"
         print(f"error: {missing}; {unsure} of {len(rows)} pieces failed in all their tries", file=sys.stderr)
     return 2 if failed or unsure else 0
-
-
-def _with(first: tuple, others: Iterator[tuple]) -> Iterator[tuple]:
-    yield first
-    yield from others
 
 
 def read_texts(config: SynthesizeConfig, stdin: TextIO) -> list[str]:

@@ -19,33 +19,53 @@ from speech_jax import synthesize as front_door
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_released
 from speech_jax.compile_clock import _Clock, compile_seconds
 from speech_jax.errors import UserError
+from speech_jax.models.tacotron2 import init_params, make_parts
 from speech_jax.sound import find_vocoder, pcm16, stdout_sound, wav_file, wav_header
-from speech_jax.voice import Voice, load_voice_parts
-from tests.test_synthesize import voice  # noqa: F401
-from tests.test_train import corpus  # noqa: F401
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
+from speech_jax.text.frontend import FrontEndConfig, make_front_end
+from speech_jax.voice import Voice, VoiceParts, load_voice_parts, save_voice
+from tests.test_synthesize import AUDIO, NETWORK
 
 
-def run_of(voice, *arguments):  # noqa: F811
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory):
+    """The folder of a voice of two speakers that has learned nothing but not to stop: it speaks all the same."""
+    task = Tacotron2TaskConfig(
+        model=dataclasses.replace(NETWORK, speakers=2, speaker_width=4), audio=AUDIO, speakers="data"
+    )
+    front_end = make_front_end(FrontEndConfig())
+    params, state = init_params(make_parts(network_config(task)), front_end.vocab_size, jax.random.key(0))
+    params["decoder"]["stop"]["bias"] -= 4.0
+    parts = VoiceParts(task, front_end, *jax.device_get((params, state)), ("ann", "joe"))
+    folder = tmp_path_factory.mktemp("voice") / "run"
+    save_voice(folder, parts)
+    return folder
+
+
+def run_of(voice, *arguments):
     return ["--checkpoint", str(voice), "--iterations", "2", *arguments]
 
 
-def test_a_stream_is_the_chunks_put_together_and_its_frames_are_those_of_the_first_try(voice, tmp_path, capsys):  # noqa: F811
+def test_a_stream_is_the_chunks_put_together_and_its_frames_are_those_of_the_first_try(voice, tmp_path, capsys):
     report = tmp_path / "report.jsonl"
-    front_door.main(run_of(voice, "--text", "one two. three", "--stream", "--chunk-steps", "9", "--out",
-                           str(tmp_path / "a.wav"), "--report", str(report)))  # fmt: skip
+    front_door.main(run_of(voice, "--text", "one two. three", "--speaker", "joe", "--stream", "--chunk-steps", "9",
+                           "--out", str(tmp_path / "a.wav"), "--report", str(report)))  # fmt: skip
     shown = capsys.readouterr()
     assert shown.out == "" and "real-time factor" in shown.err and "first sound after" in shown.err
     streamed, rate = soundfile.read(tmp_path / "a.wav")
     speaker = Voice(load_voice_parts(voice))
-    said = [speaker.say([text], tries=1)[0] for text in ("one two.", "three")]
+    assert speaker.speakers == ("ann", "joe")
+    said = [speaker.say([text], tries=1, speaker=1)[0] for text in ("one two.", "three")]
     vocoder = find_vocoder("griffin-lim", speaker.task.audio, "x", iterations=2)
     pause = np.zeros(int(0.2 * rate))
     waves = [np.concatenate(list(vocoder.stream([piece.mel]))) for piece in said]
+    other = speaker.say(["three"], tries=1, speaker=0)[0]
+    assert other.mel.shape != said[1].mel.shape or np.abs(other.mel - said[1].mel).max() > 1e-4
     np.testing.assert_allclose(streamed, np.concatenate([waves[0], pause, waves[1]]), atol=2e-4)
     assert [line.count('"tries": 1') for line in report.read_text().splitlines()] == [1, 1]
 
 
-def test_the_first_chunk_comes_after_a_bounded_number_of_steps(voice, monkeypatch):  # noqa: F811
+def test_the_first_chunk_comes_after_a_bounded_number_of_steps(voice, monkeypatch):
     """However long the text: counted in calls of the program that takes `chunk_steps` steps."""
     from speech_jax.decoding import tacotron2
 
@@ -66,7 +86,7 @@ def test_the_first_chunk_comes_after_a_bounded_number_of_steps(voice, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["wav", "raw"])
-def test_standard_output_has_the_samples_and_nothing_else(voice, tmp_path, kind):  # noqa: F811
+def test_standard_output_has_the_samples_and_nothing_else(voice, tmp_path, kind):
     arguments = run_of(voice, "--text", "one", "two", "--tries", "1", "--pause", "0.1")
     front_door.main([*arguments, "--out", str(tmp_path)])
     want = [soundfile.read(tmp_path / name, dtype="int16")[0] for name in ("0001.wav", "0002.wav")]

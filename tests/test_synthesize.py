@@ -140,7 +140,9 @@ def test_a_new_language_and_a_new_speaker_keep_what_both_have(voice, tuned):
 def test_bad_recordings_are_named_and_the_others_are_learned(tuned):
     _, log, _ = tuned
     assert re.search(r"skipped \(1 so far\): .*ana.jsonl:21: nan: .*nan.wav: found NaN", log)
-    assert re.search(r"left out: .*ana.jsonl:22: long: found 399 symbols in 0\.\d+ s, \d+ frames, expected at", log)
+    assert re.search(
+        r"left out: .*ana.jsonl:22: long: found (399|400) symbols in 0\.\d+ s, \d+ frames, expected at", log
+    )
 
 
 def test_a_checkpoint_of_other_symbols_or_mel_settings_is_refused(corpus, voice, tmp_path):  # noqa: F811

@@ -101,15 +101,15 @@ class Tracker:
                         self._board.add_scalar(f"{prefix}/{name}", value, step)
 
     def report(self, name: str, step: int, report: Report, examples: int) -> None:
-        """An evaluation's examples, images and audio on TensorBoard; finished pictures and the audio beside them also
-        as files, evaluations/STEP/NAME_KEY.png and .wav, for those who have no TensorBoard at hand."""
+        """An evaluation's examples, images and audio on TensorBoard; images and audio also as files,
+        evaluations/STEP/NAME_KEY.png and .wav, for those who have no TensorBoard at hand."""
         if self._file is None:
             return
-        pictures = {key: image for key, image in report.images.items() if np.ndim(image) == 3}
+        pictures = {key: image if np.ndim(image) == 3 else _grey(image) for key, image in report.images.items()}
         try:
             for key, image in pictures.items():
                 write(self._folder / _file_name(step, name, key, "png"), _png(image))
-            for key, (samples, rate) in report.audio.items() if pictures else ():
+            for key, (samples, rate) in report.audio.items():
                 write(self._folder / _file_name(step, name, key, "wav"), _wav(samples, int(rate)))
         except UserError as error:  # a full disk: the run is worth more than its pictures
             logger.warning("%s", error)
@@ -117,11 +117,8 @@ class Tracker:
             return
         if report.examples and examples:
             self._board.add_text(f"{name}/examples", _table(report.examples[:examples]), step)
-        for key, image in report.images.items():
-            if key in pictures:
-                self._board.add_image(f"{name}/{key}", image, step, dataformats="HWC")
-            else:
-                self._board.add_image(f"{name}/{key}", _grey(image), step, dataformats="HW")
+        for key, image in pictures.items():
+            self._board.add_image(f"{name}/{key}", image, step, dataformats="HWC" if image.ndim == 3 else "HW")
         for key, (samples, rate) in report.audio.items():
             self._board.add_audio(f"{name}/{key}", _clip(samples)[:, None], step, sample_rate=int(rate))
 

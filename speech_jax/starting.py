@@ -11,7 +11,7 @@ import jax
 from speech_jax.audio.config import check_same_audio, fingerprint
 from speech_jax.config import TrainConfig, config_from_assets
 from speech_jax.data.sources import load_sources
-from speech_jax.data.speakers import speaker_table
+from speech_jax.data.speakers import named, speaker_table
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
 from speech_jax.finetuning.restore import Start, start_from
@@ -114,7 +114,12 @@ def new_reader(config: TrainConfig) -> Reader | None:
 def new_speakers(config: TrainConfig, old: tuple[str, ...]) -> tuple[str, ...]:
     """The speakers of a voice that takes them from its recordings, `old` those of the checkpoint that it starts from;
     none for every other task."""
-    if not isinstance(config.task, Tacotron2TaskConfig) or config.task.speakers != "data":
+    if not isinstance(config.task, Tacotron2TaskConfig):
+        return ()
+    if config.task.speakers != "data":
+        if old:
+            found = f"a voice with a table of speakers ({named(old)}) and task.speakers {config.task.speakers!r}"
+            raise UserError(f'{config.init_from}: found {found}, expected "data"')
         return ()
     if config.init_from and not old:
         raise UserError(

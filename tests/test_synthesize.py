@@ -169,7 +169,7 @@ def test_which_speakers_a_fine_tuning_has(corpus, tuned, voice):  # noqa: F811
     with pytest.raises(UserError, match=r"ana.jsonl:1: new0: found speaker 'ana', expected one of the voice's: 'tone'"):
         trainer.train(kept)
     single = dataclasses.replace(wanted.task, speakers="one")
-    with pytest.raises(UserError, match="found 'speakers' with shape"):
+    with pytest.raises(UserError, match=r"found a voice with a table of speakers \('tone'\) and task.speakers 'one'"):
         trainer.train(dataclasses.replace(alone, task=single, start=StartConfig()))
 
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import soundfile
-from jaxtyping import Float
+from jaxtyping import Float, Int16
 
 from speech_jax.audio.config import AudioConfig, check_same_audio
 from speech_jax.audio.griffin_lim import mel_to_wave
@@ -68,7 +68,7 @@ def wav_file(path: str | Path, rate: int, to: Write | None = None) -> Iterator[W
         yield to
         return
     with writing(path, "wb") as file, soundfile.SoundFile(file, "w", rate, 1, "PCM_16", format="WAV") as sound:
-        yield lambda wave: sound.write(np.asarray(wave, np.float32))
+        yield lambda wave: sound.write(samples16(wave))
 
 
 @contextlib.contextmanager
@@ -84,16 +84,16 @@ def stdout_sound(rate: int, kind: Literal["wav", "raw"], *, enabled: bool) -> It
             out.write(wav_header(rate))
 
         def write(wave: Wave) -> None:
-            out.write(pcm16(wave))
+            out.write(samples16(wave).astype("<i2").tobytes())
             out.flush()
 
         yield write
         out.flush()
 
 
-def pcm16(wave: Wave) -> bytes:
-    """Samples in [-1, 1] as 16-bit little-endian, rounded as in the WAV files."""
-    return np.rint(np.clip(np.asarray(wave, np.float64), -1.0, 1.0) * 32767).astype("<i2").tobytes()
+def samples16(wave: Wave) -> Int16[np.ndarray, " time"]:
+    """Samples in [-1, 1] as 16-bit integers, to the nearest; libsndfile would round all of them down."""
+    return np.rint(np.clip(np.asarray(wave, np.float64), -1.0, 1.0) * 32767).astype(np.int16)
 
 
 def wav_header(rate: int, samples: int | None = None) -> bytes:

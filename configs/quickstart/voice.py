@@ -45,7 +45,7 @@ config = TrainConfig(
             prenet_dropout=0.3,
             reduction=4,
         ),
-        audio=dataclasses.replace(nvidia_tacotron2(), sample_rate=16_000, hop=320, num_mels=40, fmax=7_600),
+        audio=dataclasses.replace(nvidia_tacotron2(), sample_rate=16_000, hop=320, num_mels=40, fmax=7_600.0),
         frames="l1",
         guided=1.0,
         speakers="data",

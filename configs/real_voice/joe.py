@@ -19,7 +19,7 @@ from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.presets import tacotron2_paper
 
 DATA = "data/real_voice"  # experiments/real_voice/prepare.py
-AUDIO = dataclasses.replace(nvidia_tacotron2(), sample_rate=16_000, fmax=7_600)  # hop 256: 62.5 frames a second
+AUDIO = dataclasses.replace(nvidia_tacotron2(), sample_rate=16_000, fmax=7_600.0)  # hop 256: 62.5 frames a second
 
 
 def recordings(name: str, **plan) -> DataConfig:

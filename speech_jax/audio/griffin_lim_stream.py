@@ -5,9 +5,9 @@ and stay as they are (real-time iterative spectrogram inversion with look-ahead,
 phases of a block go on where those before it ended. Its first hop is cross-faded with what the look-ahead had made of
 it.
 
-What it costs beside the whole at once: a delay of BLOCK + ceil(window/hop) + 1 frames, (BLOCK + twice that many) / BLOCK
-of the transforms, and phases that cannot be mended later. experiments/benchmarks/griffin_lim_stream.txt has it measured:
-next to nothing, as a window is small and the whole is padded to a multiple of 128 frames.
+What it costs beside the whole at once: a delay of BLOCK + ceil(window/hop) + 1 frames, more transforms by
+(BLOCK + twice that many) / BLOCK, and phases that cannot be mended later. Measured, in
+experiments/benchmarks/griffin_lim_stream.txt, it is next to nothing.
 """
 
 from __future__ import annotations

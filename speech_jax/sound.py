@@ -52,9 +52,7 @@ def find_vocoder(name: str, audio: AudioConfig, voice: str, *, iterations: int =
     try:
         from speech_jax.vocoder import load_vocoder  # its networks are needed for nothing else here
     except ImportError as error:
-        raise UserError(
-            f"--vocoder: found {name!r}, expected {GRIFFIN_LIM}: networks that make sound are to come"
-        ) from (error)
+        raise UserError(f"--vocoder: found {name!r}, expected {GRIFFIN_LIM}: there is no network yet") from error
     loaded = load_vocoder(name)
     check_same_audio(loaded.audio, audio, name, voice)
     return Vocoder(functools.partial(loaded.wave, seed=seed), functools.partial(loaded.stream, seed=seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,12 @@ from speech_jax.data.sources import load_sources
 from speech_jax.data.speakers import named, speaker_table
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
-from speech_jax.finetuning.restore import Start, start_from
+from speech_jax.finetuning.restore import SPEAKERS, Start, start_from
+from speech_jax.models.tacotron2 import with_speaker_inputs
 from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.tasks.ctc import CTCTaskConfig, Teacher, build_model, ctc_task, output_frames, own_state
 from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, with_pretext
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, tacotron2_task
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config, tacotron2_task
 from speech_jax.text.frontend import FrontEnd, make_front_end
 from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
 from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
@@ -121,12 +123,9 @@ def new_speakers(config: TrainConfig, old: tuple[str, ...]) -> tuple[str, ...]:
             found = f"a voice with a table of speakers ({named(old)}) and task.speakers {config.task.speakers!r}"
             raise UserError(f'{config.init_from}: found {found}, expected "data"')
         return ()
-    if config.init_from and not old:
-        raise UserError(
-            f"{config.init_from}: found a voice without a table of speakers, expected one that was trained with "
-            'task.speakers "data" (it may have had one speaker), or task.speakers "one"'
-        )
-    if old and config.start.speakers == "keep":
+    if config.init_from and config.start.speakers == "keep":
+        if not old:
+            raise UserError(f'{config.init_from}: found no table of speakers, expected start.speakers "add" or "new"')
         return old
     found = speaker_table(load_sources(config.data) + (load_sources(config.pre) if config.pre is not None else []))
     return found if config.start.speakers == "new" else old + tuple(name for name in found if name not in old)
@@ -212,6 +211,10 @@ def read_start(config: TrainConfig, spec: PyTree, tokenizer: Reader | None, spea
             fresh = (*fresh, f"^{part}/")
         if part not in shapes[0] and had[part]:
             drop = (*drop, f"^{part}/")
+    grow = {}
+    if speakers and not assets.get("speakers"):  # a voice of one becomes one of several
+        fresh = (*fresh, f"^{SPEAKERS}$")
+        grow = {"grow": functools.partial(with_speaker_inputs, network_config(config.task))}
     return start_from(
         config.init_from,
         *shapes,
@@ -222,6 +225,7 @@ def read_start(config: TrainConfig, spec: PyTree, tokenizer: Reader | None, spea
         tokens=None if old is None or tokenizer is None else (tokens_of(old), tokens_of(tokenizer)),
         speakers=(tuple(assets["speakers"]), speakers) if speakers and "speakers" in assets else None,
         own_state=own_state,
+        **grow,
     )
 
 

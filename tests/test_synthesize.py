@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -21,16 +22,17 @@ from speech_jax.decoding.tacotron2 import DecodeConfig
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.tacotron2 import Tacotron2Config
+from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.recognizer import load_recognizer_parts
-from speech_jax.starting import resolve
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.starting import make_task, read_start, resolve
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.text.frontend import FrontEndConfig, make_front_end
 from speech_jax.training.checkpoint import CheckpointConfig, load_params
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.voice import Voice, load_voice_parts, pieces, spoken_pieces
+from speech_jax.types import Bucket
+from speech_jax.voice import Voice, VoiceParts, load_voice_parts, pieces, save_voice, spoken_pieces
 from tests.test_train import corpus, data  # noqa: F401
 
 NETWORK = Tacotron2Config(
@@ -171,6 +173,25 @@ def test_which_speakers_a_fine_tuning_has(corpus, tuned, voice):  # noqa: F811
     single = dataclasses.replace(wanted.task, speakers="one")
     with pytest.raises(UserError, match=r"found a voice with a table of speakers \('tone'\) and task.speakers 'one'"):
         trainer.train(dataclasses.replace(alone, task=single))
+
+
+def test_a_voice_without_a_table_takes_on_speakers(corpus, tmp_path):  # noqa: F811
+    task = dataclasses.replace(config(corpus, "x").task, speakers="one")
+    front_end = make_front_end(FrontEndConfig())
+    made = jax.jit(lambda: init_params(make_parts(network_config(task)), front_end.vocab_size, jax.random.key(3)))()
+    save_voice(tmp_path / "one", VoiceParts(task, front_end, *jax.device_get(made)))
+    wanted = config(corpus, tmp_path / "more", init_from=str(tmp_path / "one"))
+    resolved, reader, speakers = resolve(wanted)
+    assert speakers == ("tone",) and resolved.task.model.speakers == 1
+    spec = make_task(resolved, reader).batch_spec(Bucket(8, 16_000, 8))
+    assert spec["speaker"].shape == (8,)
+    start = read_start(resolved, spec, reader, speakers)
+    assert start.fresh == ("speakers",) and start.params["speakers"].shape == (1, 64)
+    old, new = made[0]["decoder"]["stop"]["kernel"], start.params["decoder"]["stop"]["kernel"]
+    places = NETWORK.decoder_rnn + NETWORK.encoder_width
+    np.testing.assert_array_equal(new, np.concatenate([old, np.zeros((64, 2))])[: places + 64])
+    with pytest.raises(UserError, match="found no table of speakers"):
+        resolve(dataclasses.replace(wanted, start=StartConfig(speakers="keep")))
 
 
 def test_text_becomes_recordings_that_repeat_and_a_report(voice, tmp_path):

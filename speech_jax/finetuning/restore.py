@@ -83,6 +83,7 @@ def start_from(
     tokens: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
     speakers: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
     own_state: Callable[[PyTree], PyTree] = lambda model_state: model_state,
+    grow: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> Start:
     """Parameters and model state out of a run's folder or of one step's folder, to be handed to `fit` as `init`.
 
@@ -93,6 +94,7 @@ def start_from(
     tokens: (the checkpoint's, the new) vocabulary; the leaves of head or embedding then move by token, `init()` for new
             ones.
     speakers: (the checkpoint's, the new) names; their rows move by name, a new one's is the mean of all old ones.
+    grow: makes the checkpoint's parameters those of a larger network that computes the same.
     own_state: takes from the checkpoint's model state what is the network's own.
     Raises UserError if there is no whole checkpoint there, if a leaf is missing, has another shape or is left over
     (names it and both shapes), or if a pattern fits nothing.
@@ -100,7 +102,7 @@ def start_from(
     folder = find_checkpoint(path, which)
     params, model_state = read_params(folder, ema=ema)
     model_state = own_state(model_state)
-    params = jax.tree.map(np.asarray, joined(params, adapter_of(read_assets(folder))))
+    params = jax.tree.map(np.asarray, grow(joined(params, adapter_of(read_assets(folder)))))
     wanted, have = named_leaves((params_like, model_state_like)), named_leaves((params, model_state))
     wanted, have = ({name.split("/", 1)[1]: leaf for name, leaf in leaves.items()} for leaves in (wanted, have))
     renewed = _matching(wanted, fresh, f"{path}: start.fresh")

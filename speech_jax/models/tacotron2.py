@@ -239,6 +239,29 @@ def init_params(parts: Parts, symbols: int, key: Array) -> tuple[PyTree, PyTree]
     return params, {"batch_stats": stats}
 
 
+def with_speaker_inputs(config: Tacotron2Config, params: PyTree) -> PyTree:
+    """The parameters of a network of one voice for `config`, which has several: whatever reads the memory has rows of
+    zeros for the speaker's vector, so that nothing changes until they are trained. The vectors are not among them."""
+    decoder = params["decoder"]
+
+    def wider(leaves: PyTree, before: int, name: str = "kernel") -> PyTree:
+        """`before`: inputs that come before the memory; of that, the encoder's channels come first."""
+        kernel, begin = leaves[name], before + config.encoder_width
+        zeros = jnp.zeros((config.speaker_width, *kernel.shape[1:]), kernel.dtype)
+        return {**leaves, name: jnp.concatenate([kernel[:begin], zeros, kernel[begin:]])}
+
+    readers = {"memory", "agent"} & decoder["attention"].keys()
+    attention = {part: wider(decoder["attention"][part], 0) for part in readers}
+    grown = {
+        "attention_rnn": wider(decoder["attention_rnn"], config.prenet, "input_kernel"),
+        "decoder_rnn": wider(decoder["decoder_rnn"], config.attention_rnn, "input_kernel"),
+        "projection": wider(decoder["projection"], config.decoder_rnn),
+        "stop": wider(decoder["stop"], config.decoder_rnn),
+        "attention": {**decoder["attention"], **attention},
+    }
+    return {**params, "decoder": {**decoder, **grown}}
+
+
 def _one_direction(params: dict[str, Array]) -> dict[str, Array]:
     return {name: a[0] for name, a in params.items()}
 

@@ -21,6 +21,7 @@ from speech_jax.models.tacotron2 import (
     refine,
     tacotron2,
     utterance_seeds,
+    with_speaker_inputs,
 )
 from speech_jax.models.tacotron2_decoder import decoder_step, start_decoder
 
@@ -305,3 +306,25 @@ def test_fixed_statistics_stay_and_are_what_training_normalises_with():
     other, new = jax.jit(lambda p, s: moving.apply(p, s, batch(), key=jax.random.key(1), train=True))(params, state)
     assert np.abs(other["mel"] - heard["mel"]).max() > 1e-3
     assert all((a != b).any() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(state), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "forward"])
+def test_a_network_of_one_voice_becomes_one_of_several_and_says_the_same(kind):
+    attention = dataclasses.replace(tiny().attention, kind=kind)
+    style = StyleConfig(tokens=3, width=8, heads=2, channels=(4, 4), summary=6)  # lies behind the speaker's vector
+    one = tiny(attention=attention, style=style)
+    several = dataclasses.replace(one, speakers=2, speaker_width=5)
+    params, state = tacotron2(one, 20).init(jax.random.key(0), batch())
+    grown = {**with_speaker_inputs(several, params), "speakers": jnp.ones((2, 5))}
+    shapes = jax.eval_shape(lambda: tacotron2(several, 20).init(jax.random.key(0), batch())[0])
+    assert jax.tree.map(jnp.shape, grown) == jax.tree.map(jnp.shape, shapes)
+
+    @jax.jit
+    def both(params, grown):
+        return tacotron2(one, 20).apply(params, state, batch())[0], tacotron2(several, 20).apply(grown, state, batch())[
+            0
+        ]
+
+    want, found = both(params, grown)
+    for name in ("mel", "mel_post", "stop", "weights"):
+        np.testing.assert_allclose(found[name], want[name], atol=1e-6)

@@ -77,7 +77,7 @@ def train(config: TrainConfig) -> FitResult:
 
     # ---- Recordings.
     rate = config.task.audio.sample_rate
-    voice = {"speakers": speakers, "frame_rate": frame_rate(config)}
+    voice = {"speakers": speakers, "frame_rate": frames_a_second(config)}
     streams = {"task": load_stream(config.data, tokenizer, rate, **voice)}
     if replays or config.optimizer.ewc:
         streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate, **voice)
@@ -234,7 +234,7 @@ def load_stream(
     return Stream(config, utterances, plan, seconds, labels, tokenizer, numbers)
 
 
-def frame_rate(config: TrainConfig) -> float:
+def frames_a_second(config: TrainConfig) -> float:
     """Frames a second of a voice; 0 for a task whose network need not make as many frames as there are labels."""
     audio = config.task.audio
     return audio.sample_rate / audio.hop if isinstance(config.task, Tacotron2TaskConfig) else 0.0
@@ -243,7 +243,7 @@ def frame_rate(config: TrainConfig) -> float:
 def that_fit(utterances: list[Utterance], seconds: np.ndarray, labels: np.ndarray, frame_rate: float) -> np.ndarray:
     """The rows whose text has no more symbols than the recording has frames; the others are named in warnings. Raises
     UserError, with the first of them, if none is left."""
-    misfits = np.flatnonzero(labels > seconds * frame_rate)
+    misfits = np.flatnonzero(labels > seconds * frame_rate)  # none without a length, which the plan leaves out
     found = [
         f"{utterances[row].where}: {utterances[row].id}: found {labels[row]} symbols in {seconds[row]:.2f} s, "
         f"{int(seconds[row] * frame_rate)} frames, expected at most one a frame"
@@ -255,7 +255,7 @@ def that_fit(utterances: list[Utterance], seconds: np.ndarray, labels: np.ndarra
         log.warning("left out: %s", line)
     if len(found) > LEFT_OUT_SHOWN:
         log.warning("left out: %d more texts with more symbols than frames", len(found) - LEFT_OUT_SHOWN)
-    return np.flatnonzero(labels <= seconds * frame_rate)
+    return np.setdiff1d(np.arange(len(utterances)), misfits)
 
 
 def warn_of_misfits(name: str, stream: Stream, task: CTCTaskConfig) -> None:

@@ -15,6 +15,8 @@ recogniser=${RECOGNISER:-runs/real_speech/pretrain_longer}
 data=data/real_voice
 runs=runs/real_voice
 results=experiments/real_voice/results
+# An utterance whose stop token fails ends after 8 steps, 0.4 s, on the last symbol; 16 ms frames need a lower bound too.
+ends=(--decode.saturated-steps 8 --decode.frames-per-symbol 10)
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$runs/xla}
 mkdir -p "$runs" "$results"
 
@@ -33,8 +35,8 @@ speak() { # NAME RUN SPEAKER: the test sentences of both sets, of which the spea
   if [[ ! -f $out/alignments.jsonl ]]; then
     "$python" -m experiments.real_voice.lists texts "$data/$set/test.jsonl" "$folder/texts.txt"
     # 2 says that some sentences failed: they are in the report
-    "$python" -m speech_jax.synthesize --checkpoint "$run" --speaker "$speaker" --file "$folder/texts.txt" \
-      --out "$folder" --report "$folder/alignments.jsonl" 2>"$folder/log.txt" || [[ $? == 2 ]]
+    "$python" -m speech_jax.synthesize "${ends[@]}" --checkpoint "$run" --speaker "$speaker" \
+      --file "$folder/texts.txt" --out "$folder" --report "$folder/alignments.jsonl" 2>"$folder/log.txt" || [[ $? == 2 ]]
     "$python" -m experiments.real_voice.lists manifest "$data/$set/test.jsonl" "$folder" "$folder/manifest.jsonl"
     cp "$folder/alignments.jsonl" "$folder/log.txt" "$out"
   fi
@@ -49,7 +51,7 @@ hard() { # NAME RUN SPEAKER
   local folder=$runs/spoken/$1/hard out=$results/$1/hard
   if [[ ! -f $out/alignments.jsonl ]]; then
     mkdir -p "$folder" "$out"
-    "$python" -m speech_jax.synthesize --checkpoint "$2" --speaker "$3" --out "$folder" \
+    "$python" -m speech_jax.synthesize "${ends[@]}" --checkpoint "$2" --speaker "$3" --out "$folder" \
       --file experiments/real_voice/hard_sentences.txt --report "$folder/alignments.jsonl" 2>"$folder/log.txt" ||
       [[ $? == 2 ]]
     cp "$folder/log.txt" "$folder/alignments.jsonl" "$out"

@@ -122,6 +122,11 @@ def test_the_score_of_an_alignment_names_what_went_wrong():
     scores = [good.quality, skipped.quality, repeated.quality, lost.quality]
     assert max(scores) == good.quality and len(set(scores)) == 4
     assert score_alignment(np.zeros((0, 5)), "stop").failure
+    stayed = np.concatenate([np.full((60, 20), 0.05), np.repeat(np.eye(20)[-1:], 200, axis=0)])
+    assert "not aligned" in score_alignment(stayed, "saturated").failure  # it only waited at the end
+    assert score_alignment(stayed, "stop").focus > 0.7
+    tail = np.concatenate([w, np.repeat(w[-1:], 30, axis=0)])
+    assert abs(score_alignment(tail, "saturated").focus - good.focus) < 0.01
 
 
 def test_bad_settings_are_refused():

@@ -53,7 +53,7 @@ config = TrainConfig(
         speak=4,
     ),
     evaluate=(EvalConfig("A", corpus("A/dev", rows=40)),),
-    optimizer=OptimizerConfig(schedule="cosine", peak_lr=3e-3, warmup_steps=50, weight_decay=1e-6),
+    optimizer=OptimizerConfig(schedule="cosine", peak_lr=2e-3, warmup_steps=50, weight_decay=1e-6),
     trainer=TrainerConfig(
         steps=1500, eval_every=300, log_every=20, checkpoint=CheckpointConfig(every=300, metric="A/loss")
     ),

@@ -101,9 +101,9 @@ def read(config: TrainConfig, own: CompileConfig) -> tuple[TrainConfig, Task, li
         buckets: list[Any] = [bucket_of(text, rate) for text in own.bucket]
         buckets = [{"pre": b, "task": b} for b in buckets] if replays else buckets
     else:
-        config, reader = resolve(config)
+        config, reader, speakers = resolve(config)
         rate = config.task.audio.sample_rate
-        plans = {"task": load_stream(config.data, reader, rate).plan}
+        plans = {"task": load_stream(config.data, reader, rate, speakers=speakers).plan}
         if replays:
             plans["pre"] = load_stream(config.pre, reader if config.pre_task is None else None, rate).plan
         buckets = list(plans["task"].buckets)

@@ -126,9 +126,12 @@ def config_from_assets(assets: dict) -> TrainConfig:
     return from_dict(TrainConfig, assets["config"])
 
 
-def make_assets(config: TrainConfig, tokenizer: Tokenizer | FrontEnd | None) -> dict:
+def make_assets(config: TrainConfig, tokenizer: Tokenizer | FrontEnd | None, speakers: tuple[str, ...] = ()) -> dict:
     """What a checkpoint folder carries beside the parameters, so that no front door needs a second argument."""
-    return ({} if tokenizer is None else {"tokenizer": tokenizer.to_json()}) | {
+    beside = ({} if tokenizer is None else {"tokenizer": tokenizer.to_json()}) | (
+        {"speakers": list(speakers)} if speakers else {}
+    )
+    return beside | {
         "config": to_dict(config),
         "audio_fingerprint": fingerprint(config.task.audio),
         "versions": {"speech_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
 from speech_jax.audio.config import check_same_audio, fingerprint
 from speech_jax.config import TrainConfig, config_from_assets
 from speech_jax.data.sources import load_sources
+from speech_jax.data.speakers import named, speaker_table
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
-from speech_jax.finetuning.restore import Start, start_from
+from speech_jax.finetuning.restore import SPEAKERS, Start, start_from
+from speech_jax.models.tacotron2 import with_speaker_inputs
 from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.tasks.ctc import CTCTaskConfig, Teacher, build_model, ctc_task, output_frames, own_state
 from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, with_pretext
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, tacotron2_task
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config, tacotron2_task
 from speech_jax.tasks.wavenet import WaveNetTaskConfig, wavenet_task
 from speech_jax.text.frontend import FrontEnd, make_front_end
 from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
@@ -54,29 +58,86 @@ def check_settings(config: TrainConfig) -> None:
         raise UserError("optimizer: found anchor or ewc beside adapters, expected one of the two ways to hold on")
 
 
-def resolve(config: TrainConfig) -> tuple[TrainConfig, Reader | None]:
-    """The config with its task filled in, and what reads its texts: that of the run, of the checkpoint, or a new one;
-    None where nothing is read."""
+class Resolved(NamedTuple):
+    """The config with its task filled in; what reads its texts, None where nothing is read; the names of the speakers
+    of a voice that has several."""
+
+    config: TrainConfig
+    reader: Reader | None
+    speakers: tuple[str, ...] = ()
+
+
+def resolve(config: TrainConfig) -> Resolved:
+    """The task, the reader and the speakers: those of the run, of the checkpoint, or new ones."""
     if goes_on(config):
         assets = load_assets(config.out_dir, "last")
         config = fill_task(config, assets, config.out_dir)
-        return config, tokenizer_in(assets)
+        return with_speakers(config, tokenizer_in(assets), tuple(assets.get("speakers", ())))
+    old: tuple[str, ...] = ()
     if config.init_from:
         assets = load_assets(config.init_from, config.start.which)
         config = fill_task(config, assets, config.init_from)
+        check_symbols(config, assets)
+        old = tuple(assets.get("speakers", ()))
         alike = type(config.task) is type(config_from_assets(assets).task)
         if config.start.tokenizer == "keep" and "tokenizer" in assets and alike:
-            return config, tokenizer_in(assets)
+            return with_speakers(config, tokenizer_in(assets), new_speakers(config, old))
     if config.task is None:
         raise UserError("config.task: found None, expected a task, or a checkpoint to take it from in config.init_from")
+    return with_speakers(config, new_reader(config), new_speakers(config, old))
+
+
+def check_symbols(config: TrainConfig, assets: dict) -> None:
+    """UserError where a voice is to keep the symbols of its checkpoint, and its config has others."""
+    reader = tokenizer_in(assets)
+    if config.start.tokenizer == "new" or not (
+        isinstance(reader, FrontEnd) and isinstance(config.task, Tacotron2TaskConfig)
+    ):
+        return
+    found, wanted = ({"units": c.units, "language": c.language} for c in (reader.config, config.task.frontend))
+    if found != wanted:
+        raise UserError(
+            f"{config.init_from}: found a voice that reads {found}, the config's task.frontend has {wanted}; expected "
+            'the same, or start.tokenizer "new" to move what was learned to the symbols that both have'
+        )
+
+
+def new_reader(config: TrainConfig) -> Reader | None:
+    """What reads the texts of `config.task`, made from the recordings' texts where it has to be."""
     if isinstance(config.task, PretrainTaskConfig | WaveNetTaskConfig):
-        return config, None
+        return None
     texts = [u.text for u in load_sources(config.data)]
     if config.pre is not None:
         texts += [u.text for u in load_sources(config.pre)]
     if isinstance(config.task, Tacotron2TaskConfig):
-        return config, make_front_end(config.task.frontend, texts)
-    return config, train_tokenizer(texts, config.task.tokenizer)
+        return make_front_end(config.task.frontend, texts)
+    return train_tokenizer(texts, config.task.tokenizer)
+
+
+def new_speakers(config: TrainConfig, old: tuple[str, ...]) -> tuple[str, ...]:
+    """The speakers of a voice that takes them from its recordings, `old` those of the checkpoint that it starts from;
+    none for every other task."""
+    if not isinstance(config.task, Tacotron2TaskConfig):
+        return ()
+    if config.task.speakers != "data":
+        if old:
+            found = f"a voice with a table of speakers ({named(old)}) and task.speakers {config.task.speakers!r}"
+            raise UserError(f'{config.init_from}: found {found}, expected "data"')
+        return ()
+    if config.init_from and config.start.speakers == "keep":
+        if not old:
+            raise UserError(f'{config.init_from}: found no table of speakers, expected start.speakers "add" or "new"')
+        return old
+    found = speaker_table(load_sources(config.data) + (load_sources(config.pre) if config.pre is not None else []))
+    return found if config.start.speakers == "new" else old + tuple(name for name in found if name not in old)
+
+
+def with_speakers(config: TrainConfig, reader: Reader | None, speakers: tuple[str, ...]) -> Resolved:
+    """The network gets a vector for each speaker."""
+    if speakers and isinstance(config.task, Tacotron2TaskConfig):
+        model = dataclasses.replace(config.task.model, speakers=len(speakers))
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, model=model))
+    return Resolved(config, reader, speakers)
 
 
 def tokenizer_in(assets: dict) -> Reader | None:
@@ -139,7 +200,7 @@ def load_teacher(config: TrainConfig, tokenizer: Tokenizer) -> Teacher:
     return Teacher(config.teacher, network, parts.params, parts.model_state)
 
 
-def read_start(config: TrainConfig, spec: PyTree, tokenizer: Reader | None) -> Start:
+def read_start(config: TrainConfig, spec: PyTree, tokenizer: Reader | None, speakers: tuple[str, ...] = ()) -> Start:
     """What the run starts from: the checkpoint in `init_from`, as `start` says. spec: the shapes of a batch."""
     task = make_task(config, tokenizer)
     shapes = init_shapes(task.model, spec, config.seed)
@@ -153,6 +214,10 @@ def read_start(config: TrainConfig, spec: PyTree, tokenizer: Reader | None) -> S
             fresh = (*fresh, f"^{part}/")
         if part not in shapes[0] and had[part]:
             drop = (*drop, f"^{part}/")
+    grow = {}
+    if speakers and not assets.get("speakers"):  # a voice of one becomes one of several
+        fresh = (*fresh, f"^{SPEAKERS}$")
+        grow = {"grow": functools.partial(with_speaker_inputs, network_config(config.task))}
     return start_from(
         config.init_from,
         *shapes,
@@ -161,7 +226,9 @@ def read_start(config: TrainConfig, spec: PyTree, tokenizer: Reader | None) -> S
         drop=drop,
         init=lambda: init_values(task.model, spec, config.seed),
         tokens=None if old is None or tokenizer is None else (tokens_of(old), tokens_of(tokenizer)),
+        speakers=(tuple(assets["speakers"]), speakers) if speakers and "speakers" in assets else None,
         own_state=own_state,
+        **grow,
     )
 
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, TextIO
 
 import numpy as np
-import soundfile
 import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
-from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.griffin_lim import mel_to_audio
+from speech_jax.compile_clock import compile_seconds
 from speech_jax.data.files import lines, writing
+from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.tacotron2 import DecodeConfig
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluation.report import plain, text_table
+from speech_jax.sound import Vocoder, find_vocoder, stdout_sound, wav_file
 from speech_jax.teacher_forced import export_mels
-from speech_jax.voice import Piece, Voice, load_voice_parts, pieces
-
-FRAMES_MULTIPLE = 128  # spectrograms are padded to multiples of this, so that few programs are compiled
+from speech_jax.voice import Piece, Voice, load_voice_parts, spoken_pieces
 
 
 @dataclass(frozen=True)
@@ -42,21 +41,28 @@ class SynthesizeConfig:
     """A manifest. Nothing is spoken: its recordings' frames are told to the voice, and what it makes of them is written
     to the folder `out`, with a manifest that a vocoder can be trained on."""
     out: str = "."
-    """A .wav file, or a folder for 0001.wav and so on."""
+    """A .wav file, or a folder for 0001.wav and so on; "-" is standard output, all texts one after the other."""
+    format: Literal["wav", "raw"] = "wav"
+    """What goes to standard output: WAV, or its 16-bit samples alone (little-endian, mono, at the voice's rate)."""
     which: Literal["best", "last"] = "best"
     """The run's best or its last parameters."""
-    vocoder: Literal["griffin-lim"] = "griffin-lim"
-    """What makes the waveform."""
+    vocoder: str = "griffin-lim"
+    """What makes the waveform: griffin-lim, or the checkpoint folder of a vocoder of the same mel settings."""
     iterations: int = 60
     """Of Griffin-Lim."""
     tries: int = 3
     """How often a piece whose alignment failed is spoken, each time with other randomness; the best is kept."""
+    stream: bool = False
+    """Sound as soon as there is some, chunk by chunk. What is out cannot be tried again: one try, and Griffin-Lim's
+    phases see no further than a few frames ahead."""
+    chunk_steps: int = 32
+    """With --stream, steps of the decoder a chunk: so many before the first."""
     seed: int = 0
     """The same seed and text make the same recording."""
-    speaker: int = 0
-    """Which voice, where the checkpoint has several."""
+    speaker: str = ""
+    """Whose voice, where the checkpoint has several: a name, or a number from 0; the first if left out."""
     pause: float = 0.2
-    """Seconds of silence between the pieces of a long text."""
+    """Seconds of silence between the pieces of a long text, and between texts on standard output."""
     report: str = ""
     """A file for a table of every piece: alignment score, repeats, skips, tries; Markdown, or JSON lines in .jsonl."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
@@ -76,43 +82,51 @@ def main(argv: Sequence[str]) -> int:
     config = tyro.cli(SynthesizeConfig, args=list(argv), prog="python -m speech_jax.synthesize")
     if config.teacher_forced:
         return export_mels(config.checkpoint, config.teacher_forced, config.out, config.which)
-    if config.tries < 1 or config.pause < 0:
-        raise UserError(f"synthesize: found tries {config.tries}, pause {config.pause}, expected at least 1 and 0")
+    if config.tries < 1 or config.pause < 0 or config.chunk_steps < 1 or config.iterations < 0:
+        raise UserError(
+            f"synthesize: found tries {config.tries}, pause {config.pause}, chunk_steps {config.chunk_steps}, "
+            f"iterations {config.iterations}, expected at least 1, 0, 1 and 0"
+        )
     texts = read_texts(config, sys.stdin)
-    one_file = config.out.endswith(".wav")
-    if one_file and len(texts) > 1:
+    if config.out.endswith(".wav") and len(texts) > 1:
         raise UserError(f"--out: found {config.out!r} for {len(texts)} texts, expected a folder")
     parts = load_voice_parts(config.checkpoint, config.which)
-    speakers = parts.task.model.speakers
-    if not 0 <= config.speaker < max(speakers, 1):
-        raise UserError(f"--speaker: found {config.speaker}, expected 0 to {max(speakers, 1) - 1}")
+    audio = parts.task.audio
+    find_speaker(config.speaker, parts.speakers, parts.task.model.speakers)
+    vocoder = find_vocoder(config.vocoder, audio, config.checkpoint, iterations=config.iterations, seed=config.seed)
     voice = Voice(parts, config.decode, seed=config.seed)
-    began, seconds, failed, rows = time.perf_counter(), 0.0, 0, []
-    with tqdm(texts, unit="text", disable=None, file=sys.stderr) as progress:
+    watch, failed, rows = Stopwatch(), 0, []
+    with (
+        tqdm(texts, unit="text", disable=None, file=sys.stderr) as progress,
+        stdout_sound(audio.sample_rate, config.format, enabled=config.out == "-") as speaker,
+    ):
         for number, text in enumerate(progress, 1):
+            name = config.out if config.out == "-" or config.out.endswith(".wav") else f"{number:04d}.wav"
+            path = Path(config.out) if name == config.out else Path(config.out) / name
+            name = f"text {number}" if config.out == "-" else path.name
             try:
-                said = say(voice, text, config)
+                said = spoken(voice, vocoder, text, config)
+                first = next(said)  # what cannot be spoken at all leaves no file behind
+                with wav_file(path, audio.sample_rate, to=speaker) as write:
+                    for wave, done in itertools.chain((first,), said):
+                        watch.heard(len(wave) / audio.sample_rate)
+                        write(wave)
+                        rows += [(name, piece) for piece in done]
+                        for piece in done:
+                            if piece.score.failure:
+                                progress.write(f"{name}: {piece.text[:60]!r}: {piece.score.failure}", file=sys.stderr)
+                    if config.out == "-" and number < len(texts):
+                        write(silence(config, audio.sample_rate))
             except UserError as error:
                 failed += 1
                 progress.write(f"error: text {number}: {error}", file=sys.stderr)
-                continue
-            path = Path(config.out) if one_file else Path(config.out) / f"{number:04d}.wav"
-            write_wav(path, said.audio, parts.task.audio)
-            seconds += len(said.audio) / parts.task.audio.sample_rate
-            rows += [(path.name, piece) for piece in said.pieces]
-            for piece in said.pieces:
-                if piece.score.failure:
-                    progress.write(f"{path.name}: {piece.text[:60]!r}: {piece.score.failure}", file=sys.stderr)
-    taken = time.perf_counter() - began
     if config.report:
         write_report(config.report, rows)
-    if seconds:
-        print(f"{len(texts) - failed} recordings, {seconds:.1f} s of audio in {taken:.1f} s, real-time factor "
-              f"{taken / seconds:.3f}, compiling included", file=sys.stderr)  # fmt: skip
+    watch.show(len(texts) - failed)
     unsure = sum(bool(piece.score.failure) for _, piece in rows)
     if failed or unsure:
-        spoken = f"{failed} of {len(texts)} texts could not be spoken"
-        print(f"error: {spoken}; {unsure} of {len(rows)} pieces failed in all their tries", file=sys.stderr)
+        missing = f"{failed} of {len(texts)} texts could not be spoken"
+        print(f"error: {missing}; {unsure} of {len(rows)} pieces failed in all their tries", file=sys.stderr)
     return 2 if failed or unsure else 0
 
 
@@ -128,31 +142,80 @@ def read_texts(config: SynthesizeConfig, stdin: TextIO) -> list[str]:
     return texts
 
 
-def say(voice: Voice, text: str, config: SynthesizeConfig) -> Recording:
+# ---- Speaking
+
+
+def spoken(
+    voice: Voice, vocoder: Vocoder, text: str, config: SynthesizeConfig
+) -> Iterator[tuple[Float[np.ndarray, " time"], list[Piece]]]:
+    """The sound of a text, all of it or, with --stream, as it is made; with each part the pieces that end in it. Raises
+    UserError where the voice cannot read the text."""
+    if not config.stream:
+        said = say(voice, vocoder, text, config)
+        yield said.audio, said.pieces
+        return
+    speaker = find_speaker(config.speaker, voice.speakers, voice.task.model.speakers)
+    for number, piece in enumerate(spoken_pieces(voice.front_end, text)):
+        if number:
+            yield silence(config, voice.task.audio.sample_rate), []
+        done: list[Piece] = []
+        for wave in vocoder.stream(_frames(voice, piece, config.chunk_steps, speaker, done)):
+            yield wave, []
+        yield np.zeros(0, np.float32), done
+
+
+def _frames(voice: Voice, text: str, steps: int, speaker: int, done: list[Piece]) -> Iterator[np.ndarray]:
+    """The chunks of frames of a piece of text, which goes to `done` when it has ended."""
+    for mel, piece in voice.stream(text, chunk_steps=steps, speaker=speaker):
+        done += [piece] if piece is not None else []
+        yield mel
+
+
+def say(voice: Voice, vocoder: Vocoder, text: str, config: SynthesizeConfig) -> Recording:
     """One text, in pieces where it is long. Raises UserError where the voice cannot read it."""
-    parts = pieces(text)
-    if not parts:
-        raise UserError(f"found {text[:40]!r}, expected something to speak")
-    said = voice.say(parts, tries=config.tries, speaker=config.speaker)
-    audio = voice.task.audio
-    silence = np.zeros(int(config.pause * audio.sample_rate), np.float32)
-    waves = [wave for piece in said for wave in (to_wave(piece.mel, audio, config.iterations), silence)]
+    speaker = find_speaker(config.speaker, voice.speakers, voice.task.model.speakers)
+    said = voice.say(spoken_pieces(voice.front_end, text), tries=config.tries, speaker=speaker)
+    pause = silence(config, voice.task.audio.sample_rate)
+    waves = [wave for piece in said for wave in (vocoder.wave(piece.mel), pause)]
     return Recording(text, np.concatenate(waves[:-1]), said)
 
 
-def to_wave(mel: Float[np.ndarray, "frames mels"], audio: AudioConfig, iterations: int) -> np.ndarray:
-    """A waveform by Griffin-Lim, in [-1, 1]."""
-    size = -(-max(len(mel), 1) // FRAMES_MULTIPLE) * FRAMES_MULTIPLE
-    padded = np.zeros((1, size, mel.shape[1]), np.float32)
-    padded[0, : len(mel)] = mel
-    wave, lengths = mel_to_audio(padded, np.array([len(mel)]), audio, iterations=iterations)
-    return np.clip(np.asarray(wave)[0, : int(lengths[0])], -1.0, 1.0)
+def silence(config: SynthesizeConfig, rate: int) -> Float[np.ndarray, " time"]:
+    """The pause between two pieces."""
+    return np.zeros(int(config.pause * rate), np.float32)
 
 
-def write_wav(path: Path, wave: Float[np.ndarray, " time"], audio: AudioConfig) -> None:
-    """16-bit WAV, whole or not at all."""
-    with writing(path, "wb") as file:
-        soundfile.write(file, wave, audio.sample_rate, format="WAV", subtype="PCM_16")
+# ---- What it took
+
+
+class Stopwatch:
+    """How long speaking takes, compiling apart."""
+
+    def __init__(self) -> None:
+        self._compiled = compile_seconds()
+        self._began = time.perf_counter()
+        self._first: float | None = None
+        self._audio = 0.0
+
+    def heard(self, seconds: float) -> None:
+        """So many seconds of sound are there."""
+        if self._first is None and seconds:
+            self._first = self._taken()
+        self._audio += seconds
+
+    def _taken(self) -> float:
+        return time.perf_counter() - self._began - (compile_seconds() - self._compiled)
+
+    def show(self, recordings: int) -> None:
+        """One line on stderr."""
+        if self._audio:
+            taken, compiled = self._taken(), compile_seconds() - self._compiled
+            print(
+                f"{recordings} recordings, {self._audio:.1f} s of audio in {taken:.1f} s: real-time factor "
+                f"{taken / self._audio:.3f}, first sound after {self._first:.2f} s; compiling took "
+                f"{compiled:.1f} s more",
+                file=sys.stderr,
+            )
 
 
 def write_report(path: str, rows: Sequence[tuple[str, Piece]]) -> None:

@@ -24,6 +24,7 @@ from speech_jax.data.manifest import Utterance, shared_recording
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, left_out, lengths, make_plan
 from speech_jax.data.sources import load_sources
+from speech_jax.data.speakers import speaker_ids
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.finetuning.adapters import save_adapter
 from speech_jax.finetuning.fisher import estimate_fisher
@@ -42,6 +43,7 @@ from speech_jax.starting import (
 )
 from speech_jax.tasks.ctc import CTCTaskConfig, output_frames, with_teacher
 from speech_jax.tasks.pretrain import shared_objective
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.feed import Batches, Feed, PairedBatches
@@ -71,19 +73,20 @@ def train(config: TrainConfig) -> FitResult:
     """Runs `config` to its last step, or until a signal; goes on with what is in `config.out_dir`."""
     # ---- What is trained: from the run that is there, else from the checkpoint to start from, else anew.
     check_settings(config)
-    config, tokenizer = resolve(config)
+    config, tokenizer, speakers = resolve(config)
     alpha = make_alpha(config.alpha)
     replays = config.pre is not None and alpha != 0.0
 
     # ---- Recordings.
-    rate, mels = config.task.audio.sample_rate, mels_of(config)
-    streams = {"task": load_stream(config.data, tokenizer, rate, mels=mels)}
+    rate = config.task.audio.sample_rate
+    options = {"speakers": speakers, "frame_rate": frames_a_second(config), "mels": mels_of(config)}
+    streams = {"task": load_stream(config.data, tokenizer, rate, **options)}
     if replays or config.optimizer.ewc:
-        streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate, mels=mels)
+        streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate, **options)
     feed: Feed = streams["task"].feed()
     if replays:
         feed = PairedBatches(streams["pre"].feed(), feed)
-    eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False, mels=mels) for e in config.evaluate}
+    eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False, **options) for e in config.evaluate}
     for name, stream in (streams | eval_streams).items():
         log.info("%s: %s", name, stream.plan.describe())
         for line in left_out(stream.plan, stream.utterances)[:LEFT_OUT_SHOWN]:
@@ -111,7 +114,7 @@ def train(config: TrainConfig) -> FitResult:
     optimizer = config.optimizer
     if not goes_on(config):
         if config.init_from:
-            start = read_start(config, spec, tokenizer)
+            start = read_start(config, spec, tokenizer, speakers)
             for line in start.describe():
                 log.info("%s: %s", config.init_from, line)
             init = start.params, with_teacher(start.model_state, teacher)
@@ -129,7 +132,7 @@ def train(config: TrainConfig) -> FitResult:
         optimizer=optimizer,
         mesh=config.mesh,
         out_dir=config.out_dir,
-        assets=make_assets(config, tokenizer),
+        assets=make_assets(config, tokenizer, speakers),
         texts={"config.json": to_text(config)},
         pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()}
         | ({} if accountant is None else {"privacy": accountant.config.settings()}),
@@ -141,7 +144,7 @@ def train(config: TrainConfig) -> FitResult:
         epsilon=None if accountant is None else accountant.epsilon,
     )
     if config.adapter.kind != "none" and not result.stopped and jax.process_index() == 0:
-        before = (start or read_start(config, spec, tokenizer)).params
+        before = (start or read_start(config, spec, tokenizer, speakers)).params
         params = jax.device_get(result.state.params if result.state.ema is None else result.state.ema)
         file = Path(config.out_dir) / "adapter.safetensors"
         save_adapter(file, params, before, config.adapter, json.dumps(tokenizer.to_json()))
@@ -183,6 +186,7 @@ class Stream(NamedTuple):
     labels: np.ndarray
     tokenizer: Tokenizer | None
     mels: AudioConfig | None = None
+    speakers: np.ndarray | None = None
 
     def feed(self) -> Batches:
         """An endless stream of training batches; each host reads its own rows."""
@@ -202,6 +206,7 @@ class Stream(NamedTuple):
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             mels=self.mels,
+            speakers=self.speakers,
         )
 
 
@@ -211,24 +216,58 @@ def load_stream(
     sample_rate: int,
     *,
     shuffle: bool = True,
+    speakers: tuple[str, ...] = (),
+    frame_rate: float = 0.0,
     mels: AudioConfig | None = None,
 ) -> Stream:
     """Reads the manifests of `config` and plans its batches: epochs without end, or one pass where not `shuffle`.
 
+    speakers: the names of a voice that has several; every utterance must be by one of them.
+    frame_rate: a voice's frames a second. A text with more symbols than its recording has frames is not what is said
+    there: it is named and left out of training.
     mels: whose features the rows' own mel files must hold, for a vocoder that learns from them."""
     utterances = load_sources(config)
+    numbers = speaker_ids(utterances, speakers) if speakers else None
     seconds, labels = lengths(utterances, tokenizer)
+    if shuffle and frame_rate:
+        fits = that_fit(utterances, seconds, labels, frame_rate)
+        utterances, seconds, labels = [utterances[row] for row in fits], seconds[fits], labels[fits]
+        numbers = numbers if numbers is None else numbers[fits]
     if shuffle:
         plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
     else:
         plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
-    return Stream(config, utterances, plan, seconds, labels, tokenizer, mels)
+    return Stream(config, utterances, plan, seconds, labels, tokenizer, mels, numbers)
 
 
 def mels_of(config: TrainConfig) -> AudioConfig | None:
     """Whose features the recordings' own mel files must hold, where the task learns from those."""
     of_files = isinstance(config.task, WaveNetTaskConfig) and config.task.mels == "manifest"
     return config.task.audio if of_files else None
+
+
+def frames_a_second(config: TrainConfig) -> float:
+    """Frames a second of a voice; 0 for a task whose network need not make as many frames as there are labels."""
+    audio = config.task.audio
+    return audio.sample_rate / audio.hop if isinstance(config.task, Tacotron2TaskConfig) else 0.0
+
+
+def that_fit(utterances: list[Utterance], seconds: np.ndarray, labels: np.ndarray, frame_rate: float) -> np.ndarray:
+    """The rows whose text has no more symbols than the recording has frames; the others are named in warnings. Raises
+    UserError, with the first of them, if none is left."""
+    misfits = np.flatnonzero(labels > seconds * frame_rate)  # none without a length, which the plan leaves out
+    found = [
+        f"{utterances[row].where}: {utterances[row].id}: found {labels[row]} symbols in {seconds[row]:.2f} s, "
+        f"{int(seconds[row] * frame_rate)} frames, expected at most one a frame"
+        for row in misfits
+    ]
+    if len(misfits) == len(utterances):
+        raise UserError(f"{found[0]} (and so all {len(utterances)} utterances)")
+    for line in found[:LEFT_OUT_SHOWN]:
+        log.warning("left out: %s", line)
+    if len(found) > LEFT_OUT_SHOWN:
+        log.warning("left out: %d more texts with more symbols than frames", len(found) - LEFT_OUT_SHOWN)
+    return np.setdiff1d(np.arange(len(utterances)), misfits)
 
 
 def warn_of_misfits(name: str, stream: Stream, task: CTCTaskConfig) -> None:

@@ -13,12 +13,14 @@ import numpy as np
 from jaxtyping import Float
 
 from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, stream
+from speech_jax.errors import UserError
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.models.tacotron2 import init_params, make_parts, utterance_seeds
 from speech_jax.run_folder import task_in, write_run
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
+from speech_jax.training.state import check_shapes
 from speech_jax.types import Batch, PyTree
 
 SYMBOLS_MULTIPLE = 32  # texts are padded to multiples of this, so that few programs are compiled
@@ -26,12 +28,13 @@ LONGEST = 200  # characters of a piece; longer text is cut at sentences, then at
 
 
 class VoiceParts(NamedTuple):
-    """What a voice's checkpoint folder holds."""
+    """What a voice's checkpoint folder holds. speakers: their names, where it has several."""
 
     task: Tacotron2TaskConfig
     front_end: FrontEnd
     params: PyTree
     model_state: PyTree
+    speakers: tuple[str, ...] = ()
 
 
 class Piece(NamedTuple):
@@ -45,12 +48,17 @@ class Piece(NamedTuple):
 
 
 def load_voice_parts(path: str | Path, which: Which = "best") -> VoiceParts:
-    """The voice in a run's folder. Raises UserError where there is no whole checkpoint, or not a voice's."""
+    """The voice in a run's folder. Raises UserError where there is no whole checkpoint, or not a voice's, or where its
+    symbols, speakers or mel settings are not those that its parameters were made for."""
     folder = find_checkpoint(path, which)
     assets = read_assets(folder)
     task = task_in(assets, Tacotron2TaskConfig, path, "a voice's")
     params, model_state = read_params(folder)
-    return VoiceParts(task, FrontEnd.from_json(assets["tokenizer"]), params, model_state)
+    front_end, speakers = FrontEnd.from_json(assets["tokenizer"]), tuple(assets.get("speakers", ()))
+    if len(speakers) not in (0, task.model.speakers):
+        raise UserError(f"{path}: found {len(speakers)} names of speakers, expected {task.model.speakers}")
+    check_shapes((params, model_state), network_shapes(task, front_end.vocab_size), f"{path}: the parameters")
+    return VoiceParts(task, front_end, params, model_state, speakers)
 
 
 def network_shapes(task: Tacotron2TaskConfig, symbols: int) -> PyTree:
@@ -62,14 +70,16 @@ def network_shapes(task: Tacotron2TaskConfig, symbols: int) -> PyTree:
 def save_voice(out: str | Path, parts: VoiceParts, **more_assets: Any) -> None:
     """Writes a run's folder with one checkpoint, step 0. Raises UserError, and writes nothing, if the parameters do not
     fit the network, or if there is a run already."""
-    write_run(out, *parts, expected=network_shapes(parts.task, parts.front_end.vocab_size), **more_assets)
+    more_assets |= {"speakers": list(parts.speakers)} if parts.speakers else {}
+    expected = network_shapes(parts.task, parts.front_end.vocab_size)
+    write_run(out, *parts[:4], expected=expected, **more_assets)
 
 
 class Voice:
     """Speaks pieces of text. seed: of the prenet's dropout; the same seed and text make the same frames."""
 
     def __init__(self, parts: VoiceParts, decode: DecodeConfig | None = None, *, seed: int = 0, rows: int = 4):
-        self.task, self.front_end = parts.task, parts.front_end
+        self.task, self.front_end, self.speakers = parts.task, parts.front_end, parts.speakers
         self._parts = make_parts(network_config(parts.task))
         self._params, self._state = jax.device_put((parts.params, parts.model_state))
         self._decode, self._key, self._rows = decode or DecodeConfig(), jax.random.key(seed), rows
@@ -93,11 +103,22 @@ class Voice:
 
     def stream(
         self, text: str, *, chunk_steps: int = 32, speaker: int = 0
-    ) -> Iterator[Float[np.ndarray, "frames mels"]]:
-        """The frames of one piece of text as they are made."""
-        batch, seeds = self._batch([0], [self.front_end.encode(text)], 0, speaker, rows=1)
-        for mel, _, _ in stream(self._parts, self._decode, self._params, self._state, batch, seeds, chunk_steps):
-            yield mel
+    ) -> Iterator[tuple[Float[np.ndarray, "frames mels"], Piece | None]]:
+        """The frames of one piece of text as they are made, the first after `chunk_steps` steps; with the last ones the
+        whole piece and its score: what is out cannot be tried again."""
+        ids = self.front_end.encode(text)
+        batch, seeds = self._batch([0], [ids], 0, speaker, rows=1)
+        mels, walked = [], []
+        for mel, weights, ended in stream(
+            self._parts, self._decode, self._params, self._state, batch, seeds, chunk_steps
+        ):
+            mels.append(mel)
+            walked.append(weights[:, : len(ids)])
+            if not ended:
+                yield mel, None
+                continue
+            path = np.concatenate(walked)
+            yield mel, Piece(text, np.concatenate(mels), path, score_alignment(path, ended), 1)
 
     def _batches(self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int) -> Iterator[tuple]:
         """(number, mel, weights, how it ended) of each, those of like length together."""
@@ -122,6 +143,24 @@ class Voice:
             batch["speaker"] = jnp.full((rows,), speaker, jnp.int32)
         index = np.array([*numbers, *[0] * (rows - len(numbers))], np.int32)
         return batch, utterance_seeds(jax.random.fold_in(self._key, attempt), jnp.asarray(index))
+
+
+def spoken_pieces(front_end: FrontEnd, text: str, longest: int = LONGEST) -> list[str]:
+    """A long text in pieces, of which each is at most 2 · `longest` symbols when spoken: figures and signs grow when
+    they are read aloud. Raises UserError for a text that the front end does not accept."""
+    found, waiting = [], pieces(text, longest)[::-1]
+    while waiting:
+        piece = waiting.pop()
+        prepared = front_end.prepare(piece)
+        if not prepared.unknown and not any(c.isalpha() for c in prepared.text):
+            continue  # a dash between two sentences: nothing to say
+        if len(front_end.encode(piece)) > 2 * longest and len(piece) > 1:
+            waiting += pieces(piece, -(-len(piece) // 2))[::-1]
+        else:
+            found.append(piece)
+    if not found:
+        front_end.encode(text)
+    return found
 
 
 def pieces(text: str, longest: int = LONGEST) -> list[str]:

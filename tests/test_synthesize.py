@@ -3,8 +3,11 @@
 import dataclasses
 import io
 import json
+import logging
+import re
 import sys
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -13,18 +16,23 @@ from speech_jax import synthesize as front_door
 from speech_jax import train as trainer
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.config import EvalConfig, TrainConfig
+from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+from speech_jax.data.manifest import read_manifest, write_manifest
+from speech_jax.decoding.tacotron2 import DecodeConfig
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.tacotron2 import Tacotron2Config
+from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.recognizer import load_recognizer_parts
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
-from speech_jax.text.frontend import FrontEndConfig
+from speech_jax.starting import make_task, read_start, resolve
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
+from speech_jax.text.frontend import FrontEndConfig, make_front_end
 from speech_jax.training.checkpoint import CheckpointConfig, load_params
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.voice import Voice, load_voice_parts, pieces
+from speech_jax.types import Bucket
+from speech_jax.voice import Voice, VoiceParts, load_voice_parts, pieces, save_voice, spoken_pieces
 from tests.test_train import corpus, data  # noqa: F401
 
 NETWORK = Tacotron2Config(
@@ -38,7 +46,9 @@ def config(corpus, out, **changes):  # noqa: F811
     base = TrainConfig(
         out_dir=str(out),
         data=data(corpus, "old"),
-        task=Tacotron2TaskConfig(model=NETWORK, audio=AUDIO, guided=1.0, reduction=((0, 2), (2, 1))),
+        task=Tacotron2TaskConfig(
+            model=NETWORK, audio=AUDIO, guided=1.0, reduction=((0, 2), (2, 1)), speakers="data", speak=2
+        ),
         evaluate=(EvalConfig("old", data(corpus, "old_test", num_buckets=1)),),
         optimizer=OptimizerConfig(warmup_steps=2),
         trainer=TrainerConfig(
@@ -63,26 +73,125 @@ def test_training_logs_what_a_voice_is_judged_by(voice):
     assert {"before", "after", "stop", "guided", "focus"} <= set(train[0])
     found = next(row["metrics"] for row in rows if row["kind"] == "eval")
     assert {"old/loss", "old/focus", "old/coverage", "old/failures"} <= set(found)
+    assert {"old/free_focus", "old/free_coverage", "old/free_failures"} <= set(found)
+    for step in (2, 4):
+        left = {path.name for path in (voice / "evaluations" / str(step)).iterdir()}
+        pictures = {f"old_{name}.png" for name in ("alignment", "mel", "stop", "free_alignment", "free_mel")}
+        assert left == pictures | {"old_teacher_forced.wav", "old_free.wav"}
+    sound, rate = soundfile.read(voice / "evaluations" / "4" / "old_teacher_forced.wav")
+    assert rate == 16_000 and 0.8 < len(sound) / rate < 1.1  # the longest of the set
     with pytest.raises(UserError, match="expected a recogniser"):
         load_recognizer_parts(voice)
 
 
-def test_a_new_language_keeps_the_symbols_that_both_have(corpus, voice, tmp_path, caplog):  # noqa: F811
+def other_voice(corpus, folder):  # noqa: F811
+    """The recordings of the new set by another speaker, with a letter that the old ones do not have; one that is no
+    number throughout, and one with a text that nobody can say in its time."""
+    rows = [u._replace(speaker="ana", text=f"{u.text} ñ") for u in read_manifest(corpus / "new.jsonl")]
+    broken = np.full(8_000, 0.1, np.float32)
+    broken[4_000:4_010] = np.nan
+    soundfile.write(folder / "nan.wav", broken, 16_000, subtype="FLOAT")
+    rows += [
+        rows[0]._replace(id="nan", audio=str(folder / "nan.wav"), seconds=0.5),
+        rows[1]._replace(id="long", text="one " * 100),
+    ]
+    write_manifest(folder / "ana.jsonl", rows)
+    return DataConfig(sources=(SourceConfig(path=str(folder / "ana.jsonl")),), plan=PlanConfig(num_buckets=1, rows=8))
+
+
+@pytest.fixture(scope="module")
+def tuned(corpus, voice, tmp_path_factory):  # noqa: F811
+    """The voice with another language's symbols and another speaker, and what was logged."""
+    folder = tmp_path_factory.mktemp("tuned")
     task = dataclasses.replace(config(corpus, "x").task, frontend=FrontEndConfig(units="graphemes", language="es"))
-    tuned = config(
-        corpus, tmp_path / "new", task=task, data=data(corpus, "new", num_buckets=1), pre=data(corpus, "old"),
+    wanted = config(
+        corpus, folder / "run", task=task, data=other_voice(corpus, folder), pre=data(corpus, "old", num_buckets=1),
         alpha=AlphaConfig(start=0.3), init_from=str(voice), start=StartConfig(tokenizer="new"), evaluate=(),
-        trainer=TrainerConfig(steps=1, log_every=1, eval_every=0, checkpoint=CheckpointConfig(every=1)),
+        trainer=TrainerConfig(steps=3, log_every=1, eval_every=0, checkpoint=CheckpointConfig(every=3)),
         optimizer=OptimizerConfig(warmup_steps=0, peak_lr=1e-6),
     )  # fmt: skip
-    with caplog.at_level("INFO", logger="speech_jax"):
-        trainer.train(tuned)
-    assert "vocabulary: 12 kept, 0 new" in caplog.text
-    old, new = load_voice_parts(voice), load_voice_parts(tmp_path / "new")
-    before, after = load_params(voice)[0]["embedding"], load_params(tmp_path / "new")[0]["embedding"]
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    log = logging.getLogger("speech_jax")
+    log.addHandler(handler)
+    log.setLevel("INFO")
+    try:
+        trainer.train(wanted)
+    finally:
+        log.removeHandler(handler)
+    return folder / "run", "\n".join(lines), wanted
+
+
+def test_a_new_language_and_a_new_speaker_keep_what_both_have(voice, tuned):
+    run, log, _ = tuned
+    assert "vocabulary: 13 kept, 1 new ('ñ')" in log and "speakers: 1 kept, 1 new ('ana')" in log
+    old, new = load_voice_parts(voice), load_voice_parts(run)
+    assert old.speakers == ("tone",) and new.speakers == ("tone", "ana")
+    before, after = load_params(voice)[0], load_params(run)[0]
     for i, name in enumerate(new.front_end.symbols.names):
-        j = old.front_end.symbols.names.index(name)
-        np.testing.assert_allclose(after[i], before[j], atol=1e-4)
+        if name != "ñ":
+            j = old.front_end.symbols.names.index(name)
+            np.testing.assert_allclose(after["embedding"][i], before["embedding"][j], atol=1e-4)
+    np.testing.assert_allclose(after["speakers"], np.repeat(before["speakers"], 2, axis=0), atol=1e-4)
+    for symbols in ("ñ", "one ñ"):
+        (said,) = Voice(new, DecodeConfig(frames_more=20)).say([symbols], tries=1, speaker=1)
+        assert np.isfinite(said.mel).all() and said.weights.shape[1] == len(symbols)
+
+
+def test_bad_recordings_are_named_and_the_others_are_learned(tuned):
+    _, log, _ = tuned
+    assert re.search(r"skipped \(1 so far\): .*ana.jsonl:21: nan: .*nan.wav: found NaN", log)
+    assert re.search(
+        r"left out: .*ana.jsonl:22: long: found (399|400) symbols in 0\.\d+ s, \d+ frames, expected at", log
+    )
+
+
+def test_a_checkpoint_of_other_symbols_or_mel_settings_is_refused(corpus, voice, tmp_path):  # noqa: F811
+    start = {"out_dir": str(tmp_path / "x"), "init_from": str(voice)}
+    task = config(corpus, "x").task
+    other = dataclasses.replace(task, frontend=FrontEndConfig(units="graphemes", language="es"))
+    with pytest.raises(
+        UserError, match="found a voice that reads .'units': 'tacotron2', .* the config's task.frontend"
+    ):
+        trainer.train(config(corpus, "x", task=other, **start))
+    other = dataclasses.replace(task, audio=dataclasses.replace(AUDIO, hop=256))
+    with pytest.raises(UserError, match=r"found audio.hop = 320; expected the features of the config: audio.hop = 256"):
+        trainer.train(config(corpus, "x", task=other, **start))
+
+
+def test_which_speakers_a_fine_tuning_has(corpus, tuned, voice):  # noqa: F811
+    """add, keep and new; a speaker that the voice will not have is named before anything is trained."""
+    _, _, wanted = tuned
+    alone = dataclasses.replace(wanted, out_dir=str(voice) + "_x", pre=None, alpha=AlphaConfig())
+    assert resolve(alone).speakers == ("tone", "ana")
+    assert resolve(dataclasses.replace(alone, start=StartConfig(tokenizer="new", speakers="new"))).speakers == ("ana",)
+    kept = dataclasses.replace(alone, start=StartConfig(tokenizer="new", speakers="keep"))
+    assert resolve(kept).config.task.model.speakers == 1
+    with pytest.raises(UserError, match=r"ana.jsonl:1: new0: found speaker 'ana', expected one of the voice's: 'tone'"):
+        trainer.train(kept)
+    single = dataclasses.replace(wanted.task, speakers="one")
+    with pytest.raises(UserError, match=r"found a voice with a table of speakers \('tone'\) and task.speakers 'one'"):
+        trainer.train(dataclasses.replace(alone, task=single))
+
+
+def test_a_voice_without_a_table_takes_on_speakers(corpus, tmp_path):  # noqa: F811
+    task = dataclasses.replace(config(corpus, "x").task, speakers="one")
+    front_end = make_front_end(FrontEndConfig())
+    made = jax.jit(lambda: init_params(make_parts(network_config(task)), front_end.vocab_size, jax.random.key(3)))()
+    save_voice(tmp_path / "one", VoiceParts(task, front_end, *jax.device_get(made)))
+    wanted = config(corpus, tmp_path / "more", init_from=str(tmp_path / "one"))
+    resolved, reader, speakers = resolve(wanted)
+    assert speakers == ("tone",) and resolved.task.model.speakers == 1
+    spec = make_task(resolved, reader).batch_spec(Bucket(8, 16_000, 8))
+    assert spec["speaker"].shape == (8,)
+    start = read_start(resolved, spec, reader, speakers)
+    assert start.fresh == ("speakers",) and start.params["speakers"].shape == (1, 64)
+    old, new = made[0]["decoder"]["stop"]["kernel"], start.params["decoder"]["stop"]["kernel"]
+    places = NETWORK.decoder_rnn + NETWORK.encoder_width
+    np.testing.assert_array_equal(new, np.concatenate([old, np.zeros((64, 2))])[: places + 64])
+    with pytest.raises(UserError, match="found no table of speakers"):
+        resolve(dataclasses.replace(wanted, start=StartConfig(speakers="keep")))
 
 
 def test_text_becomes_recordings_that_repeat_and_a_report(voice, tmp_path):
@@ -105,14 +214,22 @@ def test_text_becomes_recordings_that_repeat_and_a_report(voice, tmp_path):
 def test_streamed_frames_are_the_first_try(voice):
     speaker = Voice(load_voice_parts(voice), rows=2)
     (said,) = speaker.say(["one two"], tries=1)
-    np.testing.assert_allclose(np.concatenate(list(speaker.stream("one two", chunk_steps=7))), said.mel, atol=1e-5)
+    parts = list(speaker.stream("one two", chunk_steps=7))
+    np.testing.assert_allclose(np.concatenate([mel for mel, _ in parts]), said.mel, atol=1e-5)
+    assert [piece is None for _, piece in parts] == [True] * (len(parts) - 1) + [False]
+    assert parts[-1][1].score == pytest.approx(said.score, abs=1e-5)
     again = speaker.say(["five", "one two", "three four five"], tries=1)
     assert len(again) == 3 and again[2].text == "three four five"
 
 
 @pytest.mark.parametrize(
     "text, message",
-    [("", "something to speak"), ("?!...", "something to speak"), ("one \N{SNOWMAN} two", "SNOWMAN")],
+    [
+        ("", "something to speak"),
+        ("?!...", "something to speak"),
+        ("one \N{SNOWMAN} two", "SNOWMAN"),
+        ("\N{GRINNING FACE}", "GRINNING FACE"),
+    ],
 )
 def test_a_text_that_cannot_be_spoken_is_named_and_the_others_go_on(voice, tmp_path, capsys, text, message):
     code = front_door.main(["--checkpoint", str(voice), "--text", text, "two", "--out", str(tmp_path), "--tries", "1",
@@ -134,7 +251,11 @@ def test_bad_flags_get_one_line(voice, tmp_path, capsys, monkeypatch):
     run = str(voice)
     assert "found no text" in line("--checkpoint", run)
     assert "expected a folder" in line("--checkpoint", run, "--text", "a", "b", "--out", "x.wav")
-    assert "--speaker: found 3" in line("--checkpoint", run, "--text", "a", "--speaker", "3")
+    found = line("--checkpoint", run, "--text", "a", "--speaker", "bob")
+    assert "--speaker: found 'bob', expected one of 'tone' or a number from 0" in found
+    found = line("--checkpoint", run, "--text", "a", "--vocoder", str(tmp_path / "none"))
+    assert "expected griffin-lim or a vocoder's checkpoint folder" in found
+    assert "chunk_steps 0" in line("--checkpoint", run, "--text", "a", "--chunk-steps", "0")
     assert "nothing.txt" in line("--checkpoint", run, "--file", str(tmp_path / "nothing.txt"))
 
 
@@ -144,6 +265,27 @@ def test_texts_come_from_flags_files_and_standard_input(tmp_path):
         front_door.SynthesizeConfig(checkpoint="x"), text=("one", "-"), file=str(tmp_path / "lines.txt")
     )
     assert front_door.read_texts(said, io.StringIO("two\n\n")) == ["one", "two", "three", "four"]
+
+
+def test_ten_thousand_characters_are_spoken_piece_by_piece(voice, tmp_path):
+    report = tmp_path / "report.jsonl"
+    front_door.main(["--checkpoint", str(voice), "--text", "one two " * 1_250, "--out", str(tmp_path / "a.wav"),
+                     "--tries", "1", "--iterations", "0", "--decode.frames-per-symbol", "0.1",
+                     "--decode.frames-more", "4", "--report", str(report)])  # fmt: skip
+    rows = [json.loads(line) for line in report.read_text().splitlines()]
+    assert " ".join(row["text"] for row in rows) == ("one two " * 1_250).strip() and len(rows) >= 50
+    assert soundfile.info(tmp_path / "a.wav").frames > 0
+
+
+def test_figures_grow_when_they_are_read_aloud_and_pieces_with_them():
+    front_end = make_front_end(FrontEndConfig())
+    found = spoken_pieces(front_end, "7" * 10_000)
+    assert "".join(found) == "7" * 10_000
+    assert max(len(front_end.encode(piece)) for piece in found) <= 400
+    assert spoken_pieces(front_end, "One. ... Two.") == ["One.", "Two."]
+    for text in ("", "...", "-- !"):
+        with pytest.raises(UserError, match="expected something to speak"):
+            spoken_pieces(front_end, text)
 
 
 def test_long_text_is_cut_where_it_may_be_and_nothing_is_lost():

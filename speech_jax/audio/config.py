@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from speech_jax.config_dict import added, to_dict
+from speech_jax.config_dict import added, from_dict, to_dict
 from speech_jax.errors import UserError
 
 
@@ -213,9 +213,10 @@ def fingerprint(config: AudioConfig) -> str:
     """SHA-256 (hexadecimal) of what `config` makes of a recording: two models may meet if theirs are equal.
 
     The dither counts for nothing: it exists in training alone. A field that was added to AudioConfig counts only where
-    it is not at its default, so that the fingerprints of earlier checkpoints stay.
+    it is not at its default, so that the fingerprints of earlier checkpoints stay. 7600 hertz are 7600.0, as which they
+    come back from a checkpoint.
     """
-    settings = to_dict(dataclasses.replace(config, dither=0.0))
+    settings = to_dict(from_dict(AudioConfig, to_dict(dataclasses.replace(config, dither=0.0))))
     return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

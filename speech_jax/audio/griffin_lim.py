@@ -22,6 +22,7 @@ from speech_jax.audio.framing import frame, num_samples, overlap_add, samples_be
 from speech_jax.audio.mel import mel_matrix, window_values
 from speech_jax.errors import UserError
 
+FRAMES_MULTIPLE = 128  # spectrograms are padded to multiples of this, so that few programs are compiled
 _UPDATES = 30  # of the energies within the bands; see mel_to_magnitude
 
 
@@ -53,6 +54,17 @@ def mel_to_audio(
     return audio / config.scale, lengths
 
 
+def mel_to_wave(
+    features: Float[np.ndarray, "frames mels"], config: AudioConfig, *, iterations: int = 60
+) -> Float[np.ndarray, " samples"]:
+    """One waveform on the host, in [-1, 1]. The features are padded so that few programs are compiled."""
+    size = -(-max(len(features), 1) // FRAMES_MULTIPLE) * FRAMES_MULTIPLE
+    padded = np.zeros((1, size, features.shape[1]), np.float32)
+    padded[0, : len(features)] = features
+    wave, lengths = mel_to_audio(padded, np.array([len(features)]), config, iterations=iterations)
+    return np.clip(np.asarray(wave)[0, : int(lengths[0])], -1.0, 1.0)
+
+
 def mel_to_magnitude(
     features: Float[Array, "batch frames mels"], config: AudioConfig
 ) -> Float[Array, "batch frames bins"]:
@@ -79,9 +91,14 @@ def mel_to_magnitude(
     return spectrum if config.power == 1 else jnp.sqrt(spectrum)
 
 
+def keeps_magnitudes(config: AudioConfig) -> bool:
+    """Whether such features can become a waveform again."""
+    return config.features == "log_mel" and not config.deltas and config.normalize in ("none", "global")
+
+
 def mel_energy(features: Float[Array, "batch frames mels"], config: AudioConfig) -> Float[Array, "batch frames mels"]:
     """What the logarithm was taken of: magnitudes, or powers where config.power is 2, in each mel band."""
-    if config.features != "log_mel" or config.deltas or config.normalize == "utterance":
+    if not keeps_magnitudes(config):
         kind = f"features = {config.features}, deltas = {config.deltas}, normalize = {config.normalize}"
         raise UserError(f"AudioConfig: found {kind}, which lose the magnitudes; expected log_mel, 0, none or global")
     if config.normalize == "global":

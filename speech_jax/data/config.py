@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from speech_jax.config_dict import added
+
 
 @dataclass(frozen=True)
 class SourceConfig:
@@ -23,6 +25,8 @@ class SourceConfig:
     """Written into every utterance that does not name its own domain."""
     limit: int = 0
     """Keep only the first so many utterances; 0 keeps all."""
+    speakers: tuple[str, ...] = added(())
+    """Keep only the utterances of these speakers; empty keeps all."""
 
 
 @dataclass(frozen=True)

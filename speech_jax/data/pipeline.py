@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.framing import num_frames
@@ -79,6 +79,7 @@ def batches(
     process_count: int = 1,
     workers: int | None = None,
     mels: AudioConfig | None = None,
+    speakers: Int[np.ndarray, "n"] | None = None,
 ) -> Batches:
     """Iterates over the plan's batches from global step `start`.
 
@@ -86,6 +87,7 @@ def batches(
         audio f32[rows, samples], audio_lengths i32[rows], labels i32[rows, labels], label_lengths i32[rows],
         index i32[rows]: row number in the manifest, -1 for a filler row
         mel f32[rows, frames, bands], where `mels` says whose features the rows' own mel files must hold
+        speaker i32[rows], where `speakers` has each utterance's number (`speakers.speaker_ids`)
     The host `process_index` gets its own contiguous block of rows. An unreadable recording becomes a filler row
     (on_error = "skip") or a UserError ("raise"). `tokenizer` has `encode(text) -> list[int]`; None makes no labels.
     `workers` processes read ahead (grain); 0 = threads. Batches do not depend on `workers` or on where reading began.
@@ -99,7 +101,7 @@ def batches(
             )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} of {process_count}")
-    loader = _Loader(utterances, plan, tokenizer, config, process_index, process_count, mels)
+    loader = _Loader(utterances, plan, tokenizer, config, process_index, process_count, mels, speakers)
     if workers:
         return Batches(loader, *_by_processes(loader, start, workers))
     loader.cache_bytes = config.cache_mb << 20
@@ -109,9 +111,10 @@ def batches(
 class _Loader:
     """Random access to loaded batches: what grain calls a data source. Pickled once into every worker process."""
 
-    def __init__(self, utterances, plan, tokenizer, config, process_index, process_count, mels):
+    def __init__(self, utterances, plan, tokenizer, config, process_index, process_count, mels, speakers):
         self.utterances, self.plan, self.tokenizer, self.config = utterances, plan, tokenizer, config
-        self.process_index, self.process_count, self.mels = process_index, process_count, mels
+        self.process_index, self.process_count = process_index, process_count
+        self.mels, self.speakers = mels, speakers
         self.cache_bytes = 0
         self._cache: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
@@ -143,6 +146,8 @@ class _Loader:
         if self.mels is not None:
             frames = num_frames(bucket.samples, self.mels)
             batch["mel"] = np.zeros((mine, frames, self.mels.width), np.float32)
+        if self.speakers is not None:
+            batch["speaker"] = np.zeros(mine, np.int32)
         problems = []
         for place, row in enumerate(rows):
             if row < 0:
@@ -169,6 +174,8 @@ class _Loader:
             batch["index"][place] = row
             if mel is not None:
                 batch["mel"][place, : len(mel)] = mel
+            if self.speakers is not None:
+                batch["speaker"][place] = self.speakers[row]
         return batch, problems
 
     def _mel(self, utterance: Utterance, samples: int) -> Float[np.ndarray, "frames mels"]:

@@ -31,8 +31,9 @@ class DecodeConfig:
 
     stop_threshold: float = 0.5
     """Probability of the last frame at which it is one."""
-    saturated_steps: int = 25
-    """Steps that the attention stays on the last symbol before the utterance is taken to be over; 0 waits for ever."""
+    saturated_frames: int = 25
+    """Frames that the attention stays on the last symbol before the utterance is taken to be over, 0.3 to 0.4 s; 0
+    waits for ever."""
     frames_per_symbol: float = 14.0
     """With `frames_more`, the bound: an utterance of n symbols has at most this many frames a symbol. English takes 5
     to 7 frames of 11.6 ms a letter."""
@@ -146,8 +147,8 @@ def _step(
     length = ending["length"] + jnp.where(jnp.any(last, axis=1), 1 + jnp.argmax(last, axis=1), r).astype(jnp.int32)
     most = jnp.floor(symbols * config.frames_per_symbol + config.frames_more).astype(jnp.int32)
     ended = jnp.where(length >= most, BOUND, RUNNING)
-    if config.saturated_steps:
-        ended = jnp.where(stayed >= config.saturated_steps, SATURATED, ended)
+    if config.saturated_frames:
+        ended = jnp.where(stayed * r >= config.saturated_frames, SATURATED, ended)
     ended = jnp.where(jnp.any(last, axis=1), STOP, ended)
     ending = {
         "ended": jnp.where(running, ended, ending["ended"]),

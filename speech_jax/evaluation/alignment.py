@@ -14,7 +14,8 @@ LOOKED = 0.1  # weight at which a symbol counts as looked at
 class AlignmentScore(NamedTuple):
     """What an alignment says about an utterance.
 
-    focus:    mean of the largest weight of each step; near 1 where one symbol at a time is read
+    focus:    mean of the largest weight of each step; near 1 where one symbol at a time is read. Where the end was
+              "saturated", the steps in which it stayed there are not counted: they would make up for the others
     coverage: share of the symbols that were looked at
     skips:    places where the attention jumps forward over symbols that nothing had looked at
     repeats:  places where it falls back
@@ -69,4 +70,6 @@ def score_alignment(weights: Float[np.ndarray, "steps symbols"], ended: str) -> 
             repeats += 1
         furthest = max(furthest, now)
     reached = (furthest + 1) / symbols
-    return AlignmentScore(float(weights.max(1).mean()), float(looked.mean()), skips, repeats, float(reached), ended)
+    away = np.flatnonzero(place < symbols - 1)
+    reading = weights[: (away[-1] + 2 if len(away) else 1)] if ended == "saturated" else weights
+    return AlignmentScore(float(reading.max(1).mean()), float(looked.mean()), skips, repeats, float(reached), ended)

@@ -17,7 +17,7 @@ _REFERENCE, _OTHER = "#4477aa", "#ee6677"  # Paul Tol's, for all eyes
 
 def pair_picture(reference: Analysis, other: Analysis, path: Int[np.ndarray, "steps 2"]) -> bytes:
     """A PNG: both log-mel spectrograms on one scale, both F0 along the DTW path, and the path itself."""
-    figure = _figure(11.0, 5.2)
+    figure = make_figure(11.0, 5.2)
     (left, right), (pitch, warping) = figure.subplots(2, 2, gridspec_kw={"height_ratios": (1.3, 1)})
     for axes, analysis, title in ((left, reference, "reference"), (right, other, "synthesised")):
         decibel = 10 / np.log(10) * (analysis.log_mel - analysis.log_mel.max()).T
@@ -49,7 +49,7 @@ def distributions(evaluation: SpeechEvaluation) -> bytes:
     names = evaluation.measured()
     columns = 4
     rows = -(-len(names) // columns)
-    figure = _figure(11.0, 0.4 + 1.9 * rows)
+    figure = make_figure(11.0, 0.4 + 1.9 * rows)
     every = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axes, name in zip(every, names, strict=False):
         values = [item.value(name) for item in evaluation.items]
@@ -65,7 +65,8 @@ def _finite(values: Sequence[float]) -> np.ndarray:
     return np.array([value for value in values if np.isfinite(value)])
 
 
-def _figure(width: float, height: float):
+def make_figure(width: float, height: float):
+    """A figure of so many inches, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only needed here
     from matplotlib.figure import Figure
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
+from speech_jax.config_dict import added
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import adapter_of, joined
 from speech_jax.finetuning.vocabulary import VocabularyChange, compare_vocabularies, move_tokens
@@ -20,6 +21,7 @@ from speech_jax.training.state import check_shapes
 from speech_jax.types import PyTree
 
 VOCABULARY = ((r"^head/", -1), (r"^embedding$", 0))  # the leaves with an axis that is the vocabulary, and which
+SPEAKERS = "speakers"  # the leaf with a row for each speaker
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class StartConfig:
     tokenizer: Literal["keep", "new"] = "keep"
     """keep: the checkpoint's. new: made from the recordings' texts as `task.tokenizer` says; what the head learned for
     a token stays with its string, new tokens are initialised."""
+    speakers: Literal["add", "keep", "new"] = added("add")
+    """Of a voice whose `task.speakers` is "data". add: the checkpoint's, and those of the recordings that it lacks.
+    keep: the checkpoint's alone. new: those of the recordings alone. What was learned for a speaker stays with the
+    name, a new one begins as the mean of the old ones."""
 
 
 def vocabulary_axis(name: str) -> int | None:
@@ -53,13 +59,15 @@ class Start(NamedTuple):
     fresh: tuple[str, ...]
     dropped: tuple[str, ...]
     vocabulary: VocabularyChange | None
+    speakers: VocabularyChange | None = None
 
     def describe(self) -> list[str]:
         """A line each for what was taken, initialised and left behind."""
         lines = [f"{len(self.taken)} leaves taken"]
         lines += [f"initialised anew: {_short(self.fresh)}"] if self.fresh else []
         lines += [f"left behind: {_short(self.dropped)}"] if self.dropped else []
-        return lines + ([self.vocabulary.describe()] if self.vocabulary else [])
+        lines += [self.vocabulary.describe()] if self.vocabulary else []
+        return lines + ([self.speakers.describe("speakers")] if self.speakers else [])
 
 
 def start_from(
@@ -73,7 +81,9 @@ def start_from(
     drop: tuple[str, ...] = (),
     init: Callable[[], tuple[PyTree, PyTree]] | None = None,
     tokens: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
+    speakers: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
     own_state: Callable[[PyTree], PyTree] = lambda model_state: model_state,
+    grow: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> Start:
     """Parameters and model state out of a run's folder or of one step's folder, to be handed to `fit` as `init`.
 
@@ -83,6 +93,8 @@ def start_from(
     drop:   patterns of the checkpoint's leaves that are left behind.
     tokens: (the checkpoint's, the new) vocabulary; the leaves of head or embedding then move by token, `init()` for new
             ones.
+    speakers: (the checkpoint's, the new) names; their rows move by name, a new one's is the mean of all old ones.
+    grow: makes the checkpoint's parameters those of a larger network that computes the same.
     own_state: takes from the checkpoint's model state what is the network's own.
     Raises UserError if there is no whole checkpoint there, if a leaf is missing, has another shape or is left over
     (names it and both shapes), or if a pattern fits nothing.
@@ -90,7 +102,7 @@ def start_from(
     folder = find_checkpoint(path, which)
     params, model_state = read_params(folder, ema=ema)
     model_state = own_state(model_state)
-    params = jax.tree.map(np.asarray, joined(params, adapter_of(read_assets(folder))))
+    params = jax.tree.map(np.asarray, grow(joined(params, adapter_of(read_assets(folder)))))
     wanted, have = named_leaves((params_like, model_state_like)), named_leaves((params, model_state))
     wanted, have = ({name.split("/", 1)[1]: leaf for name, leaf in leaves.items()} for leaves in (wanted, have))
     renewed = _matching(wanted, fresh, f"{path}: start.fresh")
@@ -98,6 +110,7 @@ def start_from(
     moved = {n: vocabulary_axis(n) for n in wanted if vocabulary_axis(n) is not None and n not in renewed}
     if tokens is None or tokens[0] == tokens[1]:
         moved = {}
+    people = speakers is not None and speakers[0] != speakers[1] and SPEAKERS in wanted and SPEAKERS not in renewed
     if (renewed or moved) and init is None:
         raise ValueError("start_from: expected `init` where leaves are initialised anew")
     values = {}
@@ -110,6 +123,9 @@ def start_from(
         found = {n: a for n, a in named_leaves(found).items() if n not in dropped}
         found |= {n: values[n] for n in renewed & names}
         found |= {n: move_tokens(have[n], values[n], *tokens, moved[n]) for n in moved.keys() & names & have.keys()}
+        if people and SPEAKERS in names and SPEAKERS in have:
+            mean = np.repeat(have[SPEAKERS].mean(axis=0, keepdims=True), len(speakers[1]), axis=0)
+            found[SPEAKERS] = move_tokens(have[SPEAKERS], mean, *speakers, axis=0)
         check_shapes(found, {n: leaf for n, leaf in named_leaves(like).items()}, what)
         return jax.tree_util.tree_map_with_path(lambda path, _: found[leaf_name(path)], like)
 
@@ -120,6 +136,7 @@ def start_from(
         fresh=tuple(n for n in wanted if n in renewed),
         dropped=tuple(n for n in have if n in dropped and n not in renewed),
         vocabulary=None if tokens is None or tokens[0] == tokens[1] else compare_vocabularies(*tokens),
+        speakers=compare_vocabularies(*speakers) if people else None,
     )
 
 

@@ -17,14 +17,14 @@ class VocabularyChange(NamedTuple):
     new: tuple[str, ...]
     dropped: tuple[str, ...]
 
-    def describe(self, shown: int = 8) -> str:
-        """One line, with the first few of each list."""
+    def describe(self, what: str = "vocabulary", shown: int = 8) -> str:
+        """One line on the vocabulary, or on the speakers, with the first few of each list."""
         parts = []
-        for what, tokens in zip(("kept", "new", "dropped"), self, strict=True):
+        for fate, tokens in zip(("kept", "new", "dropped"), self, strict=True):
             more = f" … and {len(tokens) - shown} more" if len(tokens) > shown else ""
-            named = f" ({' '.join(map(repr, tokens[:shown]))}{more})" if tokens and what != "kept" else ""
-            parts.append(f"{len(tokens)} {what}{named}")
-        return "vocabulary: " + ", ".join(parts)
+            named = f" ({' '.join(map(repr, tokens[:shown]))}{more})" if tokens and fate != "kept" else ""
+            parts.append(f"{len(tokens)} {fate}{named}")
+        return f"{what}: " + ", ".join(parts)
 
 
 def compare_vocabularies(old: Sequence[str], new: Sequence[str]) -> VocabularyChange:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from speech_jax.audio import rows
+from speech_jax.config_dict import added
 from speech_jax.errors import UserError
 from speech_jax.models.attention_tts import Attention, AttentionConfig, make_attention
 from speech_jax.models.layers import Dropout, MaskedBatchNorm, uniform_fan_in
@@ -62,6 +63,10 @@ class Tacotron2Config:
     """Frames a decoder step can make."""
     conv_dropout: float = 0.5
     """Dropout of all convolutions, in training."""
+    norm_statistics: Literal["batch", "fixed"] = added("batch")
+    """What the batch norms take in training: the batch's mean and variance, or the running ones that a checkpoint has,
+    which then stay as they are. Fixed is for fine-tuning with old recordings beside the new: running statistics follow
+    the new ones alone, and would misjudge the old voice."""
     prenet_dropout: float = 0.5
     """Dropout of the prenet: always, in synthesis too. It is drawn from the utterance's key, so synthesis repeats."""
     held: Literal["zoneout", "dropout"] = "zoneout"
@@ -108,6 +113,7 @@ class ConvStack(nn.Module):
     activation: Callable
     dropout: float
     last_plain: bool = False
+    fixed: bool = False
 
     @nn.compact
     def __call__(
@@ -117,7 +123,7 @@ class ConvStack(nn.Module):
             x = jnp.where(mask[..., None], x, 0.0)
             init = nn.initializers.glorot_uniform()
             x = nn.Conv(width, (self.kernel_size,), padding="SAME", kernel_init=init, name=f"conv{i}")(x)
-            x = MaskedBatchNorm(name=f"norm{i}")(x, mask, train=train)
+            x = MaskedBatchNorm(name=f"norm{i}")(x, mask, train=train and not self.fixed)
             if not (self.last_plain and i == len(self.widths) - 1):
                 x = self.activation(x)
             x = Dropout(self.dropout)(x, train=train)
@@ -135,9 +141,11 @@ class Parts(NamedTuple):
 
 def make_parts(config: Tacotron2Config) -> Parts:
     """The pieces of the network of `config`."""
-    encoder = ConvStack((config.embedding,) * config.encoder_layers, config.kernel_size, nn.relu, config.conv_dropout)
+    shared = {"kernel_size": config.kernel_size, "dropout": config.conv_dropout}
+    shared |= {"fixed": config.norm_statistics == "fixed"}
+    encoder = ConvStack((config.embedding,) * config.encoder_layers, activation=nn.relu, **shared)
     widths = (config.postnet,) * (config.postnet_layers - 1) + (config.num_mels,)
-    postnet = ConvStack(widths, config.kernel_size, jnp.tanh, config.conv_dropout, last_plain=True)
+    postnet = ConvStack(widths, activation=jnp.tanh, last_plain=True, **shared)
     return Parts(config, encoder, postnet, make_attention(config.attention, config.attention_rnn, config.memory))
 
 
@@ -229,6 +237,29 @@ def init_params(parts: Parts, symbols: int, key: Array) -> tuple[PyTree, PyTree]
         params["style"], style_stats = style_init(config.style, config.num_mels, jax.random.fold_in(keys[11], 1))
         stats["style"] = style_stats
     return params, {"batch_stats": stats}
+
+
+def with_speaker_inputs(config: Tacotron2Config, params: PyTree) -> PyTree:
+    """The parameters of a network of one voice for `config`, which has several: whatever reads the memory has rows of
+    zeros for the speaker's vector, so that nothing changes until they are trained. The vectors are not among them."""
+    decoder = params["decoder"]
+
+    def wider(leaves: PyTree, before: int, name: str = "kernel") -> PyTree:
+        """`before`: inputs that come before the memory; of that, the encoder's channels come first."""
+        kernel, begin = leaves[name], before + config.encoder_width
+        zeros = jnp.zeros((config.speaker_width, *kernel.shape[1:]), kernel.dtype)
+        return {**leaves, name: jnp.concatenate([kernel[:begin], zeros, kernel[begin:]])}
+
+    readers = {"memory", "agent"} & decoder["attention"].keys()
+    attention = {part: wider(decoder["attention"][part], 0) for part in readers}
+    grown = {
+        "attention_rnn": wider(decoder["attention_rnn"], config.prenet, "input_kernel"),
+        "decoder_rnn": wider(decoder["decoder_rnn"], config.attention_rnn, "input_kernel"),
+        "projection": wider(decoder["projection"], config.decoder_rnn),
+        "stop": wider(decoder["stop"], config.decoder_rnn),
+        "attention": {**decoder["attention"], **attention},
+    }
+    return {**params, "decoder": {**decoder, **grown}}
 
 
 def _one_direction(params: dict[str, Array]) -> dict[str, Array]:

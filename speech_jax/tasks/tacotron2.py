@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_features
 from speech_jax.audio.presets import nvidia_tacotron2
+from speech_jax.config_dict import added
 from speech_jax.errors import UserError
-from speech_jax.evaluation.alignment import score_alignment
-from speech_jax.models.tacotron2 import Tacotron2Config, tacotron2
+from speech_jax.models.tacotron2 import Tacotron2Config, make_parts, tacotron2
 from speech_jax.objectives.tts import focus_rate, frame_loss, guided_attention_loss, stop_loss
 from speech_jax.tasks.ctc import batch_spec
+from speech_jax.tasks.tacotron2_report import make_evaluate
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig
-from speech_jax.types import Batch, LossOut, Model, PyTree, Report, Task
+from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +44,19 @@ class Tacotron2TaskConfig:
     reduction: tuple[tuple[int, int], ...] = ()
     """Gradual training: (step, frames a decoder step makes from there on), for example ((0, 5), (5000, 3), (10000, 2)).
     Empty is the model's `reduction` from the start."""
+    speakers: Literal["one", "data"] = added("one")
+    """one: whoever speaks is the same voice. data: a learned vector for each speaker that the recordings name; the
+    table of names goes with the checkpoint, and more can be added in fine-tuning, also to a table of one."""
+    speak: int = added(0)
+    """Utterances, spread over the lengths of a set, that an evaluation also speaks freely, without the right frames:
+    their alignments are scored (`free_focus`, `free_coverage`, `free_failures`), and one is heard. 0 is none."""
 
     def __post_init__(self) -> None:
+        if self.speak < 0 or (self.model.speakers and self.speakers == "one"):
+            raise UserError(
+                f"task: found speak {self.speak}, model.speakers {self.model.speakers} with speakers "
+                f"{self.speakers!r}, expected speak >= 0, and 'data' for several speakers"
+            )
         steps, frames = [s for s, _ in self.reduction], [r for _, r in self.reduction]
         if self.reduction and (steps[0] != 0 or steps != sorted(set(steps))):
             raise UserError(f"task.reduction: found steps {steps}, expected 0 first and then larger ones")
@@ -103,7 +113,12 @@ def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
         now = jnp.asarray([r for _, r in stages], jnp.float32)[stage(step, stages)]
         return out._replace(metrics={**out.metrics, "reduction": (now, jnp.ones(()))})
 
-    return Task(Model(init, apply), objective, batch_spec, _evaluator(config, apply, stages[-1][1]))
+    def spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
+        people = {"speaker": jax.ShapeDtypeStruct((bucket.rows,), jnp.int32)} if config.model.speakers else {}
+        return batch_spec(bucket) | people
+
+    evaluate = make_evaluate(config, front_end, make_parts(network_config(config)), apply, losses, stages[-1][1])
+    return Task(Model(init, apply), objective, spec, evaluate)
 
 
 def stage(step: Int[Array, ""], stages: tuple[tuple[int, int], ...]) -> Int[Array, ""]:
@@ -126,39 +141,3 @@ def losses(config: Tacotron2TaskConfig, outputs: dict[str, Array], reduction: in
         value += config.guided * total / jnp.maximum(count, 1.0)
     pairs["focus"] = focus_rate(outputs["weights"], step_mask)
     return value, jnp.sum(mask).astype(jnp.float32), pairs
-
-
-def _evaluator(config: Tacotron2TaskConfig, apply, reduction: int):
-    @jax.jit
-    def forward(params, model_state, batch):
-        outputs, _ = apply(params, model_state, batch, key=jax.random.key(0), train=False)
-        return outputs, losses(config, outputs, reduction)[2]
-
-    def evaluate(params: PyTree, model_state: PyTree, batches: Iterable[Batch]) -> Report:
-        """Losses under teacher forcing, the alignment's scores, and pictures of the first utterance."""
-        totals: dict[str, np.ndarray] = {}
-        scores, images = [], {}
-        for batch in batches:
-            outputs, metrics = jax.device_get(forward(params, model_state, batch))
-            for name, pair in metrics.items():
-                totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
-            for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):
-                frames, symbols = int(outputs["mel_mask"][row].sum()), int(outputs["text_mask"][row].sum())
-                weights = outputs["weights"][row, : -(-frames // reduction), :symbols]
-                scores.append(score_alignment(weights, "stop"))
-                if not images:
-                    stop = 1 / (1 + np.exp(-outputs["stop"][row, :frames]))
-                    images = {
-                        "alignment": weights.T,
-                        "target": outputs["target"][row, :frames].T,
-                        "made": outputs["mel_post"][row, :frames].T,
-                        "stop": np.tile(stop, (16, 1)),
-                    }
-        found = {name: float(total / max(count, 1e-9)) for name, (total, count) in totals.items()}
-        found["loss"] = found["before"] + found["after"] + found["stop"]
-        if scores:
-            found["coverage"] = float(np.mean([s.coverage for s in scores]))
-            found["failures"] = float(np.mean([bool(s.failure) for s in scores]))
-        return Report(found, images=images)
-
-    return evaluate

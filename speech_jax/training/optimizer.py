@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from speech_jax.config_dict import added
 from speech_jax.errors import UserError
 from speech_jax.training.rules import leaf_name, match_rules, named_leaves
 from speech_jax.types import PyTree
@@ -30,10 +31,10 @@ class OptimizerConfig:
 
     name: Literal["adamw", "adam", "sgd", "rmsprop", "lion"] = "adamw"
     """The rule: Adam with decoupled weight decay, Adam, SGD with momentum, RMSProp, or Lion."""
-    schedule: Literal["noam", "tri_stage", "cosine", "wsd", "constant"] = "noam"
+    schedule: Literal["noam", "tri_stage", "cosine", "wsd", "constant", "steps"] = "noam"
     """The learning rate's way after its linear warm-up: noam falls with 1/sqrt(step); tri_stage holds, then decays
     exponentially to end_lr; cosine falls along half a cosine; wsd holds, then falls linearly over the last decay_steps;
-    constant stays."""
+    constant stays; steps is multiplied by fall_factor at each step of `falls`."""
     peak_lr: float = 1e-3
     """The highest learning rate, at the end of the warm-up. NeMo's Noam factor f with width d and warm-up w has
     f / sqrt(d * w)."""
@@ -46,6 +47,10 @@ class OptimizerConfig:
     decay_steps: int = 0
     """Steps of the final fall (wsd and tri_stage); 0 means all that is left of the run for tri_stage, a tenth of the
     run for wsd."""
+    falls: tuple[int, ...] = added(())
+    """Steps at which the learning rate falls (steps only)."""
+    fall_factor: float = added(0.1)
+    """What it is multiplied by there."""
     b1: float = 0.9
     """Decay of the first moment (adam, adamw, lion)."""
     b2: float = 0.98
@@ -56,8 +61,11 @@ class OptimizerConfig:
     """Momentum (sgd, rmsprop)."""
     weight_decay: float = 1e-3
     """Decoupled weight decay, times the learning rate. Plain adam takes none."""
+    l2: float = added(0.0)
+    """So much times the parameter is added to the gradient, after the clipping and before the rule: the weight decay of
+    PyTorch's Adam, the L2 regularisation of the Tacotron papers. Not to those that `no_decay` names."""
     no_decay: tuple[str, ...] = (r"(^|/)(bias|scale|[a-z_]*_bias)$", r"(?i)norm")
-    """Patterns of the parameters without weight decay: biases and norms."""
+    """Patterns of the parameters without weight decay and L2: biases and norms."""
     clip_norm: float | None = 1.0
     """The gradient of all trainable parameters together is scaled down to this norm; none turns it off."""
     groups: tuple[tuple[str, float | None], ...] = ((".*", 1.0),)
@@ -94,6 +102,9 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
             f"optimizer.warmup_steps: found {warmup} (and hold_steps {config.hold_steps}) of {total_steps} steps, "
             f"expected fewer: the schedule {config.schedule} has to come down again"
         )
+    if config.schedule == "steps" and (list(config.falls) != sorted(set(config.falls)) or config.fall_factor <= 0):
+        found = f"falls {config.falls}, fall_factor {config.fall_factor}"
+        raise UserError(f"optimizer: found {found}, expected ascending steps and a factor above 0")
     if config.schedule == "tri_stage" and end <= 0:
         raise UserError(f"optimizer.end_lr: found {end}, expected a number > 0: tri_stage decays exponentially")
 
@@ -113,6 +124,9 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
             decay = min(config.decay_steps or max(total_steps // 10, 1), total_steps - warmup)
             done = jnp.clip((t - (total_steps - decay)) / decay, 0.0, 1.0)
             after = _between(end, peak, 1 - done)
+        elif config.schedule == "steps":
+            fallen = sum((jnp.asarray(t > fall, jnp.float32) for fall in config.falls), jnp.zeros(()))
+            after = config.fall_factor**fallen
         else:
             after = jnp.ones(())
         return peak * jnp.where(t < warmup, rise, after)
@@ -145,8 +159,9 @@ def make_optimizer(
     if "train" not in jax.tree.leaves(labels):
         raise UserError("optimizer.groups: found that every parameter is frozen, expected at least one to train")
     _check_hold(config, params)
-    if config.anchor < 0 or config.ewc < 0:
-        raise UserError(f"optimizer: found anchor {config.anchor}, ewc {config.ewc}, expected 0 or more")
+    if config.anchor < 0 or config.ewc < 0 or config.l2 < 0:
+        found = f"anchor {config.anchor}, ewc {config.ewc}, l2 {config.l2}"
+        raise UserError(f"optimizer: found {found}, expected 0 or more")
     parts = []
     if config.anchor or config.ewc:
         parts.append(pull_back(config.anchor, config.ewc, config.anchor_free, fisher))
@@ -154,6 +169,8 @@ def make_optimizer(
         parts.append(hold_still(config.hold))
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
+    if config.l2:
+        parts.append(decay_weights(config.l2, config.no_decay))
     parts.append(_direction(config))
     if config.weight_decay:
         parts.append(decay_weights(config.weight_decay, config.no_decay))

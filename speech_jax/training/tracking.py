@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
+from PIL import Image
 from tensorboardX import SummaryWriter
 
+from speech_jax.data.files import write
 from speech_jax.errors import UserError
 from speech_jax.types import Report
 
@@ -68,6 +72,7 @@ class Tracker:
 
     def __init__(self, folder: Path, start: int, *, tensorboard: bool, enabled: bool = True):
         self._file = self._board = None
+        self._folder = folder
         if not enabled:
             return
         path = folder / "metrics.jsonl"
@@ -96,16 +101,26 @@ class Tracker:
                         self._board.add_scalar(f"{prefix}/{name}", value, step)
 
     def report(self, name: str, step: int, report: Report, examples: int) -> None:
-        """An evaluation's examples, images and audio, on TensorBoard."""
+        """An evaluation's examples, images and audio on TensorBoard; images and audio also as files,
+        evaluations/STEP/NAME_KEY.png and .wav, for those who have no TensorBoard at hand."""
+        if self._file is None:
+            return
+        pictures = {key: image if np.ndim(image) == 3 else _grey(image) for key, image in report.images.items()}
+        try:
+            for key, image in pictures.items():
+                write(self._folder / _file_name(step, name, key, "png"), _png(image))
+            for key, (samples, rate) in report.audio.items():
+                write(self._folder / _file_name(step, name, key, "wav"), _wav(samples, int(rate)))
+        except UserError as error:  # a full disk: the run is worth more than its pictures
+            logger.warning("%s", error)
         if not self._board_works():
             return
         if report.examples and examples:
             self._board.add_text(f"{name}/examples", _table(report.examples[:examples]), step)
-        for key, image in report.images.items():
-            self._board.add_image(f"{name}/{key}", _grey(image), step, dataformats="HW")
+        for key, image in pictures.items():
+            self._board.add_image(f"{name}/{key}", image, step, dataformats="HWC" if image.ndim == 3 else "HW")
         for key, (samples, rate) in report.audio.items():
-            clip = np.clip(np.asarray(samples, np.float32), -1, 1)[:, None]
-            self._board.add_audio(f"{name}/{key}", clip, step, sample_rate=int(rate))
+            self._board.add_audio(f"{name}/{key}", _clip(samples)[:, None], step, sample_rate=int(rate))
 
     def _board_works(self) -> bool:
         """Whether TensorBoard's files can be written. Its thread dies of the first error, a full disk, and from then on
@@ -144,6 +159,26 @@ def _forget_after(path: Path, start: int) -> None:
 def _number(value: Any) -> float | None:
     value = float(value)
     return value if math.isfinite(value) else None
+
+
+def _file_name(step: int, name: str, key: str, ending: str) -> str:
+    return f"evaluations/{step}/{name.replace('/', '_')}_{key.replace('/', '_')}.{ending}"
+
+
+def _clip(samples: Any) -> np.ndarray:
+    return np.clip(np.nan_to_num(np.asarray(samples, np.float32)), -1, 1)
+
+
+def _wav(samples: Any, rate: int) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, _clip(samples), rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(image, np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _grey(image: Any) -> np.ndarray:

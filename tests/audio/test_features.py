@@ -17,6 +17,7 @@ from speech_jax.audio.features import extract, num_features, num_frames, spectru
 from speech_jax.audio.framing import chunked_frames, num_samples, overlap_add
 from speech_jax.audio.mel import high_pass_taps, mel_matrix
 from speech_jax.audio.normalize import estimate_statistics
+from speech_jax.config_dict import from_dict, to_dict
 from speech_jax.errors import UserError
 
 replace = dataclasses.replace
@@ -240,6 +241,9 @@ def test_fingerprint_names_what_the_features_are():
                dict(hop=80, pre_emphasis=0.9, window_shape="hann", framing="center", floor=1e-6, power=1,
                     normalize="none", num_mels=64).items()]  # fmt: skip
     assert len({fingerprint(c) for c in [*changed, AudioConfig()]}) == len(changed) + 1
+    # a config file may say 7600, and its checkpoint 7600.0
+    assert fingerprint(AudioConfig(fmax=7600)) == fingerprint(AudioConfig(fmax=7600.0))
+    assert fingerprint(from_dict(AudioConfig, to_dict(AudioConfig(fmax=7600)))) == fingerprint(AudioConfig(fmax=7600))
     assert (
         fingerprint(AudioConfig()) == "a2198eb86eefe61801fd12ef5547dbf7d109c2986bbd8df211fb0d222f75e5cd"
     )  # a change would disown every checkpoint

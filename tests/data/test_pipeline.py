@@ -61,6 +61,13 @@ def test_a_batch_holds_the_recordings_and_the_texts(rows, plan):
     assert sorted(seen) == list(range(len(rows)))
 
 
+def test_each_row_has_its_speakers_number(rows, plan):
+    numbers = np.random.default_rng(0).integers(1, 9, len(rows)).astype(np.int32)
+    for batch in take(rows, plan, plan.steps(), speakers=numbers):
+        assert batch["speaker"].dtype == np.int32
+        np.testing.assert_array_equal(batch["speaker"], np.where(batch["index"] >= 0, numbers[batch["index"]], 0))
+
+
 def test_resume_from_any_step(rows, plan):
     straight = take(rows, plan, 2 * plan.steps() + 2)
     for start in (1, plan.steps() - 1, plan.steps(), plan.steps() + 3):

@@ -17,7 +17,7 @@ CONFIG = Tacotron2Config(
     num_mels=6, embedding=8, encoder_layers=2, encoder_width=8, prenet=8, attention_rnn=12, decoder_rnn=10,
     attention=AttentionConfig(kind="gmm", width=8, mixtures=2), postnet_layers=3, postnet=8, reduction=2,
 )  # fmt: skip
-DECODE = DecodeConfig(frames_per_symbol=6.0, frames_more=10, saturated_steps=4)
+DECODE = DecodeConfig(frames_per_symbol=6.0, frames_more=10, saturated_frames=8)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_it_ends_by_the_stop_token_the_end_of_the_text_or_the_bound(network):
     for row, symbols in enumerate((7, 4)):
         places = np.asarray(stays.weights[row]).argmax(1)[: int(stays.lengths[row]) // 2]
         assert (places[-4:] == symbols - 1).all()
-    never = dataclasses.replace(DECODE, saturated_steps=0)
+    never = dataclasses.replace(DECODE, saturated_frames=0)
     cut = speak(parts, never, with_stop(params, -9.0), state, batch, seeds([0, 1, 2]))
     assert cut.ended.tolist()[:2] == [BOUND] * 2
     assert cut.lengths.tolist()[:2] == [7 * 6 + 10, 4 * 6 + 10]
@@ -122,6 +122,11 @@ def test_the_score_of_an_alignment_names_what_went_wrong():
     scores = [good.quality, skipped.quality, repeated.quality, lost.quality]
     assert max(scores) == good.quality and len(set(scores)) == 4
     assert score_alignment(np.zeros((0, 5)), "stop").failure
+    stayed = np.concatenate([np.full((60, 20), 0.05), np.repeat(np.eye(20)[-1:], 200, axis=0)])
+    assert "not aligned" in score_alignment(stayed, "saturated").failure  # it only waited at the end
+    assert score_alignment(stayed, "stop").focus > 0.7
+    tail = np.concatenate([w, np.repeat(w[-1:], 30, axis=0)])
+    assert abs(score_alignment(tail, "saturated").focus - good.focus) < 0.01
 
 
 def test_bad_settings_are_refused():

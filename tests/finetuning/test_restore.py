@@ -1,5 +1,7 @@
 """Starting from a checkpoint: what fits is taken as it is, what is new is initialised, what does not fit is named."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from speech_jax.finetuning.restore import start_from
 from speech_jax.finetuning.vocabulary import compare_vocabularies, move_tokens
 from speech_jax.training.state import init_shapes, init_values
 from speech_jax.types import Model
+from speech_jax.voice import load_voice_parts, network_shapes
+from tests.test_sound import voice  # noqa: F401
 from tests.training import toy
 
 
@@ -146,3 +150,25 @@ def test_a_head_of_the_same_size_but_other_tokens_is_not_taken_by_number(run):
     assert toy.digest(found.params["encoder"]) == toy.digest(state.params["encoder"])
     found, _ = start(folder, lambda *_: None, tokens=(("a",), ("a",)))
     assert toy.digest(found.params) == toy.digest(jax.device_get(state.params))
+
+
+def test_speakers_keep_their_vectors_and_new_ones_begin_as_the_mean(voice):  # noqa: F811
+    old = load_voice_parts(voice)
+    names = ("joe", "zoe", "pat")
+    task = dataclasses.replace(old.task, model=dataclasses.replace(old.task.model, speakers=len(names)))
+    shapes = network_shapes(task, old.front_end.vocab_size)
+
+    def init():
+        return jax.tree.map(lambda leaf: np.full(leaf.shape, 7.0, np.float32), shapes)
+
+    found = start_from(voice, *shapes, init=init, speakers=(old.speakers, names))
+    vectors = np.asarray(old.params["speakers"])
+    np.testing.assert_array_equal(found.params["speakers"][0], vectors[old.speakers.index("joe")])
+    for row in (1, 2):
+        np.testing.assert_allclose(found.params["speakers"][row], vectors.mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(found.params["embedding"], old.params["embedding"])
+    assert found.speakers == (("joe",), ("zoe", "pat"), ("ann",))
+    assert found.describe()[-1] == "speakers: 1 kept, 2 new ('zoe' 'pat'), 1 dropped ('ann')"
+    same = start_from(voice, *network_shapes(old.task, old.front_end.vocab_size), speakers=(old.speakers,) * 2)
+    assert same.speakers is None
+    np.testing.assert_array_equal(same.params["speakers"], vectors)

@@ -21,6 +21,7 @@ from speech_jax.models.tacotron2 import (
     refine,
     tacotron2,
     utterance_seeds,
+    with_speaker_inputs,
 )
 from speech_jax.models.tacotron2_decoder import decoder_step, start_decoder
 
@@ -284,3 +285,46 @@ def test_the_public_size():
     params, _ = jax.eval_shape(lambda k: init_params(parts, 148, k), jax.random.key(0))
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
     assert count == 28_193_153 - 2 * 4 * 256 - 2 * 4 * 1024
+
+
+def test_fixed_statistics_stay_and_are_what_training_normalises_with():
+    config = tiny(norm_statistics="fixed", conv_dropout=0.0, held_rate=0.0, prenet_dropout=0.0)
+    model, rng = tacotron2(config, 20), np.random.default_rng(5)
+    params, state = model.init(jax.random.key(0), batch())
+    state = jax.tree.map(lambda a: a + jnp.asarray(rng.uniform(0.1, 0.5, a.shape), a.dtype), state)
+
+    @jax.jit
+    def outputs(params, state):
+        heard, same = model.apply(params, state, batch(), key=jax.random.key(1), train=True)
+        return heard, same, model.apply(params, state, batch(), key=jax.random.key(1), train=False)[0]
+
+    heard, same, spoken = outputs(params, state)
+    jax.tree.map(np.testing.assert_array_equal, same, state)
+    for name in ("mel", "mel_post", "stop", "weights"):
+        np.testing.assert_allclose(heard[name], spoken[name], atol=1e-6)
+    moving = tacotron2(dataclasses.replace(config, norm_statistics="batch"), 20)
+    other, new = jax.jit(lambda p, s: moving.apply(p, s, batch(), key=jax.random.key(1), train=True))(params, state)
+    assert np.abs(other["mel"] - heard["mel"]).max() > 1e-3
+    assert all((a != b).any() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(state), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "forward"])
+def test_a_network_of_one_voice_becomes_one_of_several_and_says_the_same(kind):
+    attention = dataclasses.replace(tiny().attention, kind=kind)
+    style = StyleConfig(tokens=3, width=8, heads=2, channels=(4, 4), summary=6)  # lies behind the speaker's vector
+    one = tiny(attention=attention, style=style)
+    several = dataclasses.replace(one, speakers=2, speaker_width=5)
+    params, state = tacotron2(one, 20).init(jax.random.key(0), batch())
+    grown = {**with_speaker_inputs(several, params), "speakers": jnp.ones((2, 5))}
+    shapes = jax.eval_shape(lambda: tacotron2(several, 20).init(jax.random.key(0), batch())[0])
+    assert jax.tree.map(jnp.shape, grown) == jax.tree.map(jnp.shape, shapes)
+
+    @jax.jit
+    def both(params, grown):
+        return tacotron2(one, 20).apply(params, state, batch())[0], tacotron2(several, 20).apply(grown, state, batch())[
+            0
+        ]
+
+    want, found = both(params, grown)
+    for name in ("mel", "mel_post", "stop", "weights"):
+        np.testing.assert_allclose(found[name], want[name], atol=1e-6)

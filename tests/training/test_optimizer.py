@@ -1,5 +1,7 @@
 """Optimizers against optax's own, schedules against a plain loop, and freezing without its traps."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from speech_jax.errors import UserError
 from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, rate_factors, trainable
+from speech_jax.training.presets import tacotron2_deep_learning_examples, tacotron2_nvidia, tacotron2_paper
 from speech_jax.training.rules import match_rules, named_leaves
 
 
@@ -266,3 +269,35 @@ def test_rates_fall_from_layer_to_layer():
 def test_bad_holds_and_layer_decays_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         make_optimizer(OptimizerConfig(**changes), make_params(), 100)
+
+
+def test_l2_is_pytorchs_weight_decay_of_adam():
+    """torch.optim.Adam: the decay is part of the gradient, so Adam scales it too. A plain loop in float64."""
+    config = dataclasses.replace(tacotron2_nvidia(), clip_norm=None, l2=0.1)
+    params = make_params()
+    moved, _ = steps(make_optimizer(config, params, 100), params, GRADIENTS)
+    for name, start in named_leaves(params).items():
+        p = np.asarray(start, np.float64)
+        m, v = np.zeros_like(p), np.zeros_like(p)
+        for t, gradient in enumerate(GRADIENTS, 1):
+            g = np.asarray(named_leaves(gradient)[name], np.float64) + 0.1 * p
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            p = p - 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        np.testing.assert_allclose(named_leaves(moved)[name], p, atol=1e-6)
+
+
+def test_the_published_rates_of_tacotron_2():
+    rate = learning_rate(tacotron2_paper(), 150_000)
+    assert [float(rate(step)) for step in (0, 49_999)] == pytest.approx([1e-3, 1e-3])
+    assert float(rate(99_999)) == pytest.approx(1e-4, rel=1e-4)
+    assert [float(rate(step)) for step in (149_999, 200_000)] == pytest.approx([1e-5, 1e-5], rel=1e-4)
+    assert float(learning_rate(tacotron2_nvidia(), 10)(9)) == pytest.approx(1e-3)
+    falls = learning_rate(tacotron2_deep_learning_examples(10), 20_000)
+    found = [float(falls(step)) for step in (0, 4_999, 5_000, 9_999, 10_000, 15_000, 19_999)]
+    assert found == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-6, 1e-6])
+
+
+@pytest.mark.parametrize("changes", [dict(falls=(5, 5)), dict(falls=(9, 3)), dict(fall_factor=0.0)])
+def test_falls_that_make_no_sense_are_refused(changes):
+    with pytest.raises(UserError, match="optimizer: found falls"):
+        learning_rate(OptimizerConfig(schedule="steps", **changes), 100)

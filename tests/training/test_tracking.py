@@ -6,6 +6,8 @@ import types
 
 import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
 from speech_jax.training import progress as progress_module
 from speech_jax.training.feed import Batches, PairedBatches
@@ -56,7 +58,10 @@ def test_tensorboard_gets_scalars_text_pictures_and_sound(tmp_path):
     report = Report(
         metrics={"wer": 0.1},
         examples=[{"id": "u1", "reference": "a | b", "hypothesis": "a\nc"}],
-        images={"mel": np.random.default_rng(0).normal(size=(8, 12))},
+        images={
+            "mel": np.random.default_rng(0).normal(size=(8, 12)),
+            "plot": np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8),
+        },
         audio={"voice": (np.sin(np.arange(1600) / 9).astype(np.float32), 16000)},
     )
     tracker.report("dev", 7, report, examples=4)
@@ -74,7 +79,14 @@ def test_tensorboard_gets_scalars_text_pictures_and_sound(tmp_path):
     table = text.tensor.string_val[0].decode()
     assert "| id | reference | hypothesis |" in table and "a \\| b | a c |" in table
     assert (values["dev/mel"][0].image.height, values["dev/mel"][0].image.width) == (8, 12)
+    assert (values["dev/plot"][0].image.height, values["dev/plot"][0].image.width) == (5, 7)
     assert values["dev/voice"][0].audio.sample_rate == 16000
+    left = tmp_path / "evaluations" / "7"
+    assert {path.name for path in left.iterdir()} == {"dev_mel.png", "dev_plot.png", "dev_voice.wav"}
+    np.testing.assert_array_equal(np.asarray(Image.open(left / "dev_plot.png")), report.images["plot"])
+    assert Image.open(left / "dev_mel.png").size == (12, 8)
+    sound, rate = soundfile.read(left / "dev_voice.wav")
+    assert rate == 16000 and np.abs(sound - report.audio["voice"][0]).max() < 1e-4
 
 
 def test_plain_lines_where_there_is_no_terminal(monkeypatch):

@@ -49,6 +49,11 @@ def load_source(source: SourceConfig, *, allow_pipes: bool = False, on_error: st
             raise UserError(f"source: found kind {source.kind!r}, expected manifest, kaldi, ljspeech, folder, …")
     if source.domain:
         utterances = [u if u.domain else u._replace(domain=source.domain) for u in utterances]
+    if source.speakers:
+        utterances = [u for u in utterances if u.speaker in source.speakers]
+        missing = set(source.speakers) - {u.speaker for u in utterances}
+        if missing:
+            raise UserError(f"{path}: found no utterance of speaker {min(missing)!r}, expected at least one")
     return utterances[: source.limit] if source.limit else utterances
 
 

@@ -1,0 +1,37 @@
+"""Another voice from at most ten minutes: Asterisk's English prompts, with Joe's recordings as the old domain.
+
+`--alpha.start 0` is plain fine-tuning. The new speaker's vector begins as the mean of the old ones, Joe's is kept.
+"""
+
+import dataclasses
+import runpy
+
+from speech_jax.config import EvalConfig
+from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.training.checkpoint import CheckpointConfig
+
+joe = runpy.run_path("configs/real_voice/joe.py")
+recordings, before = joe["recordings"], joe["config"]
+
+config = dataclasses.replace(
+    before,
+    out_dir="runs/real_voice/asterisk",
+    init_from=before.out_dir,
+    task=dataclasses.replace(
+        before.task, model=dataclasses.replace(before.task.model, norm_statistics="fixed"), reduction=((0, 3),)
+    ),
+    data=recordings("asterisk/train", num_buckets=3, seconds_per_batch=60, row_multiple=4, min_seconds=0.3),
+    pre=recordings("joe/train", num_buckets=3, seconds_per_batch=60, row_multiple=4, min_seconds=0.3, max_seconds=6),
+    alpha=AlphaConfig(start=0.3),
+    evaluate=(
+        EvalConfig("asterisk", recordings("asterisk/dev", num_buckets=1)),
+        EvalConfig("joe", recordings("joe/dev", num_buckets=1)),
+    ),
+    optimizer=dataclasses.replace(before.optimizer, peak_lr=3e-4, warmup_steps=50, hold_steps=500),
+    trainer=dataclasses.replace(
+        before.trainer,
+        steps=1_500,
+        eval_every=250,
+        checkpoint=CheckpointConfig(every=250, metric="asterisk/loss"),
+    ),
+)

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# The whole experiment after prepare.py: Joe's voice, then Asterisk's from it with α = 0 and α > 0, then both voices of each
+# model on held-out sentences, and the hard sentences. A training goes on where it was stopped; what is measured is not
+# measured again. Usage: experiments/real_voice/run.sh [ALPHA]
+#
+# RECOGNISER: the run whose recogniser listens (experiments/real_speech/run.sh makes it). PEERS: a Python that has whisper
+# (experiments/real_speech/baselines.py says what it needs); without it whisper's column stays empty.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+trap 'exit 130' INT TERM # a training that is stopped saves and leaves 0: the rest must not begin then
+
+alpha=${1:-0.3}
+python=${PYTHON:-python}
+recogniser=${RECOGNISER:-runs/real_speech/pretrain_longer}
+data=data/real_voice
+runs=runs/real_voice
+results=experiments/real_voice/results
+ends=(--decode.frames-per-symbol 10) # the bound of an utterance that does not end; frames of 16 ms
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$runs/xla}
+mkdir -p "$runs" "$results"
+
+listen() { # NAME FOLDER MANIFEST: whisper on what is in the manifest, where there is one
+  if [[ -n ${PEERS:-} && ! -f $2/whisper.jsonl ]]; then
+    "$PEERS" experiments/real_speech/baselines.py --peer whisper-tiny.en --manifest "$3" --out "$2/whisper.jsonl"
+    "$python" -m speech_jax.evaluate --hypotheses "$2/whisper.jsonl" --manifest "$3" --name "$1" \
+      --out "$2/whisper" >/dev/null
+  fi
+}
+
+speak() { # NAME RUN SPEAKER: the test sentences of both sets, of which the speaker's own are compared with the original
+  local name=$1 run=$2 speaker=$3 set=$4
+  local folder=$runs/spoken/$name/$set out=$results/$name/$set
+  mkdir -p "$folder" "$out"
+  if [[ ! -f $out/alignments.jsonl ]]; then
+    "$python" -m experiments.real_voice.lists texts "$data/$set/test.jsonl" "$folder/texts.txt"
+    # 2 says that some sentences failed: they are in the report
+    "$python" -m speech_jax.synthesize "${ends[@]}" --checkpoint "$run" --speaker "$speaker" \
+      --file "$folder/texts.txt" --out "$folder" --report "$folder/alignments.jsonl" 2>"$folder/log.txt" || [[ $? == 2 ]]
+    "$python" -m experiments.real_voice.lists manifest "$data/$set/test.jsonl" "$folder" "$folder/manifest.jsonl"
+    cp "$folder/alignments.jsonl" "$folder/log.txt" "$out"
+  fi
+  if [[ ! -f $out/report.json ]]; then
+    "$python" -m speech_jax.evaluate --speech "$folder/manifest.jsonl" --manifest "$data/$set/test.jsonl" \
+      ${recogniser:+--checkpoint "$recogniser"} --name "$name" --out "$out" >/dev/null || [[ $? == 2 ]]
+  fi
+  listen "$name" "$out" "$folder/manifest.jsonl"
+}
+
+hard() { # NAME RUN SPEAKER
+  local folder=$runs/spoken/$1/hard out=$results/$1/hard
+  if [[ ! -f $out/alignments.jsonl ]]; then
+    mkdir -p "$folder" "$out"
+    "$python" -m speech_jax.synthesize "${ends[@]}" --checkpoint "$2" --speaker "$3" --out "$folder" \
+      --file experiments/real_voice/hard_sentences.txt --report "$folder/alignments.jsonl" 2>"$folder/log.txt" ||
+      [[ $? == 2 ]]
+    cp "$folder/log.txt" "$folder/alignments.jsonl" "$out"
+  fi
+}
+
+train() { # RUN CONFIG [FLAG…]
+  "$python" -m speech_jax.train --config "configs/real_voice/$2.py" --out-dir "$runs/$1" "${@:3}"
+  mkdir -p "$results/logs"
+  cp "$runs/$1/metrics.jsonl" "$results/logs/$1.jsonl"
+}
+
+train joe joe
+speak joe "$runs/joe" joe joe
+hard joe "$runs/joe" joe
+for weight in 0.0 "$alpha"; do
+  name=alpha_$weight
+  train "$name" finetune --alpha.start "$weight"
+  for speaker in asterisk-en joe; do
+    speak "$name" "$runs/$name" "$speaker" "${speaker%-en}"
+  done
+  hard "$name" "$runs/$name" asterisk-en
+done
+# What the recognisers make of the recordings themselves.
+for set in joe asterisk; do
+  mkdir -p "$results/recordings/$set"
+  listen recordings "$results/recordings/$set" "$data/$set/test.jsonl"
+done
+"$python" -m experiments.real_voice.summary "$results" | tee "$results/summary.md"

@@ -1,0 +1,47 @@
+"""How long JAX has spent on making programs, so that what a program then takes can be told apart from it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import jax.monitoring
+
+_EVENTS = "/jax/core/compile/"  # tracing, lowering and compiling, as JAX reports them at their end
+
+
+class _Clock:
+    """The union of the stretches of time that were reported: they lie within each other (a jit within a jit)."""
+
+    def __init__(self) -> None:
+        self._stretches: list[tuple[float, float]] = []
+        self._lock = threading.Lock()
+        self._listens = False
+
+    def start(self) -> None:
+        if not self._listens:
+            jax.monitoring.register_event_duration_secs_listener(self._hear)
+            self._listens = True
+
+    def _hear(self, event: str, seconds: float, **_: object) -> None:
+        if event.startswith(_EVENTS):
+            self.add(time.perf_counter() - seconds, time.perf_counter())
+
+    def add(self, begin: float, end: float) -> None:
+        with self._lock:
+            while self._stretches and self._stretches[-1][1] > begin:
+                begin = min(begin, self._stretches.pop()[0])
+            self._stretches.append((begin, end))
+
+    def seconds(self) -> float:
+        with self._lock:
+            return sum(end - begin for begin, end in self._stretches)
+
+
+_clock = _Clock()
+
+
+def compile_seconds() -> float:
+    """Seconds spent on tracing, lowering and compiling since the first call, which begins to count."""
+    _clock.start()
+    return _clock.seconds()

@@ -1,0 +1,54 @@
+"""Optimizers and learning rates of published recipes; `dataclasses.replace` changes a field."""
+
+from __future__ import annotations
+
+from speech_jax.training.optimizer import OptimizerConfig
+
+_ALL = ()  # no_decay: PyTorch's weight decay and the papers' regularisation spare no parameter
+
+
+def tacotron2_paper(hold_steps: int = 50_000, decay_steps: int = 100_000) -> OptimizerConfig:
+    """Shen et al. 2018, section 3.1: Adam (0.9, 0.999, 1e-6), 1e-3 that decays exponentially to 1e-5 from step 50,000
+    on, L2 of 1e-6. The paper does not say how long the decay takes: `decay_steps` from hold_steps on."""
+    return OptimizerConfig(
+        name="adam",
+        schedule="tri_stage",
+        peak_lr=1e-3,
+        end_lr=1e-5,
+        warmup_steps=0,
+        hold_steps=hold_steps,
+        decay_steps=decay_steps,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-6,
+        weight_decay=0.0,
+        l2=1e-6,
+        no_decay=_ALL,
+        clip_norm=None,
+    )
+
+
+def tacotron2_nvidia() -> OptimizerConfig:
+    """NVIDIA/tacotron2, hparams.py and train.py: Adam with PyTorch's defaults, 1e-3 throughout, weight decay 1e-6, the
+    gradient's norm clipped to 1."""
+    return OptimizerConfig(
+        name="adam",
+        schedule="constant",
+        peak_lr=1e-3,
+        warmup_steps=0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        weight_decay=0.0,
+        l2=1e-6,
+        no_decay=_ALL,
+        clip_norm=1.0,
+    )
+
+
+def tacotron2_deep_learning_examples(steps_per_epoch: int) -> OptimizerConfig:
+    """NVIDIA/DeepLearningExamples, PyTorch/SpeechSynthesis/Tacotron2, its training scripts: as NVIDIA's, and the rate a
+    tenth of what it was at epochs 500, 1,000 and 1,500 (--anneal-steps 500 1000 1500 --anneal-factor 0.1)."""
+    nvidia = vars(tacotron2_nvidia())
+    falls = tuple(epoch * steps_per_epoch for epoch in (500, 1000, 1500))
+    return OptimizerConfig(**nvidia | {"schedule": "steps", "falls": falls, "fall_factor": 0.1})

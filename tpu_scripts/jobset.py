@@ -107,7 +107,12 @@ def render(options: argparse.Namespace) -> dict[str, Any]:
         pod["serviceAccountName"] = options.service_account
     if options.metrics_port:
         container["ports"].append({"containerPort": options.metrics_port, "name": "metrics"})
-        command += ["--trainer.metrics-port", str(options.metrics_port)]
+        command += [
+            "--trainer.watch.metrics-port",
+            str(options.metrics_port),
+            "--trainer.watch.metrics-host",
+            "0.0.0.0",
+        ]
     job = {"parallelism": hosts, "completions": hosts, "backoffLimit": 0, "template": template}
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetches the trace that a run with `--trainer.profile 10:20` has written, for XProf.
+# Fetches the trace that a run with `--trainer.watch.profile 10:20` has written, for XProf.
 #
-#   launch.sh … -- --trainer.profile 10:20      (steps 11 to 20; they show once the last of them is done)
+#   launch.sh … -- --trainer.watch.profile 10:20      (steps 11 to 20; they show once the last of them is done)
 #   profile.sh --name NAME --zone ZONE --run RUN --out profile/
 #   profile.sh --bucket gs://BUCKET/runs --run RUN --out profile/      of a run that went to a bucket
 #

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 
+from speech_jax.config_dict import added
 from speech_jax.data.files import write
 from speech_jax.errors import UserError
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
+from speech_jax.training.endpoint import Endpoint
 from speech_jax.training.feed import Feed
 from speech_jax.training.guard import GuardConfig, Guards
 from speech_jax.training.optimizer import OptimizerConfig
@@ -28,6 +30,7 @@ from speech_jax.training.state import init_shapes, make_state, num_params
 from speech_jax.training.step import StepConfig, check_names
 from speech_jax.training.step_log import Pending, StepLog
 from speech_jax.training.tracking import Tracker
+from speech_jax.training.watching import Profile, WatchConfig, Watchdog, make_sinks
 from speech_jax.types import PyTree, Report, Task, TrainState
 
 
@@ -61,6 +64,8 @@ class TrainerConfig:
     """How many transcripts of an evaluation TensorBoard shows."""
     force_resume: bool = False
     """Go on although the data pipeline's settings changed: the data's order will not be what it would have been."""
+    watch: WatchConfig = added(WatchConfig())
+    """How the run can be watched from outside."""
 
 
 class FitResult(NamedTuple):
@@ -185,8 +190,15 @@ class _Run:
         self.trainable = optimizers.trainable(optimizer, params)
         self.optimizer = optimizers.make_optimizer(optimizer, params, config.steps)
 
+        watch = config.watch
+        self.profile = Profile(watch.profile, out / "profile", enabled=self.main)
+        self.endpoint = None
+        if watch.metrics_port and self.main:
+            self.endpoint = Endpoint(watch.metrics_host, watch.metrics_port, config.steps)
+        self.watchdog = Watchdog(watch.stalled_after, self.endpoint.stalled if self.endpoint else None)
         self.progress = Progress(config.steps, self.start, seconds=config.progress_seconds, enabled=self.main)
-        self.tracker = Tracker(out, self.start, tensorboard=config.tensorboard, enabled=self.main)
+        sinks = ([self.endpoint] if self.endpoint else []) + (make_sinks(watch, out) if self.main else [])
+        self.tracker = Tracker(out, self.start, tensorboard=config.tensorboard, enabled=self.main, sinks=sinks)
         self.log = StepLog(
             self.progress,
             self.tracker,
@@ -197,6 +209,7 @@ class _Run:
             max_bad=config.max_bad_steps,
             unit_name=unit_name,
             epsilon=epsilon if self.private else None,
+            beat=self.endpoint.beat if self.endpoint else None,
         )
         self.reports: dict[str, Report] = {}
         kind = jax.devices()[0].device_kind
@@ -218,6 +231,8 @@ class _Run:
             stopped = True
             self._save(self.start, None, wait=True)
         finally:
+            self.watchdog.close()
+            self.profile.close()
             self.progress.close()
             self.tracker.close()
             self.checkpoints.close()  # also when something went wrong: what is being saved is finished
@@ -278,20 +293,29 @@ class _Run:
                 return stopping
             self.checkpoints.check()
 
-            waiting = time.monotonic()
-            position = self.data.state
-            try:
-                host = next(self.data)
-            except Exception:  # neither does bad input in the training data
+            if self.profile.turns(step):
                 self.log.read(pending, self.saved_step)
-                self._save(step, None, wait=True, position=position)
-                raise
-            waited = time.monotonic() - waiting
-            real, padded = self.units(host) if self.units else (0.0, 0.0)
-            self.state, logs, finite, flops = programs.run(self.state, host)
-            self.log.read(pending, self.saved_step)  # of the step before, while the device is busy with this one
+                pending = None
+                self.progress.say(self.profile.turn(step))
+            with self.watchdog.step(step + 1), self.profile.step(step + 1):
+                pending = self._step(programs, step, pending)
             step += 1
-            pending = Pending(step, logs, finite, (real, padded, flops, waited))
+
+    def _step(self, programs: Programs, step: int, pending: Pending | None) -> Pending:
+        """Takes a batch, sends it to the device, and meanwhile reads the step before."""
+        waiting = time.monotonic()
+        position = self.data.state
+        try:
+            host = next(self.data)
+        except Exception:  # neither does bad input in the training data
+            self.log.read(pending, self.saved_step)
+            self._save(step, None, wait=True, position=position)
+            raise
+        waited = time.monotonic() - waiting
+        real, padded = self.units(host) if self.units else (0.0, 0.0)
+        self.state, logs, finite, flops = programs.run(self.state, host)
+        self.log.read(pending, self.saved_step)
+        return Pending(step + 1, logs, finite, (real, padded, flops, waited))
 
     # --- evaluate and save ---
 

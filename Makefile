@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
 
-.PHONY: install tpu-compiler quickstart test lint clean
+.PHONY: install tpu-compiler quickstart test test-scripts tools lint clean
 
 # A fresh environment, or the one that is there, brought up to date with setup.py.
 install: $(VENV)/.installed
@@ -36,13 +36,21 @@ $(VENV)/.tpu-compiler: $(VENV)/.installed
 	if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(BIN)/pip install --quiet --editable '.[tpu]'; fi
 	touch $@
 
+# What the tests of tpu_scripts/ need beside Python: bats, and promtool for the alert rules.
+tools:
+	@command -v bats >/dev/null && command -v promtool >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends bats prometheus; }
+
+test-scripts: install tools
+	$(BIN)/python -m pytest tests/tpu_scripts tests/training/test_watching.py
+
 test: install tpu-compiler
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
 	@command -v shellcheck >/dev/null || { apt-get update -qq && apt-get install -y -qq shellcheck; }
-	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+	git ls-files -z '*.sh' '*.bats' '*.bash' tests/tpu_scripts/fake .ci/run | xargs -0 shellcheck
 
 clean:
 	rm -rf $(VENV) $(RUN)

@@ -11,24 +11,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
+from speech_jax.config_dict import added
 from speech_jax.data.files import write
 from speech_jax.errors import UserError
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
+from speech_jax.training.endpoint import Endpoint
 from speech_jax.training.feed import Feed
-from speech_jax.training.flops import peak_flops
 from speech_jax.training.guard import GuardConfig, Guards
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.privacy import forget_noise_key, noise_key
-from speech_jax.training.progress import Progress, clock, facts_of
+from speech_jax.training.progress import Progress, clock
 from speech_jax.training.sharding import MeshConfig, make_mesh, replicated
 from speech_jax.training.signals import RunLock, StopRequested, StopSignal
 from speech_jax.training.state import init_shapes, make_state, num_params
 from speech_jax.training.step import StepConfig, check_names
-from speech_jax.training.tracking import Meter, Tracker
+from speech_jax.training.step_log import Pending, StepLog
+from speech_jax.training.tracking import Tracker
+from speech_jax.training.watching import Profile, WatchConfig, Watchdog, make_sinks
 from speech_jax.types import PyTree, Report, Task, TrainState
 
 
@@ -62,6 +64,8 @@ class TrainerConfig:
     """How many transcripts of an evaluation TensorBoard shows."""
     force_resume: bool = False
     """Go on although the data pipeline's settings changed: the data's order will not be what it would have been."""
+    watch: WatchConfig = added(WatchConfig())
+    """How the run can be watched from outside."""
 
 
 class FitResult(NamedTuple):
@@ -137,15 +141,6 @@ def fit(
             lock.release()
 
 
-class _Pending(NamedTuple):
-    """A step that was sent to the device and whose outcome has not been looked at yet."""
-
-    step: int
-    logs: PyTree
-    finite: jax.Array
-    costs: tuple[float, float, float, float]
-
-
 class _Run:
     """The parts of one call of `fit`, put together; `loop` is the story."""
 
@@ -154,7 +149,7 @@ class _Run:
         unit_name, seed, epsilon,
     ):  # fmt: skip
         self.task, self.data, self.config, self.eval_sets = task, data, config, eval_sets
-        self.units, self.unit_name, self.epsilon = units, unit_name, epsilon
+        self.units = units
         self.pipeline = json.loads(json.dumps(pipeline or {}))
         self.mesh = make_mesh(mesh_config)
         self.main = jax.process_index() == 0
@@ -186,8 +181,6 @@ class _Run:
             self.ended = tuple(self.record.get("ended") or ())
             self.data.restore(self.record["data"])
         self.start = int(self.state.step)
-        self.bad_in_a_row = int(self.state.opt_state.skipped_in_a_row)
-        self.bad = int(self.state.opt_state.skipped)
         self.saved_step = self.start if restored else None
         self.private = config.step.privacy.on
         if self.private and epsilon is None:
@@ -197,11 +190,28 @@ class _Run:
         self.shardings, self.seed, self.optimizer_config = shardings, seed, optimizer
         self.trainable = optimizers.trainable(optimizer, params)
         self.optimizer = optimizers.make_optimizer(optimizer, params, config.steps)
-        self.checks = check_names(params, model_state, self.trainable)
 
+        watch = config.watch
+        self.profile = Profile(watch.profile, out / "profile", enabled=self.main)
+        self.endpoint = None
+        if watch.metrics_port and self.main:
+            self.endpoint = Endpoint(watch.metrics_host, watch.metrics_port, config.steps)
+        self.watchdog = Watchdog(watch.stalled_after, self.endpoint.stalled if self.endpoint else None)
         self.progress = Progress(config.steps, self.start, seconds=config.progress_seconds, enabled=self.main)
-        self.tracker = Tracker(out, self.start, tensorboard=config.tensorboard, enabled=self.main)
-        self.meter = Meter()
+        sinks = ([self.endpoint] if self.endpoint else []) + (make_sinks(watch, out) if self.main else [])
+        self.tracker = Tracker(out, self.start, tensorboard=config.tensorboard, enabled=self.main, sinks=sinks)
+        self.log = StepLog(
+            self.progress,
+            self.tracker,
+            steps=config.steps,
+            every=config.log_every,
+            checks=check_names(params, model_state, self.trainable),
+            bad=(int(self.state.opt_state.skipped), int(self.state.opt_state.skipped_in_a_row)),
+            max_bad=config.max_bad_steps,
+            unit_name=unit_name,
+            epsilon=epsilon if self.private else None,
+            beat=self.endpoint.beat if self.endpoint else None,
+        )
         self.reports: dict[str, Report] = {}
         kind = jax.devices()[0].device_kind
         self.progress.say(f"{num_params(params):,} parameters on {self.mesh.size} {kind} device(s)")
@@ -222,6 +232,8 @@ class _Run:
             stopped = True
             self._save(self.start, None, wait=True)
         finally:
+            self.watchdog.close()
+            self.profile.close()
             self.progress.close()
             self.tracker.close()
             self.checkpoints.close()  # also when something went wrong: what is being saved is finished
@@ -254,8 +266,7 @@ class _Run:
     def _steps(self, programs: Programs | None, stop: StopSignal) -> bool:
         """Runs the steps; returns whether a signal ended them."""
         config = self.config
-        self.progress.restart_clock()
-        self.meter.reset()
+        self.log.restart_clock()
         pending = None
         step = self.start
         while True:
@@ -264,7 +275,7 @@ class _Run:
             # DO NOT CHANGE THE ORDER: evaluate, save, next batch, step. What is saved has not seen the next batch.
             metrics = None
             if not stopping and self._eval_due(step):
-                self._read(pending)
+                self.log.read(pending, self.saved_step)
                 pending = None
                 try:
                     metrics = self._evaluate(step, stop)
@@ -276,74 +287,36 @@ class _Run:
                     raise
             every = config.checkpoint.every
             if stopping or done or (every and step > self.start and step % every == 0):
-                self._read(pending)
+                self.log.read(pending, self.saved_step)
                 pending = None
                 self._save(step, metrics, wait=stopping or done)
             if stopping or done:
                 return stopping
             self.checkpoints.check()
 
-            waiting = time.monotonic()
-            position = self.data.state
-            try:
-                host = next(self.data)
-            except Exception:  # neither does bad input in the training data
-                self._read(pending)
-                self._save(step, None, wait=True, position=position)
-                raise
-            waited = time.monotonic() - waiting
-            real, padded = self.units(host) if self.units else (0.0, 0.0)
-            self.state, logs, finite, flops = programs.run(self.state, host)
-            self._read(pending)  # while the device is busy with this step, the host reads the one before
+            if self.profile.turns(step):
+                self.log.read(pending, self.saved_step)
+                pending = None
+                self.progress.say(self.profile.turn(step))
+            with self.watchdog.step(step + 1), self.profile.step(step + 1):
+                pending = self._step(programs, step, pending)
             step += 1
-            pending = _Pending(step, logs, finite, (real, padded, flops, waited))
 
-    # --- what happened in a step ---
-
-    def _read(self, pending: _Pending | None) -> None:
-        """Takes the metrics of a step from the device, and logs when it is time."""
-        if pending is None:
-            return
-        step = pending.step
-        logs, finite = jax.device_get((pending.logs, pending.finite))
-        self.meter.count_step(*pending.costs)
-        if finite.all():
-            self.bad_in_a_row = 0
-            self.meter.add(logs)
-        else:
-            self._bad_step(step, logs, finite)
-        facts = {}
-        if step % self.config.log_every == 0 or step == self.config.steps:
-            means, rates = self._measure(step)
-            self.tracker.write("train", step, metrics=means, rates=rates)
-            self.meter.reset()
-            facts = facts_of(means, rates, self.unit_name)
-        elif self.progress.due():
-            facts = facts_of(*self._measure(step), self.unit_name)
-        self.progress.update(step, facts)
-
-    def _bad_step(self, step: int, logs: Mapping[str, tuple[Any, Any]], finite: np.ndarray) -> None:
-        self.bad += 1
-        self.bad_in_a_row += 1
-        terms = [name for name, (total, _) in logs.items() if name.endswith("/loss") and not np.isfinite(total)]
-        named = terms + [name for name, good in zip(self.checks, finite, strict=True) if not good]
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-        what = f"{', '.join(named[:3])}{more} not finite"
-        self.progress.say(f"step {step} skipped: {what}")
-        self.tracker.write("bad_step", step, metrics={"skipped": self.bad, "skipped_in_a_row": self.bad_in_a_row})
-        if self.bad_in_a_row >= self.config.max_bad_steps:
-            kept = f"step {self.saved_step} is kept" if self.saved_step is not None else "none was saved before"
-            raise UserError(
-                f"training: found {self.bad_in_a_row} bad steps in a row up to step {step} ({what}), "
-                f"expected fewer than {self.config.max_bad_steps}; of the checkpoints {kept}"
-            )
-
-    def _measure(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
-        """(means, rates) since the last line of the log."""
-        means = self.meter.means() | {"skipped": float(self.bad)}
-        if self.private:
-            means["privacy/epsilon"] = self.epsilon(step)
-        return means, self.meter.rates(self.unit_name, peak_flops())
+    def _step(self, programs: Programs, step: int, pending: Pending | None) -> Pending:
+        """Takes a batch, sends it to the device, and meanwhile reads the step before."""
+        waiting = time.monotonic()
+        position = self.data.state
+        try:
+            host = next(self.data)
+        except Exception:  # neither does bad input in the training data
+            self.log.read(pending, self.saved_step)
+            self._save(step, None, wait=True, position=position)
+            raise
+        waited = time.monotonic() - waiting
+        real, padded = self.units(host) if self.units else (0.0, 0.0)
+        self.state, logs, finite, flops = programs.run(self.state, host)
+        self.log.read(pending, self.saved_step)
+        return Pending(step + 1, logs, finite, (real, padded, flops, waited))
 
     # --- evaluate and save ---
 

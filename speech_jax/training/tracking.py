@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.jsonl and TensorBoard files."""
+"""What a run leaves to read: metrics.jsonl and TensorBoard files, and whatever other sinks it is given."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,15 @@ class Meter:
 
 class Tracker:
     """Writes metrics.jsonl and tensorboard/ in a run's folder. A run that goes on at `start` forgets the lines after
-    it."""
+    it.
 
-    def __init__(self, folder: Path, start: int, *, tensorboard: bool, enabled: bool = True):
+    sinks: each gets every line too, as `write(kind, step, parts)`, and a `close()` at the end.
+    """
+
+    def __init__(self, folder: Path, start: int, *, tensorboard: bool, enabled: bool = True, sinks: Sequence[Any] = ()):
         self._file = self._board = None
         self._folder = folder
+        self._sinks = tuple(sinks)
         if not enabled:
             return
         path = folder / "metrics.jsonl"
@@ -93,6 +97,8 @@ class Tracker:
             self._file.write(json.dumps({"kind": kind, "step": step, **clean}).encode() + b"\n")
         except OSError as error:  # a full disk: the run is worth more than its log
             logger.warning("%s: cannot be written (%s)", self._file.name, error.strerror)
+        for sink in self._sinks:
+            sink.write(kind, step, clean)
         if self._board_works():
             for part, values in clean.items():
                 for name, value in values.items():
@@ -134,6 +140,8 @@ class Tracker:
         return self._board is not None
 
     def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
         if self._file is not None:
             self._file.close()
         if self._board_works():

@@ -1,0 +1,206 @@
+"""What a run knows of itself, served to Prometheus: http://HOST:PORT/metrics, in its text format 0.0.4.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/. The dashboard and the alert rules in
+tpu_scripts/monitoring/ use these names and no others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jax
+
+from speech_jax import __version__
+from speech_jax.errors import UserError
+
+METRICS = {
+    # name: (type, what it is)
+    "info": ("gauge", "Always 1; the version and the kind of device are its labels."),
+    "step": ("gauge", "Steps that are done."),
+    "steps_planned": ("gauge", "Steps of the whole run."),
+    "last_step_timestamp_seconds": ("gauge", "Unix time at which the outcome of the last step was read."),
+    "loss": ("gauge", "Loss since the last line of the log, of the whole and of each term of the mix."),
+    "alpha": ("gauge", "Weight of the old loss in the mix."),
+    "learning_rate": ("gauge", "Learning rate."),
+    "gradient_norm": ("gauge", "Norm of the gradient, of the whole and of each term."),
+    "gradient_cosine": ("gauge", "Cosine between the gradients of two terms."),
+    "train_metric": ("gauge", "Any other mean of the training log."),
+    "steps_per_second": ("gauge", "Steps a second since the last line of the log."),
+    "data_wait_ratio": ("gauge", "Share of the time that the step waits for data."),
+    "padding_ratio": ("gauge", "Share of the batch that is padding."),
+    "units_per_second": ("gauge", "Real data a second: seconds of audio, for example."),
+    "model_flops_per_second": ("gauge", "Floating point operations a second on one device, as XLA counts them."),
+    "utilisation_ratio": ("gauge", "Share of the device's peak that the model's operations make."),
+    "evaluation": ("gauge", "A metric of an evaluation set."),
+    "evaluation_step": ("gauge", "Step of the last evaluation."),
+    "skipped_steps_total": ("counter", "Steps that were skipped because a number was not finite."),
+    "stalled_steps_total": ("counter", "Steps that took longer than trainer.watch.stalled_after."),
+    "compile_events_total": ("counter", "Programs that XLA compiled in this process."),
+    "compile_seconds_total": ("counter", "Seconds that compiling took in this process."),
+    "device_memory_bytes": ("gauge", "Memory of each device of this host: in use, the peak of it, the limit."),
+}
+_PREFIX = "speech_jax_"
+_RATES = {"waiting_for_data": "data_wait_ratio", "padding": "padding_ratio", "utilisation": "utilisation_ratio"}
+_SAME = {"alpha", "learning_rate", "steps_per_second", "model_flops_per_second"}
+_MEMORY = {"bytes_in_use": "in_use", "peak_bytes_in_use": "peak", "bytes_limit": "limit"}
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Compiled:
+    """How often and how long XLA compiled in this process, from the first look on. JAX keeps a listener for ever, so
+    there is one."""
+
+    events = 0
+    seconds = 0.0
+    _listening = False
+
+    @classmethod
+    def listen(cls) -> None:
+        if not cls._listening:
+            jax.monitoring.register_event_duration_secs_listener(cls._heard)
+            cls._listening = True
+
+    @classmethod
+    def _heard(cls, event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            cls.events += 1
+            cls.seconds += seconds
+
+
+class Endpoint:
+    """Serves a run's metrics from a thread; a sink of `Tracker`.
+
+    port 0 takes a free one, `self.port`. Raises UserError if the port cannot be had.
+    """
+
+    def __init__(self, host: str, port: int, steps: int):
+        Compiled.listen()
+        self._lock = threading.Lock()
+        self._values: dict[str, dict[Labels, float]] = {}
+        self._set("steps_planned", steps)
+        kind = jax.local_devices()[0].device_kind
+        self._set("info", 1, version=__version__, device_kind=kind)
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 10  # a client that says nothing holds a thread no longer
+
+            def do_GET(self) -> None:
+                if self.path.partition("?")[0] != "/metrics":
+                    self.send_error(404)
+                    return
+                body = endpoint.render().encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"trainer.watch.metrics_port: found {host}:{port} taken ({why}), expected a free one"
+            ) from error
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    # --- what comes in ---
+
+    def beat(self, step: int) -> None:
+        """The outcome of this step has been read."""
+        self._set("step", step)
+        self._set("last_step_timestamp_seconds", time.time())
+
+    def stalled(self) -> None:
+        """A step took too long."""
+        with self._lock:
+            values = self._values.setdefault("stalled_steps_total", {})
+            values[()] = values.get((), 0.0) + 1
+
+    def write(self, kind: str, step: int, parts: Mapping[str, Mapping[str, float | None]]) -> None:
+        """A line of the log, see `Tracker.write`."""
+        for name, value in parts.get("metrics", {}).items():
+            number = float("nan") if value is None else value
+            first, _, last = name.rpartition("/")
+            if kind == "eval":
+                self._set("evaluation", number, set=first, metric=last)
+                self._set("evaluation_step", step)
+            elif name in ("skipped", "skipped_in_a_row"):
+                if name == "skipped":
+                    self._set("skipped_steps_total", number)
+            elif kind != "train":
+                continue
+            elif last == "loss":
+                self._set("loss", number, term=first or "all")
+            elif name.partition("/")[0] == "grad_norm":
+                self._set("gradient_norm", number, term=name.partition("/")[2] or "all")
+            elif name.partition("/")[0] == "grad_cos":
+                self._set("gradient_cosine", number, pair=name.partition("/")[2])
+            elif name in _SAME:
+                self._set(name, number)
+            else:
+                self._set("train_metric", number, name=name)
+        for name, value in parts.get("rates", {}).items():
+            number = float("nan") if value is None else value
+            if name in _RATES or name in _SAME:
+                self._set(_RATES.get(name, name), number)
+            elif name.endswith("_per_second"):
+                self._set("units_per_second", number, unit=name.removesuffix("_per_second"))
+
+    def _set(self, name: str, value: float, /, **labels: str) -> None:
+        with self._lock:
+            self._values.setdefault(name, {})[tuple(sorted(labels.items()))] = float(value)
+
+    # --- what goes out ---
+
+    def render(self) -> str:
+        """The page."""
+        with self._lock:
+            values = {name: dict(samples) for name, samples in self._values.items()}
+        for counter in ("skipped_steps_total", "stalled_steps_total"):
+            values.setdefault(counter, {(): 0.0})  # a counter that is not there cannot rise
+        values["compile_events_total"] = {(): float(Compiled.events)}
+        values["compile_seconds_total"] = {(): Compiled.seconds}
+        values["device_memory_bytes"] = dict(_memory())
+        lines = []
+        for name, (kind, text) in METRICS.items():
+            if values.get(name):
+                lines += [f"# HELP {_PREFIX}{name} {text}", f"# TYPE {_PREFIX}{name} {kind}"]
+                lines += [_sample(name, labels, value) for labels, value in sorted(values[name].items())]
+        return "\n".join(lines) + "\n"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _memory() -> Iterator[tuple[Labels, float]]:
+    """Nothing where the backend does not say, as on CPU."""
+    for device in jax.local_devices():
+        stats = device.memory_stats() or {}
+        for key, kind in _MEMORY.items():
+            if key in stats:
+                yield (("device", str(device.id)), ("kind", kind)), float(stats[key])
+
+
+def _sample(name: str, labels: Labels, value: float) -> str:
+    inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
+    shown = "NaN" if value != value else repr(value)
+    return f"{_PREFIX}{name}{{{inside}}} {shown}" if inside else f"{_PREFIX}{name} {shown}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Copies a run's folder between a machine and a bucket, either way. Only what differs is copied; a checkpoint that is only half
+# there is noticed by its SHA-256 manifest, and the one before it is used.
+#
+#   sync_checkpoints.sh --run RUN --bucket gs://BUCKET/runs --up                          this machine's runs/RUN to the bucket
+#   sync_checkpoints.sh --run RUN --bucket gs://BUCKET/runs --down                        the bucket's to this machine
+#   sync_checkpoints.sh --run RUN --bucket gs://BUCKET/runs --up --name NAME --zone ZONE  from the first worker
+#   sync_checkpoints.sh … --down --name NAME --zone ZONE                                  to every worker
+#
+#   --runs FOLDER   where this machine keeps its runs; default runs
+#   --mirror        also delete at the goal what is not at the source: old checkpoints that the trainer has dropped
+#   --project ID, --dry-run, --help
+#
+# Docs: https://cloud.google.com/sdk/gcloud/reference/storage/rsync
+source "$(dirname "$0")/lib.sh"
+
+run='' bucket='' runs=runs up='' down='' mirror=''
+parse "run bucket runs" "up down mirror" "$@"
+need run bucket
+check name --run "$run"
+check bucket --bucket "$bucket"
+check path --runs "$runs"
+[[ -n "$up$down" && "$up$down" != 11 ]] || die 2 "--up: found ${up:+both}${down:-neither}, expected one of --up and --down"
+flags=(--recursive --checksums-only)
+[[ -z "$mirror" ]] || flags+=(--delete-unmatched-destination-objects)
+
+if [[ -n "$name" ]]; then
+  need zone
+  flags+=(--quiet)
+  folder="\$HOME/speech_jax/runs/$run"
+  if [[ -n "$up" ]]; then
+    on_workers 0 "gcloud storage rsync $(remote "${flags[@]}") $folder $bucket/$run"
+  else
+    on_workers all "mkdir -p $folder && gcloud storage rsync $(remote "${flags[@]}") $bucket/$run $folder"
+  fi
+elif [[ -n "$up" ]]; then
+  [[ -n "$dry_run" || -d "$runs/$run" ]] || die 2 "--run: found no folder $runs/$run, expected one"
+  cloud storage rsync "${flags[@]}" "$runs/$run" "$bucket/$run"
+else
+  run mkdir -p "$runs/$run"
+  cloud storage rsync "${flags[@]}" "$bucket/$run" "$runs/$run"
+fi

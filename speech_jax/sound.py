@@ -18,6 +18,7 @@ from speech_jax.audio.config import AudioConfig, check_same_audio
 from speech_jax.audio.griffin_lim import mel_to_wave
 from speech_jax.audio.griffin_lim_stream import stream_wave
 from speech_jax.data.files import writing
+from speech_jax.data.speakers import find_speaker
 from speech_jax.errors import UserError
 
 GRIFFIN_LIM = "griffin-lim"
@@ -38,24 +39,27 @@ class Vocoder(NamedTuple):
     stream: Callable[[Iterable[Mel]], Iterator[Wave]]
 
 
-def find_vocoder(name: str, audio: AudioConfig, voice: str, *, iterations: int = 60, seed: int = 0) -> Vocoder:
+def find_vocoder(
+    name: str, audio: AudioConfig, voice: str, *, iterations: int = 60, seed: int = 0, speaker: str = ""
+) -> Vocoder:
     """Griffin-Lim, or the vocoder in a checkpoint folder. audio: the mel settings of the voice in the folder `voice`.
+    speaker: who speaks, for a vocoder of several.
 
-    Raises UserError for a folder without a vocoder, and for one whose mel settings are not the voice's: it names each
-    setting in which they differ, on both sides.
+    Raises UserError for a folder without a vocoder, for one whose mel settings are not the voice's (it names each
+    setting in which they differ, on both sides), and for one of several speakers that does not know this one.
     """
     if name == GRIFFIN_LIM:
         options = {"config": audio, "iterations": iterations}
         return Vocoder(functools.partial(mel_to_wave, **options), functools.partial(stream_wave, **options))
     if not Path(name).is_dir():
         raise UserError(f"--vocoder: found {name!r}, expected {GRIFFIN_LIM} or a vocoder's checkpoint folder")
-    try:
-        from speech_jax.vocoder import load_vocoder  # its networks are needed for nothing else here
-    except ImportError as error:
-        raise UserError(f"--vocoder: found {name!r}, expected {GRIFFIN_LIM}: there is no network yet") from error
+    from speech_jax.vocoder import load_vocoder  # its networks are needed for nothing else here
+
     loaded = load_vocoder(name)
     check_same_audio(loaded.audio, audio, name, voice)
-    return Vocoder(functools.partial(loaded.wave, seed=seed), functools.partial(loaded.stream, seed=seed))
+    number = find_speaker(speaker, loaded.speakers, len(loaded.speakers)) if loaded.speakers else 0
+    options = {"seed": seed, "speaker": number}
+    return Vocoder(functools.partial(loaded.wave, **options), functools.partial(loaded.stream, **options))
 
 
 @contextlib.contextmanager

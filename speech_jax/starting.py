@@ -29,6 +29,7 @@ from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.state import init_shapes, init_values
 from speech_jax.types import Objective, PyTree, Task
 
+SPEAKING = (Tacotron2TaskConfig, WaveNetTaskConfig)  # tasks that may know several speakers
 Reader = Tokenizer | FrontEnd  # what makes ids of a text
 
 
@@ -117,7 +118,7 @@ def new_reader(config: TrainConfig) -> Reader | None:
 def new_speakers(config: TrainConfig, old: tuple[str, ...]) -> tuple[str, ...]:
     """The speakers of a voice that takes them from its recordings, `old` those of the checkpoint that it starts from;
     none for every other task."""
-    if not isinstance(config.task, Tacotron2TaskConfig):
+    if not isinstance(config.task, SPEAKING):
         return ()
     if config.task.speakers != "data":
         if old:
@@ -134,7 +135,7 @@ def new_speakers(config: TrainConfig, old: tuple[str, ...]) -> tuple[str, ...]:
 
 def with_speakers(config: TrainConfig, reader: Reader | None, speakers: tuple[str, ...]) -> Resolved:
     """The network gets a vector for each speaker."""
-    if speakers and isinstance(config.task, Tacotron2TaskConfig):
+    if speakers and isinstance(config.task, SPEAKING):
         model = dataclasses.replace(config.task.model, speakers=len(speakers))
         config = dataclasses.replace(config, task=dataclasses.replace(config.task, model=model))
     return Resolved(config, reader, speakers)

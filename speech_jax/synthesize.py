@@ -92,8 +92,11 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--out: found {config.out!r} for {len(texts)} texts, expected a folder")
     parts = load_voice_parts(config.checkpoint, config.which)
     audio = parts.task.audio
-    find_speaker(config.speaker, parts.speakers, parts.task.model.speakers)
-    vocoder = find_vocoder(config.vocoder, audio, config.checkpoint, iterations=config.iterations, seed=config.seed)
+    who = find_speaker(config.speaker, parts.speakers, parts.task.model.speakers)
+    vocoder = find_vocoder(
+        config.vocoder, audio, config.checkpoint, iterations=config.iterations, seed=config.seed,
+        speaker=parts.speakers[who] if parts.speakers else "",
+    )  # fmt: skip
     voice = Voice(parts, config.decode, seed=config.seed)
     watch, failed, rows = Stopwatch(), 0, []
     with (

@@ -23,7 +23,7 @@ from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.mels import write_mel
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan, left_out, lengths
-from speech_jax.errors import UserError
+from speech_jax.data.speakers import speaker_ids
 from speech_jax.tasks.tacotron2 import tacotron2_task
 from speech_jax.voice import load_voice_parts
 
@@ -35,13 +35,13 @@ def export_mels(checkpoint: str, manifest: str, out: str, which: Literal["best",
     """Writes DIR/mels/NUMBER.safetensors and DIR/manifest.jsonl; returns the exit code, 2 where recordings were left
     out.
 
-    Raises UserError for a checkpoint that is no voice, for several voices, and for a manifest that cannot be read.
+    Raises UserError for a checkpoint that is no voice, for a manifest that cannot be read, and for a recording by
+    somebody whom a voice of several speakers does not know.
     """
     parts = load_voice_parts(checkpoint, which)
-    if parts.task.model.speakers:
-        raise UserError(f"{checkpoint}: found several voices, expected one: which of them spoke is not asked here")
     task, audio = tacotron2_task(parts.task, parts.front_end), parts.task.audio
     utterances = read_manifest(manifest, on_error="skip")
+    speakers = speaker_ids(utterances, parts.speakers) if parts.speakers else None
     seconds, labels = lengths(utterances, parts.front_end)
     plan = eval_plan(seconds, labels, PLAN, sample_rate=audio.sample_rate)
     params, model_state = jax.device_put((parts.params, parts.model_state))
@@ -51,7 +51,7 @@ def export_mels(checkpoint: str, manifest: str, out: str, which: Literal["best",
         return task.model.apply(params, model_state, batch, key=jax.random.key(SEED))[0]["mel_post"]
 
     folder, written = Path(out), {}
-    with batches(utterances, plan, parts.front_end, DataConfig()) as stream:
+    with batches(utterances, plan, parts.front_end, DataConfig(), speakers=speakers) as stream:
         for batch in tqdm(stream, total=plan.total_steps, unit="batch", disable=None, file=sys.stderr):
             frames = np.asarray(made(params, model_state, batch))
             for row in np.flatnonzero(batch["index"] >= 0):

@@ -28,22 +28,26 @@ FOLDS = 16  # of the engine "fold"
 
 
 class VocoderParts(NamedTuple):
-    """What a vocoder's checkpoint folder holds; the parameters' moving average, where the run kept one."""
+    """What a vocoder's checkpoint folder holds; the parameters' moving average, where the run kept one. speakers: their
+    names, where it has several."""
 
     task: WaveNetTaskConfig
     params: PyTree
+    speakers: tuple[str, ...] = ()
 
 
 def load_vocoder_parts(path: str | Path, which: Which = "best") -> VocoderParts:
     """The vocoder in a run's folder. Raises UserError where there is no whole checkpoint, or not a vocoder's."""
     folder = find_checkpoint(path, which)
-    task = task_in(read_assets(folder), WaveNetTaskConfig, path, "a vocoder's", reads=False)
-    return VocoderParts(task, read_params(folder)[0])
+    assets = read_assets(folder)
+    task = task_in(assets, WaveNetTaskConfig, path, "a vocoder's", reads=False)
+    return VocoderParts(task, read_params(folder)[0], tuple(assets.get("speakers", ())))
 
 
 def save_vocoder(out: str | Path, parts: VocoderParts, **more_assets: Any) -> None:
     """Writes a run's folder with one checkpoint, step 0. Raises UserError, and writes nothing, if the parameters do not
     fit the network, or if there is a run already."""
+    more_assets |= {"speakers": list(parts.speakers)} if parts.speakers else {}
     shapes = jax.eval_shape(lambda key: init_params(network_config(parts.task), key), jax.random.key(0))
     write_run(out, parts.task, None, parts.params, {}, expected=(shapes, {}), **more_assets)
 
@@ -72,7 +76,7 @@ class Vocoder:
         folds: int = 0,
         name: str = "the vocoder",
     ):
-        self.task, self.audio, self.name = parts.task, parts.task.audio, name
+        self.task, self.audio, self.name, self.speakers = parts.task, parts.task.audio, name, parts.speakers
         self.net = make_net(network_config(parts.task), jax.device_put(parts.params))
         self.folds = folds or (FOLDS if engine == "fold" else 0)
         config = self.net.config

@@ -23,6 +23,7 @@ from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet_condition import ConditionConfig
 from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.sound import find_vocoder
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.text.frontend import FrontEndConfig, make_front_end
@@ -184,6 +185,50 @@ def test_a_voices_frames_of_recordings_train_a_vocoder(recordings, voice, tmp_pa
     with pytest.raises(UserError, match="found no field 'mel'"):
         plain = dataclasses.replace(data(recordings / "a.jsonl"), on_error="raise")
         training.train(dataclasses.replace(config, data=plain, evaluate=(), out_dir=str(tmp_path / "no2")))
+
+
+def test_a_vocoder_of_several_speakers_takes_on_more(recordings, tmp_path):
+    """Each recording's own speaker; fine-tuning adds a name to the table, whose vector begins as the mean."""
+    for domain, who in (("a", ("kim", "lee")), ("b", ("max",))):
+        rows = [json.loads(line) for line in (recordings / f"{domain}.jsonl").read_text().splitlines()]
+        rows = [row | {"speaker": who[n % len(who)]} for n, row in enumerate(rows)]
+        rows = [row | {"audio": str(recordings / row["audio"])} for row in rows]
+        (tmp_path / f"{domain}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = dataclasses.replace(TASK, speakers="data")
+    still = TrainerConfig(steps=2, log_every=1, tensorboard=False, checkpoint=CheckpointConfig())
+    config = run(recordings, tmp_path / "one", task=task, data=data(tmp_path / "a.jsonl"), trainer=still, evaluate=())
+    training.train(config)
+    before = load_vocoder_parts(tmp_path / "one")
+    assert before.speakers == ("kim", "lee") and before.params["speakers"].shape[0] == 2
+    frozen = dataclasses.replace(config.optimizer, groups=(("speakers", None), (".*", 1.0)))
+    tuned = dataclasses.replace(
+        config, out_dir=str(tmp_path / "two"), init_from=config.out_dir, task=None, data=data(tmp_path / "b.jsonl"),
+        optimizer=frozen,
+    )  # fmt: skip
+    training.train(tuned)
+    after = load_vocoder_parts(tmp_path / "two")
+    assert after.speakers == ("kim", "lee", "max")
+    np.testing.assert_array_equal(after.params["speakers"][:2], before.params["speakers"])
+    np.testing.assert_allclose(after.params["speakers"][2], before.params["speakers"].mean(axis=0), rtol=1e-6)
+    loaded = load_vocoder(tmp_path / "two", engine="scan")
+    mel = (np.random.default_rng(0).normal(size=(6, BANDS)) - 5).astype(np.float32)
+    assert np.abs(loaded.wave(mel, speaker=0) - loaded.wave(mel, speaker=1)).max() > 1e-4
+    assert find_vocoder(str(tmp_path / "two"), AUDIO, "voice", speaker="max").wave(mel).shape == (6 * HOP,)
+    with pytest.raises(UserError, match="found 'eve', expected one of 'kim', 'lee', 'max'"):
+        find_vocoder(str(tmp_path / "two"), AUDIO, "voice", speaker="eve")
+
+
+def test_text_to_sound_through_both_networks(trained, voice, tmp_path, capsys):
+    """`synthesize --vocoder RUN`: whole and streamed the samples are the same, as both networks are."""
+    flags = ["--checkpoint", str(voice), "--vocoder", str(trained[0]), "--text", "ba", "--tries", "1"]
+    flags += ["--decode.frames-per-symbol", "8", "--decode.frames-more", "8", "--decode.saturated-frames", "0"]
+    synthesize.main([*flags, "--out", str(tmp_path / "whole.wav")])
+    synthesize.main([*flags, "--stream", "--chunk-steps", "3", "--out", str(tmp_path / "streamed.wav")])
+    whole, rate = soundfile.read(tmp_path / "whole.wav")
+    streamed, _ = soundfile.read(tmp_path / "streamed.wav")
+    assert rate == RATE and len(whole) % HOP == 0 and np.abs(whole).max() > 0.01
+    np.testing.assert_allclose(streamed, whole, atol=2e-3)
+    assert "real-time factor" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

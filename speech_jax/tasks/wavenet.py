@@ -48,6 +48,9 @@ class WaveNetTaskConfig:
     noise out of the high bands. 0.85 is usual; 0 turns it off."""
     gain: float = 1.0
     """The waveform is multiplied by this first, and what is synthesised divided by it."""
+    speakers: Literal["one", "data"] = "one"
+    """one: whoever speaks is the same voice. data: a learned vector for each speaker that the recordings name; the
+    table of names goes with the checkpoint, and more can be added in fine-tuning."""
     clip_seconds: float = 1.0
     """An evaluation synthesises so much of its first recording again, and measures how far the mel frames are apart;
     0 does without."""
@@ -57,6 +60,10 @@ class WaveNetTaskConfig:
             raise UserError(
                 f"task: found pre_emphasis {self.pre_emphasis}, gain {self.gain}, clip_seconds {self.clip_seconds}, "
                 "expected 0 up to 1, a number above 0, and 0 or more"
+            )
+        if self.model.speakers and self.speakers == "one":
+            raise UserError(
+                f"task: found model.speakers {self.model.speakers}, expected task.speakers 'data' for several"
             )
         if self.audio.features != "log_mel":
             raise UserError(f"task.audio.features: found {self.audio.features!r}, expected log_mel")

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int
 
 from speech_jax.decoding.wavenet_weights import StepShape, StepWeights
 
+WARPS = 8  # of a thread block, on a GPU
 _NEVER = -1e30  # a logit that is never drawn, finite so that nothing becomes NaN
 
 
@@ -52,6 +53,8 @@ class Plan(NamedTuple):
     """Rows of each layer's ring."""
     memory: int
     """Bytes of VMEM that the program may take, on a TPU."""
+    interpreted: bool = False
+    """Run by the interpreter, not an accelerator."""
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -156,9 +159,15 @@ def pack_noise(
 # --- One step ---------------------------------------------------------------------------------------------------------
 
 
-def _dot(a: Array, b: Array) -> Array:
-    """float32 sums; float32 factors are multiplied as such, not rounded to what the unit likes best."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+def _dot(plan: Plan, a: Array, b: Array) -> Array:
+    """float32 sums; float32 factors are not rounded to what the unit likes best.
+
+    On a GPU's matrix units that takes three products of TF32, which the interpreter does not know.
+    """
+    precision = None
+    if a.dtype == jnp.float32:
+        tensor_cores = plan.backend == "gpu" and not plan.interpreted
+        precision = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3 if tensor_cores else jax.lax.Precision.HIGHEST
     return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
@@ -166,11 +175,11 @@ def _product(plan: Plan, matrix, index: tuple, sizes: Sequence[int], parts: Sequ
     """matrix[index] @ (parts on top of each other), cut into pieces of so many rows.
 
     On a TPU it is one product. Triton can neither join nor cut what it has in registers, so there it is a product for
-    each piece and part; with one fold a tile it multiplies and adds up, as its matrix units take 16 columns.
+    each piece and part.
     """
     parts = [part.astype(plan.dtype) for part in parts]
     if plan.backend == "tpu":
-        whole = _dot(matrix[index], jnp.concatenate(parts, axis=0))
+        whole = _dot(plan, matrix[index], jnp.concatenate(parts, axis=0))
         starts = [sum(sizes[:piece]) for piece in range(len(sizes))]
         return [whole[start : start + size] for start, size in zip(starts, sizes, strict=True)]
     pieces, row = [], 0
@@ -178,11 +187,7 @@ def _product(plan: Plan, matrix, index: tuple, sizes: Sequence[int], parts: Sequ
         total, column = None, 0
         for part in parts:
             block = matrix[(*index, pl.ds(row, size), pl.ds(column, part.shape[0]))]
-            if plan.tile == 1:
-                wide = block.astype(jnp.float32) * part.astype(jnp.float32).reshape(1, -1)
-                one = jnp.sum(wide, axis=1).reshape(-1, 1)
-            else:
-                one = _dot(block, part)
+            one = _dot(plan, block, part)
             total = one if total is None else total + one
             column += part.shape[0]
         pieces.append(total)
@@ -216,7 +221,7 @@ def _draw(shape: StepShape, plan: Plan, outputs: list[Array], noise: Callable[[i
     if plan.backend == "tpu":  # no cumulative sum there: a product with ones on and below the diagonal
         square = (plan.group, plan.group)
         below = jax.lax.broadcasted_iota(jnp.int32, square, 1) <= jax.lax.broadcasted_iota(jnp.int32, square, 0)
-        cumulative = _dot(below.astype(jnp.float32), odds)
+        cumulative = _dot(plan, below.astype(jnp.float32), odds)
     else:
         cumulative = jnp.cumsum(odds, axis=0)
     below = jnp.sum((cumulative <= noise(0, 1)).astype(jnp.float32), axis=0, keepdims=True)
@@ -330,11 +335,6 @@ def _gpu_kernel(shape, plan, hop, barrier, rows, table, *refs):
     last_out[...] = jax.lax.fori_loop(0, rows, row, last_in[...])
 
 
-def warps(tile: int) -> int:
-    """Warps of a thread block that makes so many folds, on a GPU."""
-    return 4 if tile == 1 else 8
-
-
 def run(
     shape: StepShape,
     plan: Plan,
@@ -361,6 +361,7 @@ def run(
         jax.ShapeDtypeStruct(ring.shape, ring.dtype),
         jax.ShapeDtypeStruct(last.shape, jnp.float32),
     )
+    plan = plan._replace(interpreted=bool(interpret))
     steps = tiles * tile * rows * hop
     multiplied = sum(math.prod(matrix.shape) for matrix in (packed.taps, packed.join, packed.head1, packed.head2))
     held = [*packed, ring, last, cond, noise]
@@ -381,14 +382,14 @@ def run(
         of_tile = lambda *block: pl.BlockSpec((None, *block), lambda i: (i,) + (0,) * len(block))  # noqa: E731
         ring_block, last_block = of_tile(*ring.shape[1:]), of_tile(1, tile)
         return pl.pallas_call(
-            functools.partial(_gpu_kernel, shape, plan, hop, not interpret, rows),
+            functools.partial(_gpu_kernel, shape, plan, hop, not plan.interpreted, rows),
             grid=(tiles,),
             in_specs=[
                 whole(table), *map(whole, packed),
                 of_tile(rows, layers, gate, tile), of_tile(rows, per_row, tile), ring_block, last_block,
             ],
             out_specs=(of_tile(rows, hop, tile), ring_block, last_block),
-            compiler_params=pltriton.CompilerParams(num_warps=warps(plan.tile), num_stages=1),
+            compiler_params=pltriton.CompilerParams(num_warps=WARPS, num_stages=1),
             **options,
         )(*operands)  # fmt: skip
     resident = lambda array: pl.BlockSpec(  # noqa: E731

@@ -14,6 +14,7 @@ Triton's dialect as JAX does, has Triton compile that for sm_NN, and prints what
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_jax.decoding import wavenet_pallas, wavenet_plain
-from speech_jax.decoding.wavenet_pallas_kernel import warps
+from speech_jax.decoding.wavenet_pallas_kernel import WARPS
 from speech_jax.decoding.wavenet_weights import StepShape, StepWeights, noise_width, outputs_of
 
 RATE, HOP, MIXTURES, CLASSES = 22050, 256, 10, 256
@@ -146,6 +147,7 @@ def triton_text(name: str, output: str, batch: int, dtype: str) -> str:
 
 def compile_without_gpu(name: str, output: str, batch: int, dtype: str, capability: int) -> str:
     """What Triton and ptxas make of the kernel: registers, bytes of stack (spills) and of shared memory."""
+    os.environ["TRITON_ALWAYS_COMPILE"] = "1"
     import triton
     from triton.backends.compiler import GPUTarget
 
@@ -157,7 +159,7 @@ def compile_without_gpu(name: str, output: str, batch: int, dtype: str, capabili
         made = triton.compile(
             str(source),
             target=GPUTarget("cuda", capability, 32),
-            options={"num_warps": warps(1 if batch == 1 else 16), "num_stages": 1},
+            options={"num_warps": WARPS, "num_stages": 1},
         )
         seconds = time.process_time() - began
         binary = Path(folder, "kernel.cubin")

@@ -8,8 +8,10 @@ of its rows. Call `fits` first: where it gives a reason, take another engine.
     audio, state = sample(shape, weights, state, cond, hop, noise, backend="tpu")     # as often as there are chunks
 
 On a TPU (Mosaic) the weights and the histories lie in VMEM, 128 folds or a multiple to a tile. On a GPU (Triton) one
-thread block makes 16 folds, or one where there is only one, and reads the weights from the L2 cache at each sample.
-The GPU's program has been lowered, compiled for sm_90 and run by the interpreter; it has not been run on a GPU.
+thread block makes 16 folds, which is what its matrix units take, and reads the weights from the L2 cache at each
+sample. The GPU's program has been lowered, compiled for sm_80 and sm_90 by Triton's own package, and run by the
+interpreter; it has NOT been run on a GPU. The TPU's has been compiled by the TPU's compiler, and run by the two
+interpreters; it has NOT been run on a TPU.
 
 Persistent kernels for WaveNet: NVIDIA's nv-wavenet (CUDA).
 """
@@ -24,16 +26,8 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from speech_jax.decoding.wavenet_pallas_kernel import (
-    Packed,
-    Plan,
-    groups,
-    noise_rows,
-    pack,
-    pack_cond,
-    pack_noise,
-    run,
-)
+from speech_jax.decoding.wavenet_pallas_kernel import run
+from speech_jax.decoding.wavenet_pallas_pack import Packed, Plan, groups, noise_rows, pack, pack_cond, pack_noise
 from speech_jax.decoding.wavenet_weights import StepShape, StepState, StepWeights, before_first, check_weights
 from speech_jax.errors import UserError
 
@@ -41,6 +35,7 @@ _LANES = 128
 _TILES = (512, 256, 128)  # of folds, on a TPU
 _LEFT = 0.94  # of the VMEM; the compiler keeps the rest for itself
 _V5E = 128 * 2**20
+_WIDEST = 128  # on a GPU; wider ones were not compiled
 _L2 = 32 * 2**20  # bytes that are sure to stay in the L2 cache of an A100 or H100
 
 
@@ -170,7 +165,7 @@ def _plan(shape, weights, batch, backend, dtype, hop, memory, tile=None) -> Plan
         memory=0,
     )
     if backend == "gpu":
-        return _plan_gpu(shape, plan, weights, batch, tile)
+        return _plan_gpu(shape, plan, weights)
     memory = _vmem() if memory is None else memory
     allowed = int(memory * _LEFT)
     wanted = -(-batch // _LANES) * _LANES
@@ -186,16 +181,17 @@ def _plan(shape, weights, batch, backend, dtype, hop, memory, tile=None) -> Plan
     )
 
 
-def _plan_gpu(shape, plan: Plan, weights, batch, tile) -> Plan | str:
-    if max(plan.residual, plan.half, plan.skip, plan.head) > 256:
+def _plan_gpu(shape, plan: Plan, weights) -> Plan | str:
+    widest = max(plan.residual, plan.half, plan.skip, plan.head)
+    if widest > _WIDEST:
         return (
-            f"a width of {max(plan.residual, plan.half, plan.skip, plan.head)} is above 256, which one block can hold"
+            f"a width of {widest} is above {_WIDEST}, the most that a thread block's registers and shared memory hold"
         )
     packed = jax.eval_shape(partial(pack, shape, plan._replace(tile=1)), weights)
     held = sum(array.size * array.dtype.itemsize for array in packed)
     if held > _L2:
         return f"weights of {held / 2**20:.0f} MiB in {plan.dtype} do not stay in an L2 cache of {_L2 / 2**20:.0f} MiB"
-    return plan._replace(tile=tile or (1 if batch == 1 else 16))
+    return plan._replace(tile=16)
 
 
 def _vmem() -> int:

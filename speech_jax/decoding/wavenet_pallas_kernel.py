@@ -1,4 +1,4 @@
-"""The Pallas kernel of decoding/wavenet_pallas.py: its static plan, the packed operands, one step, and the two calls.
+"""The Pallas kernel of decoding/wavenet_pallas.py: one step, and the two calls (operands: wavenet_pallas_pack.py).
 
 Units lie on the second last axis and folds (independent streams) on the last, on both kinds of accelerator. So a TPU
 has 128 folds on its lanes and any width that is a multiple of 8 (16 for bfloat16) on its sublanes, the halves of a gate
@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,138 +26,24 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.experimental.pallas import triton as pltriton
 from jaxtyping import Array, Float, Int
 
-from speech_jax.decoding.wavenet_weights import StepShape, StepWeights
+from speech_jax.decoding.wavenet_pallas_pack import Packed, Plan, groups, noise_rows
+from speech_jax.decoding.wavenet_weights import StepShape
 
-_NEVER = -1e30  # a logit that is never drawn, finite so that nothing becomes NaN
-
-
-class Plan(NamedTuple):
-    """What the program is compiled for, beside the StepShape: widths after padding, and how folds lie in tiles."""
-
-    backend: str
-    """"tpu" or "gpu"."""
-    dtype: str
-    """Of weights and histories in the products: "float32" or "bfloat16". Sums are float32."""
-    tile: int
-    """Folds in a tile."""
-    kernel: int
-    residual: int
-    half: int
-    skip: int
-    head: int
-    group: int
-    """Rows of one kind of output (means, log scales, logits), after padding."""
-    lengths: tuple[int, ...]
-    """Rows of each layer's ring."""
-    memory: int
-    """Bytes of VMEM that the program may take, on a TPU."""
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """First row of each layer's ring among all."""
-        return tuple(sum(self.lengths[:layer]) for layer in range(len(self.lengths)))
-
-
-class Packed(NamedTuple):
-    """Weights as the kernel reads them: transposed, padded, what is multiplied by one thing joined.
-
-    `lanes` is the tile on a TPU, where a column would have to be spread over the lanes at each use, and 1 on a GPU.
-    """
-
-    first: Array  # [residual, lanes] float32, or for "mulaw" [residual, group]
-    first_bias: Float[Array, "residual lanes"]
-    taps: Array  # [layers, 2 · half, kernel · residual]
-    join: Array  # [layers, residual + skip, half]: the residual's and the skip's share of z
-    out_bias: Float[Array, "layers residual lanes"]
-    skip_bias: Float[Array, "skip lanes"]
-    head1: Array  # [head, skip]
-    head1_bias: Float[Array, "head lanes"]
-    head2: Array  # [groups · group, head]
-    head2_bias: Float[Array, "groups_group lanes"]
-
-
-def groups(shape: StepShape) -> int:
-    """Kinds of output."""
-    return {"gaussian": 2, "logistics": 3, "mulaw": 1}[shape.output]
-
-
-def noise_rows(shape: StepShape, plan: Plan) -> int:
-    """Rows of noise for a sample; "logistics" has those of the mixtures, then eight of which the first is used."""
-    return plan.group + 8 if shape.output == "logistics" else 1
-
-
-def _pad(array: Array, axis: int, size: int, value: float = 0.0) -> Array:
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, size - array.shape[axis])
-    return jnp.pad(array, widths, constant_values=value)
-
-
-def _pad_halves(array: Array, axis: int, half: int) -> Array:
-    """Each half of the gate's axis padded to `half`."""
-    return jnp.concatenate([_pad(part, axis, half) for part in jnp.split(array, 2, axis)], axis)
-
-
-def pack(shape: StepShape, plan: Plan, weights: StepWeights) -> Packed:
-    """The weights for the kernel. What is padding adds zeros, and logits that are never drawn."""
-    layers, kernel, *_ = weights.taps.shape
-    lanes = plan.tile if plan.backend == "tpu" else 1
-
-    def column(bias: Array, size: int) -> Array:
-        padded = _pad(jnp.asarray(bias, jnp.float32), bias.ndim - 1, size)
-        return jnp.broadcast_to(padded[..., None], (*padded.shape, lanes))
-
-    taps = _pad(_pad_halves(weights.taps, 3, plan.half), 2, plan.residual)
-    taps = jnp.transpose(taps, (0, 3, 1, 2)).reshape(layers, 2 * plan.half, kernel * plan.residual)
-    join = jnp.concatenate([_pad(weights.out, 2, plan.residual), _pad(weights.skip, 2, plan.skip)], axis=2)
-    number = groups(shape)
-    head2 = _pad(weights.head2.reshape(weights.head2.shape[0], number, -1), 2, plan.group)
-    bias = _pad(weights.head2_bias.reshape(number, -1), 1, plan.group)
-    if shape.output != "gaussian":  # the first group is logits
-        real = jnp.arange(plan.group) < weights.head2_bias.shape[0] // number
-        bias = bias.at[0].set(jnp.where(real, bias[0], _NEVER))
-    first = _pad(weights.first, 1, plan.residual)
-    cast = functools.partial(jnp.asarray, dtype=jnp.dtype(plan.dtype))
-    return Packed(
-        first=cast(_pad(first, 0, plan.group).T) if shape.output == "mulaw" else column(first[0], plan.residual),
-        first_bias=column(weights.first_bias, plan.residual),
-        taps=cast(taps),
-        join=cast(jnp.swapaxes(_pad(join, 1, plan.half), 1, 2)),
-        out_bias=column(weights.out_bias, plan.residual),
-        skip_bias=column(weights.skip_bias, plan.skip),
-        head1=cast(_pad(_pad(weights.head1, 0, plan.skip), 1, plan.head).T),
-        head1_bias=column(weights.head1_bias, plan.head),
-        head2=cast(_pad(head2.reshape(-1, number * plan.group), 0, plan.head).T),
-        head2_bias=column(bias.reshape(-1), number * plan.group),
-    )
-
-
-def pack_cond(plan: Plan, cond: Float[Array, "batch rows layers gate"]) -> Float[Array, "tiles rows layers gate tile"]:
-    """Conditioning with the folds last, in tiles; folds that fill up the last tile get zeros."""
-    cond = _pad_halves(cond, 3, plan.half)
-    tiles = -(-cond.shape[0] // plan.tile)
-    cond = _pad(cond, 0, tiles * plan.tile)
-    return jnp.moveaxis(cond.reshape(tiles, plan.tile, *cond.shape[1:]), 1, -1)
-
-
-def pack_noise(
-    shape: StepShape, plan: Plan, noise: Float[Array, "batch time n"], hop: int
-) -> Float[Array, "tiles rows hop_n tile"]:
-    """Noise with the folds last, in tiles and rows of conditioning; 0.5 where there is none."""
-    if shape.output == "logistics":
-        uniforms = _pad(noise[..., :-1], 2, plan.group, 0.5)
-        noise = jnp.concatenate([uniforms, _pad(noise[..., -1:], 2, 8, 0.5)], axis=2)
-    batch, time, rows = noise.shape
-    tiles = -(-batch // plan.tile)
-    noise = _pad(noise, 0, tiles * plan.tile, 0.5).reshape(tiles, plan.tile, time // hop, hop * rows)
-    return jnp.moveaxis(noise, 1, -1)
+WARPS = 8  # of a thread block, on a GPU
 
 
 # --- One step ---------------------------------------------------------------------------------------------------------
 
 
-def _dot(a: Array, b: Array) -> Array:
-    """float32 sums; float32 factors are multiplied as such, not rounded to what the unit likes best."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+def _dot(plan: Plan, a: Array, b: Array) -> Array:
+    """float32 sums; float32 factors are not rounded to what the unit likes best.
+
+    On a GPU's matrix units that takes three products of TF32, which the interpreter does not know.
+    """
+    precision = None
+    if a.dtype == jnp.float32:
+        tensor_cores = plan.backend == "gpu" and not plan.interpreted
+        precision = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3 if tensor_cores else jax.lax.Precision.HIGHEST
     return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
@@ -166,11 +51,11 @@ def _product(plan: Plan, matrix, index: tuple, sizes: Sequence[int], parts: Sequ
     """matrix[index] @ (parts on top of each other), cut into pieces of so many rows.
 
     On a TPU it is one product. Triton can neither join nor cut what it has in registers, so there it is a product for
-    each piece and part; with one fold a tile it multiplies and adds up, as its matrix units take 16 columns.
+    each piece and part.
     """
     parts = [part.astype(plan.dtype) for part in parts]
     if plan.backend == "tpu":
-        whole = _dot(matrix[index], jnp.concatenate(parts, axis=0))
+        whole = _dot(plan, matrix[index], jnp.concatenate(parts, axis=0))
         starts = [sum(sizes[:piece]) for piece in range(len(sizes))]
         return [whole[start : start + size] for start, size in zip(starts, sizes, strict=True)]
     pieces, row = [], 0
@@ -178,11 +63,7 @@ def _product(plan: Plan, matrix, index: tuple, sizes: Sequence[int], parts: Sequ
         total, column = None, 0
         for part in parts:
             block = matrix[(*index, pl.ds(row, size), pl.ds(column, part.shape[0]))]
-            if plan.tile == 1:
-                wide = block.astype(jnp.float32) * part.astype(jnp.float32).reshape(1, -1)
-                one = jnp.sum(wide, axis=1).reshape(-1, 1)
-            else:
-                one = _dot(block, part)
+            one = _dot(plan, block, part)
             total = one if total is None else total + one
             column += part.shape[0]
         pieces.append(total)
@@ -216,7 +97,7 @@ def _draw(shape: StepShape, plan: Plan, outputs: list[Array], noise: Callable[[i
     if plan.backend == "tpu":  # no cumulative sum there: a product with ones on and below the diagonal
         square = (plan.group, plan.group)
         below = jax.lax.broadcasted_iota(jnp.int32, square, 1) <= jax.lax.broadcasted_iota(jnp.int32, square, 0)
-        cumulative = _dot(below.astype(jnp.float32), odds)
+        cumulative = _dot(plan, below.astype(jnp.float32), odds)
     else:
         cumulative = jnp.cumsum(odds, axis=0)
     below = jnp.sum((cumulative <= noise(0, 1)).astype(jnp.float32), axis=0, keepdims=True)
@@ -330,11 +211,6 @@ def _gpu_kernel(shape, plan, hop, barrier, rows, table, *refs):
     last_out[...] = jax.lax.fori_loop(0, rows, row, last_in[...])
 
 
-def warps(tile: int) -> int:
-    """Warps of a thread block that makes so many folds, on a GPU."""
-    return 4 if tile == 1 else 8
-
-
 def run(
     shape: StepShape,
     plan: Plan,
@@ -361,6 +237,7 @@ def run(
         jax.ShapeDtypeStruct(ring.shape, ring.dtype),
         jax.ShapeDtypeStruct(last.shape, jnp.float32),
     )
+    plan = plan._replace(interpreted=bool(interpret))
     steps = tiles * tile * rows * hop
     multiplied = sum(math.prod(matrix.shape) for matrix in (packed.taps, packed.join, packed.head1, packed.head2))
     held = [*packed, ring, last, cond, noise]
@@ -381,14 +258,14 @@ def run(
         of_tile = lambda *block: pl.BlockSpec((None, *block), lambda i: (i,) + (0,) * len(block))  # noqa: E731
         ring_block, last_block = of_tile(*ring.shape[1:]), of_tile(1, tile)
         return pl.pallas_call(
-            functools.partial(_gpu_kernel, shape, plan, hop, not interpret, rows),
+            functools.partial(_gpu_kernel, shape, plan, hop, not plan.interpreted, rows),
             grid=(tiles,),
             in_specs=[
                 whole(table), *map(whole, packed),
                 of_tile(rows, layers, gate, tile), of_tile(rows, per_row, tile), ring_block, last_block,
             ],
             out_specs=(of_tile(rows, hop, tile), ring_block, last_block),
-            compiler_params=pltriton.CompilerParams(num_warps=warps(plan.tile), num_stages=1),
+            compiler_params=pltriton.CompilerParams(num_warps=WARPS, num_stages=1),
             **options,
         )(*operands)  # fmt: skip
     resident = lambda array: pl.BlockSpec(  # noqa: E731

@@ -167,8 +167,8 @@ def test_what_fits_where():
     for widths, options in ((MEDIUM, {"memory": v4}), (HUGE, {"dtype": "bfloat16"})):
         reason = fits(*preset(*widths), "tpu", **options)
         assert "MiB of VMEM" in reason and "\n" not in reason
-    assert "stay in an L2 cache" in fits(*preset(*HUGE), "gpu")
-    assert "width of 512" in fits(*preset(512, 512, 256, 3, 24, 4), "gpu", dtype="bfloat16")
+    assert "stay in an L2 cache" in fits(*preset(128, 256, 128, 3, 96, 16), "gpu")
+    assert "width of 256" in fits(*preset(*HUGE), "gpu", dtype="bfloat16")
     assert "backend 'cpu'" in fits(*preset(*SMALL), "cpu")
     assert "dtype 'int8'" in fits(*preset(*SMALL), "tpu", dtype="int8")
     assert "kernel size 1" in fits(*preset(64, 128, 64, 1, 12, 2), "gpu")

@@ -40,14 +40,16 @@ def make_engine(
     """The engine of that kind. hop: samples of a row of conditioning; batch: rows that it will make at once; dtype: of
     the weights ("scan" knows float32 alone, "pallas" no int8).
 
-    "auto" is the fastest that this machine has; a kind that it cannot run is a warning, and "scan" takes its place.
+    "auto" is "native" on a CPU that has it, else "scan": the kernel has been compiled for TPU and GPU and compared in
+    interpret mode, but has not run on either yet, so it is taken where it is asked for. A kind that this machine cannot
+    run is a warning, and "scan" takes its place.
     """
     backend = jax.default_backend()
     makers = {"native": partial(_native, shape, weights, dtype),
               "pallas": partial(_pallas, shape, weights, dtype, hop, batch, backend)}  # fmt: skip
     wanted = kind
     if kind == "auto":
-        wanted = "native" if backend == "cpu" else "pallas"
+        wanted = "native" if backend == "cpu" else "scan"
     if wanted in makers:
         made = makers[wanted]()
         if isinstance(made, Engine):

@@ -87,6 +87,9 @@ def read_wavenet(path: str | Path, said: WaveNetImport | None = None, found: Ten
         f"{audio.sample_rate} Hz, hop {audio.hop}",
         *notes,
     ]
+    if layout == "master" and config.output == "mulaw":
+        notes.append("its training cut samples down to the class below, where classes here are the nearest: samples "
+                     "are drawn as in the public code, likelihoods and fine-tuning are half a class off")  # fmt: skip
     return Imported(VocoderParts(task, params), ignored, notes)
 
 

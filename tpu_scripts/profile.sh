@@ -18,7 +18,7 @@ check path --out "$out"
 run mkdir -p "$out"
 if [[ -n "$bucket" ]]; then
   check bucket --bucket "$bucket"
-  cloud storage rsync --recursive "$bucket/$run/profile" "$out"
+  cloud storage rsync "$bucket/$run/profile" "$out" --recursive
 else
   need name zone
   if [[ -n "$dry_run" ]]; then

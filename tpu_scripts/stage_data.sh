@@ -2,9 +2,9 @@
 # Copies a folder of recordings (or shards) to a bucket, or from a bucket to every worker.
 #
 #   stage_data.sh --data data/librispeech --bucket gs://BUCKET/data/librispeech               from here to the bucket
-#   stage_data.sh --bucket gs://BUCKET/data/librispeech --name NAME --zone ZONE               from there to the workers
+#   stage_data.sh --bucket gs://BUCKET/data/librispeech --name NAME --zone ZONE               from there to the workers,
+#                                                                                             as data/librispeech
 #
-#   --data FOLDER     with --name: where it goes on the workers, under ~/speech_jax/source; default the bucket folder's name
 #   --exclude REGEX   files that stay
 #   --project ID, --dry-run, --help
 #
@@ -25,10 +25,12 @@ if [[ -n "$exclude" ]]; then
 fi
 if [[ -n "$name" ]]; then
   need zone
-  folder=speech_jax/source/${data:-data/${bucket##*/}}
-  on_workers all "mkdir -p $folder && gcloud storage rsync $(remote "${flags[@]}" --quiet "$bucket") $folder"
+  [[ -z "$data" ]] || die 2 "--data: found it beside --name, expected one of the two"
+  [[ "$bucket" == gs://*/* ]] || die 2 "--bucket: found $bucket, expected a folder in it"
+  folder=speech_jax/data/${bucket##*/}
+  on_workers all "mkdir -p $folder && gcloud storage rsync $bucket $folder $(remote "${flags[@]}" --quiet)"
 else
   need data
   [[ -n "$dry_run" || -d "$data" ]] || die 2 "--data: found no folder $data, expected one"
-  cloud storage rsync "${flags[@]}" "$data" "$bucket" ${project:+--project="$project"}
+  cloud storage rsync "$data" "$bucket" "${flags[@]}" ${project:+--project="$project"}
 fi

@@ -29,14 +29,14 @@ if [[ -n "$name" ]]; then
   flags+=(--quiet)
   folder="\$HOME/speech_jax/runs/$run"
   if [[ -n "$up" ]]; then
-    on_workers 0 "gcloud storage rsync $(remote "${flags[@]}") $folder $bucket/$run"
+    on_workers 0 "gcloud storage rsync $folder $bucket/$run $(remote "${flags[@]}")"
   else
-    on_workers all "mkdir -p $folder && gcloud storage rsync $(remote "${flags[@]}") $bucket/$run $folder"
+    on_workers all "mkdir -p $folder && gcloud storage rsync $bucket/$run $folder $(remote "${flags[@]}")"
   fi
 elif [[ -n "$up" ]]; then
   [[ -n "$dry_run" || -d "$runs/$run" ]] || die 2 "--run: found no folder $runs/$run, expected one"
-  cloud storage rsync "${flags[@]}" "$runs/$run" "$bucket/$run"
+  cloud storage rsync "$runs/$run" "$bucket/$run" "${flags[@]}"
 else
   run mkdir -p "$runs/$run"
-  cloud storage rsync "${flags[@]}" "$bucket/$run" "$runs/$run"
+  cloud storage rsync "$bucket/$run" "$runs/$run" "${flags[@]}"
 fi

@@ -7,7 +7,7 @@
 #   worker.sh status RUN                      none, running, stopped (a signal ended it), gone (it left no exit code), or exit N
 #   worker.sh stop RUN SECONDS                SIGTERM, and waits: the trainer saves and leaves
 #
-# Everything lies in ~/speech_jax: env, source.tar.gz, runs/RUN (the trainer's folder), jobs/RUN (log.txt, pid, ended).
+# Everything lies in ~/speech_jax: env, source.tar.gz, data, runs/RUN (the trainer's folder), jobs/RUN (log.txt, pid, ended).
 set -euo pipefail
 
 root=$HOME/speech_jax
@@ -37,12 +37,13 @@ install_package() { # ARCHIVE EXTRA
     echo "installed already"
     return
   fi
-  mkdir -p "$root/jobs" "$root/runs"
+  mkdir -p "$root/jobs" "$root/runs" "$root/data"
   rm -f "$root/installed"
   python=$(find_python)
   [[ -x "$root/env/bin/python" ]] || "$python" -m venv "$root/env"
   rm -rf "$root/source" && mkdir "$root/source"
   tar -xzf "$1" -C "$root/source"
+  ln -s ../data "$root/source/data" # configs name recordings from there; another commit leaves them where they are
   "$root/env/bin/python" -m pip install --quiet "$root/source[$2]"
   printf '%s' "$stamp" >"$root/installed"
   echo "installed"
@@ -105,7 +106,7 @@ start() { # RUN SYNC COMMAND…
 }
 
 push() { # RUN SYNC
-  [[ -z "$2" || ! -d "$root/runs/$1" ]] || gcloud storage rsync --recursive --quiet "$root/runs/$1" "$2/$1"
+  [[ -z "$2" || ! -d "$root/runs/$1" ]] || gcloud storage rsync "$root/runs/$1" "$2/$1" --recursive --quiet
 }
 
 # Runs the command, sends the run's folder to the bucket every five minutes and at the end, and writes how it ended.
@@ -118,7 +119,7 @@ watch() { # RUN SYNC COMMAND…
   printf -- '---- %s: %s\n' "$(date -u +%FT%TZ)" "$*"
   if [[ -n "$sync" && ! -d "$root/runs/$run" ]] && gcloud storage ls "$sync/$run" >/dev/null 2>&1; then
     mkdir -p "$root/runs/$run" # a new machine: go on with what the old one had saved
-    gcloud storage rsync --recursive --quiet "$sync/$run" "$root/runs/$run"
+    gcloud storage rsync "$sync/$run" "$root/runs/$run" --recursive --quiet
   fi
   "$@" &
   child=$!

@@ -130,7 +130,9 @@ load common
   [ "$(cat "$CLOUD/buckets/my-bucket/data/x/a.wav")" = sound ]
   there v5e-16 1
   "$SCRIPTS/stage_data.sh" --bucket gs://my-bucket/data/x "${one[@]}"
-  for home in "$CLOUD"/nodes/my-tpu/home-*; do [ "$(cat "$home/speech_jax/source/data/x/a.wav")" = sound ]; done
+  for home in "$CLOUD"/nodes/my-tpu/home-*; do [ "$(cat "$home/speech_jax/data/x/a.wav")" = sound ]; done
+  "$SCRIPTS/setup.sh" "${one[@]}" --source "$TINY"
+  [ "$(cat "$CLOUD/nodes/my-tpu/home-3/speech_jax/source/data/x/a.wav")" = sound ] # where a config looks for it
 
   "$SCRIPTS/sync_checkpoints.sh" --run r --bucket gs://my-bucket/runs --up
   rm -r runs

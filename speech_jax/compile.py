@@ -25,11 +25,12 @@ from speech_jax.evaluation.report import text_table
 from speech_jax.objectives.mix import mix, terms
 from speech_jax.objectives.schedules import make_alpha
 from speech_jax.starting import check_settings, make_task, old_objective, resolve
+from speech_jax.streams import load_stream, stream_options
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEnd, make_front_end
 from speech_jax.text.tokenizer import BLANK, Tokenizer
-from speech_jax.train import load_stream, setup_logging
+from speech_jax.train import setup_logging
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.chips import Chip, chip_of, roofline, topology_devices
 from speech_jax.training.compiling import compile_programs, init_spec_of
@@ -103,9 +104,10 @@ def read(config: TrainConfig, own: CompileConfig) -> tuple[TrainConfig, Task, li
     else:
         config, reader, speakers = resolve(config)
         rate = config.task.audio.sample_rate
-        plans = {"task": load_stream(config.data, reader, rate, speakers=speakers).plan}
+        options = stream_options(config, speakers)
+        plans = {"task": load_stream(config.data, reader, rate, **options).plan}
         if replays:
-            plans["pre"] = load_stream(config.pre, reader if config.pre_task is None else None, rate).plan
+            plans["pre"] = load_stream(config.pre, reader if config.pre_task is None else None, rate, **options).plan
         buckets = list(plans["task"].buckets)
         if replays:  # each shape of either once
             pre = list(plans["pre"].buckets)

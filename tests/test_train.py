@@ -26,10 +26,11 @@ from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.recognizer import load_recognizer_parts
+from speech_jax.streams import load_stream, warn_of_misfits
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.pretrain_best_rq import BestRQConfig
-from speech_jax.text.tokenizer import TokenizerConfig
+from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
 from speech_jax.training.checkpoint import CheckpointConfig, find_checkpoint, load_assets, load_params
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
@@ -287,10 +288,10 @@ def test_transcripts_with_more_labels_than_frames_are_announced(corpus, trained,
         for i, text in enumerate(["one", "threefivefourthreefive"])  # 13 frames at a subsampling of 4
     ]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tokenizer = front_door.Tokenizer.from_json(load_assets(start.out_dir)["tokenizer"])
-    stream = front_door.load_stream(DataConfig(sources=(SourceConfig(path=str(manifest)),)), tokenizer, 16000)
+    tokenizer = Tokenizer.from_json(load_assets(start.out_dir)["tokenizer"])
+    stream = load_stream(DataConfig(sources=(SourceConfig(path=str(manifest)),)), tokenizer, 16000)
     with caplog.at_level("WARNING", logger="speech_jax"):
-        front_door.warn_of_misfits("task", stream, start.task)
+        warn_of_misfits("task", stream, start.task)
     assert "task: 1 of 2 transcripts have more labels" in caplog.text
 
 

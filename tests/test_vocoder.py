@@ -19,14 +19,18 @@ from speech_jax.data.manifest import read_manifest
 from speech_jax.data.mels import read_mel, write_mel
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.models.attention_tts import AttentionConfig
+from speech_jax.models.conformer import ConformerConfig
 from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet_condition import ConditionConfig
 from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.run_folder import write_run
 from speech_jax.sound import find_vocoder
+from speech_jax.tasks.ctc import CTCTaskConfig, network_shapes
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.text.frontend import FrontEndConfig, make_front_end
+from speech_jax.text.tokenizer import BLANK, Tokenizer
 from speech_jax.training.checkpoint import CheckpointConfig
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
@@ -229,6 +233,36 @@ def test_text_to_sound_through_both_networks(trained, voice, tmp_path, capsys):
     assert rate == RATE and len(whole) % HOP == 0 and np.abs(whole).max() > 0.01
     np.testing.assert_allclose(streamed, whole, atol=2e-3)
     assert "real-time factor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["griffin-lim", "network"])
+def test_recordings_are_made_again_with_the_same_ids(recordings, trained, tmp_path, way, capsys):
+    flags = ["--checkpoint", str(trained[0]), "--resynthesize", str(recordings / "c.jsonl"), "--out", str(tmp_path)]
+    flags += ["--iterations", "8"] if way == "griffin-lim" else ["--vocoder", str(trained[0]), "--engine", "scan"]
+    assert synthesize.main(flags) == 0
+    originals, rows = read_manifest(recordings / "c.jsonl"), read_manifest(tmp_path / "manifest.jsonl")
+    assert [row.id for row in rows] == [row.id for row in originals]
+    for original, row in zip(originals, rows, strict=True):
+        made, rate = soundfile.read(row.audio)
+        assert rate == RATE and abs(len(made) - original.seconds * RATE) <= 2 * HOP and np.abs(made).max() > 0.01
+    if way == "griffin-lim":  # a tone stays the tone it was
+        tone, made = (soundfile.read(row.audio)[0] for row in (originals[5], rows[5]))
+        peak, again = (np.argmax(np.abs(np.fft.rfft(x, RATE))) for x in (tone, made))
+        assert abs(int(peak) - int(again)) <= RATE / 64
+    assert "real-time factor" in capsys.readouterr().err
+    with pytest.raises(UserError, match="expected a voice's or a vocoder's"):
+        (tmp_path / "other").mkdir()
+        recogniser_like = save_other(tmp_path / "other" / "run")
+        synthesize.main(["--checkpoint", str(recogniser_like), "--resynthesize", "x.jsonl", "--out", "y"])
+
+
+def save_other(out):
+    """A run's folder that is neither a voice nor a vocoder."""
+    task = CTCTaskConfig(model=ConformerConfig(width=8, layers=1, heads=2, kernel_size=3))
+    tokenizer = Tokenizer("char", (BLANK, "a", "b"))
+    params, state = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), network_shapes(task, 3))
+    write_run(out, task, tokenizer, params, state, expected=network_shapes(task, 3))
+    return out
 
 
 @pytest.fixture(scope="module")

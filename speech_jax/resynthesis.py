@@ -1,0 +1,75 @@
+"""Recordings made again from their own mel frames: what a vocoder alone costs.
+
+    python -m speech_jax.synthesize --checkpoint RUN --resynthesize MANIFEST --vocoder WAVENET --out DIR
+
+DIR gets a WAV for each recording and manifest.jsonl with the same ids, so that `python -m speech_jax.evaluate --speech
+DIR/manifest.jsonl --manifest MANIFEST` measures the two against each other. The mel settings are those of RUN, a voice
+or a vocoder.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.features import extract, num_frames
+from speech_jax.compile_clock import compile_seconds
+from speech_jax.data.manifest import read_manifest, write_manifest
+from speech_jax.data.recordings import read_recording
+from speech_jax.errors import UserError
+from speech_jax.sound import Vocoder, wav_file
+
+SAMPLES_MULTIPLE = 16384  # recordings are padded to multiples of this, so that few programs are compiled
+
+
+def resynthesize(vocoder: Vocoder, audio: AudioConfig, manifest: str, out: str) -> int:
+    """Writes DIR/NUMBER.wav and DIR/manifest.jsonl; returns the exit code, 2 where recordings were left out.
+
+    Raises UserError for a manifest that cannot be read.
+    """
+    utterances = read_manifest(manifest, on_error="skip")
+    folder, written, left_out, seconds = Path(out), [], [], 0.0
+    began, compiled = time.perf_counter(), compile_seconds()
+    for number, utterance in enumerate(tqdm(utterances, unit="recording", disable=None, file=sys.stderr)):
+        try:
+            wave = vocoder.wave(mel_of(read_recording(utterance, audio.sample_rate), audio))
+        except UserError as error:
+            left_out.append(f"{utterance.where}: {error}")
+            continue
+        path = folder / f"{number:06d}.wav"
+        with wav_file(path, audio.sample_rate) as write:
+            write(wave)
+        seconds += len(wave) / audio.sample_rate
+        written.append(
+            utterance._replace(audio=str(path), start=0.0, end=None, seconds=len(wave) / audio.sample_rate, mel="")
+        )
+    write_manifest(folder / "manifest.jsonl", written)
+    for line in left_out:
+        print(f"error: left out: {line}", file=sys.stderr)
+    making = compile_seconds() - compiled
+    if seconds:
+        taken = time.perf_counter() - began - making
+        print(f"{len(written)} recordings, {seconds:.1f} s of audio in {taken:.1f} s: real-time factor "
+              f"{taken / seconds:.3f}; compiling took {making:.1f} s more", file=sys.stderr)  # fmt: skip
+    return 2 if left_out else 0
+
+
+def mel_of(wave: Float[np.ndarray, " time"], audio: AudioConfig) -> Float[np.ndarray, "frames mels"]:
+    """The frames of a recording."""
+    padded = np.zeros((1, -(-max(len(wave), 1) // SAMPLES_MULTIPLE) * SAMPLES_MULTIPLE), np.float32)
+    padded[0, : len(wave)] = wave
+    mel, _ = _features(audio)(padded, np.array([len(wave)]))
+    return np.asarray(mel)[0, : num_frames(len(wave), audio)]
+
+
+@functools.cache
+def _features(audio: AudioConfig):
+    return jax.jit(functools.partial(extract, config=audio))

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import tyro
+from jax.sharding import Mesh
 
 from speech_jax.config import TrainConfig, parse_config
 from speech_jax.data.files import write
@@ -33,16 +34,17 @@ from speech_jax.text.tokenizer import BLANK, Tokenizer
 from speech_jax.train import setup_logging
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.chips import Chip, chip_of, roofline, topology_devices
-from speech_jax.training.compiling import compile_programs, init_spec_of
-from speech_jax.training.flops import matmul_flops
+from speech_jax.training.compiling import batch_spec_of, compile_programs, init_spec_of
+from speech_jax.training.flops import largest_values, matmul_flops
 from speech_jax.training.hlo import operations, parse
-from speech_jax.training.sharding import batch_struct, make_mesh
+from speech_jax.training.sharding import batch_struct, make_mesh, row_shards
 from speech_jax.training.state import init_shapes, make_state, num_params
 from speech_jax.types import Bucket, PyTree, Task
 
 GIB = 2**30
 SHOWN_LINES = 24  # of the compiler's list of what does not fit
 SHOWN_SLOWEST = 20  # instructions in the JSON
+SHOWN_ARRAYS = 12
 PARTS = ("compute", "memory", "links", "network")  # of the roofline
 KEY = jax.eval_shape(lambda: jax.random.key(0))
 STEP = jax.ShapeDtypeStruct((), "int32")
@@ -163,7 +165,10 @@ def check(config: TrainConfig, task: Task, buckets: list[Any], devices: Sequence
         found = allocations(str(error))
         if not found:
             raise
-        return facts | {"fits": False, "allocations": found}
+        return facts | {
+            "fits": False,
+            "allocations": found + largest_arrays(task, params, model_state, buckets[-1], mesh),
+        }
     facts["compile_seconds"] = programs.seconds
     per_slice = mesh.size // own.slices
 
@@ -235,6 +240,21 @@ def allocations(message: str) -> list[str]:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     wanted = [line for line in lines if re.match(r"(Ran out|Program hbm|\d+\. Size|Shape:|Operator:|XLA label:)", line)]
     return (wanted or lines)[:SHOWN_LINES]
+
+
+def largest_arrays(task: Task, params: PyTree, model_state: PyTree, bucket: Any, mesh: Mesh) -> list[str]:
+    """The largest arrays of the forward pass of each term, in bytes on each chip, and where they are made: the compiler
+    does not always say."""
+    lines, shards = [], row_shards(mesh)
+    for term in terms(task.objective):
+        batch = batch_spec_of(task.batch_spec, term.select(bucket))
+        for value in largest_values(term.objective, params, model_state, batch, KEY, STEP, count=SHOWN_ARRAYS):
+            shape = " x ".join(map(str, value.shape))
+            lines.append(
+                f"Size {value.nbytes / shards / GIB:.2f} GiB on each chip: {value.dtype} [{shape}], {value.primitive} "
+                f"in {value.place}"
+            )
+    return lines
 
 
 # ---- what is printed

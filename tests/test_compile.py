@@ -97,7 +97,11 @@ def test_a_small_config_through_the_tpu_compiler(tmp_path):
 def test_what_does_not_fit_says_which_tensors(tmp_path):
     done = run(tmp_path, "--topology", "v5e:2x2", "--bucket", "4096x30x64", "--mesh.fsdp", "1")
     assert done.returncode == 2, done.stderr[-2000:]
-    assert "does not fit in 16 GiB" in done.stdout and "Size" in done.stdout
+    assert "does not fit in 16 GiB" in done.stdout and "Ran out of memory" in done.stdout
+    # The largest array is that of the first convolution, 128 channels of float32 at half the features' rate
+    sizes = [line for line in done.stdout.splitlines() if line.startswith("Size")]
+    assert len(sizes) == 12 and "speech_jax/" in sizes[0] and "GiB on each chip" in sizes[0]
+    assert [float(line.split()[1]) for line in sizes] == sorted((float(x.split()[1]) for x in sizes), reverse=True)
 
 
 @needs_compiler

@@ -5,7 +5,6 @@ import io
 import subprocess
 import sys
 import time
-import types
 import wave
 
 import jax
@@ -19,10 +18,14 @@ from speech_jax import synthesize as front_door
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_released
 from speech_jax.compile_clock import _Clock, compile_seconds
 from speech_jax.errors import UserError
+from speech_jax.models import wavenet
 from speech_jax.models.tacotron2 import init_params, make_parts
 from speech_jax.sound import find_vocoder, samples16, stdout_sound, wav_file, wav_header
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
+from speech_jax.tasks.wavenet import WaveNetTaskConfig
+from speech_jax.tasks.wavenet import network_config as wavenet_config
 from speech_jax.text.frontend import FrontEndConfig, make_front_end
+from speech_jax.vocoder import VocoderParts, save_vocoder
 from speech_jax.voice import Voice, VoiceParts, load_voice_parts, save_voice
 from tests.test_synthesize import AUDIO, NETWORK
 
@@ -127,20 +130,29 @@ def test_a_header_says_what_follows(tmp_path):
     assert not (tmp_path / "b.wav").exists()
 
 
-def test_a_vocoder_of_other_mel_settings_is_refused_with_both_sides(tmp_path, monkeypatch):
-    """The seam: a module `vocoder` whose loader gives the mel settings, `wave` and `stream`."""
-    made = types.SimpleNamespace(
-        audio=r9y9_released(), wave=lambda mel, seed: np.full(len(mel), 0.1), stream=lambda chunks, seed: iter(chunks)
-    )
-    monkeypatch.setitem(sys.modules, "speech_jax.vocoder", types.SimpleNamespace(load_vocoder=lambda path: made))
+def a_vocoder(out, audio):
+    """A small WaveNet's folder, not trained, that hears these mel frames."""
+    network = wavenet.WaveNetConfig(layers=2, cycles=1, kernel_size=2, residual=8, gate=16, skip=8, head=8)
+    task = WaveNetTaskConfig(model=network, audio=audio, crop_frames=8)
+    save_vocoder(out, VocoderParts(task, jax.device_get(wavenet.init_params(wavenet_config(task), jax.random.key(0)))))
+    return str(out)
+
+
+def test_a_vocoder_of_other_mel_settings_is_refused_with_both_sides(tmp_path):
+    other = a_vocoder(tmp_path / "other", r9y9_released())
     with pytest.raises(UserError) as error:
-        find_vocoder(str(tmp_path), nvidia_tacotron2(), "runs/voice")
+        find_vocoder(other, nvidia_tacotron2(), "runs/voice")
     message = str(error.value)
-    assert message.startswith(f"{tmp_path}: found audio.scale = 0.7071") and "runs/voice: audio.scale = 1.0" in message
+    assert message.startswith(f"{other}: found audio.scale = 0.7071") and "runs/voice: audio.scale = 1.0" in message
     assert "audio.fmin = 125.0" in message and "audio.fmin = 0.0" in message and "\n" not in message
-    made.audio = dataclasses.replace(nvidia_tacotron2(), dither=1.0)  # which counts for nothing
-    vocoder = find_vocoder(str(tmp_path), nvidia_tacotron2(), "runs/voice", seed=3)
-    np.testing.assert_array_equal(vocoder.wave(np.zeros((4, 80))), np.full(4, 0.1))
+    dithered = dataclasses.replace(nvidia_tacotron2(), dither=1.0)  # which counts for nothing
+    fitting = a_vocoder(tmp_path / "fitting", dithered)
+    waves = [
+        find_vocoder(fitting, nvidia_tacotron2(), "runs/voice", seed=seed, engine="scan").wave(np.zeros((4, 80)))
+        for seed in (3, 3, 4)
+    ]
+    assert waves[0].shape == (4 * 256,) and np.abs(waves[0] - waves[2]).max() > 1e-3
+    np.testing.assert_array_equal(waves[0], waves[1])
 
 
 def test_compiling_is_told_apart():

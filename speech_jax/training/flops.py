@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import os
+from typing import Any, NamedTuple
 
 import jax
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 PEAK_BF16 = {
     # dense bfloat16 FLOP/s of one device as JAX counts devices, from the makers' data sheets
@@ -74,6 +77,47 @@ def _jaxpr_flops(jaxpr: Any) -> float:
             inner = sum(_jaxpr_flops(getattr(sub, "jaxpr", sub)) for sub in _subs(given))
             total += inner * (given["length"] if name == "scan" else 1)
     return total
+
+
+class Value(NamedTuple):
+    """An array that a function makes on its way. place: the line of the source that makes it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    primitive: str
+    place: str
+
+
+def largest_values(function: Any, *args: Any, count: int = 12) -> list[Value]:
+    """The largest arrays that `function(*args)` makes, each shape and line once, all devices together; args may be
+    shapes. Which of them are alive at a time, and what the compiler fuses away, is not asked."""
+    found: dict[tuple, Value] = {}
+
+    def walk(jaxpr: Any) -> None:
+        for equation in jaxpr.eqns:
+            place = _place(equation)
+            for out in equation.outvars:
+                shape, dtype = getattr(out.aval, "shape", ()), getattr(out.aval, "dtype", None)
+                size = math.prod(shape) * getattr(dtype, "itemsize", 0)
+                value = Value(shape, str(dtype), size, equation.primitive.name, place)
+                found.setdefault((shape, value.dtype, place), value)
+            for branch in equation.params.get("branches", ()):
+                walk(branch.jaxpr)
+            for sub in _subs(equation.params):
+                walk(getattr(sub, "jaxpr", sub))
+
+    walk(jax.make_jaxpr(function)(*args).jaxpr)
+    return sorted(found.values(), key=lambda value: -value.nbytes)[:count]
+
+
+def _place(equation: Any) -> str:
+    """FILE:LINE of the innermost line of this package that made an equation."""
+    traceback = equation.source_info.traceback
+    for frame in traceback.frames if traceback is not None else ():
+        if frame.file_name.startswith(_PACKAGE):
+            return f"speech_jax/{frame.file_name.removeprefix(_PACKAGE)}:{frame.line_num}"
+    return ""
 
 
 def _subs(params: dict[str, Any]) -> list[Any]:

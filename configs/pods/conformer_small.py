@@ -1,0 +1,21 @@
+"""NeMo's Conformer-CTC small on a pod slice; see conformer_large.py."""
+
+import dataclasses
+import runpy
+
+large = runpy.run_path("configs/pods/conformer_large.py")["config"]
+
+config = dataclasses.replace(
+    large,
+    out_dir="runs/pods/conformer_small",
+    task=dataclasses.replace(
+        large.task,
+        model=dataclasses.replace(
+            large.task.model,
+            width=176,
+            layers=16,
+            heads=4,
+        ),
+        augment=dataclasses.replace(large.task.augment, time_masks=5),
+    ),
+)

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# What the models take on slices that are not at hand: every line is one `python -m speech_jax.compile`. What is there is
+# not done again. Needs the extra `tpu` and no TPU; some minutes of one core a line. Usage: experiments/pods/run.sh [REGEX]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+only=${1:-.}
+python=${PYTHON:-python}
+results=experiments/pods/results
+export JAX_PLATFORMS=cpu
+mkdir -p "$results"
+
+# name, config, topology, slices, ROWSxSECONDSxLABELS of the global batch, and further flags
+while read -r name config topology slices bucket flags; do
+  [[ -n $name && $name =~ $only && ! -f $results/$name.json ]] || continue
+  echo "$name" >&2
+  read -ra more <<<"$flags"
+  "$python" -m speech_jax.compile --config "configs/pods/$config.py" --topology "$topology" --slices "$slices" \
+    --bucket "$bucket" --vocab-size 1024 --out "$results/$name.json" "${more[@]}" >"$results/$name.md" ||
+    [[ $? == 2 ]] # 2 says that it does not fit: the table tells
+done <<'LIST'
+small_v5e-4 conformer_small v5e:2x2 1 64x16x256
+small_v5e-256 conformer_small v5e:16x16 1 4096x16x256
+medium_v5e-4 conformer_medium v5e:2x2 1 48x16x256
+medium_v5e-256 conformer_medium v5e:16x16 1 3072x16x256
+large_v5e-4 conformer_large v5e:2x2 1 32x16x256
+large_v5e-256 conformer_large v5e:16x16 1 2048x16x256
+large_v4-128 conformer_large v4:4x4x4 1 1024x16x256
+large_v5p-128 conformer_large v5p:4x4x4 1 2048x16x256
+large_v6e-256 conformer_large v6e:16x16 1 4096x16x256
+large_2x_v5e-16 conformer_large v5e:4x4 2 256x16x256
+fastconformer_v5e-4 fastconformer_large v5e:2x2 1 64x16x256
+fastconformer_v5e-256 fastconformer_large v5e:16x16 1 4096x16x256
+tacotron2_v5e-4 tacotron2 v5e:2x2 1 128x8x128
+wavenet_v5e-4 wavenet v5e:2x2 1 64x8x128
+LIST
+"$python" -m experiments.pods.summary "$results" | tee "$results/summary.md"

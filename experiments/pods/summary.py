@@ -10,9 +10,7 @@ GIB = 2**30
 
 
 def main(results: str) -> None:
-    print(
-        "| config | chips | batch | GiB a chip | collectives, MB a chip | roofline ms | model FLOPs of peak | compiled in |"
-    )
+    print("| config | chips | batch | GiB a chip | collectives, MB | roofline ms | model FLOPs of peak | compiled |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     for path in sorted(Path(results).glob("*.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))

@@ -76,7 +76,8 @@ def main(results: str, runs: str, start: str) -> None:
         seeds = sorted(path for path in folder.glob("seed_*") if (path / "report.json").exists())
         found = [rates(seed) for seed in seeds]
         family = FAMILIES.get(folder.name.split("_")[0], folder.name)
-        points.append(Point(folder.name, family, *(statistics.mean(side) for side in zip(*found, strict=True))))
+        if family != "scratch":  # it lies so far off that nothing else could be told apart
+            points.append(Point(folder.name, family, *(statistics.mean(side) for side in zip(*found, strict=True))))
         moves = [movement(Path(runs) / folder.name / s.name, before) for s in seeds if (s / "metrics.jsonl").exists()]
         times = [minutes(seed) for seed in seeds if (seed / "metrics.jsonl").exists()]
         cells = [spread([100 * rate[side] for rate in found]) for side in (0, 1)]

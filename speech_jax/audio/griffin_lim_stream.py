@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from scipy.signal import lfilter
 
 from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.emphasis import plain
 from speech_jax.audio.framing import chunked_frames, num_samples, overlap_add, pieces, samples_before_first
 from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_magnitude
 from speech_jax.audio.mel import window_values
@@ -51,10 +51,17 @@ def stream_wave(
     """
     if not keeps_magnitudes(config):
         raise UserError("AudioConfig: found features that lose the magnitudes, expected log_mel without deltas")
+    yield from plain(_blocks(chunks, config, iterations, momentum), config.scale, config.pre_emphasis)
+
+
+def _blocks(
+    chunks: Iterable[Float[np.ndarray, "frames mels"]], config: AudioConfig, iterations: int, momentum: float
+) -> Iterator[Float[np.ndarray, " samples"]]:
+    """The samples that the features were made of, scaled and pre-emphasised as the config says."""
     ahead, left = frames_ahead(config), samples_before_first(config)
     waiting = past = None  # features: of frames that are not sound yet, and of the last ones that are
     signal = np.zeros((2 * ahead + BLOCK + pieces(config) - 1) * config.hop, np.float32)  # what went out, then a guess
-    taken, last = 0, 0.0  # frames that are sound; the last sample, for the pre-emphasis
+    taken = 0  # frames that are sound
     for chunk in itertools.chain(chunks, (None,)):
         if chunk is not None:
             chunk = np.asarray(chunk, np.float32)
@@ -74,12 +81,8 @@ def stream_wave(
             sound = made[ahead * config.hop :][max(left - begin, 0) : max(end - begin, 0)]
             taken, past, waiting = taken + count, window[count : count + ahead], waiting[count:]
             signal = np.pad(made[count * config.hop :], (0, count * config.hop))
-            if not len(sound):
-                continue
-            if config.pre_emphasis:
-                sound, _ = lfilter([1.0], [1.0, -config.pre_emphasis], sound, zi=[config.pre_emphasis * last])
-                last = float(sound[-1])
-            yield np.clip(sound / config.scale, -1.0, 1.0).astype(np.float32)
+            if len(sound):
+                yield sound
 
 
 @functools.partial(jax.jit, static_argnames=("config", "iterations", "momentum"))

@@ -72,10 +72,8 @@ def scan_engine(shape: StepShape, weights: StepWeights) -> Engine:
 
 def _native(shape: StepShape, weights: StepWeights, dtype: Dtype) -> Engine | str:
     """The C step, or why there is none."""
-    try:
-        from speech_jax.decoding import wavenet_native as native
-    except ImportError:
-        return "this installation has none"
+    from speech_jax.decoding import wavenet_native as native
+
     if not native.available():
         return "it was not compiled when the package was installed"
     packed = native.pack(shape, StepWeights(*(np.asarray(a, np.float32) for a in weights)), dtype)

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 from speech_jax.errors import UserError
+from speech_jax.training.flops import PEAK_BF16
 from speech_jax.training.hlo import Op
 
 DISPATCH = 0.4e-6  # seconds that the smallest instruction takes: 0.3 to 0.5 µs for one that waits for the one before
@@ -25,22 +26,26 @@ DISPATCH = 0.4e-6  # seconds that the smallest instruction takes: 0.3 to 0.5 µs
 
 @dataclass(frozen=True)
 class Chip:
-    """One device as JAX counts them. FLOP/s in bfloat16, bytes, bytes/s of main memory, of the links together, and of a
-    chip's share of its host's network."""
+    """One device as JAX counts them. Bytes, bytes/s of main memory, of the links together, and of a chip's share of its
+    host's network."""
 
     kind: str
-    peak: float
     memory: float
     bandwidth: float
     links: float
     network: float
 
+    @property
+    def peak(self) -> float:
+        """FLOP/s in bfloat16."""
+        return PEAK_BF16[self.kind]
+
 
 CHIPS = {
-    "v4": Chip("TPU v4", 275e12, 32 * 2**30, 1228e9, 300e9, 6.25e9),
-    "v5e": Chip("TPU v5 lite", 197e12, 16 * 2**30, 819e9, 200e9, 3.1e9),
-    "v5p": Chip("TPU v5", 459e12, 95 * 2**30, 2765e9, 600e9, 6.25e9),
-    "v6e": Chip("TPU v6 lite", 918e12, 32 * 2**30, 1640e9, 448e9, 6.25e9),
+    "v4": Chip("TPU v4", 32 * 2**30, 1228e9, 300e9, 6.25e9),
+    "v5e": Chip("TPU v5 lite", 16 * 2**30, 819e9, 200e9, 3.1e9),
+    "v5p": Chip("TPU v5", 95 * 2**30, 2765e9, 600e9, 6.25e9),
+    "v6e": Chip("TPU v6 lite", 32 * 2**30, 1640e9, 448e9, 6.25e9),
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +58,16 @@ class Module:
 
     entry: str
     computations: Mapping[str, list[Instruction]]
-    unknown_loops: list[str] = field(default_factory=list)
-    """Loops whose count the text does not tell; they are taken once."""
+
+    @property
+    def unknown_loops(self) -> list[str]:
+        """Loops whose count the text does not tell; they are taken once."""
+        return [
+            line.name
+            for lines in self.computations.values()
+            for line in lines
+            if line.opcode == "while" and _rounds(self, line, lines) is None
+        ]
 
 
 # ---- reading
@@ -116,7 +124,11 @@ def arrays(shape: str) -> list[tuple[str, tuple[int, ...], bool]]:
 
 def nbytes(shape: str, *, everywhere: bool = False) -> float:
     """Bytes of a shape in main memory (or `everywhere`)."""
-    return sum(math.prod(dims) * _BITS.get(kind, 8) / 8 for kind, dims, main in arrays(shape) if main or everywhere)
+    return sum(_size(kind, dims) for kind, dims, main in arrays(shape) if main or everywhere)
+
+
+def _size(kind: str, dims: tuple[int, ...]) -> float:
+    return math.prod(dims) * _BITS.get(kind, 8) / 8
 
 
 # ---- what it costs
@@ -136,8 +148,6 @@ def _walk(module: Module, computation: str, times: float) -> Iterator[Op]:
             continue
         if kind == "while":
             count = _rounds(module, line, lines)
-            if count is None:
-                module.unknown_loops.append(line.name)
             for called in _called(line, ("body", "condition")):
                 yield from _walk(module, called, times * (count or 1))
         elif kind in ("call", "async-start", "conditional"):
@@ -209,13 +219,13 @@ def _inside(module: Module, lines: list[Instruction]) -> Iterator[tuple[Instruct
 def _plain_bytes(line: Instruction, shapes: Mapping[str, str]) -> float:
     size = [nbytes(shapes.get(name, "")) for name in line.operands]
     if _base(line) in ("dynamic-slice", "slice", "gather"):
-        read = min((math.prod(d) * _BITS.get(k, 8) / 8 for k, d, _ in arrays(line.shape) if d), default=0.0)
+        read = min((_size(kind, dims) for kind, dims, _ in arrays(line.shape) if dims), default=0.0)
         return read + (nbytes(line.shape) if line.opcode == _base(line) else 0.0)
     if line.opcode in ("dynamic-update-slice", "scatter") and len(size) > 1:
         return 2 * size[-1 if line.opcode == "scatter" else 1]
     if line.opcode.endswith("-start"):  # the result is (destination, source, …)
         first = arrays(line.shape)[:1]
-        return sum(size) + sum(math.prod(d) * _BITS.get(k, 8) / 8 for k, d, main in first if main)
+        return sum(size) + sum(_size(kind, dims) for kind, dims, main in first if main)
     return sum(size) + nbytes(line.shape)
 
 

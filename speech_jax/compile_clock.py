@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -45,3 +46,33 @@ def compile_seconds() -> float:
     """Seconds spent on tracing, lowering and compiling since the first call, which begins to count."""
     _clock.start()
     return _clock.seconds()
+
+
+class Stopwatch:
+    """How long making sound takes, compiling apart."""
+
+    def __init__(self) -> None:
+        self._compiled = compile_seconds()
+        self._began = time.perf_counter()
+        self._first: float | None = None
+        self._audio = 0.0
+
+    def heard(self, seconds: float) -> None:
+        """So many seconds of sound are there."""
+        if self._first is None and seconds:
+            self._first = self._taken()
+        self._audio += seconds
+
+    def _taken(self) -> float:
+        return time.perf_counter() - self._began - (compile_seconds() - self._compiled)
+
+    def show(self, recordings: int) -> None:
+        """One line on stderr."""
+        if self._audio:
+            taken, compiled = self._taken(), compile_seconds() - self._compiled
+            print(
+                f"{recordings} recordings, {self._audio:.1f} s of audio in {taken:.1f} s: real-time factor "
+                f"{taken / self._audio:.3f}, first sound after {self._first:.2f} s; compiling took "
+                f"{compiled:.1f} s more",
+                file=sys.stderr,
+            )

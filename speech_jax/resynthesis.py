@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_frames
-from speech_jax.compile_clock import compile_seconds
+from speech_jax.compile_clock import Stopwatch
 from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.recordings import read_recording
 from speech_jax.errors import UserError
@@ -36,29 +35,24 @@ def resynthesize(vocoder: Vocoder, audio: AudioConfig, manifest: str, out: str) 
     Raises UserError for a manifest that cannot be read.
     """
     utterances = read_manifest(manifest, on_error="skip")
-    folder, written, left_out, seconds = Path(out), [], [], 0.0
-    began, compiled = time.perf_counter(), compile_seconds()
+    folder, written, left_out, watch = Path(out), [], [], Stopwatch()
     for number, utterance in enumerate(tqdm(utterances, unit="recording", disable=None, file=sys.stderr)):
         try:
             wave = vocoder.wave(mel_of(read_recording(utterance, audio.sample_rate), audio))
         except UserError as error:
             left_out.append(f"{utterance.where}: {error}")
             continue
+        watch.heard(len(wave) / audio.sample_rate)
         path = folder / f"{number:06d}.wav"
         with wav_file(path, audio.sample_rate) as write:
             write(wave)
-        seconds += len(wave) / audio.sample_rate
         written.append(
             utterance._replace(audio=str(path), start=0.0, end=None, seconds=len(wave) / audio.sample_rate, mel="")
         )
     write_manifest(folder / "manifest.jsonl", written)
     for line in left_out:
         print(f"error: left out: {line}", file=sys.stderr)
-    making = compile_seconds() - compiled
-    if seconds:
-        taken = time.perf_counter() - began - making
-        print(f"{len(written)} recordings, {seconds:.1f} s of audio in {taken:.1f} s: real-time factor "
-              f"{taken / seconds:.3f}; compiling took {making:.1f} s more", file=sys.stderr)  # fmt: skip
+    watch.show(len(written))
     return 2 if left_out else 0
 
 

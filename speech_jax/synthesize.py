@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from speech_jax.audio.config import AudioConfig
-from speech_jax.compile_clock import compile_seconds
+from speech_jax.compile_clock import Stopwatch
 from speech_jax.data.files import lines, writing
 from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.tacotron2 import DecodeConfig
@@ -219,37 +218,7 @@ def silence(config: SynthesizeConfig, rate: int) -> Float[np.ndarray, " time"]:
     return np.zeros(int(config.pause * rate), np.float32)
 
 
-# ---- What it took
-
-
-class Stopwatch:
-    """How long speaking takes, compiling apart."""
-
-    def __init__(self) -> None:
-        self._compiled = compile_seconds()
-        self._began = time.perf_counter()
-        self._first: float | None = None
-        self._audio = 0.0
-
-    def heard(self, seconds: float) -> None:
-        """So many seconds of sound are there."""
-        if self._first is None and seconds:
-            self._first = self._taken()
-        self._audio += seconds
-
-    def _taken(self) -> float:
-        return time.perf_counter() - self._began - (compile_seconds() - self._compiled)
-
-    def show(self, recordings: int) -> None:
-        """One line on stderr."""
-        if self._audio:
-            taken, compiled = self._taken(), compile_seconds() - self._compiled
-            print(
-                f"{recordings} recordings, {self._audio:.1f} s of audio in {taken:.1f} s: real-time factor "
-                f"{taken / self._audio:.3f}, first sound after {self._first:.2f} s; compiling took "
-                f"{compiled:.1f} s more",
-                file=sys.stderr,
-            )
+# ---- What came of it
 
 
 def write_report(path: str, rows: Sequence[tuple[str, Piece]]) -> None:

@@ -37,7 +37,7 @@ from speech_jax.training.chips import Chip, chip_of, roofline, topology_devices
 from speech_jax.training.compiling import batch_spec_of, compile_programs, init_spec_of
 from speech_jax.training.flops import largest_values, matmul_flops
 from speech_jax.training.hlo import operations, parse
-from speech_jax.training.sharding import batch_struct, make_mesh, row_shards
+from speech_jax.training.sharding import batch_struct, make_mesh, replicated, row_shards
 from speech_jax.training.state import init_shapes, make_state, num_params
 from speech_jax.types import Bucket, PyTree, Task
 
@@ -157,7 +157,8 @@ def check(config: TrainConfig, task: Task, buckets: list[Any], devices: Sequence
     try:
         programs = compile_programs(
             task, state, shardings, optimizers.make_optimizer(config.optimizer, params, config.trainer.steps),
-            optimizers.trainable(config.optimizer, params), config.trainer.step, buckets, mesh, seed=config.seed,
+            optimizers.trainable(config.optimizer, params), config.trainer.step, buckets, mesh,
+            keys=[jax.ShapeDtypeStruct((), KEY.dtype, sharding=replicated(mesh))],
             rate=optimizers.learning_rate(config.optimizer, config.trainer.steps),
             moving_state=optimizers.moving_state(config.optimizer, state.model_state), say=say, check_stop=lambda: None,
         )  # fmt: skip

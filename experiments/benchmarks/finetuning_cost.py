@@ -74,7 +74,7 @@ class Step:
             StepConfig(),
             [bucket],
             mesh,
-            seed=0,
+            keys=[jax.random.key(0)],
             rate=learning_rate(optimizer, count),
             moving_state=moving_state(optimizer, struct.model_state),
             say=lambda line: print(f"{name}: {line}", flush=True),
@@ -92,7 +92,9 @@ class Step:
         """The gradient alone, of a task without a mix."""
         (program,) = self.programs.gradients.values()
         began = time.perf_counter()
-        jax.block_until_ready(program(self.state.params, self.state.model_state, self.state.step, self.batch))
+        jax.block_until_ready(
+            program(self.state.params, self.state.model_state, self.state.step, self.batch, *self.programs.keys)
+        )
         return time.perf_counter() - began
 
     def megabytes(self) -> tuple[float, float]:

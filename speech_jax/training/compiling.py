@@ -33,9 +33,9 @@ class Programs:
     the update, which does not depend on the bucket, takes as long to compile as a gradient.
     """
 
-    def __init__(self, mesh: Mesh, all_terms: Sequence[Term], secret: tuple[jax.Array, ...] = ()):
+    def __init__(self, mesh: Mesh, all_terms: Sequence[Term], keys: Sequence[jax.Array]):
         self._mesh, self._terms = mesh, list(all_terms)
-        self._secret = secret  # the key of a private run's noise: an argument, so that no program holds it
+        self.keys = keys  # arguments, so that no program holds them: seeds share programs, and the noise stays secret
         self.gradients: dict[tuple[str, Signature], Any] = {}
         self.update: Any = None
         self.flops: dict[Any, float] = {}
@@ -60,7 +60,7 @@ class Programs:
                 raise UserError(
                     f"training data: found a batch of {shapes}, expected one of the {self.count} shapes of the plan"
                 )
-            out = self.gradients[key](state.params, state.model_state, state.step, part, *self._secret)
+            out = self.gradients[key](state.params, state.model_state, state.step, part, *self.keys)
             metrics |= out.metrics
             outs[term.name] = out._replace(metrics={})
             flops += self.flops.get(key, 0.0)
@@ -97,21 +97,20 @@ def compile_programs(
     buckets: Sequence[Any],
     mesh: Mesh,
     *,
-    seed: int,
+    keys: Sequence[jax.Array],
     rate: optax.Schedule,
     moving_state: PyTree,
     say: Callable[[str], None],
     check_stop: Callable[[], None],
-    noise_key: jax.Array | None = None,
 ) -> Programs:
     """Compiles everything a run needs, the longest shapes first. state: its shapes with shardings.
 
+    keys: the run's and, if it is private, that of its noise, on every device of the mesh; to compile, shapes will do.
     A private run takes the gradient of a mix as one, so it needs a program for each pair of shapes.
     """
     private = config.privacy.on
     all_terms = [whole_term(task.objective)] if private else terms(task.objective)
-    secret = (noise_key,) if private else ()
-    programs = Programs(mesh, all_terms, secret)
+    programs = Programs(mesh, all_terms, keys)
     whole = replicated(mesh)
     moving = moving_part(shardings.params, trainable)
     began = time.monotonic()
@@ -119,21 +118,21 @@ def compile_programs(
     for term in all_terms:
         out_shardings = TermOut(whole, moving, shardings.model_state if term.owns_state else None, whole)
         make = make_private_gradient if private else make_gradient
-        gradient = jax.jit(make(term, trainable, config, seed=seed, mesh=mesh), out_shardings=out_shardings)
+        gradient = jax.jit(make(term, trainable, config, mesh=mesh), out_shardings=out_shardings)
         structs = {}
         for bucket in buckets:
             struct = batch_struct(batch_spec_of(task.batch_spec, term.select(bucket)), mesh)
             structs.setdefault((term.name, signature(struct)), struct)
         jobs += [(key, gradient, struct) for key, struct in structs.items()]
         example = next(iter(structs.values()))
-        shape = jax.eval_shape(gradient, state.params, state.model_state, state.step, example, *secret)
+        shape = jax.eval_shape(gradient, state.params, state.model_state, state.step, example, *keys)
         placed = out_shardings._replace(value=whole, metrics={})
         outs[term.name] = jax.tree.map(_with_sharding, shape._replace(metrics={}), placed)
     jobs.sort(key=lambda job: -_numbers(job[2]))
     for n, (key, gradient, struct) in enumerate(jobs, 1):
         check_stop()
         start = time.monotonic()
-        program = gradient.lower(state.params, state.model_state, state.step, struct, *secret).compile()
+        program = gradient.lower(state.params, state.model_state, state.step, struct, *keys).compile()
         programs.gradients[key] = program
         programs.flops[key] = (program_flops(program) or 0.0) * config.accumulate
         widest = max(jax.tree.leaves(struct), key=lambda s: math.prod(s.shape)).shape

@@ -3,6 +3,7 @@ position."""
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from speech_jax.config_dict import added
 from speech_jax.data.files import write
@@ -241,9 +244,7 @@ class _Run:
         return FitResult(self.state, self.reports, stopped, self.ended, seconds, count)
 
     def _compile(self, stop: StopSignal) -> Programs:
-        secret = None
-        if self.private:
-            secret = jax.device_put(noise_key(self.out, self.saved_step), replicated(self.mesh))
+        keys = [jax.random.key(self.seed), *([noise_key(self.out, self.saved_step)] if self.private else [])]
         programs = compile_programs(
             self.task,
             self.struct,
@@ -253,12 +254,11 @@ class _Run:
             self.config.step,
             self.data.buckets,
             self.mesh,
-            seed=self.seed,
+            keys=[_place_key(key, self.mesh) for key in keys],
             rate=optimizers.learning_rate(self.optimizer_config, self.config.steps),
             moving_state=optimizers.moving_state(self.optimizer_config, self.struct.model_state),
             say=self.progress.say,
             check_stop=stop.check,
-            noise_key=secret,
         )
         self.tracker.write("compile", self.start, metrics={"seconds": programs.seconds, "programs": programs.count})
         return programs
@@ -374,3 +374,9 @@ class _Run:
             f"{self.checkpoints.root}: found the run's data pipeline with {name} = {before.get(name)!r}, expected "
             f"{self.pipeline.get(name)!r} to stay the same; force_resume goes on all the same"
         )
+
+
+def _place_key(key: jax.Array, mesh: Mesh) -> jax.Array:
+    """The key on every device, of all processes: `jax.device_put` does that for plain numbers only."""
+    wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
+    return jax.jit(wrap, out_shardings=replicated(mesh))(np.asarray(jax.random.key_data(key)))

@@ -24,9 +24,9 @@ def whole_term(objective: Objective) -> Term:
 
 
 def make_private_gradient(
-    term: Term, trainable: PyTree, config: StepConfig, *, seed: int, mesh: Mesh | None = None
-) -> Callable[[PyTree, PyTree, Int[Array, ""], PyTree, jax.Array], TermOut]:
-    """The pure function (params, model_state, step, batch, noise key) -> TermOut, beside `step.make_gradient`.
+    term: Term, trainable: PyTree, config: StepConfig, *, mesh: Mesh | None = None
+) -> Callable[[PyTree, PyTree, Int[Array, ""], PyTree, jax.Array, jax.Array], TermOut]:
+    """The pure function (params, model_state, step, batch, key, noise key) -> TermOut, beside `step.make_gradient`.
 
     Row i of the batch, or of all batches of a mix together, is one example. Its loss is the objective of a batch of
     that one row: a mean over its own labels or frames, so that no other row, and no total of the batch, is in it. Its
@@ -37,14 +37,14 @@ def make_private_gradient(
     that is replaced by nothing takes its whole row out, and the sum moves by at most `clip_norm`; if its partner
     stayed in alone, the sum could move by twice that.
 
-    The randomness of row i in step n is fold_in(fold_in(key(seed), n), i), the noise's fold_in(noise key, n). A NaN
+    The randomness of row i in step n is fold_in(fold_in(key, n), i), the noise's fold_in(noise key, n). A NaN
     adds 0. Raises UserError, when it is traced, for a model whose state depends on the batch, or rows that do not
     divide.
     """
     privacy = config.privacy
 
     def gradient(
-        params: PyTree, model_state: PyTree, step: Int[Array, ""], batch: PyTree, noise_key: jax.Array
+        params: PyTree, model_state: PyTree, step: Int[Array, ""], batch: PyTree, key: jax.Array, noise_key: jax.Array
     ) -> TermOut:
         clipping, noise_addition = libraries().clipping, libraries().noise_addition
         real = real_rows(batch)
@@ -55,7 +55,7 @@ def make_private_gradient(
                 f"trainer.step.privacy.microbatch: found a batch of {rows} rows, expected a multiple of {at_once}: "
                 f"{privacy.microbatch} on each of {at_once // privacy.microbatch} devices"
             )
-        base = jax.random.fold_in(jax.random.key(seed), step)
+        base = jax.random.fold_in(key, step)
 
         def loss(moving: PyTree, row: PyTree, place: Int[Array, "1"]) -> tuple[Array, Metrics]:
             joined = jax.tree.map(lambda m, p: p if m is None else m, moving, params, is_leaf=lambda x: x is None)

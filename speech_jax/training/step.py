@@ -54,13 +54,14 @@ class TermOut(NamedTuple):
 
 
 def make_gradient(
-    term: Term, trainable: PyTree, config: StepConfig, *, seed: int, mesh: Mesh | None = None
-) -> Callable[[PyTree, PyTree, Int[Array, ""], PyTree], TermOut]:
-    """The pure function (params, model_state, step, the term's own batch) -> TermOut.
+    term: Term, trainable: PyTree, config: StepConfig, *, mesh: Mesh | None = None
+) -> Callable[[PyTree, PyTree, Int[Array, ""], PyTree, Array], TermOut]:
+    """The pure function (params, model_state, step, the term's own batch, the run's key) -> TermOut.
 
     trainable: a tree of bool like the parameters; no gradient is taken for the rest.
     With micro-batches the gradients are weighted by each one's valid units, so that their sum is the whole batch's.
-    The randomness of step n is fold_in(key(seed), n), and fold_in(…, i) of that for micro-batch i.
+    The randomness of step n is fold_in(key, n), and fold_in(…, i) of that for micro-batch i. The key is an argument so
+    that runs which differ in their seed alone share a compiled program.
     """
 
     def once(params: PyTree, model_state: PyTree, step: Array, batch: PyTree, base: Array) -> tuple[TermOut, Array]:
@@ -75,8 +76,8 @@ def make_gradient(
         weight = jnp.asarray(out.weight, jnp.float32)
         return TermOut(value.astype(jnp.float32), gradient, model_state, _term_metrics(term.name, out)), weight
 
-    def gradient(params: PyTree, model_state: PyTree, step: Int[Array, ""], batch: PyTree) -> TermOut:
-        base = jax.random.fold_in(jax.random.key(seed), step)
+    def gradient(params: PyTree, model_state: PyTree, step: Int[Array, ""], batch: PyTree, key: Array) -> TermOut:
+        base = jax.random.fold_in(key, step)
         if config.accumulate == 1:
             return once(params, model_state, step, batch, base)[0]
         parts = jax.tree.map(lambda x: _micro_batches(x, config.accumulate, mesh), batch)
@@ -192,11 +193,12 @@ def make_step(
     """
     if config.privacy.on:
         raise ValueError("a private step is made by make_private_gradient and make_update")
-    parts = [(t, make_gradient(t, trainable, config, seed=seed, mesh=mesh)) for t in terms(objective)]
+    parts = [(t, make_gradient(t, trainable, config, mesh=mesh)) for t in terms(objective)]
     update = make_update(objective, optimizer, trainable, config, rate=rate, moving_state=moving_state)
 
     def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, Bool[Array, " checks"]]:
-        outs = {t.name: f(state.params, state.model_state, state.step, t.select(batch)) for t, f in parts}
+        key = jax.random.key(seed)
+        outs = {t.name: f(state.params, state.model_state, state.step, t.select(batch), key) for t, f in parts}
         state, metrics, finite = update(state, outs)
         return state, {**{k: v for out in outs.values() for k, v in out.metrics.items()}, **metrics}, finite
 

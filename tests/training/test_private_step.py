@@ -43,12 +43,12 @@ def compiled(objective, mesh, frozen, privacy):
     params, _ = start()
     trainable = {name: jax.tree.map(lambda _, name=name: name != frozen, part) for name, part in params.items()}
     config = StepConfig(privacy=privacy)
-    return jax.jit(make_private_gradient(whole_term(objective), trainable, config, seed=3, mesh=mesh))
+    return jax.jit(make_private_gradient(whole_term(objective), trainable, config, mesh=mesh))
 
 
 def gradient_of(objective, batch, *, mesh=None, frozen=None, step=5, key=KEY, **privacy):
     gradient = compiled(objective, mesh, frozen, PrivacyConfig(**privacy))
-    return jax.device_get(gradient(*start(), jnp.int32(step), batch, key))
+    return jax.device_get(gradient(*start(), jnp.int32(step), batch, jax.random.key(3), key))
 
 
 def flat(tree) -> np.ndarray:

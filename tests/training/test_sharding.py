@@ -103,8 +103,10 @@ def outcome(mesh_config, devices):
     moving = jax.tree.map(lambda _: True, state.params)
     gradients = {}
     for term in terms(mix(toy.make_objective(scale=-1.0), toy.make_objective(), 0.3)):
-        gradient = jax.jit(make_gradient(term, moving, StepConfig(), seed=0, mesh=mesh))
-        out = gradient(state.params, state.model_state, state.step, put_batch(term.select(host), mesh))
+        gradient = jax.jit(make_gradient(term, moving, StepConfig(), mesh=mesh))
+        out = gradient(
+            state.params, state.model_state, state.step, put_batch(term.select(host), mesh), jax.random.key(0)
+        )
         gradients[term.name] = jax.device_get((out.value, out.gradient))
     losses = []
     for _ in range(3):

@@ -54,8 +54,8 @@ def test_weighted_micro_batches_equal_the_whole_batch():
     for term in terms(objective):
         outs = {}
         for parts in (1, 2, 4):
-            gradient = jax.jit(make_gradient(term, everything, StepConfig(accumulate=parts), seed=0))
-            outs[parts] = gradient(params, model_state, jnp.int32(0), term.select(batch))
+            gradient = jax.jit(make_gradient(term, everything, StepConfig(accumulate=parts)))
+            outs[parts] = gradient(params, model_state, jnp.int32(0), term.select(batch), jax.random.key(0))
         for parts in (2, 4):
             np.testing.assert_allclose(outs[parts].value, outs[1].value, rtol=1e-5)
             for a, b in zip(jax.tree.leaves(outs[parts].gradient), jax.tree.leaves(outs[1].gradient), strict=True):

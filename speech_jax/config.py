@@ -13,7 +13,7 @@ import tyro
 
 from speech_jax import __version__
 from speech_jax.audio.config import fingerprint
-from speech_jax.config_dict import from_dict, to_dict
+from speech_jax.config_dict import added, from_dict, to_dict
 from speech_jax.data.config import DataConfig
 from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import AdapterConfig
@@ -25,6 +25,7 @@ from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.text.tokenizer import Tokenizer
+from speech_jax.training.hosts import HostsConfig
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.sharding import MeshConfig
@@ -74,6 +75,8 @@ class TrainConfig:
     """Optimizer, learning rate, weight decay, what is frozen."""
     mesh: MeshConfig = MeshConfig()
     """How devices are arranged."""
+    hosts: HostsConfig = added(HostsConfig())
+    """How the processes of a run find each other, where there are several."""
     trainer: TrainerConfig = TrainerConfig()
     """Steps, evaluation, checkpoints, logging."""
     seed: int = 0

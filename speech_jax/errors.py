@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from speech_jax.memory import keep_freed_memory
@@ -30,4 +32,18 @@ def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
         sys.stderr.close()
         code = 0
+    except Exception:
+        if not _several_processes():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and _several_processes():  # an orderly end would wait for the others, which wait for this one
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code or 0)
+
+
+def _several_processes() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()

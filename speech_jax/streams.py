@@ -40,23 +40,27 @@ class Stream(NamedTuple):
     mels: AudioConfig | None = None
     speakers: np.ndarray | None = None
 
-    def feed(self) -> Batches:
-        """An endless stream of training batches; each host reads its own rows."""
-        return Batches(self._batches, self.plan.buckets)
+    def feed(self, *, whole: bool = False) -> Batches:
+        """An endless stream of training batches. Each process reads its own rows, or all of them where `whole`."""
+        return Batches(lambda start: self._batches(start, whole), self.plan.buckets)
 
     def one_pass(self):
-        """A function that makes one pass over the set."""
-        return lambda: self._batches(0)
+        """A function that makes one pass over the set; every process gets every row, and so all come to one result."""
+        return lambda: self._batches(0, whole=True)
 
-    def _batches(self, start: int):
+    def facts(self) -> str:
+        """All that the processes of a run must agree on."""
+        return repr((self.plan.fingerprint(), self.utterances))
+
+    def _batches(self, start: int, whole: bool):
         return batches(
             self.utterances,
             self.plan,
             self.tokenizer,
             self.config,
             start=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=0 if whole else jax.process_index(),
+            process_count=1 if whole else jax.process_count(),
             mels=self.mels,
             speakers=self.speakers,
         )

@@ -6,10 +6,12 @@ has to know goes with it as assets.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -46,7 +48,11 @@ from speech_jax.streams import (
 from speech_jax.tasks.ctc import CTCTaskConfig, with_teacher
 from speech_jax.tasks.pretrain import shared_objective
 from speech_jax.training.feed import Feed, PairedBatches
+from speech_jax.training.hosts import HostsConfig, agree, start_hosts, together
 from speech_jax.training.loop import FitResult, fit
+from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.training.privacy import Accountant
+from speech_jax.training.sharding import fetch
 from speech_jax.training.state import init_values
 from speech_jax.types import PyTree, Task
 
@@ -55,20 +61,83 @@ log = logging.getLogger("speech_jax")
 
 def main(argv: Sequence[str]) -> int:
     """The front door; returns the exit code."""
-    setup_logging()
-    train(parse_config(argv))
+    config = parse_config(argv)
+    start_hosts(config.hosts)
+    setup_logging(quiet=jax.process_index() > 0)
+    train(dataclasses.replace(config, hosts=HostsConfig()))  # no part of what is trained
     return 0
 
 
-def setup_logging() -> None:
-    """Our own messages, and warnings of the libraries."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+def setup_logging(*, quiet: bool = False) -> None:
+    """Our own messages, and warnings of the libraries; errors alone where another process says the rest."""
+    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", force=True)
     logging.getLogger("jax").setLevel(logging.WARNING)
     logging.getLogger("absl").setLevel(logging.WARNING)
 
 
 def train(config: TrainConfig) -> FitResult:
-    """Runs `config` to its last step, or until a signal; goes on with what is in `config.out_dir`."""
+    """Runs `config` to its last step, or until a signal; goes on with what is in `config.out_dir`.
+
+    On several processes each prepares the whole by itself; what one finds wrong ends all.
+    """
+    run = together(lambda: prepare(config))
+    agree({"config": to_text(config)} | {f"recordings of {name}": s.facts() for name, s in run.streams.items()})
+    config = run.config
+    result = fit(
+        run.task,
+        run.feed,
+        config=config.trainer,
+        optimizer=run.optimizer,
+        mesh=config.mesh,
+        out_dir=config.out_dir,
+        assets=run.assets,
+        texts={"config.json": to_text(config)},
+        pipeline={name: stream.plan.fingerprint() for name, stream in run.streams.items()}
+        | ({} if run.accountant is None else {"privacy": run.accountant.config.settings()}),
+        eval_sets={name: stream.one_pass() for name, stream in run.eval_streams.items()},
+        init=run.init,
+        fisher=run.fisher,
+        units=lambda batch: audio_seconds(batch, config.task.audio.sample_rate),
+        seed=config.seed,
+        epsilon=None if run.accountant is None else run.accountant.epsilon,
+    )
+    if config.adapter.kind != "none" and not result.stopped:
+        params = fetch(result.state.params if result.state.ema is None else result.state.ema)
+        if jax.process_index() == 0:
+            file = Path(config.out_dir) / "adapter.safetensors"
+            save_adapter(file, params, run.before(), config.adapter, run.reader)
+            log.info("%s: %.1f MB", file, file.stat().st_size / 1e6)
+    return result
+
+
+class Run(NamedTuple):
+    """What a run is made of.
+
+    config:   with the task, whatever it was taken from
+    streams:  the recordings of "task", and of "pre" where they are replayed
+    feed:     the training batches
+    task:     with both terms of the loss
+    init:     (parameters, model state) to start from, or None
+    before:   gives the parameters that an adapter is put on
+    reader:   the tokenizer as JSON
+    """
+
+    config: TrainConfig
+    streams: dict[str, Stream]
+    eval_streams: dict[str, Stream]
+    feed: Feed
+    task: Task
+    optimizer: OptimizerConfig
+    init: tuple[PyTree, PyTree] | None
+    fisher: PyTree | None
+    accountant: Accountant | None
+    assets: dict[str, Any]
+    before: Callable[[], PyTree]
+    reader: str
+
+
+def prepare(config: TrainConfig) -> Run:
+    """All of a run but its state and its steps. Raises UserError for what a user can mend."""
     # ---- What is trained: from the run that is there, else from the checkpoint to start from, else anew.
     check_settings(config)
     config, tokenizer, speakers = resolve(config)
@@ -107,7 +176,7 @@ def train(config: TrainConfig) -> FitResult:
         task = task._replace(objective=shared_objective(config.task, config.pre_task, tokenizer, alpha))
     spec = task.batch_spec(streams["task"].plan.buckets[0])
 
-    # ---- State and loop.
+    # ---- Where it starts.
     start = fisher = init = None
     optimizer = config.optimizer
     if not goes_on(config):
@@ -123,31 +192,12 @@ def train(config: TrainConfig) -> FitResult:
             fisher = fisher_of(config, task, streams["pre"], init)
     if config.adapter.kind != "none":
         task, optimizer, init = adapt(config, task, init)
-    result = fit(
-        task,
-        feed,
-        config=config.trainer,
-        optimizer=optimizer,
-        mesh=config.mesh,
-        out_dir=config.out_dir,
-        assets=make_assets(config, tokenizer, speakers),
-        texts={"config.json": to_text(config)},
-        pipeline={name: stream.plan.fingerprint() for name, stream in streams.items()}
-        | ({} if accountant is None else {"privacy": accountant.config.settings()}),
-        eval_sets={name: stream.one_pass() for name, stream in eval_streams.items()},
-        init=init,
-        fisher=fisher,
-        units=lambda batch: audio_seconds(batch, rate),
-        seed=config.seed,
-        epsilon=None if accountant is None else accountant.epsilon,
-    )
-    if config.adapter.kind != "none" and not result.stopped and jax.process_index() == 0:
-        before = (start or read_start(config, spec, tokenizer, speakers)).params
-        params = jax.device_get(result.state.params if result.state.ema is None else result.state.ema)
-        file = Path(config.out_dir) / "adapter.safetensors"
-        save_adapter(file, params, before, config.adapter, json.dumps(tokenizer.to_json()))
-        log.info("%s: %.1f MB", file, file.stat().st_size / 1e6)
-    return result
+    return Run(
+        config, streams, eval_streams, feed, task, optimizer, init, fisher, accountant,
+        make_assets(config, tokenizer, speakers),
+        lambda: (start or read_start(config, spec, tokenizer, speakers)).params,
+        "" if tokenizer is None else json.dumps(tokenizer.to_json()),
+    )  # fmt: skip
 
 
 # ---- What is trained
@@ -158,12 +208,17 @@ def fisher_of(config: TrainConfig, task: Task, stream: Stream, init: tuple) -> P
     objective = task.objective.pre if isinstance(task.objective, Mix) else old_objective(config, task)
     count = config.optimizer.ewc_batches
     log.info("Fisher information from %d batches of the old domain", count)
-    feed = stream.feed()
+    feed = stream.feed(whole=True)
     try:
         return estimate_fisher(
             objective,
             *init,
-            tqdm((next(feed) for _ in range(count)), total=count, unit="batch", disable=None),
+            tqdm(
+                (next(feed) for _ in range(count)),
+                total=count,
+                unit="batch",
+                disable=None if jax.process_index() == 0 else True,
+            ),
             rows=lambda batch: int(np.sum(batch["index"] >= 0)),
             seed=config.seed,
         )

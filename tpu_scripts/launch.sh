@@ -12,8 +12,7 @@
 #   -- FLAGS        go to the trainer
 #   --project ID, --dry-run, --help
 #
-# Every process finds the others by the machines' metadata (jax.distributed on Cloud TPU):
-# https://docs.jax.dev/en/latest/multi_process.html
+# With --mounted every process finds the others by the machines' metadata (--hosts.launcher tpu).
 source "$(dirname "$0")/lib.sh"
 
 run='' config='' sync='' mounted=''
@@ -38,6 +37,7 @@ folder="\$HOME/speech_jax/runs/$run"
 [[ -z "$mounted" ]] || folder="\$HOME/speech_jax/bucket/runs/$run"
 line="bash \$HOME/speech_jax/worker.sh start $run $(remote "$sync") -- \$HOME/speech_jax/env/bin/python -m speech_jax.train"
 line+=" --config $(remote "$config") --out-dir $folder"
+[[ -z "$mounted" ]] || line+=" --hosts.launcher tpu"
 ((${#rest[@]} == 0)) || line+=" $(remote "${rest[@]}")"
 on_workers all "$line"
 [[ -n "$dry_run" ]] || say "$name: $run runs"

@@ -26,6 +26,7 @@ from speech_jax.models.wav2vec2 import Wav2Vec2Config, wav2vec2_ctc
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.objectives.distill import posterior_loss, similarity_loss
 from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
+from speech_jax.training.sharding import on_rows
 from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
 SHARDING = {ConformerConfig: conformer.SHARDING}  # the others lie on fsdp alone
@@ -235,7 +236,7 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
         total = labels = 0.0
         examples, images, audio = [], {}, {}
         for batch in batches:
-            found = jax.device_get(forward(params, model_state, batch))
+            found = on_rows(forward, params, model_state, batch=batch)
             ids, lengths, (batch_total, batch_labels, _, _), features = found
             total, labels = total + float(batch_total), labels + float(batch_labels)
             for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):

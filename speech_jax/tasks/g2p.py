@@ -19,6 +19,7 @@ from speech_jax.models.g2p import G2PConfig, letter_to_sound
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.text.dictionary import Pronunciation
 from speech_jax.text.letters import CLASSES, LETTERS, class_ids, letter_ids, readable
+from speech_jax.training.sharding import on_rows
 from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
 EXAMPLES = 8  # words of an evaluation that go to the logs
@@ -125,7 +126,7 @@ def g2p_task(config: G2PConfig, words: Sequence[Entry], dictionary: Mapping[str,
         said: dict[str, Pronunciation] = {}
         total = labels = 0.0
         for batch in batches:
-            ids, lengths, found = jax.device_get(read(params, model_state, batch))
+            ids, lengths, found = on_rows(read, params, model_state, batch=batch)
             total, labels = total + float(found[0]), labels + float(found[1])
             for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):
                 said[words[batch["index"][row]].word] = tuple(CLASSES[i] for i in ids[row, : lengths[row]])

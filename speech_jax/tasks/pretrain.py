@@ -30,6 +30,7 @@ from speech_jax.objectives.schedules import Schedule
 from speech_jax.tasks import pretrain_autoencoder, pretrain_best_rq, pretrain_contrastive
 from speech_jax.tasks.ctc import CTCTaskConfig, batch_spec, build_model, ctc_value
 from speech_jax.text.tokenizer import Tokenizer
+from speech_jax.training.sharding import on_rows
 from speech_jax.types import Batch, LossOut, Model, Objective, PyTree, Report, Task
 
 _HIDE = 16  # number of the effect in rows.row_keys
@@ -175,7 +176,7 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
         totals: dict[str, np.ndarray] = {}
         images: dict[str, Any] = {}
         for batch in batches:
-            metrics, features, picture = jax.device_get(score(params, model_state, batch))
+            metrics, features, picture = on_rows(score, params, model_state, batch=batch)
             for name, pair in metrics.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
             if not images:

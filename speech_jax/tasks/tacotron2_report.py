@@ -15,6 +15,7 @@ from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.evaluation.voice_plots import alignment_picture, mel_picture, stop_picture
 from speech_jax.models.tacotron2 import Parts, utterance_seeds
 from speech_jax.text.frontend import FrontEnd
+from speech_jax.training.sharding import fetch, on_rows
 from speech_jax.types import Batch, PyTree, Report
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def make_evaluate(
         totals: dict[str, np.ndarray] = {}
         scores, images, audio, texts = [], {}, {}, []
         for batch in batches:
-            outputs, metrics = jax.device_get(forward(params, model_state, batch))
+            outputs, metrics = on_rows(forward, params, model_state, batch=batch)
             for name, pair in metrics.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
             for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):
@@ -70,7 +71,7 @@ def make_evaluate(
             found |= {name: value for name, value in _means(scores).items() if name != "focus"}  # focus is there
         if config.speak and texts:
             chosen = [texts[i] for i in np.unique(np.linspace(0, len(texts) - 1, config.speak).round().astype(int))]
-            spoken = speak_freely(parts, params, model_state, chosen, reduction)
+            spoken = speak_freely(parts, fetch(params), fetch(model_state), chosen, reduction)
             found |= {f"free_{name}": value for name, value in _means([score for *_, score in spoken]).items()}
             mel, weights, score = spoken[0]
             title = f"free, focus {score.focus:.2f}" + (f": {score.failure}" if score.failure else "")

@@ -25,6 +25,7 @@ from speech_jax.models.wavenet import WaveNetConfig, wavenet
 from speech_jax.models.wavenet_condition import check_hop, window_of
 from speech_jax.objectives.waveform import as_target, waveform_nll
 from speech_jax.tasks.ctc import batch_spec
+from speech_jax.training.sharding import fetch, on_rows
 from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
 _CROP = 41  # number of the effect in rows.row_keys
@@ -209,7 +210,7 @@ def _evaluator(config: WaveNetTaskConfig, network: Model):
         total = count = 0.0
         found, images, audio = {}, {}, {}
         for batch in batches:
-            (nats, samples), mel, frames = jax.device_get(forward(params, batch))
+            (nats, samples), mel, frames = on_rows(forward, params, batch=batch)
             total, count = total + float(nats), count + float(samples)
             if audio or not config.clip_seconds or batch["index"][0] < 0:
                 continue
@@ -218,7 +219,7 @@ def _evaluator(config: WaveNetTaskConfig, network: Model):
             speaker = int(batch["speaker"][0]) if "speaker" in batch else 0
             offset = frame_offset(config.audio)
             given = mel[: min(-(-size // hop) + offset, int(frames))]
-            net = make_net(network_config(config), params)
+            net = make_net(network_config(config), fetch(params))
             pieces_ = plain(stream(net, [given], speaker=speaker), config.gain, config.pre_emphasis)
             made = np.concatenate(list(pieces_))[offset * hop :][:size]
             pair = np.stack([batch["audio"][0, : len(made)], made])

@@ -24,6 +24,7 @@ from speech_jax.training.compiling import Programs, compile_programs, init_spec_
 from speech_jax.training.endpoint import Endpoint
 from speech_jax.training.feed import Feed
 from speech_jax.training.guard import GuardConfig, Guards
+from speech_jax.training.hosts import check_shared, together
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.privacy import forget_noise_key, noise_key
 from speech_jax.training.progress import Progress, clock
@@ -126,8 +127,9 @@ def fit(
     the folder, numbers that stay bad.
     """
     out = Path(out_dir)
-    lock = RunLock(out) if jax.process_index() == 0 else None
+    lock = together(lambda: RunLock(out) if jax.process_index() == 0 else None)
     try:
+        check_shared(out)
         if lock is not None:
             for name, text in (texts or {}).items():
                 write(out / name, text)
@@ -152,7 +154,7 @@ class _Run:
         unit_name, seed, epsilon,
     ):  # fmt: skip
         self.task, self.data, self.config, self.eval_sets = task, data, config, eval_sets
-        self.units = units
+        self.units = units  # of this process's rows
         self.pipeline = json.loads(json.dumps(pipeline or {}))
         self.mesh = make_mesh(mesh_config)
         self.main = jax.process_index() == 0
@@ -314,6 +316,7 @@ class _Run:
             raise
         waited = time.monotonic() - waiting
         real, padded = self.units(host) if self.units else (0.0, 0.0)
+        real, padded = real * jax.process_count(), padded * jax.process_count()  # the others' rows are much the same
         self.state, logs, finite, flops = programs.run(self.state, host)
         self.log.read(pending, self.saved_step)
         return Pending(step + 1, logs, finite, (real, padded, flops, waited))

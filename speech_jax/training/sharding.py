@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from speech_jax.errors import UserError
@@ -152,6 +153,43 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
         return jax.make_array_from_process_local_data(rows if x.ndim else whole, x)
 
     return jax.tree.map(one, batch)
+
+
+def fetch(tree: PyTree) -> PyTree:
+    """The whole arrays as NumPy, on every process."""
+    if jax.process_count() > 1:
+        tree = multihost_utils.process_allgather(tree, tiled=True)
+    return jax.device_get(tree)
+
+
+def on_rows(function: Callable[..., PyTree], *state: PyTree, batch: PyTree) -> PyTree:
+    """`function(*state, batch)` with the rows of a whole host batch spread over the devices that hold the state; the
+    results as NumPy arrays, on every process.
+
+    Where the rows do not divide, rows that say nothing follow them, so leaves of the result may have more rows. On
+    several processes each must bring the same batch.
+    """
+    shardings = {x.sharding for x in jax.tree.leaves(state) if isinstance(x, jax.Array)}
+    meshes = {s.mesh for s in shardings if isinstance(s, NamedSharding) and s.mesh.size > 1}
+    if not meshes:
+        return jax.device_get(function(*state, batch))
+    (mesh,) = meshes
+    return fetch(function(*state, _spread(batch, mesh)))
+
+
+def _spread(batch: PyTree, mesh: Mesh) -> PyTree:
+    """A whole host batch on the mesh, filled up with rows of zeros and the index -1 until it divides."""
+
+    def one(path: tuple[Any, ...], x: Any) -> jax.Array:
+        x = np.asarray(x)
+        if not x.ndim:
+            return jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index])
+        more = -len(x) % row_shards(mesh)
+        filler = -1 if leaf_name(path).split("/")[-1] == "index" else 0
+        full = np.concatenate([x, np.full((more, *x.shape[1:]), filler, x.dtype)]) if more else x
+        return jax.make_array_from_callback(full.shape, batch_sharding(mesh), lambda index: full[index])
+
+    return jax.tree_util.tree_map_with_path(one, batch)
 
 
 def batch_struct(spec: PyTree, mesh: Mesh) -> PyTree:

@@ -18,6 +18,6 @@ config = dataclasses.replace(
     pre=None,
     alpha=dataclasses.replace(tuned.alpha, start=0.0),
     evaluate=tuned.evaluate[:1],
-    optimizer=dataclasses.replace(tuned.optimizer, peak_lr=1e-3, warmup_steps=100, decay_steps=500),
-    trainer=dataclasses.replace(tuned.trainer, steps=1500, eval_every=250),
+    optimizer=dataclasses.replace(tuned.optimizer, peak_lr=1e-3, warmup_steps=100, decay_steps=400),
+    trainer=dataclasses.replace(tuned.trainer, steps=1000, eval_every=250),
 )

@@ -23,10 +23,10 @@ config = dataclasses.replace(
         EvalConfig("asterisk", DataConfig(sources=manifest("asterisk/dev"), plan=PlanConfig(num_buckets=2))),
         EvalConfig("queen", DataConfig(sources=manifest("queen/dev"), plan=PlanConfig(num_buckets=2))),
     ),
-    optimizer=dataclasses.replace(before.optimizer, peak_lr=1e-3, decay_steps=1500),
+    optimizer=dataclasses.replace(before.optimizer, peak_lr=1e-3, decay_steps=1000),
     trainer=dataclasses.replace(
         before.trainer,
-        steps=5000,
+        steps=3000,
         checkpoint=dataclasses.replace(before.trainer.checkpoint, metric="asterisk/loss"),
     ),
 )

@@ -4,7 +4,8 @@ rotary ones, or none."""
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.models.layers import Dropout, dense
+from speech_jax.models.layers import dense, dropout
 
 
 def relative_positions(time: int, width: int) -> Float[Array, "2*time-1 width"]:
@@ -27,15 +28,16 @@ def relative_positions(time: int, width: int) -> Float[Array, "2*time-1 width"]:
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(2 * time - 1, width)
 
 
-def relative_shift(scores: Float[Array, "batch heads time 2*time-1"]) -> Float[Array, "batch heads time time"]:
-    """Row i of the result is row i of `scores` from column time-1-i on: distances become absolute key positions.
+def relative_shift(scores: Float[Array, "batch heads queries places"]) -> Float[Array, "batch heads queries keys"]:
+    """Row i of the result is row i of `scores` from column queries-1-i on: distances become absolute key positions.
+    There are places - queries + 1 keys.
 
     By padding and reshaping, never a gather.
     """
-    batch, heads, time, places = scores.shape
+    batch, heads, queries, places = scores.shape
     padded = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (1, 0)))
-    shifted = padded.reshape(batch, heads, places + 1, time)[:, :, 1:].reshape(batch, heads, time, places)
-    return shifted[..., :time]
+    shifted = padded.reshape(batch, heads, places + 1, queries)[:, :, 1:].reshape(batch, heads, queries, places)
+    return shifted[..., : places - queries + 1]
 
 
 def rotate(x: Float[Array, "batch time d"], heads: int, base: float) -> Float[Array, "batch time d"]:
@@ -49,11 +51,70 @@ def rotate(x: Float[Array, "batch time d"], heads: int, base: float) -> Float[Ar
     return jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=3).reshape(batch, time, width)
 
 
+class Asked(NamedTuple):
+    """What attention is computed from: scaled queries, for the keys and (None without positions) for the distances;
+    keys and values; the projected distances, of the last query's first key first; and which keys are there."""
+
+    query: Float[Array, "batch queries heads d"]
+    query_at: Float[Array, "batch queries heads d"] | None
+    key: Float[Array, "batch keys heads d"]
+    value: Float[Array, "batch keys heads d"]
+    place: Float[Array, "queries+keys-1 heads d"] | None
+    mask: Bool[Array, "batch keys"]
+
+
+def attend(asked: Asked, key: Array | None, rate: float) -> Float[Array, "batch queries heads d"]:
+    """The values, each query's mean of them. key: of the weights' dropout, None without."""
+    product = partial(jnp.einsum, preferred_element_type=jnp.float32)  # what a matrix unit adds up in anyway
+    scores = product("bqhd,bkhd->bhqk", asked.query, asked.key)
+    if asked.place is not None:
+        scores = scores + relative_shift(product("bqhd,phd->bhqp", asked.query_at, asked.place))
+    # Only the keys are masked: a padded query gives garbage, but finite, and nobody reads it. A row without any
+    # valid key (a filler utterance) would be a uniform average, and is zero after the second `where`.
+    valid = asked.mask[:, None, None, :]
+    weights = jax.nn.softmax(jnp.where(valid, scores, jnp.finfo(jnp.float32).min), axis=-1)
+    weights = jnp.where(valid, weights, 0.0).astype(asked.value.dtype)
+    if key is not None:
+        weights = dropout(weights, key, rate)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, asked.value)
+
+
+def attend_in_blocks(asked: Asked, size: int, key: Array | None, rate: float) -> Float[Array, "batch queries heads d"]:
+    """`attend`, `size` queries after the other, each block computed again in the backward pass: the memory grows with
+    the keys, not with queries times keys. Dropout draws other numbers than `attend`."""
+    batch, time, heads, width = asked.query.shape
+    count = -(-time // size)
+    more = count * size - time
+
+    def blocks(x: Array | None) -> Array | None:
+        if x is None:
+            return None
+        padded = jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)))
+        return jnp.moveaxis(padded.reshape(batch, count, size, heads, width), 1, 0)
+
+    place = None if asked.place is None else jnp.pad(asked.place, ((more, 0), (0, 0), (0, 0)))
+    keys = asked.key.shape[1]
+
+    @jax.checkpoint
+    def one(number: Array, query: Array, query_at: Array | None, asked: Asked, place: Array | None) -> Array:
+        if place is not None:  # the distances of this block's queries
+            place = lax.dynamic_slice_in_dim(place, (count - 1 - number) * size, size + keys - 1)
+        own = None if key is None else jax.random.fold_in(key, number)
+        return attend(asked._replace(query=query, query_at=query_at, place=place), own, rate)
+
+    rest = asked._replace(query=None, query_at=None, place=None)
+    mixed = lax.map(
+        lambda block: one(*block, rest, place), (jnp.arange(count), blocks(asked.query), blocks(asked.query_at))
+    )
+    return jnp.moveaxis(mixed, 0, 1).reshape(batch, count * size, heads, width)[:, :time]
+
+
 class RelativeAttention(nn.Module):
     """Multi-head self-attention; each layer has its own position biases u and v ("untied").
 
     Without `positions` it is the ordinary dot-product attention. asking: what queries and keys are made of, where it is
     not x itself (Wav2Vec2-Conformer turns the input of their projections by rotary positions, and not their output).
+    block: so many queries at a time, see `attend_in_blocks`; 0 takes all at once.
     """
 
     width: int
@@ -61,6 +122,7 @@ class RelativeAttention(nn.Module):
     dropout: float = 0.0
     use_bias: bool = True
     dtype: Any = jnp.float32
+    block: int = 0
 
     @nn.compact
     def __call__(
@@ -83,25 +145,18 @@ class RelativeAttention(nn.Module):
         query, key, value = project("linear_q", asking), project("linear_k", asking), project("linear_v", x)
         scale = jnp.asarray(1.0 / math.sqrt(head_width), self.dtype)
         if positions is None:
-            scores = jnp.einsum("bqhd,bkhd->bhqk", query * scale, key).astype(jnp.float32)
+            asked = Asked(query * scale, None, key, value, None, mask)
         else:
-            scores = self._relative_scores(query, key, positions, scale)
-
-        # Only the keys are masked: a padded query gives garbage, but finite, and nobody reads it. A row without any
-        # valid key (a filler utterance) would be a uniform average, and is zero after the second `where`.
-        valid = mask[:, None, None, :]
-        weights = jax.nn.softmax(jnp.where(valid, scores, jnp.finfo(jnp.float32).min), axis=-1)
-        weights = jnp.where(valid, weights, 0.0).astype(self.dtype)
-        weights = Dropout(self.dropout)(weights, train=train)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(batch, time, self.width)
+            place = dense(self.width, self.width, name="linear_pos", dtype=self.dtype, use_bias=False)(positions)
+            place = place.reshape(2 * time - 1, heads, head_width)
+            bias_u = self.param("pos_bias_u", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
+            bias_v = self.param("pos_bias_v", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
+            query, query_at = ((query + bias[None, None]) * scale for bias in (bias_u, bias_v))
+            asked = Asked(query, query_at, key, value, place, mask)
+        drop = self.make_rng("dropout") if train and self.dropout > 0.0 else None
+        if self.block and time > self.block:
+            mixed = attend_in_blocks(asked, self.block, drop, self.dropout)
+        else:
+            mixed = attend(asked, drop, self.dropout)
+        mixed = mixed.reshape(batch, time, self.width)
         return dense(self.width, self.width, name="linear_out", dtype=self.dtype, use_bias=self.use_bias)(mixed)
-
-    def _relative_scores(self, query: Array, key: Array, positions: Array, scale: Array) -> Array:
-        _, time, heads, head_width = query.shape
-        place = dense(self.width, self.width, name="linear_pos", dtype=self.dtype, use_bias=False)(positions)
-        place = place.reshape(2 * time - 1, heads, head_width)
-        bias_u = self.param("pos_bias_u", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
-        bias_v = self.param("pos_bias_v", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
-        content = jnp.einsum("bqhd,bkhd->bhqk", (query + bias_u[None, None]) * scale, key)
-        distance = jnp.einsum("bqhd,phd->bhqp", (query + bias_v[None, None]) * scale, place)
-        return (content + relative_shift(distance)).astype(jnp.float32)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.config_dict import added
 from speech_jax.errors import UserError
 from speech_jax.models.attention import RelativeAttention, relative_positions
 from speech_jax.models.convolution import DepthwiseConv1d
@@ -72,6 +73,9 @@ class ConformerConfig:
     """Compute the layers' activations again in the backward pass: less memory, about a third more time."""
     scan_layers: bool = False
     """Run the layers as one loop: compiles in the time of one layer, but a step on a CPU takes a quarter longer."""
+    attention_block: int = added(0)
+    """Queries that attend at a time; 0 takes all at once. The memory of long recordings then grows with their length,
+    not with its square, for about a third more time in attention."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What is computed in. Parameters, norms' statistics, softmax and logits are float32 always."""
 
@@ -80,6 +84,7 @@ class ConformerConfig:
             (self.width % self.heads == 0, f"width {self.width} with {self.heads} heads, expected a multiple of them"),
             (self.width % 2 == 0, f"width {self.width}, expected an even number"),
             (self.kernel_size % 2 == 1, f"kernel_size {self.kernel_size}, expected an odd number"),
+            (self.attention_block >= 0, f"attention_block {self.attention_block}, expected 0 or more"),
             (self.layers >= 1, f"layers {self.layers}, expected at least 1"),
             (
                 self.conv_norm != "group" or self.width % self.conv_norm_groups == 0,
@@ -189,7 +194,13 @@ class ConformerLayer(nn.Module):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         drop = partial(Dropout(config.dropout), train=train)
         attention = RelativeAttention(
-            config.width, config.heads, config.dropout_att, config.use_bias, dtype, name="self_attn"
+            config.width,
+            config.heads,
+            config.dropout_att,
+            config.use_bias,
+            dtype,
+            config.attention_block,
+            name="self_attn",
         )
         half = jnp.asarray(0.5, dtype)
 

@@ -132,6 +132,58 @@ def test_attention_equals_the_formula_of_transformer_xl():
     np.testing.assert_allclose(np.asarray(got)[mask], want[mask], rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-3)])
+def test_attention_in_blocks_is_attention(relative, dtype, tolerance):
+    """Values and gradients, with a last block that is not full."""
+    x, mask = batch(13)
+    positions = relative_positions(13, WIDTH) if relative else None
+    layers = [RelativeAttention(WIDTH, 2, dtype=dtype, block=block) for block in (0, 4, 13)]
+    variables = randomised(layers[0].init(jax.random.key(0), x, positions, mask, train=False))
+
+    def loss(variables, layer):
+        y = layer.apply(variables, x, positions, mask, train=False).astype(jnp.float32)
+        return jnp.sum(jnp.where(mask[..., None], y * direction, 0.0)), y
+
+    direction = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    (_, want), expected = jax.value_and_grad(loss, has_aux=True)(variables, layers[0])
+    for layer in layers[1:]:
+        (_, got), gradient = jax.value_and_grad(loss, has_aux=True)(variables, layer)
+        apart = np.abs(np.asarray(got) - want)[mask].max()
+        assert apart <= tolerance * np.abs(np.asarray(want)[mask]).max()
+        pairs = list(zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True))
+        assert max(np.abs(a - b).max() for a, b in pairs) <= 10 * tolerance * max(np.abs(b).max() for _, b in pairs)
+
+
+def test_attention_in_blocks_drops_in_every_block():
+    x, mask = batch(12)
+    layer = RelativeAttention(WIDTH, 2, dropout=0.5, block=4)
+    positions = relative_positions(12, WIDTH)
+    variables = randomised(layer.init(jax.random.key(0), x, positions, mask, train=False))
+    plain = layer.apply(variables, x, positions, mask, train=False)
+    dropped = [
+        layer.apply(variables, x, positions, mask, train=True, rngs={"dropout": jax.random.key(n)}) for n in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(dropped[0], dropped[1])
+    for first in (0, 4, 8):
+        assert not np.allclose(dropped[0][0, first : first + 4], dropped[2][0, first : first + 4])
+        assert not np.allclose(dropped[0][0, first : first + 4], plain[0, first : first + 4])
+
+
+def test_the_memory_of_attention_in_blocks_grows_with_the_length():
+    def peak(time, block):
+        layer = RelativeAttention(WIDTH, 2, block=block)
+        x, mask = jnp.ones((2, time, WIDTH)), jnp.ones((2, time), bool)
+        positions = relative_positions(time, WIDTH)
+        variables = layer.init(jax.random.key(0), x, positions, mask, train=False)
+        gradient = jax.grad(lambda v: jnp.square(layer.apply(v, x, positions, mask, train=False)).sum())
+        return jax.jit(gradient).lower(variables).compile().memory_analysis().temp_size_in_bytes
+
+    assert peak(1024, 64) / peak(512, 64) < 2.5
+    assert peak(1024, 0) / peak(512, 0) > 3  # the plain one's, with its square
+    assert peak(1024, 0) / peak(1024, 64) > 5
+
+
 def test_relative_shift_takes_column_of_the_distance():
     time = 5
     scores = np.random.default_rng(0).normal(size=(1, 1, time, 2 * time - 1)).astype(np.float32)

@@ -9,6 +9,7 @@ import time
 import jax.monitoring
 
 _EVENTS = "/jax/core/compile/"  # tracing, lowering and compiling, as JAX reports them at their end
+_COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class _Clock:
@@ -18,6 +19,7 @@ class _Clock:
         self._stretches: list[tuple[float, float]] = []
         self._lock = threading.Lock()
         self._listens = False
+        self.programs = 0
 
     def start(self) -> None:
         if not self._listens:
@@ -26,6 +28,7 @@ class _Clock:
 
     def _hear(self, event: str, seconds: float, **_: object) -> None:
         if event.startswith(_EVENTS):
+            self.programs += event == _COMPILED
             self.add(time.perf_counter() - seconds, time.perf_counter())
 
     def add(self, begin: float, end: float) -> None:
@@ -46,6 +49,11 @@ def compile_seconds() -> float:
     """Seconds spent on tracing, lowering and compiling since the first call, which begins to count."""
     _clock.start()
     return _clock.seconds()
+
+
+def compiled_programs() -> int:
+    """Programs that XLA compiled since `compile_seconds` was first called."""
+    return _clock.programs
 
 
 class Stopwatch:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, stream
+from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, stream, text_batch
 from speech_jax.errors import UserError
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.models.tacotron2 import init_params, make_parts, utterance_seeds
@@ -21,9 +21,8 @@ from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
 from speech_jax.training.state import check_shapes
-from speech_jax.types import Batch, PyTree
+from speech_jax.types import PyTree
 
-SYMBOLS_MULTIPLE = 32  # texts are padded to multiples of this, so that few programs are compiled
 LONGEST = 200  # characters of a piece; longer text is cut at sentences, then at commas, then between words
 
 
@@ -133,14 +132,8 @@ class Voice:
                 yield number, said.mel[row, :frames], weights, ENDED[int(said.ended[row])]
 
     def _batch(self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int, rows: int) -> tuple:
-        longest = max(len(ids[n]) for n in numbers)
-        text = np.zeros((rows, -(-longest // SYMBOLS_MULTIPLE) * SYMBOLS_MULTIPLE), np.int32)
-        mask = np.zeros(text.shape, bool)
-        for row, n in enumerate(numbers):
-            text[row, : len(ids[n])], mask[row, : len(ids[n])] = ids[n], True
-        batch: Batch = {"text": jnp.asarray(text), "text_mask": jnp.asarray(mask)}
-        if self.task.model.speakers:
-            batch["speaker"] = jnp.full((rows,), speaker, jnp.int32)
+        speakers = [speaker] * len(numbers) if self.task.model.speakers else None
+        batch = text_batch([ids[n] for n in numbers], rows=rows, speakers=speakers)
         index = np.array([*numbers, *[0] * (rows - len(numbers))], np.int32)
         return batch, utterance_seeds(jax.random.fold_in(self._key, attempt), jnp.asarray(index))
 

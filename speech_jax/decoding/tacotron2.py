@@ -7,7 +7,7 @@ follows from the text's length, and it is said which of them it was.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from speech_jax.models.tacotron2_decoder import decoder_step, start_decoder
 from speech_jax.types import Batch, PyTree
 
 RUNNING, STOP, SATURATED, BOUND = range(4)
+SYMBOLS_MULTIPLE = 32  # texts are padded to multiples of this, so that few programs are compiled
 ENDED = ("bound", "stop", "saturated", "bound")
 
 
@@ -70,6 +71,22 @@ class Spoken(NamedTuple):
 def bound(symbols: int, config: DecodeConfig, reduction: int) -> int:
     """Steps at most for a text of so many symbols."""
     return -(-int(symbols * config.frames_per_symbol + config.frames_more) // reduction)
+
+
+def text_batch(
+    ids: Sequence[Sequence[int]], *, rows: int | None = None, speakers: Sequence[int] | None = None
+) -> Batch:
+    """What `speak` takes: each text's symbols, padded to a multiple of SYMBOLS_MULTIPLE and to `rows` rows, and whose
+    voice each is in, where the network has several."""
+    rows = len(ids) if rows is None else rows
+    text = np.zeros((rows, -(-max(map(len, ids)) // SYMBOLS_MULTIPLE) * SYMBOLS_MULTIPLE), np.int32)
+    mask = np.zeros(text.shape, bool)
+    for row, own in enumerate(ids):
+        text[row, : len(own)], mask[row, : len(own)] = own, True
+    batch: Batch = {"text": jnp.asarray(text), "text_mask": jnp.asarray(mask)}
+    if speakers is not None:
+        batch["speaker"] = jnp.asarray([*speakers, *[0] * (rows - len(speakers))], jnp.int32)
+    return batch
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_wave
-from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak
+from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.evaluation.voice_plots import alignment_picture, mel_picture, stop_picture
 from speech_jax.models.tacotron2 import Parts, utterance_seeds
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 
 ITERATIONS = 32  # of Griffin-Lim
-_SYMBOLS_MULTIPLE = 32  # texts are padded to multiples of this, so that few programs are compiled
 
 
 def make_evaluate(
@@ -107,14 +106,8 @@ def speak_freely(
     """(frames after the post-net, weights, score) of each text: (ids, speaker). All at once, with the same randomness
     every time."""
     decode = DecodeConfig(reduction=reduction)
-    longest = max(len(ids) for ids, _ in texts)
-    text = np.zeros((len(texts), -(-longest // _SYMBOLS_MULTIPLE) * _SYMBOLS_MULTIPLE), np.int32)
-    for row, (ids, _) in enumerate(texts):
-        text[row, : len(ids)] = ids
-    mask = np.arange(text.shape[1])[None] < np.array([len(ids) for ids, _ in texts])[:, None]
-    batch: dict[str, Any] = {"text": jnp.asarray(text), "text_mask": jnp.asarray(mask)}
-    if parts.config.speakers:
-        batch["speaker"] = jnp.asarray([speaker for _, speaker in texts], jnp.int32)
+    speakers = [speaker for _, speaker in texts] if parts.config.speakers else None
+    batch = text_batch([ids for ids, _ in texts], speakers=speakers)
     seeds = utterance_seeds(jax.random.key(0), jnp.arange(len(texts)))
     said = jax.device_get(speak(parts, decode, params, model_state, batch, seeds))
     found = []

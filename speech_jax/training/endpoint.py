@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from speech_jax import __version__
+from speech_jax.compile_clock import compile_seconds, compiled_programs
 from speech_jax.errors import UserError
 
 METRICS = {
@@ -51,27 +52,6 @@ _MEMORY = {"bytes_in_use": "in_use", "peak_bytes_in_use": "peak", "bytes_limit":
 Labels = tuple[tuple[str, str], ...]
 
 
-class Compiled:
-    """How often and how long XLA compiled in this process, from the first look on. JAX keeps a listener for ever, so
-    there is one."""
-
-    events = 0
-    seconds = 0.0
-    _listening = False
-
-    @classmethod
-    def listen(cls) -> None:
-        if not cls._listening:
-            jax.monitoring.register_event_duration_secs_listener(cls._heard)
-            cls._listening = True
-
-    @classmethod
-    def _heard(cls, event: str, seconds: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            cls.events += 1
-            cls.seconds += seconds
-
-
 class Endpoint:
     """Serves a run's metrics from a thread; a sink of `Tracker`.
 
@@ -79,7 +59,7 @@ class Endpoint:
     """
 
     def __init__(self, host: str, port: int, steps: int):
-        Compiled.listen()
+        compile_seconds()  # begins to count
         self._lock = threading.Lock()
         self._values: dict[str, dict[Labels, float]] = {}
         self._set("steps_planned", steps)
@@ -171,8 +151,8 @@ class Endpoint:
             values = {name: dict(samples) for name, samples in self._values.items()}
         for counter in ("skipped_steps_total", "stalled_steps_total"):
             values.setdefault(counter, {(): 0.0})  # a counter that is not there cannot rise
-        values["compile_events_total"] = {(): float(Compiled.events)}
-        values["compile_seconds_total"] = {(): Compiled.seconds}
+        values["compile_events_total"] = {(): float(compiled_programs())}
+        values["compile_seconds_total"] = {(): compile_seconds()}
         values["device_memory_bytes"] = dict(_memory())
         lines = []
         for name, (kind, text) in METRICS.items():

@@ -81,7 +81,7 @@ def train(config: TrainConfig) -> FitResult:
     On several processes each prepares the whole by itself; what one finds wrong ends all.
     """
     run = together(lambda: prepare(config))
-    agree({"config": to_text(config)} | {f"recordings of {name}": s.facts() for name, s in run.streams.items()})
+    agree({"config": lambda: to_text(config)} | {f"recordings of {name}": s.facts for name, s in run.streams.items()})
     config = run.config
     result = fit(
         run.task,
@@ -105,7 +105,7 @@ def train(config: TrainConfig) -> FitResult:
         params = fetch(result.state.params if result.state.ema is None else result.state.ema)
         if jax.process_index() == 0:
             file = Path(config.out_dir) / "adapter.safetensors"
-            save_adapter(file, params, run.before(), config.adapter, run.reader)
+            save_adapter(file, params, run.before(), config.adapter, json.dumps(run.assets["tokenizer"]))
             log.info("%s: %.1f MB", file, file.stat().st_size / 1e6)
     return result
 
@@ -119,7 +119,6 @@ class Run(NamedTuple):
     task:     with both terms of the loss
     init:     (parameters, model state) to start from, or None
     before:   gives the parameters that an adapter is put on
-    reader:   the tokenizer as JSON
     """
 
     config: TrainConfig
@@ -133,7 +132,6 @@ class Run(NamedTuple):
     accountant: Accountant | None
     assets: dict[str, Any]
     before: Callable[[], PyTree]
-    reader: str
 
 
 def prepare(config: TrainConfig) -> Run:
@@ -196,7 +194,6 @@ def prepare(config: TrainConfig) -> Run:
         config, streams, eval_streams, feed, task, optimizer, init, fisher, accountant,
         make_assets(config, tokenizer, speakers),
         lambda: (start or read_start(config, spec, tokenizer, speakers)).params,
-        "" if tokenizer is None else json.dumps(tokenizer.to_json()),
     )  # fmt: skip
 
 
@@ -217,7 +214,7 @@ def fisher_of(config: TrainConfig, task: Task, stream: Stream, init: tuple) -> P
                 (next(feed) for _ in range(count)),
                 total=count,
                 unit="batch",
-                disable=None if jax.process_index() == 0 else True,
+                disable=jax.process_index() > 0 or None,
             ),
             rows=lambda batch: int(np.sum(batch["index"] >= 0)),
             seed=config.seed,

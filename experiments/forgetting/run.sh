@@ -47,7 +47,7 @@ done
 for strength in 0.001 0.01 0.1; do
   method "l2sp_$strength" --alpha.start 0 --optimizer.anchor "$strength"
 done
-for strength in 1e0 1e1 1e2 1e3 1e4; do
+for strength in 1e0 1e2 1e3 1e4; do
   method "ewc_$strength" --alpha.start 0 --optimizer.ewc "$strength"
 done
 method lwf --alpha.start 0 --teacher.checkpoint "$start" --teacher.weight 0.5

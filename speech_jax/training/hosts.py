@@ -152,12 +152,13 @@ def together(work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
-def agree(facts: Mapping[str, str]) -> None:
-    """Raises UserError on all processes, naming the first fact in which one differs from process 0."""
+def agree(facts: Mapping[str, Callable[[], str]]) -> None:
+    """Raises UserError on all processes, naming the first fact in which one differs from process 0. One process alone
+    computes none of them."""
     if jax.process_count() == 1:
         return
-    for name, text in facts.items():
-        hashes = tell_all(hashlib.sha256(text.encode()).hexdigest()[:12])
+    for name, fact in facts.items():
+        hashes = tell_all(hashlib.sha256(fact().encode()).hexdigest()[:12])
         for index, found in enumerate(hashes):
             if found != hashes[0]:
                 raise UserError(

@@ -13,7 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.models import attention_pallas
 from speech_jax.models.layers import dense, dropout
+
+_BLOCK = 128  # queries at a time, where nothing is said
 
 
 def relative_positions(time: int, width: int) -> Float[Array, "2*time-1 width"]:
@@ -109,12 +112,31 @@ def attend_in_blocks(asked: Asked, size: int, key: Array | None, rate: float) ->
     return jnp.moveaxis(mixed, 0, 1).reshape(batch, count * size, heads, width)[:, :time]
 
 
+def attend_fused(asked: Asked, size: int, key: Array | None, rate: float) -> Float[Array, "batch queries heads d"]:
+    """`attend` by the kernel of attention_pallas.py on a TPU, where the keys fit into its VMEM; elsewhere and otherwise
+    `attend_in_blocks` of `size`. Dropout draws other numbers than either."""
+    batch, queries, heads, width = asked.query.shape
+
+    def in_blocks(asked: Asked) -> Array:
+        return attend(asked, key, rate) if queries <= size else attend_in_blocks(asked, size, key, rate)
+
+    most = attention_pallas.block_size(queries, asked.key.shape[1], width, asked.query.dtype.itemsize)
+    if most is None:
+        return in_blocks(asked)
+
+    def by_kernel(asked: Asked) -> Array:
+        seeds = None if key is None else jax.random.randint(key, (batch, heads), -(2**31), 2**31 - 1, jnp.int32)
+        return attention_pallas.attend(*asked, seeds, rate, size=most)
+
+    return lax.platform_dependent(asked, tpu=by_kernel, default=in_blocks)
+
+
 class RelativeAttention(nn.Module):
     """Multi-head self-attention; each layer has its own position biases u and v ("untied").
 
     Without `positions` it is the ordinary dot-product attention. asking: what queries and keys are made of, where it is
     not x itself (Wav2Vec2-Conformer turns the input of their projections by rotary positions, and not their output).
-    block: so many queries at a time, see `attend_in_blocks`; 0 takes all at once.
+    block: so many queries at a time, see `attend_in_blocks`; 0 takes all at once. fused: see `attend_fused`.
     """
 
     width: int
@@ -123,6 +145,7 @@ class RelativeAttention(nn.Module):
     use_bias: bool = True
     dtype: Any = jnp.float32
     block: int = 0
+    fused: bool = False
 
     @nn.compact
     def __call__(
@@ -154,7 +177,9 @@ class RelativeAttention(nn.Module):
             query, query_at = ((query + bias[None, None]) * scale for bias in (bias_u, bias_v))
             asked = Asked(query, query_at, key, value, place, mask)
         drop = self.make_rng("dropout") if train and self.dropout > 0.0 else None
-        if self.block and time > self.block:
+        if self.fused:
+            mixed = attend_fused(asked, self.block or _BLOCK, drop, self.dropout)
+        elif self.block and time > self.block:
             mixed = attend_in_blocks(asked, self.block, drop, self.dropout)
         else:
             mixed = attend(asked, drop, self.dropout)

@@ -76,6 +76,9 @@ class ConformerConfig:
     attention_block: int = added(0)
     """Queries that attend at a time; 0 takes all at once. The memory of long recordings then grows with their length,
     not with its square, for about a third more time in attention."""
+    attention_fused: bool = added(False)
+    """Attend in a kernel of our own on a TPU, in which scores never leave the chip; elsewhere, and for recordings too
+    long for it (about 1,900 frames of the encoder), in blocks of `attention_block`, or of 128 where that is 0."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What is computed in. Parameters, norms' statistics, softmax and logits are float32 always."""
 
@@ -200,6 +203,7 @@ class ConformerLayer(nn.Module):
             config.use_bias,
             dtype,
             config.attention_block,
+            config.attention_fused,
             name="self_attn",
         )
         half = jnp.asarray(0.5, dtype)

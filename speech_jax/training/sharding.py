@@ -174,7 +174,9 @@ def on_rows(function: Callable[..., PyTree], *state: PyTree, batch: PyTree) -> P
     if not meshes:
         return jax.device_get(function(*state, batch))
     (mesh,) = meshes
-    return fetch(function(*state, _spread(batch, mesh)))
+    with jax.set_mesh(mesh):  # for kernels
+        found = function(*state, _spread(batch, mesh))
+    return fetch(found)
 
 
 def _spread(batch: PyTree, mesh: Mesh) -> PyTree:

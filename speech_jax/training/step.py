@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -68,7 +69,8 @@ def make_gradient(
         moving, fixed = _split(params, trainable)
 
         def loss(moving: PyTree) -> tuple[Array, LossOut]:
-            out = term.objective(_join(moving, fixed), model_state, batch, term.key(base), step)
+            with nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels
+                out = term.objective(_join(moving, fixed), model_state, batch, term.key(base), step)
             return out.value, out
 
         (value, out), gradient = jax.value_and_grad(loss, has_aux=True)(moving)

@@ -1,0 +1,127 @@
+"""The attention kernels for a TPU, run by the interpreter, beside the plain attention."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from speech_jax.models import attention_pallas
+from speech_jax.models.attention import Asked, RelativeAttention, attend, relative_positions, relative_shift
+from speech_jax.training.sharding import MeshConfig, make_mesh
+
+SIZE = 32  # queries of a program: 70 are three of them
+
+
+def questions(rows=3, time=70, heads=2, width=16, dtype=jnp.float32, positions=True) -> Asked:
+    """Random; one row is full, one is half padding, the others have no valid key at all."""
+    rng = np.random.default_rng(0)
+    some = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
+    mask = np.arange(time) < np.array([time, time // 2, *[0] * (rows - 2)])[:, None]
+    query_at, place = (some(rows, time, heads, width), some(2 * time - 1, heads, width)) if positions else (None, None)
+    query, key, value = (some(rows, time, heads, width) for _ in range(3))
+    return Asked(query, query_at, key, value, place, jnp.asarray(mask))
+
+
+def value_and_gradient(function, asked: Asked):
+    """The values in float32, and the gradient of a random sum of them by what was asked."""
+    direction = np.random.default_rng(1).normal(size=asked.query.shape).astype(np.float32)
+    learned = {name: x for name, x in asked._asdict().items() if name != "mask" and x is not None}
+
+    def loss(learned):
+        found = function(asked._replace(**learned)).astype(jnp.float32)
+        return jnp.sum(found * direction), found
+
+    (_, value), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(learned)
+    return value, gradient
+
+
+def apart(got, want) -> float:
+    """The largest difference over the largest value."""
+    got, want = np.asarray(got, np.float32), np.asarray(want, np.float32)
+    return np.abs(got - want).max() / np.abs(want).max()
+
+
+def kernel(asked: Asked, seeds=None, rate=0.0, size=SIZE):
+    return attention_pallas.attend(*asked, seeds, rate, size=size, interpret=True)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-3)])
+@pytest.mark.parametrize("positions", [True, False])
+def test_the_kernel_is_the_plain_attention(positions, dtype, tolerance):
+    asked = questions(dtype=dtype, positions=positions)
+    want, expected = value_and_gradient(partial(attend, key=None, rate=0.0), asked)
+    got, gradient = value_and_gradient(kernel, asked)
+    assert apart(got, want) <= tolerance
+    for name in expected:
+        assert apart(gradient[name], expected[name]) <= 10 * tolerance, name
+
+
+def test_one_block_may_hold_all_queries():
+    asked = questions(time=20)
+    size = attention_pallas.block_size(20, 20, 16, 4)
+    assert size == 32
+    assert apart(kernel(asked, size=size), attend(asked, None, 0.0)) <= 1e-5
+
+
+def kept(seeds, time, rate) -> np.ndarray:
+    """What dropout keeps [batch, heads, time, time], by the hash written down once more, in NumPy's uint32."""
+    index = np.arange(time, dtype=np.uint32)
+    x = np.asarray(seeds).astype(np.uint32)[:, :, None, None]
+    x = x ^ (index * np.uint32(0x9E3779B1))[:, None] ^ (index * np.uint32(0x85EBCA77))
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
+    x ^= x >> np.uint32(16)
+    return x >= rate * 2**32
+
+
+def test_dropout_is_that_of_the_hash_in_both_directions():
+    rate, asked = 0.25, questions()
+    rows, time, heads, _ = asked.query.shape
+    seeds = jax.random.randint(jax.random.key(0), (rows, heads), -(2**31), 2**31 - 1, jnp.int32)
+    mask = kept(seeds, time, rate)
+    assert abs(mask.mean() - (1 - rate)) < 0.01
+
+    def plain(asked: Asked):
+        scores = jnp.einsum("bqhd,bkhd->bhqk", asked.query, asked.key)
+        scores += relative_shift(jnp.einsum("bqhd,phd->bhqp", asked.query_at, asked.place))
+        weights = jax.nn.softmax(jnp.where(asked.mask[:, None, None], scores, -1e30), axis=-1)
+        weights = jnp.where(asked.mask[:, None, None] & mask, weights / (1 - rate), 0.0)
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, asked.value)
+
+    want, expected = value_and_gradient(plain, asked)
+    got, gradient = value_and_gradient(partial(kernel, seeds=seeds, rate=rate), asked)
+    assert apart(got, want) <= 1e-5
+    for name in expected:
+        assert apart(gradient[name], expected[name]) <= 1e-4, name
+
+
+@pytest.mark.parametrize("heads", [2, 3])  # three do not divide over two devices: each has all
+def test_on_a_mesh_each_device_computes_its_own_rows_and_heads(heads):
+    asked, rate = questions(rows=4, heads=heads), 0.25
+    seeds = jax.random.randint(jax.random.key(0), (4, heads), -(2**31), 2**31 - 1, jnp.int32)
+    function = partial(kernel, seeds=seeds, rate=rate)
+    want, expected = value_and_gradient(function, asked)
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
+        got, gradient = value_and_gradient(function, asked)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    for name in expected:
+        assert apart(gradient[name], expected[name]) <= 1e-5, name
+
+
+def test_without_a_tpu_the_layer_attends_in_blocks():
+    time, width = 150, 8
+    x = np.random.default_rng(0).normal(size=(2, time, width)).astype(np.float32)
+    mask, positions = np.arange(time) < np.array([time, 60])[:, None], relative_positions(time, width)
+    plain, fused = RelativeAttention(width, 2), RelativeAttention(width, 2, fused=True)
+    variables = plain.init(jax.random.key(0), x, positions, mask, train=False)
+    want = plain.apply(variables, x, positions, mask, train=False)
+    got = fused.apply(variables, x, positions, mask, train=False)
+    np.testing.assert_allclose(np.asarray(got)[mask], np.asarray(want)[mask], atol=1e-5)
+
+
+def test_too_many_keys_leave_the_kernel_out():
+    assert attention_pallas.block_size(750, 750, 64, 2) == 256
+    assert attention_pallas.block_size(1500, 1500, 64, 2) == 64
+    assert attention_pallas.block_size(8000, 8000, 64, 2) is None

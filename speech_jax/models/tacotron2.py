@@ -24,6 +24,7 @@ from speech_jax.audio import rows
 from speech_jax.config_dict import added
 from speech_jax.errors import UserError
 from speech_jax.models.attention_tts import Attention, AttentionConfig, make_attention
+from speech_jax.models.convolution import Conv1d
 from speech_jax.models.layers import Dropout, MaskedBatchNorm, uniform_fan_in
 from speech_jax.models.recurrent import Regularizer, lstm, lstm_init, seeds_of
 from speech_jax.models.style import StyleConfig, style_apply, style_init
@@ -121,8 +122,7 @@ class ConvStack(nn.Module):
     ) -> Float[Array, "batch time width"]:
         for i, width in enumerate(self.widths):
             x = jnp.where(mask[..., None], x, 0.0)
-            init = nn.initializers.glorot_uniform()
-            x = nn.Conv(width, (self.kernel_size,), padding="SAME", kernel_init=init, name=f"conv{i}")(x)
+            x = Conv1d(width, self.kernel_size, name=f"conv{i}")(x)
             x = MaskedBatchNorm(name=f"norm{i}")(x, mask, train=train and not self.fixed)
             if not (self.last_plain and i == len(self.widths) - 1):
                 x = self.activation(x)

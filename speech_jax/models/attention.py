@@ -11,11 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from speech_jax.models import attention_pallas
 from speech_jax.models.layers import dense, dropout
 
+ATTENDED = "attended"  # the name of what comes out of attention, for a policy of jax.checkpoint
 _BLOCK = 128  # queries at a time, where nothing is said
 
 
@@ -183,5 +185,5 @@ class RelativeAttention(nn.Module):
             mixed = attend_in_blocks(asked, self.block, drop, self.dropout)
         else:
             mixed = attend(asked, drop, self.dropout)
-        mixed = mixed.reshape(batch, time, self.width)
+        mixed = checkpoint_name(mixed.reshape(batch, time, self.width), ATTENDED)
         return dense(self.width, self.width, name="linear_out", dtype=self.dtype, use_bias=self.use_bias)(mixed)

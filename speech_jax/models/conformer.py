@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from speech_jax.config_dict import added
 from speech_jax.errors import UserError
-from speech_jax.models.attention import RelativeAttention, relative_positions
+from speech_jax.models.attention import ATTENDED, RelativeAttention, relative_positions
 from speech_jax.models.convolution import DepthwiseConv1d
 from speech_jax.models.layers import (
     Dropout,
@@ -23,6 +23,7 @@ from speech_jax.models.layers import (
     MaskedGroupNorm,
     dense,
     dropout,
+    hashed_key,
     stochastic_depth,
 )
 from speech_jax.models.subsampling import ConvSubsampling, halve
@@ -71,6 +72,9 @@ class ConformerConfig:
     """Chance that the last layer is skipped for an utterance in training; it rises linearly from 0 at the first."""
     remat: bool = False
     """Compute the layers' activations again in the backward pass: less memory, about a third more time."""
+    remat_keeps: Literal["nothing", "products"] = added("nothing")
+    """What of a layer is not computed again: nothing, or what comes out of its matrix products and its attention.
+    Norms, activations and dropout still are, which costs a chip little and saves it much traffic."""
     scan_layers: bool = False
     """Run the layers as one loop: compiles in the time of one layer, but a step on a CPU takes a quarter longer."""
     attention_block: int = added(0)
@@ -219,6 +223,15 @@ class ConformerLayer(nn.Module):
         return LayerNorm(dtype, name="norm_out")(x)
 
 
+_POLICY = jax.checkpoint_policies
+_KEPT = {
+    "nothing": _POLICY.nothing_saveable,
+    "products": _POLICY.save_from_both_policies(
+        _POLICY.dots_with_no_batch_dims_saveable, _POLICY.save_only_these_names(ATTENDED)
+    ),
+}
+
+
 def _head(vocab_size: int) -> nn.Dense:
     """NeMo's 1x1 convolution: Xavier's uniform weights, float32 whatever the encoder computes in."""
     return nn.Dense(vocab_size, kernel_init=nn.initializers.xavier_uniform())
@@ -256,7 +269,7 @@ def _encode(
 
     def layer(x: Array, own: PyTree) -> tuple[Array, PyTree]:
         own_params, own_stats, own_key, skip = own
-        key_dropout, key_depth = jax.random.split(own_key)
+        key_dropout, key_depth = jax.random.split(hashed_key(own_key))
         y, new = ConformerLayer(config).apply(
             {"params": own_params, "batch_stats": own_stats}, x, positions, mask, train,
             rngs={"dropout": key_dropout}, mutable=["batch_stats"],
@@ -265,8 +278,10 @@ def _encode(
             y = stochastic_depth(x, y, key_depth, skip)
         return y, new.get("batch_stats", {})
 
-    layer_or_remat = jax.checkpoint(layer) if config.remat and train else layer
-    x, new_stats = jax.lax.scan(layer_or_remat, x, each_layer, unroll=not config.scan_layers)
+    if config.remat and train:
+        # In a loop that stays one, nothing can be merged with the forward pass.
+        layer = jax.checkpoint(layer, policy=_KEPT[config.remat_keeps], prevent_cse=not config.scan_layers)
+    x, new_stats = jax.lax.scan(layer, x, each_layer, unroll=not config.scan_layers)
     return x, mask, {name: jax.tree.map(lambda s, i=i: s[i], new_stats) for i, name in enumerate(names)}
 
 

@@ -20,6 +20,7 @@ _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "f
 _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
          "opt-barrier", "iota"}  # fmt: skip
+_FREE_CALLS = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast)"')
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 
 
@@ -144,7 +145,7 @@ def _walk(module: Module, computation: str, times: float) -> Iterator[Op]:
     shapes = {line.name: line.shape for line in lines}
     for line in lines:
         kind = line.opcode
-        if kind in _FREE or kind.endswith(("-done", "-update")):
+        if kind in _FREE or kind.endswith(("-done", "-update")) or _FREE_CALLS.search(line.attributes):
             continue
         if kind == "while":
             count = _rounds(module, line, lines)
@@ -190,7 +191,7 @@ def _called(line: Instruction, keys: tuple[str, ...]) -> list[str]:
 def _cost(module: Module, line: Instruction, shapes: Mapping[str, str], times: float) -> Op:
     if line.opcode == "fusion":
         lines = module.computations[_called(line, ("calls",))[0]]
-        moved = _fusion_bytes(line, lines, shapes)
+        moved = _fusion_bytes(module, line, shapes)
         parts = list(_inside(module, lines))
     else:
         moved = _plain_bytes(line, shapes)
@@ -229,23 +230,54 @@ def _plain_bytes(line: Instruction, shapes: Mapping[str, str]) -> float:
     return sum(size) + nbytes(line.shape)
 
 
-def _fusion_bytes(line: Instruction, lines: list[Instruction], shapes: Mapping[str, str]) -> float:
-    """A parameter of which only slices are read counts as those; a result that is an update in place as the update."""
-    tables = {i.name: i.shape for i in lines}
+def _fusion_bytes(module: Module, line: Instruction, shapes: Mapping[str, str]) -> float:
+    """Bytes that a fusion reads and writes: of a parameter only what is sliced out of it, of a result that is an update
+    in place only the update."""
+    lines = module.computations[_called(line, ("calls",))[0]]
     total = 0.0
-    parameters = [i for i in lines if i.opcode == "parameter"]
-    for parameter in parameters:
+    for parameter in (i for i in lines if i.opcode == "parameter"):
         size = nbytes(shapes[line.operands[int(parameter.operands[0])]])
-        users = [i for i in lines if parameter.name in i.operands]
-        if size and users and all(u.opcode in ("dynamic-slice", "slice", "gather") for u in users):
-            size = min(size, sum(nbytes(u.shape, everywhere=True) for u in users))
-        elif users and all(u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name for u in users):
-            size = 0.0
-        total += size
+        total += min(size, _read(module, lines, parameter.name, size)) if size else 0.0
     root = next(i for i in lines if i.root)
-    if root.opcode == "dynamic-update-slice":
-        return total + min(nbytes(line.shape), nbytes(tables.get(root.operands[1], ""), everywhere=True))
-    return total + nbytes(line.shape)
+    results = root.operands if root.opcode == "tuple" else [root.name]
+    for (kind, dims, main), name in zip(arrays(line.shape), results, strict=True):
+        if main:
+            total += min(_size(kind, dims), _written(module, lines, name))
+    return total
+
+
+def _read(module: Module, lines: list[Instruction], name: str, size: float) -> float:
+    """Bytes that a fused computation reads of an array of `size` bytes, through bitcasts and fusions within."""
+    total = 0.0
+    for line in lines:
+        if name not in line.operands:
+            continue
+        if line.opcode == "bitcast":
+            total += _read(module, lines, line.name, size)
+        elif line.opcode in ("dynamic-slice", "slice", "gather"):
+            total += nbytes(line.shape, everywhere=True)
+        elif line.opcode == "fusion":
+            inner = module.computations[_called(line, ("calls",))[0]]
+            places = [str(place) for place, operand in enumerate(line.operands) if operand == name]
+            inside = [i.name for i in inner if i.opcode == "parameter" and i.operands[0] in places]
+            total += sum(_read(module, inner, own, size) for own in inside)
+        elif line.opcode != "dynamic-update-slice" or line.operands[0] != name:
+            return size
+    return total
+
+
+def _written(module: Module, lines: list[Instruction], name: str) -> float:
+    """Bytes that are written of a fusion's result."""
+    line = next(i for i in lines if i.name == name)
+    if line.opcode == "dynamic-update-slice":
+        return nbytes(next(i.shape for i in lines if i.name == line.operands[1]), everywhere=True)
+    if line.opcode == "bitcast":
+        return _written(module, lines, line.operands[0])
+    if line.opcode == "fusion":
+        inner = module.computations[_called(line, ("calls",))[0]]
+        root = next(i for i in inner if i.root)
+        return _written(module, inner, root.name) if root.opcode != "tuple" else nbytes(line.shape, everywhere=True)
+    return nbytes(line.shape, everywhere=True)
 
 
 def _flops(line: Instruction, shapes: Mapping[str, str]) -> float:

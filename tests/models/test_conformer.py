@@ -210,10 +210,11 @@ def test_rematerialisation_loop_and_bfloat16_change_little_and_stochastic_depth_
     (other, _), _ = gradient(params, model_state, batch, jax.random.key(2))
     assert float(again) == float(value) != float(other)
 
-    other_ways = dataclasses.replace(config, remat=True, scan_layers=True)
-    (same, _), h = loss_of(other_ways)[1](params, model_state, batch, jax.random.key(1))
-    np.testing.assert_allclose(same, value, rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), h, g)
+    for keeps, loop in (("nothing", True), ("products", True), ("products", False)):
+        other_ways = dataclasses.replace(config, remat=True, remat_keeps=keeps, scan_layers=loop)
+        (same, _), h = loss_of(other_ways)[1](params, model_state, batch, jax.random.key(1))
+        np.testing.assert_allclose(same, value, rtol=1e-6)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), h, g)
 
     half = conformer_ctc(dataclasses.replace(config, dtype="bfloat16"), 5)
     assert {a.dtype for a in jax.tree.leaves(half.init(jax.random.key(0), batch))} == {jnp.dtype("float32")}

@@ -13,6 +13,7 @@ from speech_jax.models.layers import (
     MaskedBatchNorm,
     MaskedGroupNorm,
     dropout,
+    hashed_key,
     random_keep,
     stochastic_depth,
 )
@@ -254,6 +255,20 @@ def test_dropout_is_unbiased_independent_and_a_function_of_its_key():
     x = jnp.ones(shape)
     y = np.asarray(dropout(x, jax.random.key(3), 0.1))
     np.testing.assert_allclose(np.unique(y), [0.0, 1 / 0.9], rtol=1e-6)
+
+
+def test_hashed_keys_are_distinct_and_what_is_drawn_from_them_independent():
+    key = hashed_key(jax.random.key(3))
+    keys = [*jax.random.split(key, 200), *(jax.random.fold_in(key, n) for n in range(200)), key]
+    data = {tuple(np.asarray(jax.random.key_data(k)).tolist()) for k in keys}
+    assert len(data) == len(keys)
+    drawn = np.asarray(jax.vmap(lambda k: jax.random.uniform(k, (1000,)))(jnp.stack(keys)), np.float64)
+    assert 0 <= drawn.min() and drawn.max() < 1
+    assert abs(drawn.mean() - 0.5) < 0.003 and abs(drawn.var() - 1 / 12) < 0.001
+    between = np.corrcoef(drawn) - np.eye(len(keys))
+    assert np.abs(between).max() < 6 / 1000**0.5  # six standard deviations
+    assert abs(np.corrcoef(drawn[:, :-1].ravel(), drawn[:, 1:].ravel())[0, 1]) < 0.01
+    np.testing.assert_array_equal(drawn[0], jax.random.uniform(keys[0], (1000,)))
 
 
 def test_stochastic_depth_drops_whole_rows_and_keeps_the_mean():

@@ -47,6 +47,60 @@ def test_tpu_text():
     assert ops["all-reduce"].group == 4 and ops["all-reduce"].wire == pytest.approx(2 * 3 / 4 * size)
 
 
+def test_of_stacked_arrays_a_fusion_moves_only_its_slice():
+    """As a loop over layers has them: updates in place among several results, slices in a fusion within."""
+    text = """HloModule m
+
+%within (q0: f32[18,8,64], q1: s32[]) -> f32[8,64] {
+  %q0 = f32[18,8,64]{2,1,0} parameter(0)
+  %q1 = s32[] parameter(1)
+  %zero.1 = s32[] constant(0)
+  %cut = f32[1,8,64]{2,1,0} dynamic-slice(%q0, %q1, %zero.1, %zero.1), dynamic_slice_sizes={1,8,64}
+  ROOT %flat = f32[8,64]{1,0} bitcast(%cut)
+}
+
+%fused (p0: f32[18,8,64], p1: s32[], p2: f32[18,512], p3: f32[18,8,64]) -> (f32[18,512], f32[8,64]) {
+  %p0 = f32[18,8,64]{2,1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %p2 = f32[18,512]{1,0} parameter(2)
+  %p3 = f32[18,8,64]{2,1,0} parameter(3)
+  %zero = s32[] constant(0)
+  %one = f32[8,64]{1,0} fusion(%p0, %p1), kind=kLoop, calls=%within
+  %wide = f32[18,8,64]{2,1,0} bitcast(%p2)
+  %row = f32[1,8,64]{2,1,0} bitcast(%one)
+  %into = f32[18,8,64]{2,1,0} dynamic-update-slice(%wide, %row, %p1, %zero, %zero)
+  %back = f32[18,512]{1,0} bitcast(%into)
+  %sum = f32[8,64]{1,0} reduce(%p3, %zero), dimensions={0}, to_apply=%add
+  ROOT %both = (f32[18,512]{1,0}, f32[8,64]{1,0}) tuple(%back, %sum)
+}
+
+ENTRY %main (a: f32[18,8,64], i: s32[], b: f32[18,512], c: f32[18,8,64]) -> (f32[18,512], f32[8,64]) {
+  %a = f32[18,8,64]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %b = f32[18,512]{1,0} parameter(2)
+  %c = f32[18,8,64]{2,1,0} parameter(3)
+  ROOT %fusion = (f32[18,512]{1,0}, f32[8,64]{1,0}) fusion(%a, %i, %b, %c), kind=kLoop, calls=%fused
+}
+"""
+    (fusion,) = operations(parse(text))
+    layer = 8 * 64 * 4
+    sliced, updated, whole, summed, index = layer, layer, 18 * layer, layer, 4
+    assert fusion.bytes == sliced + updated + whole + summed + index
+
+
+def test_a_kernel_says_itself_what_it_computes():
+    text = """HloModule m
+
+ENTRY %main (a: bf16[8,128]) -> bf16[8,128] {
+  %a = bf16[8,128]{1,0} parameter(0)
+  %room = f32[1024]{0} custom-call(), custom_call_target="AllocateBuffer"
+  ROOT %k = bf16[8,128]{1,0} custom-call(%a), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"body":"TUzv","cost_estimate":{"flops":"123","transcendentals":"7","bytes_accessed":"4096"}}}
+}
+"""  # noqa: E501
+    (kernel,) = operations(parse(text))
+    assert kernel.flops == 123 and kernel.bytes == 2 * 8 * 128 * 2
+
+
 def test_a_loop_that_counts_to_a_constant():
     """A TPU's text has the limit in the loop's condition alone."""
     text = """HloModule m

@@ -28,7 +28,16 @@ config = TrainConfig(
         ),
     ),
     task=CTCTaskConfig(
-        model=ConformerConfig(width=512, layers=18, heads=8, dtype="bfloat16", scan_layers=True),
+        model=ConformerConfig(
+            width=512,
+            layers=18,
+            heads=8,
+            dtype="bfloat16",
+            scan_layers=True,
+            attention_fused=True,
+            remat=True,
+            remat_keeps="products",
+        ),
         augment=AugmentConfig(freq_masks=2, freq_width=27, time_masks=10),
         tokenizer=TokenizerConfig(kind="bpe", vocab_size=1024),
     ),

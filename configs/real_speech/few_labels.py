@@ -1,10 +1,11 @@
 """A recogniser of one voice from 14 minutes with texts (Asterisk): on top of unsupervised pre-training, or from nothing
-with `--init-from ''`."""
+with `--init-from ''`. The upper half of the layers begins anew: what it had learned belongs to the pretext."""
 
 import dataclasses
 import runpy
 
 from speech_jax.audio.config import AugmentConfig
+from speech_jax.finetuning.restore import StartConfig
 
 tuned = runpy.run_path("configs/real_speech/finetune.py")["config"]
 
@@ -12,6 +13,7 @@ config = dataclasses.replace(
     tuned,
     out_dir="runs/real_speech/few_labels",
     init_from="runs/real_speech/unsupervised",
+    start=StartConfig(fresh=("layers_[345]/",)),
     task=dataclasses.replace(
         tuned.task, augment=AugmentConfig(speed=(0.9, 1.0, 1.1), freq_masks=2, freq_width=15, time_masks=2)
     ),

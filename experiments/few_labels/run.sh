@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Does unsupervised pre-training help where there are few labels? A recogniser of one voice (Asterisk, 14 minutes with texts)
 # from nothing and from an encoder that has heard 9.4 hours without texts, the same steps, three seeds. What is finished is
-# not done again. Usage: experiments/few_labels/run.sh [METHOD…], by default best_rq; also autoencoder, contrastive.
+# not done again. Usage: experiments/few_labels/run.sh [METHOD…], by default autoencoder; also best_rq, contrastive.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 trap 'exit 130' INT TERM # a training that is stopped saves and leaves 0: the rest must not begin then
 
-methods=("${@:-best_rq}")
+methods=("${@:-autoencoder}")
 python=${PYTHON:-python}
 runs=runs/few_labels
 results=experiments/few_labels/results

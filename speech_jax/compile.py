@@ -1,19 +1,22 @@
 """What a run would do on a TPU that is not at hand: `python -m speech_jax.compile --config X --topology v5e:16x16`.
 
-The trainer's own programs (the gradient of every bucket and the update, and the forward pass) go through the real TPU
-compiler, which needs no TPU. Shown are bytes on each chip, operations, collectives, a roofline time by a stated model
-of the chip (training/chips.py), and compile times. Needs the extra `tpu`; run it with JAX_PLATFORMS=cpu.
+The trainer's own programs (the gradient of every bucket and the update), or with `--step use` those that recognise,
+speak or draw a waveform, go through the real TPU compiler, which needs no TPU. Shown are bytes on each chip,
+operations, collectives, a roofline time by a stated model of the chip (training/chips.py), and compile times. Needs
+the extra `tpu`; run it with JAX_PLATFORMS=cpu.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import tyro
@@ -40,6 +43,7 @@ from speech_jax.training.hlo import operations, parse
 from speech_jax.training.sharding import batch_struct, make_mesh, replicated, row_shards
 from speech_jax.training.state import init_shapes, make_state, num_params
 from speech_jax.types import Bucket, PyTree, Task
+from speech_jax.use import use_of
 
 GIB = 2**30
 SHOWN_LINES = 24  # of the compiler's list of what does not fit
@@ -52,7 +56,7 @@ STEP = jax.ShapeDtypeStruct((), "int32")
 
 @dataclass(frozen=True)
 class CompileConfig:
-    """Compiles a config's training step for TPU chips that are not at hand.
+    """Compiles what a config trains, or how it is used, for TPU chips that are not at hand.
 
     Flags that are not named here go to the config, `--mesh.fsdp 16`.
     """
@@ -61,6 +65,9 @@ class CompileConfig:
     """The config file."""
     topology: str = "v5e:4x4"
     """The chip and the shape of a slice: v5e:4x4, v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:16x16."""
+    step: Literal["train", "use"] = "train"
+    """train: the training step. use: recognition by the best path, speech from texts of so many LABELS, or a chunk of a
+    waveform with ROWS folds by the scan, the rows spread over the chips and the parameters on each."""
     slices: int = 1
     """Slices that train together over the data centre's network."""
     bucket: tuple[str, ...] = ()
@@ -82,20 +89,20 @@ def main(argv: Sequence[str]) -> int:
     if config.trainer.step.privacy.on:
         raise UserError("trainer.step.privacy: found a private run, expected one whose programs hold no secret key")
     chip, devices = chip_of(own.topology), topology_devices(own.topology, own.slices)
-    config, task, buckets = read(config, own)
+    config, reader, buckets = read(config, own)
     if own.longest:
         buckets = buckets[-1:]
-    facts = check(config, task, buckets, devices, own)
+    facts = (check if own.step == "train" else check_use)(config, reader, buckets, devices, own)
     print(table(facts, chip))
     if own.out:
         write(own.out, json.dumps(facts, indent=1) + "\n")
     return 0 if facts["fits"] else 2
 
 
-def read(config: TrainConfig, own: CompileConfig) -> tuple[TrainConfig, Task, list[Any]]:
-    """(the config with its task, the task with both terms of its loss, the shapes of its batches)."""
+def read(config: TrainConfig, own: CompileConfig) -> tuple[TrainConfig, Any, list[Any]]:
+    """(the config with its task, what reads its texts, the shapes of its batches, of both terms of its loss)."""
     check_settings(config)
-    replays = config.pre is not None and make_alpha(config.alpha) != 0.0
+    replays = replayed(config) and own.step == "train"
     if own.bucket:
         if config.task is None:
             raise UserError("config.task: found None, expected a task beside --bucket")
@@ -116,10 +123,11 @@ def read(config: TrainConfig, own: CompileConfig) -> tuple[TrainConfig, Task, li
             longest = {"pre": pre[-1], "task": buckets[-1]}
             buckets = [{"pre": pre[-1], "task": b} for b in buckets[:-1]] + [
                 {"pre": b, "task": buckets[-1]} for b in pre[:-1]] + [longest]  # fmt: skip
-    task = make_task(config, reader)
-    if replays:
-        task = task._replace(objective=mix(old_objective(config, task), task.objective, make_alpha(config.alpha)))
-    return config, task, buckets
+    return config, reader, buckets
+
+
+def replayed(config: TrainConfig) -> bool:
+    return config.pre is not None and make_alpha(config.alpha) != 0.0
 
 
 def bucket_of(text: str, sample_rate: int) -> Bucket:
@@ -139,8 +147,13 @@ def stand_in(task: Any, vocab_size: int) -> Tokenizer | FrontEnd | None:
     return None
 
 
-def check(config: TrainConfig, task: Task, buckets: list[Any], devices: Sequence, own: CompileConfig) -> dict[str, Any]:
-    """Compiles, and says all that is known of each program and of the largest step."""
+def check(
+    config: TrainConfig, reader: Any, buckets: list[Any], devices: Sequence, own: CompileConfig
+) -> dict[str, Any]:
+    """Compiles the training step, and says all that is known of each program and of the largest step."""
+    task = make_task(config, reader)
+    if replayed(config):
+        task = task._replace(objective=mix(old_objective(config, task), task.objective, make_alpha(config.alpha)))
     chip = chip_of(own.topology)
     mesh = make_mesh(config.mesh, list(devices))
     spec = init_spec_of(task.batch_spec, buckets[-1])
@@ -185,6 +198,47 @@ def check(config: TrainConfig, task: Task, buckets: list[Any], devices: Sequence
         facts["programs"].append(found)
     facts["programs"].append(measure("update", programs.update, chip, per_slice, own.slices))
     return facts | whole_step(facts, chip)
+
+
+def check_use(
+    config: TrainConfig, reader: Any, buckets: list[Any], devices: Sequence, own: CompileConfig
+) -> dict[str, Any]:
+    """The same of the program in which the model is used; "the step" is one run of the largest of them."""
+    chip, mesh = chip_of(own.topology), make_mesh(dataclasses.replace(config.mesh, data=-1, fsdp=1, tensor=1), devices)
+    facts: dict[str, Any] = {
+        "config": own.config, "topology": own.topology, "slices": own.slices, "chips": mesh.size,
+        "mesh": dict(mesh.shape), "chip_bytes": chip.memory, "buckets": buckets, "programs": [], "fits": True,
+        "compile_seconds": 0.0,
+    }  # fmt: skip
+    whole = replicated(mesh)
+    for bucket in buckets:
+        use = use_of(config.task, reader.vocab_size if reader else 0, bucket)
+        weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), use.weights)
+        facts |= {"parameters": num_params(weights), "state_bytes": shard_bytes(weights)}
+        batch = batch_struct(use.batch, mesh)
+        began = time.monotonic()
+        try:
+            with jax.set_mesh(mesh):
+                program = jax.jit(use.function).lower(weights, batch).compile()
+        except jax.errors.JaxRuntimeError as error:
+            found = allocations(str(error))
+            if not found:
+                raise
+            return facts | {"fits": False, "allocations": found}
+        facts["compile_seconds"] += time.monotonic() - began
+        found = measure(use.name, program, chip, mesh.size // own.slices, own.slices)
+        found["batch"] = {name: leaf.shape for name, leaf in batch.items()}
+        found["model_flops"] = matmul_flops(use.function, weights, batch)
+        facts["programs"].append(found)
+    longest = max(facts["programs"], key=lambda p: p["roofline"]["seconds"])
+    seconds = longest["roofline"]["seconds"]
+    needed = max(
+        p["argument_bytes"] + p["output_bytes"] + p["temporary_bytes"] + p["code_bytes"] for p in facts["programs"]
+    )
+    return facts | {
+        "bytes_per_chip": needed, "fits": needed <= chip.memory, "step_seconds": seconds,
+        "utilisation": longest["model_flops"] / (seconds * facts["chips"] * chip.peak),
+    }  # fmt: skip
 
 
 def whole_step(facts: dict[str, Any], chip: Chip) -> dict[str, Any]:
@@ -285,12 +339,14 @@ def table(facts: dict[str, Any], chip: Chip) -> str:
             talk or "none", f"{1e3 * total:.2f}", *(f"{100 * line[k] / total:.0f} %" for k in PARTS),
         ))  # fmt: skip
     header = ("program", "batch", "temporary GiB", "GFLOP", "GB moved", "collectives", "roofline ms", *PARTS)
+    unknown = sum(p["loops_of_unknown_length"] for p in facts["programs"])
     return "\n".join([
         head,
         text_table(header, rows),
         f"\nlargest step: {facts['bytes_per_chip'] / GIB:.2f} of {facts['chip_bytes'] / GIB:.0f} GiB on each chip, "
         f"{1e3 * facts['step_seconds']:.2f} ms by the roofline, {100 * facts['utilisation']:.1f} % of {chip.kind}'s "
         f"bfloat16 peak as model FLOPs; compiled in {facts['compile_seconds']:.0f} s",
+        *([f"taken once, as nothing says how often they run: {unknown} loops"] if unknown else []),
     ])  # fmt: skip
 
 

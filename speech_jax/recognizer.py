@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_features
@@ -57,6 +57,20 @@ class _Shape(NamedTuple):
 
     rows: int
     samples: int
+
+
+def recognize(
+    network: Model,
+    audio: AudioConfig,
+    params: PyTree,
+    model_state: PyTree,
+    samples: Float[Array, "rows samples"],
+    lengths: Int[Array, " rows"],
+) -> BestPath:
+    """The best path of every row of a padded batch: a pure function, to be compiled."""
+    features, mask = extract(samples, lengths, audio)
+    outputs, _ = network.apply(params, model_state, {"features": features, "mask": mask}, key=None, train=False)
+    return best_path(outputs["logits"], outputs["mask"])
 
 
 @dataclass(frozen=True)
@@ -117,12 +131,7 @@ class Recognizer:
 
     @functools.cached_property
     def _forward(self) -> Callable:
-        def forward(params, model_state, audio, lengths):
-            features, mask = extract(audio, lengths, self.audio)
-            outputs = self._network(params, model_state, {"features": features, "mask": mask})
-            return best_path(outputs["logits"], outputs["mask"])
-
-        return jax.jit(forward)
+        return jax.jit(functools.partial(recognize, self.network, self.audio))
 
     @functools.cached_property
     def _score(self) -> Callable:

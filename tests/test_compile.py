@@ -94,6 +94,21 @@ def test_a_small_config_through_the_tpu_compiler(tmp_path):
 
 
 @needs_compiler
+def test_how_a_model_is_used_through_the_tpu_compiler(tmp_path):
+    flags = ("--step", "use", "--topology", "v5e:2x2", "--bucket", "8x4x16", "--out", str(tmp_path / "facts.json"))
+    done = run(tmp_path, *flags)
+    assert done.returncode == 0, done.stderr[-2000:]
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    (program,) = facts["programs"]
+    assert program["name"] == "recognition" and program["batch"]["audio"] == [8, 64000]
+    assert facts["mesh"] == {"data": 4, "fsdp": 1, "tensor": 1}
+    assert not program["collectives"]  # rows by themselves, parameters on each chip
+    assert facts["state_bytes"] == 4 * facts["parameters"]
+    assert 0.9 < facts["chips"] * program["flops"] / program["model_flops"] < 2
+    assert facts["bytes_per_chip"] > facts["state_bytes"] and 0 < facts["utilisation"] < 1
+
+
+@needs_compiler
 def test_what_does_not_fit_says_which_tensors(tmp_path):
     done = run(tmp_path, "--topology", "v5e:2x2", "--bucket", "4096x30x64", "--mesh.fsdp", "1")
     assert done.returncode == 2, done.stderr[-2000:]

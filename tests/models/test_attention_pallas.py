@@ -121,6 +121,25 @@ def test_without_a_tpu_the_layer_attends_in_blocks():
     np.testing.assert_allclose(np.asarray(got)[mask], np.asarray(want)[mask], atol=1e-5)
 
 
+def test_a_tpu_gets_both_kernels_with_each_devices_share():
+    rows, time, width, heads = 8, 200, 64, 4
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    layer, positions = RelativeAttention(width, heads, dropout=0.1, fused=True), relative_positions(time, width)
+    x, mask = jax.ShapeDtypeStruct((rows, time, width), jnp.float32), jax.ShapeDtypeStruct((rows, time), jnp.bool_)
+    variables = jax.eval_shape(partial(layer.init, train=False), jax.random.key(0), x, positions, mask)
+
+    def loss(variables, x, mask):
+        rngs = {"dropout": jax.random.key(1)}
+        return jnp.sum(layer.apply(variables, x, positions, mask, train=True, rngs=rngs))
+
+    with jax.set_mesh(mesh):
+        traced = jax.jit(jax.grad(loss)).trace(variables, x, mask)
+        text = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("tpu", "cpu")}
+    assert text["tpu"].count("stablehlo.custom_call @tpu_custom_call") == 2
+    assert f"tensor<{rows // 4}x{heads // 2}x224x{width // heads}xf32>" in text["tpu"]
+    assert "tpu_custom_call" not in text["cpu"]
+
+
 def test_too_many_keys_leave_the_kernel_out():
     assert attention_pallas.block_size(750, 750, 64, 2) == 256
     assert attention_pallas.block_size(1500, 1500, 64, 2) == 64

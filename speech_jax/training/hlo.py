@@ -240,6 +240,8 @@ def _fusion_bytes(module: Module, line: Instruction, shapes: Mapping[str, str]) 
         total += min(size, _read(module, lines, parameter.name, size)) if size else 0.0
     root = next(i for i in lines if i.root)
     results = root.operands if root.opcode == "tuple" else [root.name]
+    if len(results) != len(arrays(line.shape)):  # one instruction with several results, as a reduction of two arrays
+        return total + nbytes(line.shape)
     for (kind, dims, main), name in zip(arrays(line.shape), results, strict=True):
         if main:
             total += min(_size(kind, dims), _written(module, lines, name))

@@ -88,6 +88,26 @@ ENTRY %main (a: f32[18,8,64], i: s32[], b: f32[18,512], c: f32[18,8,64]) -> (f32
     assert fusion.bytes == sliced + updated + whole + summed + index
 
 
+def test_a_fusion_whose_root_has_two_results():
+    text = """HloModule m
+
+%fused (p: f32[8,64]) -> (f32[8], s32[8]) {
+  %p = f32[8,64]{1,0} parameter(0)
+  %i = s32[8,64]{1,0} iota(), iota_dimension=1
+  %zero = f32[] constant(0)
+  %none = s32[] constant(0)
+  ROOT %best = (f32[8]{0}, s32[8]{0}) reduce(%p, %i, %zero, %none), dimensions={1}, to_apply=%larger
+}
+
+ENTRY %main (a: f32[8,64]) -> (f32[8], s32[8]) {
+  %a = f32[8,64]{1,0} parameter(0)
+  ROOT %fusion = (f32[8]{0}, s32[8]{0}) fusion(%a), kind=kInput, calls=%fused
+}
+"""
+    (fusion,) = operations(parse(text))
+    assert fusion.bytes == 8 * 64 * 4 + 2 * 8 * 4
+
+
 def test_a_kernel_says_itself_what_it_computes():
     text = """HloModule m
 

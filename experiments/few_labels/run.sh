@@ -11,7 +11,6 @@ python=${PYTHON:-python}
 runs=runs/few_labels
 results=experiments/few_labels/results
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-runs/real_speech/xla}
-reports=()
 
 tune() { # NAME START: fine-tunes from START (empty: from nothing) with three seeds
   local name
@@ -24,7 +23,6 @@ tune() { # NAME START: fine-tunes from START (empty: from nothing) with three se
         --manifest data/real/asterisk/test.jsonl --out "$results/$name" >/dev/null
       cp "$runs/$name/metrics.jsonl" "$results/$name/"
     fi
-    reports+=("$results/$name/report.json")
   done
 }
 
@@ -35,4 +33,4 @@ for method in "${methods[@]}"; do
   mkdir -p "$results/$method" && cp "$runs/$method/metrics.jsonl" "$results/$method/"
   tune "$method" "$runs/$method"
 done
-"$python" -m speech_jax.evaluate --compare "${reports[@]}" --out "$results"
+"$python" -m experiments.few_labels.summary "$results" | tee "$results/summary.md"

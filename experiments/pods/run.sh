@@ -22,6 +22,7 @@ done <<'LIST'
 large_v5e-4_before conformer_large v5e:2x2 1 32x16x256 --task.model.no-attention-fused --task.model.no-remat
 large_v5e-4_fused conformer_large v5e:2x2 1 32x16x256 --task.model.no-remat
 large_v5e-4_32 conformer_large v5e:2x2 1 32x16x256
+large_v5e-4_96 conformer_large v5e:2x2 1 96x16x256
 large_v5e-4 conformer_large v5e:2x2 1 128x16x256
 large_v5e-256 conformer_large v5e:16x16 1 8192x16x256
 small_v5e-4 conformer_small v5e:2x2 1 256x16x256

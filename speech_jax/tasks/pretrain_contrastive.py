@@ -90,7 +90,9 @@ def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable,
         wrong = jnp.take_along_axis(targets, places[..., None], axis=1).reshape(batch, time, config.distractors, width)
         right = jnp.einsum("btw,btw->bt", context, targets)
         against = jnp.einsum("btw,btnw->btn", context, wrong)
-        same = jnp.all(wrong == targets[:, :, None], axis=-1)  # another frame, the same entries: not wrong
+        # Another frame of the same entries is not wrong. Their numbers tell; the vectors differ by `picked`'s rounding.
+        theirs = jnp.take_along_axis(chosen, places[..., None], axis=1).reshape(batch, time, config.distractors, groups)
+        same = jnp.all(theirs == chosen[:, :, None], axis=-1)
         scores = jnp.concatenate([right[..., None], jnp.where(same, -jnp.inf, against)], -1) / config.temperature
         use = heard.hidden & (count > 1)[:, None]
         nll = jnp.where(use, jax.nn.logsumexp(scores, -1) - scores[..., 0], 0.0)

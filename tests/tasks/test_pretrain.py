@@ -163,6 +163,17 @@ def test_padding_batch_mates_and_fillers_change_nothing(trained):
     assert np.isfinite(expected) and expected > 0
 
 
+def test_frames_of_the_same_entries_are_not_wrong_choices():
+    """Where every frame chose the same entry there is nothing left to mistake it for."""
+    task = pretrain_task(config("contrastive", contrastive=ContrastiveConfig(groups=1, codes=2, diversity=0.0)))
+    params, state = jax.jit(task.model.init)(jax.random.key(0), batch())
+    choose = params["pretext"]["choose"]
+    sure = dict(choose, kernel=jnp.zeros_like(choose["kernel"]), bias=jnp.array([14.0, 0.0]))
+    value = jax.jit(lambda p: task.objective(p, state, batch(), jax.random.key(0), 0).value)
+    assert float(value(params)) > 0.1
+    assert float(value({**params, "pretext": {**params["pretext"], "choose": sure}})) < 1e-6
+
+
 def test_augmentation_is_heard_but_not_reconstructed():
     """With noise on, the autoencoder's target stays the clean recording."""
     noisy = config("autoencoder", augment=AugmentConfig(noise=1.0, noise_snr=(0.0, 0.0), speed=(0.9, 1.1)))

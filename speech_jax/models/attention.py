@@ -127,7 +127,7 @@ def attend_fused(asked: Asked, size: int, key: Array | None, rate: float) -> Flo
         return in_blocks(asked)
 
     def by_kernel(asked: Asked) -> Array:
-        seeds = None if key is None else jax.random.randint(key, (batch, heads), -(2**31), 2**31 - 1, jnp.int32)
+        seeds = None if key is None else jax.random.bits(key, (batch, heads), jnp.uint32)
         return attention_pallas.attend(*asked, seeds, rate, size=most)
 
     return lax.platform_dependent(asked, tpu=by_kernel, default=in_blocks)

@@ -25,11 +25,14 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, UInt32
+
+from speech_jax.models.layers import hash_bits
 
 _LANES = 128
 _VMEM = 12 * 2**20  # bytes; a program may take 16 MiB where nothing else is said
-_SIZES = (256, 128, 64, 32)  # of blocks of queries, at most
+_TILE = 32  # rows of a tile, of the smallest numbers; what a block begins at and ends at
+_SIZES = (256, 128, 64, _TILE)  # of blocks of queries, at most
 _BITS = 24  # of a random number
 _ROWS, _HEADS = ("data", "fsdp"), "tensor"  # the mesh's axes, over which they lie
 
@@ -52,7 +55,7 @@ class Padded(NamedTuple):
     value: Float[Array, "batch heads keys d"]
     place: Float[Array, "heads places d"] | None
     there: Float[Array, "batch 1 keys"]
-    seeds: Int[Array, "batch heads"] | None
+    seeds: UInt32[Array, "batch heads"] | None
 
 
 def block_size(queries: int, keys: int, width: int, itemsize: int) -> int | None:
@@ -60,7 +63,7 @@ def block_size(queries: int, keys: int, width: int, itemsize: int) -> int | None
     keys = _up(keys, _LANES)
     lanes = _up(width, _LANES)  # that a row takes
     for most in _SIZES:
-        size = _up(-(-queries // -(-queries // most)), _SIZES[-1])  # as many blocks, with little padding
+        size = _up(-(-queries // -(-queries // most)), _TILE)  # as many blocks, with little padding
         places = _up(queries, size) + _span(size, keys)
         held = keys * lanes * (2 * itemsize + 2 * 4) + places * lanes * (itemsize + 4) + size * lanes * 5 * itemsize
         if 2 * held + 6 * size * _span(size, keys) * 4 <= _VMEM:  # two of each, one on its way; six arrays of scores
@@ -75,7 +78,7 @@ def attend(
     value: Float[Array, "batch keys heads d"],
     place: Float[Array, "queries+keys-1 heads d"] | None,
     mask: Array,
-    seeds: Int[Array, "batch heads"] | None,
+    seeds: UInt32[Array, "batch heads"] | None,
     rate: float,
     *,
     size: int,
@@ -142,7 +145,7 @@ def _weights(plan: Plan, block: Array, refs: Padded) -> tuple[Array, Array | Non
 def _near(plan: Plan, block: Array, place: Array, keys: int) -> pl.Slice:
     """The rows of `place` that a block of queries meets: the last block those from the first on."""
     span = _span(plan.size, keys)
-    return pl.ds(pl.multiple_of(place.shape[1] - span - block * plan.size, 32), span)
+    return pl.ds(pl.multiple_of(place.shape[1] - span - block * plan.size, _TILE), span)
 
 
 def _by_key(plan: Plan, by_distance: Array) -> Array:
@@ -168,16 +171,13 @@ def _by_distance(plan: Plan, by_key: Array) -> Array:
 
 
 def _kept(plan: Plan, block: Array, seed: Array, keys: int) -> Array:
-    """What dropout multiplies the weights with: 0 or 1 / (1 - rate).
+    """What dropout multiplies the weights with: 0 or 1 / (1 - rate), by a hash of query, key and seed."""
 
-    The integer hash of C. Wellons' hash-prospector (lowbias32) on query, key and seed.
-    """
-    shape = (plan.size, keys)
-    row = block * plan.size + lax.broadcasted_iota(jnp.int32, shape, 0)
-    x = seed ^ (row * jnp.int32(-1640531535)) ^ (lax.broadcasted_iota(jnp.int32, shape, 1) * jnp.int32(-2048144777))
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1)):
-        x = (x ^ lax.shift_right_logical(x, jnp.int32(shift))) * jnp.int32(factor)
-    random = lax.shift_right_logical(x, jnp.int32(32 - _BITS))
+    def number(axis: int, first: Array | int, factor: int) -> Array:
+        return (first + lax.broadcasted_iota(jnp.int32, (plan.size, keys), axis)).astype(jnp.uint32) * np.uint32(factor)
+
+    bits = hash_bits(seed ^ number(0, block * plan.size, 0x9E3779B1) ^ number(1, 0, 0x85EBCA77))
+    random = (bits >> (32 - _BITS)).astype(jnp.int32)  # the chip compares signed numbers
     return jnp.where(random >= math.ceil(plan.rate * 2**_BITS), 1.0 / (1.0 - plan.rate), 0.0)
 
 

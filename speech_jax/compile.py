@@ -26,9 +26,8 @@ from speech_jax.config import TrainConfig, parse_config
 from speech_jax.data.files import write
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluation.report import text_table
-from speech_jax.objectives.mix import mix, terms
-from speech_jax.objectives.schedules import make_alpha
-from speech_jax.starting import check_settings, make_task, old_objective, resolve
+from speech_jax.objectives.mix import terms
+from speech_jax.starting import check_settings, make_task, replays, resolve, with_old_term
 from speech_jax.streams import load_stream, stream_options
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
@@ -86,8 +85,8 @@ def main(argv: Sequence[str]) -> int:
     own, rest = tyro.cli(CompileConfig, prog="python -m speech_jax.compile", args=list(argv), return_unknown_args=True)
     setup_logging()
     config = parse_config(["--config", own.config, *rest])
-    if config.trainer.step.privacy.on:
-        raise UserError("trainer.step.privacy: found a private run, expected one whose programs hold no secret key")
+    if own.step == "train":
+        check_compiled(config)
     chip, devices = chip_of(own.topology), topology_devices(own.topology, own.slices)
     config, reader, buckets = read(config, own)
     if own.longest:
@@ -99,35 +98,42 @@ def main(argv: Sequence[str]) -> int:
     return 0 if facts["fits"] else 2
 
 
+def check_compiled(config: TrainConfig) -> None:
+    """UserError for a run whose programs this check would not make as they are."""
+    for name, there, wanted in (
+        ("trainer.step.privacy", config.trainer.step.privacy.on, "no privacy: its programs hold a secret key"),
+        ("adapter.kind", config.adapter.kind != "none", "none: adapters are put on weights that are at hand"),
+        ("teacher.checkpoint", bool(config.teacher.checkpoint), "no teacher: its weights must be at hand"),
+    ):
+        if there:
+            raise UserError(f"{name}: found it set, expected {wanted}")
+
+
 def read(config: TrainConfig, own: CompileConfig) -> tuple[TrainConfig, Any, list[Any]]:
     """(the config with its task, what reads its texts, the shapes of its batches, of both terms of its loss)."""
     check_settings(config)
-    replays = replayed(config) and own.step == "train"
+    both = replays(config) and own.step == "train"
     if own.bucket:
         if config.task is None:
             raise UserError("config.task: found None, expected a task beside --bucket")
         reader = stand_in(config.task, own.vocab_size)
         rate = config.task.audio.sample_rate
         buckets: list[Any] = [bucket_of(text, rate) for text in own.bucket]
-        buckets = [{"pre": b, "task": b} for b in buckets] if replays else buckets
+        buckets = [{"pre": b, "task": b} for b in buckets] if both else buckets
     else:
         config, reader, speakers = resolve(config)
         rate = config.task.audio.sample_rate
         options = stream_options(config, speakers)
         plans = {"task": load_stream(config.data, reader, rate, **options).plan}
-        if replays:
+        if both:
             plans["pre"] = load_stream(config.pre, reader if config.pre_task is None else None, rate, **options).plan
         buckets = list(plans["task"].buckets)
-        if replays:  # each shape of either once
+        if both:  # each shape of either once
             pre = list(plans["pre"].buckets)
             longest = {"pre": pre[-1], "task": buckets[-1]}
             buckets = [{"pre": pre[-1], "task": b} for b in buckets[:-1]] + [
                 {"pre": b, "task": buckets[-1]} for b in pre[:-1]] + [longest]  # fmt: skip
     return config, reader, buckets
-
-
-def replayed(config: TrainConfig) -> bool:
-    return config.pre is not None and make_alpha(config.alpha) != 0.0
 
 
 def bucket_of(text: str, sample_rate: int) -> Bucket:
@@ -151,9 +157,7 @@ def check(
     config: TrainConfig, reader: Any, buckets: list[Any], devices: Sequence, own: CompileConfig
 ) -> dict[str, Any]:
     """Compiles the training step, and says all that is known of each program and of the largest step."""
-    task = make_task(config, reader)
-    if replayed(config):
-        task = task._replace(objective=mix(old_objective(config, task), task.objective, make_alpha(config.alpha)))
+    task = with_old_term(config, make_task(config, reader), reader)
     chip = chip_of(own.topology)
     mesh = make_mesh(config.mesh, list(devices))
     spec = init_spec_of(task.batch_spec, buckets[-1])
@@ -162,11 +166,7 @@ def check(
         task.model, spec, lambda p: optimizers.make_optimizer(config.optimizer, p, config.trainer.steps), mesh,
         config.mesh, seed=config.seed, ema=config.trainer.step.ema is not None, rules=task.sharding,
     )  # fmt: skip
-    facts: dict[str, Any] = {
-        "config": own.config, "topology": own.topology, "slices": own.slices, "chips": mesh.size,
-        "mesh": dict(mesh.shape), "parameters": num_params(params), "state_bytes": shard_bytes(state),
-        "chip_bytes": chip.memory, "buckets": buckets, "programs": [], "fits": True,
-    }  # fmt: skip
+    facts = head_of(own, mesh, buckets) | {"parameters": num_params(params), "state_bytes": shard_bytes(state)}
     try:
         programs = compile_programs(
             task, state, shardings, optimizers.make_optimizer(config.optimizer, params, config.trainer.steps),
@@ -176,13 +176,8 @@ def check(
             moving_state=optimizers.moving_state(config.optimizer, state.model_state), say=say, check_stop=lambda: None,
         )  # fmt: skip
     except jax.errors.JaxRuntimeError as error:
-        found = allocations(str(error))
-        if not found:
-            raise
-        return facts | {
-            "fits": False,
-            "allocations": found + largest_arrays(task, params, model_state, buckets[-1], mesh),
-        }
+        found = allocations(error) + largest_arrays(task, params, model_state, buckets[-1], mesh)
+        return facts | {"fits": False, "allocations": found}
     facts["compile_seconds"] = programs.seconds
     per_slice = mesh.size // own.slices
 
@@ -200,16 +195,21 @@ def check(
     return facts | whole_step(facts, chip)
 
 
+def head_of(own: CompileConfig, mesh: Mesh, buckets: list[Any]) -> dict[str, Any]:
+    """What was asked for, and no program yet."""
+    return {
+        "config": own.config, "topology": own.topology, "slices": own.slices, "chips": mesh.size,
+        "mesh": dict(mesh.shape), "chip_bytes": chip_of(own.topology).memory, "buckets": buckets, "programs": [],
+        "fits": True,
+    }  # fmt: skip
+
+
 def check_use(
     config: TrainConfig, reader: Any, buckets: list[Any], devices: Sequence, own: CompileConfig
 ) -> dict[str, Any]:
     """The same of the program in which the model is used; "the step" is one run of the largest of them."""
     chip, mesh = chip_of(own.topology), make_mesh(dataclasses.replace(config.mesh, data=-1, fsdp=1, tensor=1), devices)
-    facts: dict[str, Any] = {
-        "config": own.config, "topology": own.topology, "slices": own.slices, "chips": mesh.size,
-        "mesh": dict(mesh.shape), "chip_bytes": chip.memory, "buckets": buckets, "programs": [], "fits": True,
-        "compile_seconds": 0.0,
-    }  # fmt: skip
+    facts = head_of(own, mesh, buckets) | {"compile_seconds": 0.0}
     whole = replicated(mesh)
     for bucket in buckets:
         use = use_of(config.task, reader.vocab_size if reader else 0, bucket)
@@ -221,10 +221,7 @@ def check_use(
             with jax.set_mesh(mesh):
                 program = jax.jit(use.function).lower(weights, batch).compile()
         except jax.errors.JaxRuntimeError as error:
-            found = allocations(str(error))
-            if not found:
-                raise
-            return facts | {"fits": False, "allocations": found}
+            return facts | {"fits": False, "allocations": allocations(error)}
         facts["compile_seconds"] += time.monotonic() - began
         found = measure(use.name, program, chip, mesh.size // own.slices, own.slices)
         found["batch"] = {name: leaf.shape for name, leaf in batch.items()}
@@ -288,10 +285,11 @@ def shard_bytes(tree: PyTree) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def allocations(message: str) -> list[str]:
-    """The compiler's list of what takes most memory, where it gave up because of that; else nothing."""
+def allocations(error: Exception) -> list[str]:
+    """The compiler's list of what takes most memory, where it gave up because of that; any other error is raised."""
+    message = str(error)
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
-        return []
+        raise error
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     wanted = [line for line in lines if re.match(r"(Ran out|Program hbm|\d+\. Size|Shape:|Operator:|XLA label:)", line)]
     return (wanted or lines)[:SHOWN_LINES]

@@ -17,9 +17,11 @@ from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
 from speech_jax.finetuning.restore import SPEAKERS, Start, start_from
 from speech_jax.models.tacotron2 import with_speaker_inputs
+from speech_jax.objectives.mix import mix
+from speech_jax.objectives.schedules import make_alpha
 from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.tasks.ctc import CTCTaskConfig, Teacher, build_model, ctc_task, output_frames, own_state
-from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, with_pretext
+from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, shared_objective, with_pretext
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config, tacotron2_task
 from speech_jax.tasks.wavenet import WaveNetTaskConfig, wavenet_task
 from speech_jax.text.frontend import FrontEnd, make_front_end
@@ -165,9 +167,24 @@ def make_task(config: TrainConfig, tokenizer: Reader | None, teacher: Teacher | 
     return with_pretext(task, pretrain_task(config.pre_task))
 
 
+def replays(config: TrainConfig) -> bool:
+    """Whether L_pre hears recordings of its own."""
+    return config.pre is not None and make_alpha(config.alpha) != 0.0
+
+
 def old_objective(config: TrainConfig, task: Task) -> Objective:
     """L_pre on recordings of its own: the task's loss, or an unsupervised one."""
     return task.objective if config.pre_task is None else pretrain_task(config.pre_task).objective
+
+
+def with_old_term(config: TrainConfig, task: Task, tokenizer: Reader | None) -> Task:
+    """`task` with L_pre in its loss, if the run has one: on recordings of its own, or on the task's from one pass."""
+    alpha = make_alpha(config.alpha)
+    if replays(config):
+        return task._replace(objective=mix(old_objective(config, task), task.objective, alpha))
+    if config.pre_task is not None and alpha != 0.0:
+        return task._replace(objective=shared_objective(config.task, config.pre_task, tokenizer, alpha))
+    return task
 
 
 def fill_task(config: TrainConfig, assets: dict, folder: str) -> TrainConfig:

@@ -23,8 +23,7 @@ from speech_jax.data.plan import left_out
 from speech_jax.errors import run_front_door
 from speech_jax.finetuning.adapters import save_adapter
 from speech_jax.finetuning.fisher import estimate_fisher
-from speech_jax.objectives.mix import Mix, mix
-from speech_jax.objectives.schedules import make_alpha
+from speech_jax.objectives.mix import Mix
 from speech_jax.private import describe, private_run
 from speech_jax.starting import (
     adapt,
@@ -34,7 +33,9 @@ from speech_jax.starting import (
     make_task,
     old_objective,
     read_start,
+    replays,
     resolve,
+    with_old_term,
 )
 from speech_jax.streams import (
     LEFT_OUT_SHOWN,
@@ -46,7 +47,6 @@ from speech_jax.streams import (
     warn_of_misfits,
 )
 from speech_jax.tasks.ctc import CTCTaskConfig, with_teacher
-from speech_jax.tasks.pretrain import shared_objective
 from speech_jax.training.feed import Feed, PairedBatches
 from speech_jax.training.hosts import HostsConfig, agree, start_hosts, together
 from speech_jax.training.loop import FitResult, fit
@@ -139,17 +139,15 @@ def prepare(config: TrainConfig) -> Run:
     # ---- What is trained: from the run that is there, else from the checkpoint to start from, else anew.
     check_settings(config)
     config, tokenizer, speakers = resolve(config)
-    alpha = make_alpha(config.alpha)
-    replays = config.pre is not None and alpha != 0.0
 
     # ---- Recordings.
     rate = config.task.audio.sample_rate
     options = stream_options(config, speakers)
     streams = {"task": load_stream(config.data, tokenizer, rate, **options)}
-    if replays or config.optimizer.ewc:
+    if replays(config) or config.optimizer.ewc:
         streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate, **options)
     feed: Feed = streams["task"].feed()
-    if replays:
+    if replays(config):
         feed = PairedBatches(streams["pre"].feed(), feed)
     eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False, **options) for e in config.evaluate}
     for name, stream in (streams | eval_streams).items():
@@ -167,11 +165,7 @@ def prepare(config: TrainConfig) -> Run:
 
     # ---- Task.
     teacher = load_teacher(config, tokenizer) if config.teacher.checkpoint else None
-    task = make_task(config, tokenizer, teacher)
-    if replays:
-        task = task._replace(objective=mix(old_objective(config, task), task.objective, alpha))
-    elif config.pre_task is not None and alpha != 0.0:
-        task = task._replace(objective=shared_objective(config.task, config.pre_task, tokenizer, alpha))
+    task = with_old_term(config, make_task(config, tokenizer, teacher), tokenizer)
     spec = task.batch_spec(streams["task"].plan.buckets[0])
 
     # ---- Where it starts.

@@ -65,9 +65,10 @@ def test_allocations_are_the_compilers_own_lines():
          Shape: f32[65536,81920]{1,0:T(8,128)}
          ==========================
     """
-    found = allocations(text)
+    found = allocations(ValueError(text))
     assert any("20.00G" in line for line in found) and any("dot_general" in line for line in found)
-    assert allocations("INVALID_ARGUMENT: something else") == []
+    with pytest.raises(ValueError, match="something else"):
+        allocations(ValueError("INVALID_ARGUMENT: something else"))
 
 
 needs_compiler = pytest.mark.skipif(
@@ -127,6 +128,7 @@ def test_what_does_not_fit_says_which_tensors(tmp_path):
         (["--topology", "v5e:3x7", "--bucket", "8x4x16"], "--topology: found 'v5e:3x7'"),
         (["--topology", "v5e:2x2", "--bucket", "6x4x16"], "expected a multiple of 4"),
         (["--topology", "v5e:2x2", "--bucket", "8x4x16", "--mesh.fsdp", "3"], "expected their product to be 4 devices"),
+        (["--adapter.kind", "lora"], "adapter.kind: found it set, expected none"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, flags, expected):

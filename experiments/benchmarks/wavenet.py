@@ -23,13 +23,12 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from experiments.benchmarks.wavenet_native import LANES, limits, products
+from experiments.benchmarks.wavenet_native import limits, limits_now, products, seconds
 from speech_jax.decoding import wavenet as scan
 from speech_jax.decoding import wavenet_native as native
 from speech_jax.decoding.wavenet_draw import make_noise
@@ -38,10 +37,10 @@ from speech_jax.decoding.wavenet_stream import (
     FOLD_FRAMES,
     Net,
     chunk_frames,
+    fold_frames,
     folded,
     make_net,
     stream,
-    warm_up_frames,
 )
 from speech_jax.models import wavenet as presets
 
@@ -81,15 +80,9 @@ for line in sys.stdin:
 """
 
 
-def mel_of(seconds: float, config) -> np.ndarray:
-    frames = max(1, round(seconds * RATE / config.hop))
+def mel_of(length: float, config) -> np.ndarray:
+    frames = max(1, round(length * RATE / config.hop))
     return np.random.default_rng(1).standard_normal((frames, config.num_mels)).astype(np.float32)
-
-
-def took(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def start_peer(python: str, clone: str) -> subprocess.Popen:
@@ -106,32 +99,31 @@ def start_peer(python: str, clone: str) -> subprocess.Popen:
 
 def once(row: tuple, net: Net, engine) -> float:
     """Samples of audio a second."""
-    _, _, _, folds, seconds = row
-    mel = mel_of(seconds, net.config)
+    _, _, _, folds, length = row
+    mel = mel_of(length, net.config)
     if folds == 1:
-        spent = took(lambda: [None for _ in stream(net, [mel], engine=engine)])
+        spent = seconds(lambda: [None for _ in stream(net, [mel], engine=engine)])
     else:
-        spent = took(lambda: folded(net, mel, folds=folds, engine=engine))
+        spent = seconds(lambda: folded(net, mel, folds=folds, engine=engine))
     return len(mel) * net.config.hop / spent
 
 
 def steps_a_sample(row: tuple, config) -> float:
     """Steps of the network for each sample of audio: 1 for a stream; folds share a step, but warm up and overlap."""
-    folds, seconds = row[3:]
+    folds, length = row[3:]
     if folds == 1:
         return 1.0
-    segments = folded_frames(config, folds, seconds)
-    return segments / len(mel_of(seconds, config))
+    total, count = len(mel_of(length, config)), chunk_frames(config, folds)
+    frames = sum(fold_frames(config, total, folds)) + FOLD_FRAMES
+    return -(-frames // count) * count / total  # a fold is made in whole chunks
 
 
-def folded_frames(config, folds: int, seconds: float) -> int:
-    """Frames of the longest fold, in whole chunks, as `folded` takes them."""
-    warm, total, count = warm_up_frames(config), len(mel_of(seconds, config)), chunk_frames(config, folds)
-    length = warm + max(-(-(total - warm - FOLD_FRAMES) // folds), 1) + FOLD_FRAMES
-    return -(-length // count) * count
+def pack(row: tuple, net: Net) -> native.Packed:
+    """The row's weights as the native step holds them, which is also what a scan reads."""
+    return native.pack(net.shape, type(net.weights)(*(np.asarray(a, np.float32) for a in net.weights)), row[2])
 
 
-def measure(rows: list[tuple], nets: dict, rounds: int, peer: subprocess.Popen | None) -> dict[tuple, np.ndarray]:
+def measure(rows: list[tuple], nets: dict, packed: dict, rounds: int, peer: subprocess.Popen | None) -> dict:
     """{row: [rounds, (samples/s, bytes/s that could be read, products/s that could be made)]}"""
     library, found = limits(), {}
     engines = {row: make_engine(row[1], nets[row[0]].shape, nets[row[0]].weights, nets[row[0]].config.hop,
@@ -139,13 +131,9 @@ def measure(rows: list[tuple], nets: dict, rounds: int, peer: subprocess.Popen |
     for number in range(rounds + 1):  # the first warms up, and compiles
         for row in rows:
             speed = once(row, nets[row[0]], engines[row])
-            size = weight_bytes(row, nets) // 512 * 512
-            times = int(1e9 / size) + 1
-            data = native.pack(nets[row[0]].shape, floats(nets[row[0]].weights), row[2])
-            reading = took(lambda: library.limit_read(data.kept[0].ctypes.data, size, times))  # noqa: B023
-            peak = took(lambda: getattr(library, f"limit_{row[2]}")(2_000_000))  # noqa: B023
+            possible = limits_now(library, packed[row], int(1e9 / packed[row].weight_bytes) + 1, 2_000_000)
             if number:
-                found.setdefault(row, []).append((speed, size * times / reading, 8 * 2e6 * LANES[row[2]] / peak))
+                found.setdefault(row, []).append((speed, *possible))
         if peer:
             peer.stdin.write("\n")
             peer.stdin.flush()
@@ -153,14 +141,6 @@ def measure(rows: list[tuple], nets: dict, rounds: int, peer: subprocess.Popen |
             if number:
                 found.setdefault(("peer",), []).append((speed, np.nan, np.nan))
     return {row: np.array(values) for row, values in found.items()}
-
-
-def floats(weights):
-    return type(weights)(*(np.asarray(a, np.float32) for a in weights))
-
-
-def weight_bytes(row: tuple, nets: dict) -> int:
-    return native.pack(nets[row[0]].shape, floats(nets[row[0]].weights), row[2]).weight_bytes
 
 
 def compiling(net: Net, rows: int) -> tuple[float, float]:
@@ -202,7 +182,8 @@ def main() -> None:
     print(f"{cpu.split(':')[1].strip()}, {cores} cores, load {os.getloadavg()[0]:.1f}, {flags.rounds} rounds")
     kinds = dict.fromkeys((row[0], row[3]) for row in rows if row[1] == "scan")
     compiled = {(name, folds): compiling(nets[name], folds) for name, folds in kinds}  # before anything has run
-    found = measure(rows, nets, flags.rounds, peer)
+    packed = {row: pack(row, nets[row[0]]) for row in rows}
+    found = measure(rows, nets, packed, flags.rounds, peer)
     print(
         "preset engine  weights  folds  samples/s (range)          × real time  GB/s  of read  GFLOP/s  of peak  × peer"
     )
@@ -211,7 +192,7 @@ def main() -> None:
         name, engine, dtype, folds, _ = row
         speeds, reads, peaks = found[row].T
         steps = speeds * steps_a_sample(row, nets[name].config)
-        bandwidth, products_s = steps * weight_bytes(row, nets), steps * folds * products(nets[name].weights)
+        bandwidth, products_s = steps * packed[row].weight_bytes, steps * folds * products(nets[name].weights)
         against = f"{np.median(speeds) / slow:7.1f}" if slow and name == "base" else ""
         print(
             f"{name:6s} {engine:7s} {dtype:9s}{folds:4d}  "
@@ -237,8 +218,8 @@ def memory(name: str, kind: str, dtype: str) -> None:
     net = make_net(config, presets.init_params(config, jax.random.key(0)))
     engine = make_engine(kind, net.shape, net.weights, config.hop, dtype=dtype)
     peaks = []
-    for seconds in (2.0, 60.0):
-        for _ in stream(net, [mel_of(seconds, config)], engine=engine):
+    for length in (2.0, 60.0):
+        for _ in stream(net, [mel_of(length, config)], engine=engine):
             pass
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(

@@ -81,6 +81,14 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def limits_now(library: ctypes.CDLL, packed: native.Packed, times: int, loops: int) -> tuple[float, float]:
+    """(bytes a second, products a second) that one core could read of these weights, `times` over, and could make."""
+    size = packed.weight_bytes // 512 * 512
+    reading = seconds(lambda: library.limit_read(packed.kept[0].ctypes.data, size, times))
+    peak = seconds(lambda: getattr(library, f"limit_{packed.dtype}")(loops))
+    return size * times / reading, 8 * loops * LANES[packed.dtype] / peak
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--streams", type=int, default=1)
@@ -105,12 +113,8 @@ def main() -> None:
         for key, (packed, state, cond, noise, _) in rows.items():
             took = seconds(lambda: native.sample(packed, state, cond, 256, noise))  # noqa: B023
             speed = noise.shape[0] * noise.shape[1] / took
-            size = packed.weight_bytes // 512 * 512
-            times = int(2e9 / size) + 1
-            reading = seconds(lambda: library.limit_read(packed.kept[0].ctypes.data, size, times))  # noqa: B023
-            peak = seconds(lambda: getattr(library, f"limit_{packed.dtype}")(4_000_000))  # noqa: B023
+            found = speed, *limits_now(library, packed, int(2e9 / packed.weight_bytes) + 1, 4_000_000)
             if number:
-                found = speed, size * times / reading, 8 * 4e6 * LANES[packed.dtype] / peak
                 measured.setdefault(key, []).append(found)
     cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     print(f"{cpu.split(':')[1].strip()}, {flags.instructions}, streams {streams}, {flags.rounds} rounds")

@@ -149,8 +149,7 @@ def folded(
     """
     config, total = net.config, len(mel)
     count = frames or chunk_frames(config, folds)
-    warm = warm_up_frames(config)
-    used = max(-(-(total - warm - FOLD_FRAMES) // folds), 1)  # frames that each fold adds
+    warm, used = fold_frames(config, total, folds)
     length = warm + used + FOLD_FRAMES
     back, ahead = reach(config.condition, config.hop)
     share = config.hop // rows_per_frame(config.condition, config.hop)
@@ -168,6 +167,12 @@ def folded(
         made.append(np.asarray(to_audio(net.shape, jnp.asarray(drawn))))
     segments = np.concatenate(made, axis=1)[:, : length * config.hop]
     return join(segments, used * config.hop, warm * config.hop, FOLD_FRAMES * config.hop)[: total * config.hop]
+
+
+def fold_frames(config: WaveNetConfig, total: int, folds: int) -> tuple[int, int]:
+    """(frames in which each fold warms up, frames that each adds) of `total`; after both come FOLD_FRAMES to fade."""
+    warm = warm_up_frames(config)
+    return warm, max(-(-(total - warm - FOLD_FRAMES) // folds), 1)
 
 
 def join(

@@ -27,11 +27,11 @@ config = dataclasses.replace(
         EvalConfig("asterisk", recordings("asterisk/dev", num_buckets=1)),
         EvalConfig("joe", recordings("joe/dev", num_buckets=1)),
     ),
-    optimizer=dataclasses.replace(before.optimizer, peak_lr=3e-4, warmup_steps=50, hold_steps=500),
+    optimizer=dataclasses.replace(before.optimizer, peak_lr=3e-4, warmup_steps=50, hold_steps=200),
     trainer=dataclasses.replace(
         before.trainer,
-        steps=1_500,
-        eval_every=250,
-        checkpoint=CheckpointConfig(every=250, metric="asterisk/loss"),
+        steps=600,
+        eval_every=150,
+        checkpoint=CheckpointConfig(every=150, metric="asterisk/loss"),
     ),
 )

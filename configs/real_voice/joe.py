@@ -45,15 +45,15 @@ config = TrainConfig(
         frontend=FrontEndConfig(units="arpabet"),
         frames="l1",
         guided=1.0,
-        reduction=((0, 5), (4_000, 3)),
+        reduction=((0, 5), (3_000, 3)),
         speakers="data",
         speak=8,
     ),
     evaluate=(EvalConfig("joe", recordings("joe/dev", num_buckets=1)),),
     optimizer=dataclasses.replace(
-        tacotron2_paper(hold_steps=4_000, decay_steps=0), warmup_steps=100, clip_norm=1.0
+        tacotron2_paper(hold_steps=3_000, decay_steps=0), warmup_steps=100, clip_norm=1.0
     ),  # the decay takes what is left of the run
     trainer=TrainerConfig(
-        steps=10_000, eval_every=500, log_every=50, checkpoint=CheckpointConfig(every=500, metric="joe/loss")
+        steps=4_500, eval_every=500, log_every=50, checkpoint=CheckpointConfig(every=500, metric="joe/loss")
     ),
 )

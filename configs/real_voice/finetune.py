@@ -17,11 +17,9 @@ config = dataclasses.replace(
     before,
     out_dir="runs/real_voice/asterisk",
     init_from=before.out_dir,
-    task=dataclasses.replace(
-        before.task, model=dataclasses.replace(before.task.model, norm_statistics="fixed"), reduction=((0, 3),)
-    ),
-    data=recordings("asterisk/train", num_buckets=3, seconds_per_batch=60, row_multiple=4, min_seconds=0.3),
-    pre=recordings("joe/train", num_buckets=3, seconds_per_batch=60, row_multiple=4, min_seconds=0.3, max_seconds=6),
+    task=dataclasses.replace(before.task, model=dataclasses.replace(before.task.model, norm_statistics="fixed")),
+    data=recordings("asterisk/train", num_buckets=3, seconds_per_batch=36, row_multiple=4, min_seconds=0.3),
+    pre=recordings("joe/train", num_buckets=3, seconds_per_batch=36, row_multiple=4, min_seconds=0.3, max_seconds=6),
     alpha=AlphaConfig(start=0.3),
     evaluate=(
         EvalConfig("asterisk", recordings("asterisk/dev", num_buckets=1)),

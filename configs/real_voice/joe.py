@@ -29,7 +29,7 @@ def recordings(name: str, **plan) -> DataConfig:
 
 config = TrainConfig(
     out_dir="runs/real_voice/joe",
-    data=recordings("joe/train", num_buckets=3, seconds_per_batch=72, row_multiple=4, min_seconds=0.3, max_seconds=6),
+    data=recordings("joe/train", num_buckets=3, seconds_per_batch=36, row_multiple=4, min_seconds=0.3, max_seconds=6),
     task=Tacotron2TaskConfig(
         model=Tacotron2Config(
             embedding=256,
@@ -37,15 +37,14 @@ config = TrainConfig(
             prenet=128,
             attention_rnn=320,
             decoder_rnn=320,
-            attention=AttentionConfig(kind="dynamic", width=128),
+            attention=AttentionConfig(kind="forward", width=128),
             postnet=256,
-            reduction=5,
+            reduction=3,
         ),
         audio=AUDIO,
         frontend=FrontEndConfig(units="arpabet"),
         frames="l1",
         guided=1.0,
-        reduction=((0, 5), (3_000, 3)),
         speakers="data",
         speak=8,
     ),

@@ -43,7 +43,8 @@ class Tacotron2TaskConfig:
     """How far from the diagonal is free."""
     reduction: tuple[tuple[int, int], ...] = ()
     """Gradual training: (step, frames a decoder step makes from there on), for example ((0, 5), (5000, 3), (10000, 2)).
-    Empty is the model's `reduction` from the start."""
+    Empty is the model's `reduction` from the start. Evaluation and synthesis take the last one's: what they say earlier
+    is of a model that has not learned that yet."""
     speakers: Literal["one", "data"] = added("one")
     """one: whoever speaks is the same voice. data: a learned vector for each speaker that the recordings name; the
     table of names goes with the checkpoint, and more can be added in fine-tuning, also to a table of one."""

@@ -93,7 +93,7 @@ def test_conditioning_in_windows_is_that_of_the_whole_and_reaches_as_far_as_it_s
 
 def test_presets_are_the_known_sizes():
     sizes = {
-        "small": (253 // 2 + 1, 12),
+        "small": (127, 12),
         "medium": (2047, 20),
         "base": (505, 24),
         "wide": (6139, 30),

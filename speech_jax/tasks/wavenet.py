@@ -21,6 +21,7 @@ from speech_jax.audio.mulaw import zero_class
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.decoding.wavenet_stream import make_net, stream
 from speech_jax.errors import UserError
+from speech_jax.evaluation.voice_plots import mel_picture
 from speech_jax.models.wavenet import WaveNetConfig, wavenet
 from speech_jax.models.wavenet_condition import check_hop, window_of
 from speech_jax.objectives.waveform import as_target, waveform_nll
@@ -225,7 +226,7 @@ def _evaluator(config: WaveNetTaskConfig, network: Model):
             pair = np.stack([batch["audio"][0, : len(made)], made])
             (target, again), _ = jax.device_get(features(pair, jnp.full(2, len(made))))
             found["mel_distance"] = float(np.mean(np.abs(target - again)))
-            images = {"target": target.T, "made": again.T}
+            images = {"mel": mel_picture([("target", target), ("made again from its frames", again)], hop / rate)}
             audio = {"target": (pair[0], rate), "made": (made, rate)}
         return Report({"loss": total / max(count, 1.0), **found}, images=images, audio=audio)
 

@@ -11,8 +11,6 @@ recordings = runpy.run_path("configs/real_voice/joe.py")["recordings"]
 config = dataclasses.replace(
     everyone,
     out_dir="runs/real_vocoder/joe",
-    # Two cycles up to 128 see 511 samples, 32 ms; the 12 layers see 127, less than a period of this voice.
-    task=dataclasses.replace(everyone.task, model=dataclasses.replace(everyone.task.model, layers=16)),
     data=recordings("joe/train", num_buckets=3, rows=4, row_multiple=4, min_seconds=1, max_seconds=8),
     evaluate=(EvalConfig("joe", recordings("joe/dev", num_buckets=1, rows=8)),),
     optimizer=dataclasses.replace(everyone.optimizer, warmup_steps=100, decay_steps=1_000),

@@ -56,7 +56,7 @@ class AlignmentScore(NamedTuple):
 def score_alignment(weights: Float[np.ndarray, "steps symbols"], ended: str) -> AlignmentScore:
     """The score of the steps up to the end, over the symbols of the text (neither padded)."""
     steps, symbols = weights.shape
-    if steps == 0 or symbols == 0:
+    if steps < 2 or symbols == 0:  # it ended before anything could be heard, and whatever it looked at says nothing
         return AlignmentScore(0.0, 0.0, 0, 0, 0.0, ended)
     place = weights.argmax(1)
     looked = weights.max(0) >= LOOKED

@@ -122,6 +122,7 @@ def test_the_score_of_an_alignment_names_what_went_wrong():
     scores = [good.quality, skipped.quality, repeated.quality, lost.quality]
     assert max(scores) == good.quality and len(set(scores)) == 4
     assert score_alignment(np.zeros((0, 5)), "stop").failure
+    assert score_alignment(np.ones((1, 1)), "stop").failure  # a single step of a single symbol is no sound
     stayed = np.concatenate([np.full((60, 20), 0.05), np.repeat(np.eye(20)[-1:], 200, axis=0)])
     assert "not aligned" in score_alignment(stayed, "saturated").failure  # it only waited at the end
     assert score_alignment(stayed, "stop").focus > 0.7

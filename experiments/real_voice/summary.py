@@ -47,7 +47,7 @@ def whisper(folder: Path) -> str:
 def main(folder: str) -> None:
     results = Path(folder)
     models = [name for name in ("joe", *sorted(p.name for p in results.glob("alpha_*"))) if (results / name).is_dir()]
-    print("| model | voice | sentences | focus | coverage | failed alignments | " + " | ".join(
+    print("| model | voice | pieces | focus | coverage | failed alignments | " + " | ".join(
         shown for _, shown in MEASURES) + " | WER, whisper tiny.en, % |")  # fmt: skip
     print("|---|---|" + "---:|" * (5 + len(MEASURES)))
     focus: dict[tuple[str, str], list[float]] = {}

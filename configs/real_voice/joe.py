@@ -1,7 +1,7 @@
 """A voice from an hour of acted speech: the hero of Flight of the Amazon Queen, a Tacotron 2 for two CPU cores.
 
 What makes an hour on two cores enough, if anything does: phonemes, an attention that can only go forward, the guided
-loss, five frames a step at first, and 62.5 frames a second. The table of speakers has one name, so that more can be
+loss, three frames a step, and 62.5 frames a second. The table of speakers has one name, so that more can be
 added in fine-tuning.
 """
 

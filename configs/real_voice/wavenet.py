@@ -14,7 +14,7 @@ config = dataclasses.replace(
     data=recordings("joe/train", num_buckets=3, rows=4, row_multiple=4, min_seconds=1, max_seconds=8),
     evaluate=(EvalConfig("joe", recordings("joe/dev", num_buckets=1, rows=8)),),
     optimizer=dataclasses.replace(everyone.optimizer, warmup_steps=100, decay_steps=1_000),
-    trainer=dataclasses.replace(  # an hour and a half of one core; twelve times as many would still help
+    trainer=dataclasses.replace(  # an hour of one core, and far from enough
         everyone.trainer,
         steps=3_200,
         eval_every=800,

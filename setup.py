@@ -47,6 +47,7 @@ extras = {
     "test": [
         "pytest>=8",
         "pytest-xdist>=3.6",
+        "pytest-timeout>=2.3",
         "espeakng-loader>=0.2.4",
         "hypothesis>=6.100",
         "ruff>=0.12",

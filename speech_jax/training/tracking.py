@@ -8,20 +8,24 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 from PIL import Image
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from speech_jax.data.files import write
 from speech_jax.errors import UserError
 from speech_jax.types import Report
 
 logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 10.0  # TensorBoard sees what is older: its writer waits for the disk each time
 
 
 class Meter:
@@ -84,7 +88,7 @@ class Tracker:
             _forget_after(path, start)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
             if tensorboard:
-                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+                self._board = _Board(folder / "tensorboard", start)
         except OSError as error:
             raise UserError(f"{folder}: the run's logs cannot be written ({error.strerror})") from error
 
@@ -99,12 +103,14 @@ class Tracker:
             logger.warning("%s: cannot be written (%s)", self._file.name, error.strerror)
         for sink in self._sinks:
             sink.write(kind, step, clean)
-        if self._board_works():
-            for part, values in clean.items():
-                for name, value in values.items():
-                    if value is not None:
-                        prefix = kind if part == "metrics" else part
-                        self._board.add_scalar(f"{prefix}/{name}", value, step)
+        if self._board is not None:
+            shown = {
+                f"{kind if part == 'metrics' else part}/{name}": value
+                for part, values in clean.items()
+                for name, value in values.items()
+                if value is not None
+            }
+            self._board.show(step, (summary.scalar(tag, value) for tag, value in shown.items()))
 
     def report(self, name: str, step: int, report: Report, examples: int) -> None:
         """An evaluation's examples, images and audio on TensorBoard; images and audio also as files,
@@ -119,33 +125,60 @@ class Tracker:
                 write(self._folder / _file_name(step, name, key, "wav"), _wav(samples, int(rate)))
         except UserError as error:  # a full disk: the run is worth more than its pictures
             logger.warning("%s", error)
-        if not self._board_works():
-            return
-        if report.examples and examples:
-            self._board.add_text(f"{name}/examples", _table(report.examples[:examples]), step)
-        for key, image in pictures.items():
-            self._board.add_image(f"{name}/{key}", image, step, dataformats="HWC" if image.ndim == 3 else "HW")
-        for key, (samples, rate) in report.audio.items():
-            self._board.add_audio(f"{name}/{key}", _clip(samples)[:, None], step, sample_rate=int(rate))
-
-    def _board_works(self) -> bool:
-        """Whether TensorBoard's files can be written. Its thread dies of the first error, a full disk, and from then on
-        its queue only fills: the next event would wait for ever."""
         if self._board is None:
-            return False
-        worker = getattr(getattr(self._board.file_writer, "event_writer", None), "_worker", None)
-        if worker is not None and not worker.is_alive():
-            logger.warning("TensorBoard's files cannot be written any more; metrics.jsonl goes on")
-            self._board = None
-        return self._board is not None
+            return
+        shown = []
+        if report.examples and examples:
+            shown.append(summary.text(f"{name}/examples", _table(report.examples[:examples])))
+        for key, image in pictures.items():
+            shown.append(summary.image(f"{name}/{key}", image, dataformats="HWC" if image.ndim == 3 else "HW"))
+        for key, (samples, rate) in report.audio.items():
+            shown.append(summary.audio(f"{name}/{key}", _clip(samples)[:, None], sample_rate=int(rate)))
+        self._board.show(step, shown)
 
     def close(self) -> None:
         for sink in self._sinks:
             sink.close()
         if self._file is not None:
             self._file.close()
-        if self._board_works():
+        if self._board is not None:
             self._board.close()
+
+
+class _Board:
+    """TensorBoard's file of events, written as they come. The SummaryWriter of tensorboardX hands them to a thread,
+    which dies of the first error (a full disk); then its queue only fills, and in the end the run waits for it."""
+
+    def __init__(self, folder: Path, start: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._flushed = -math.inf
+        if start:  # hides what an earlier part of the run wrote of later steps
+            self._writer.write_event(Event(step=start, file_version="brain.Event:2"))
+            self._writer.write_event(Event(step=start, session_log=SessionLog(status=SessionLog.START)))
+
+    def show(self, step: int, summaries: Iterable[Any]) -> None:
+        if self._writer is None:
+            return
+        try:
+            for each in summaries:
+                self._writer.write_event(Event(step=step, wall_time=time.time(), summary=each))
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._writer.flush()
+                self._flushed = time.monotonic()
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        logger.warning("TensorBoard's file cannot be written any more (%s); the run goes on", error.strerror)
+        self._writer = None
 
 
 def _forget_after(path: Path, start: int) -> None:

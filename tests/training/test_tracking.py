@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import types
 
 import numpy as np
@@ -51,7 +52,6 @@ def test_the_log_forgets_what_did_not_happen(tmp_path):
 
 def test_tensorboard_gets_scalars_text_pictures_and_sound(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import RecordWriter  # noqa: F401 - the writer whose format is read below
 
     tracker = Tracker(tmp_path, 0, tensorboard=True)
     tracker.write("train", 7, metrics={"loss": 0.5})
@@ -87,6 +87,22 @@ def test_tensorboard_gets_scalars_text_pictures_and_sound(tmp_path):
     assert Image.open(left / "dev_mel.png").size == (12, 8)
     sound, rate = soundfile.read(left / "dev_voice.wav")
     assert rate == 16000 and np.abs(sound - report.audio["voice"][0]).max() < 1e-4
+
+
+def test_a_full_disk_costs_the_pictures_and_nothing_else(tmp_path, caplog):
+    """In the middle of a line of many metrics, too: nothing waits for a writer that has died."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    tracker = Tracker(tmp_path, 0, tensorboard=True)
+    tracker.write("train", 1, metrics={"loss": 0.5})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+    try:
+        for step in range(2, 5):
+            tracker.write("eval", step, metrics={f"m{i}": float(i) for i in range(300)})
+        tracker.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caplog.text.count("TensorBoard's file cannot be written any more") == 1
+    assert "metrics.jsonl: cannot be written" in caplog.text
 
 
 def test_plain_lines_where_there_is_no_terminal(monkeypatch):

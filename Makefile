@@ -45,7 +45,7 @@ test-scripts: install tools
 	$(BIN)/python -m pytest tests/tpu_scripts tests/training/test_watching.py
 
 test: install tpu-compiler
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 2
 
 lint: install
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ def run(tmp_path, *flags, file="tiny.py"):
     environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "TPU_SKIP_MDS_QUERY")}
     command = [sys.executable, "-m", "speech_jax.compile", "--config", str(tmp_path / file), *flags]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=600,
+        command, cwd=ROOT, capture_output=True, text=True, timeout=500,
         env=environment | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
 

@@ -36,7 +36,7 @@ def test_the_stages_run_and_leave_what_they_say(tmp_path):
         words = shlex.split(fill(stage["cmd"]))
         assert words[0] == "python"
         result = subprocess.run(
-            [sys.executable, *words[1:]], cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=600
+            [sys.executable, *words[1:]], cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=500
         )
         assert result.returncode == 0, f"{name}: {result.stderr[-2000:]}"
         for out in map(fill, stage["outs"]):

@@ -18,7 +18,7 @@ SCRIPTS = HERE.parents[1] / "tpu_scripts"
 @pytest.mark.skipif(shutil.which("bats") is None, reason="no bats: apt-get install bats, or make test-scripts")
 @pytest.mark.parametrize("name", ["arguments", "life", "supervise"])
 def test_bats(name):
-    result = subprocess.run(["bats", f"{name}.bats"], cwd=HERE, text=True, capture_output=True, timeout=800)
+    result = subprocess.run(["bats", f"{name}.bats"], cwd=HERE, text=True, capture_output=True, timeout=500)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "\nok 1 " in result.stdout
 

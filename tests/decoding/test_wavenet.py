@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +164,23 @@ def test_engines_that_are_not_there_are_a_warning_and_the_scan(net, caplog):
     assert engine.name == "scan" and "the scan takes its place" in caplog.text
     assert make_engine("auto", net.shape, net.weights, 6).name in ("scan", "native")
     assert scan_engine(net.shape, net.weights).name == "scan"
+
+
+def test_groups_of_rows_side_by_side_are_the_rows(net, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)), raising=False)
+    batch, rows, hop = 14, 5, 6  # two groups of 7: three do not divide
+    rng = np.random.default_rng(0)
+    cond = rng.normal(size=(2, batch, rows, len(net.shape.dilations), net.weights.taps.shape[-1])).astype(np.float32)
+    seeds = rng.integers(0, 2**32, (batch, 2), np.uint32)
+    engine = scan_engine(net.shape, net.weights)
+    grouped, whole = engine.start(batch), start(net.shape, net.weights, batch)
+    assert len(grouped) == 2 and len(engine.start(7)) == 1
+    for chunk in range(2):
+        noise = make_noise(net.shape, seeds, np.full(batch, chunk * rows * hop, np.int32), rows * hop)
+        drawn, grouped = engine.sample(grouped, cond[chunk], hop, noise)
+        expected, whole = sample(net.shape, net.weights, whole, cond[chunk], hop, noise)
+        np.testing.assert_allclose(drawn, expected, rtol=1e-4, atol=1e-5)
+        assert np.std(expected) > 0.01
 
 
 def test_weights_that_do_not_fit_are_named(net):

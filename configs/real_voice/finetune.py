@@ -10,8 +10,8 @@ from speech_jax.config import EvalConfig
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.training.checkpoint import CheckpointConfig
 
-joe = runpy.run_path("configs/real_voice/joe.py")
-recordings, before = joe["recordings"], joe["config"]
+recordings = runpy.run_path("configs/real_voice/joe.py")["recordings"]
+before = runpy.run_path("configs/real_voice/joe_longer.py")["config"]
 
 config = dataclasses.replace(
     before,

@@ -64,8 +64,9 @@ train() { # RUN CONFIG [FLAG…]
 }
 
 train joe joe
-speak joe "$runs/joe" joe joe
-hard joe "$runs/joe" joe
+train joe_longer joe_longer
+speak joe_longer "$runs/joe_longer" joe joe
+hard joe_longer "$runs/joe_longer" joe
 for weight in 0.0 "$alpha"; do
   name=alpha_$weight
   train "$name" finetune --alpha.start "$weight"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-NAMES = {"joe": "before fine-tuning"}
+NAMES = {"joe": "first part", "joe_longer": "before fine-tuning"}
 MEASURES = (("mcd", "MCD with DTW, dB"), ("wer", "WER, our recogniser, %"))
 
 
@@ -46,7 +46,9 @@ def whisper(folder: Path) -> str:
 
 def main(folder: str) -> None:
     results = Path(folder)
-    models = [name for name in ("joe", *sorted(p.name for p in results.glob("alpha_*"))) if (results / name).is_dir()]
+    models = [
+        name for name in ("joe_longer", *sorted(p.name for p in results.glob("alpha_*"))) if (results / name).is_dir()
+    ]
     print("| model | voice | pieces | focus | coverage | failed alignments | " + " | ".join(
         shown for _, shown in MEASURES) + " | WER, whisper tiny.en, % |")  # fmt: skip
     print("|---|---|" + "---:|" * (5 + len(MEASURES)))

@@ -16,7 +16,8 @@ Limits, with T queries and keys and d channels of 2 bytes, for each head of a ro
 blocks of 64, 6 T² d / 64 bytes of keys, values and places, which the L2 cache has: 64 operations a byte. Main memory
 gives and takes 10 T d bytes, and 4 T d of places once for all rows. Backward it is 34 T² d operations.
 
-They have been run by the interpreter, and compiled for an H100 (sm_90a) without one; they have NOT been run on a GPU.
+They have been run by the interpreter, and compiled for an H100 without one (experiments/pods/gpu_attention.py); they
+have NOT been run on a GPU.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ from speech_jax.models import attention_pallas
 from speech_jax.models.attention_pallas import Kernels, Padded, Plan, kept, up
 
 _NARROWEST = 16  # channels of a head, which are padded to a power of two
-_SIZES = ((128, 64), (256, 32))  # blocks of 64 where a row of a head has at most 128 bytes, …
-_EXACT = 16  # blocks of float32: a product takes three of TF32, and their factors more registers
+_WIDEST = 256  # bytes of them
 _SHARES = 8  # of the rows of a batch, for the gradient of the places: more programs, and as many partial sums
 
 
@@ -62,11 +62,14 @@ class Queries(NamedTuple):
 
 
 def block_size(width: int, itemsize: int) -> int | None:
-    """Queries and keys of a block, the most that a program's registers hold (what ptxas says for sm_90a, where a few of
-    them still spill some bytes in the backward kernels); None for heads that are too wide."""
+    """Queries and keys of a block, the most that a program's registers hold; None for heads that are too wide (more
+    than 128 channels of bfloat16, 64 of float32)."""
     row = max(_NARROWEST, pl.next_power_of_2(width)) * itemsize
-    most = next((size for bytes_, size in _SIZES if row <= bytes_), None)
-    return most if most is None or itemsize == 2 else _EXACT
+    if row > _WIDEST:
+        return None
+    if itemsize > 2:
+        return 16  # a product of float32 takes three of TF32, and their factors more registers
+    return 64 if row <= _WIDEST // 2 else 32
 
 
 def attend(*asked, size: int, interpret: bool = False) -> Float[Array, "batch queries heads d"]:
@@ -106,25 +109,27 @@ def _dot(plan: Plan, a: Array, b: Array, contract: tuple[int, int]) -> Array:
     return attention_pallas.dot(a, b, contract, exact)
 
 
-def _square(size: int) -> tuple[Array, Array]:
-    return tuple(lax.broadcasted_iota(jnp.int32, (size, size), axis) for axis in range(2))
+def _rows_and_columns(x: Array) -> tuple[Array, Array]:
+    return lax.broadcasted_iota(jnp.int32, x.shape, 0), lax.broadcasted_iota(jnp.int32, x.shape, 1)
+
+
+def _choose(left: Array, right: Array) -> Array:
+    """By distance: of each row the columns of the left block of places that a block of scores meets, of the right one
+    the others."""
+    row, column = _rows_and_columns(left)
+    return jnp.where(row + column >= len(left) - 1, left, right)
 
 
 def _by_key(left: Array, right: Array) -> Array:
     """Scores by key, from the products of the same queries with two neighbouring blocks of places."""
-    row, column = _square(len(left))
-    return _gather(_where_left(left, right), (column - row - 1) & (len(left) - 1))
+    row, column = _rows_and_columns(left)
+    return _gather(_choose(left, right), (column - row - 1) & (len(left) - 1))
 
 
 def _by_distance(by_key: Array) -> Array:
-    """The way back: columns of the left block where `_where_left` says so, else of the right one."""
-    row, column = _square(len(by_key))
+    """The way back: what `_choose` took."""
+    row, column = _rows_and_columns(by_key)
     return _gather(by_key, (column + row + 1) & (len(by_key) - 1))
-
-
-def _where_left(left: Array | float, right: Array | float, size: int | None = None) -> Array:
-    row, column = _square(size or len(left))
-    return jnp.where(row + column >= (size or len(left)) - 1, left, right)
 
 
 def _scores(plan: Plan, query: Array, key: Array, there: Array, by_key: Array | None) -> Array:
@@ -236,7 +241,7 @@ def _query_kernel(plan: Plan, tree, *refs) -> None:
         if others:
             turned = _by_distance(to_scores)
             place = x.place[head, _part(plan, start + number)]
-            to_query_at += _dot(plan, _where_left(turned, before), place, (1, 0))
+            to_query_at += _dot(plan, _choose(turned, before), place, (1, 0))
             others = [to_query_at, right, turned]
         return [to_query, *others]
 
@@ -246,7 +251,7 @@ def _query_kernel(plan: Plan, tree, *refs) -> None:
     if others:
         to_query_at, _, before = others
         place = x.place[head, _part(plan, start + blocks)]
-        to_query_at += _dot(plan, _where_left(jnp.zeros_like(before), before), place, (1, 0))
+        to_query_at += _dot(plan, _choose(jnp.zeros_like(before), before), place, (1, 0))
         grad.query_at[mine] = to_query_at.astype(grad.query_at.dtype)
 
 
@@ -300,7 +305,7 @@ def _place_kernel(plan: Plan, tree, *refs) -> None:
             _, to_scores = _backward(plan, asked, x.key[here], x.value[here], there, by_key, keep)
             turned = _by_distance(to_scores)
             zeros = jnp.zeros_like(turned)
-            parts = (_where_left(turned, zeros), _where_left(zeros, turned))
+            parts = (_choose(turned, zeros), _choose(zeros, turned))
             return tuple(
                 total + _dot(plan, part, asked.query_at, (0, 0)) for total, part in zip(carry, parts, strict=True)
             )

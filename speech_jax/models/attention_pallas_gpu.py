@@ -9,12 +9,12 @@ same arguments give the same bits. Beside the arguments only the values and one 
 The relative shift. A block of scores meets 2 · size - 1 distances: two neighbouring blocks of places, both whole, since
 queries and keys come in blocks of one size. Row r, column c needs distance size - 1 - r + c of them. Modulo the size,
 that is column c - r - 1 of either block: choose between the two products, then turn row r by r + 1. The next block of
-keys meets one of the two again, so a step costs three products of queries with keys, not four, and the turning is one
-gather along the rows (Triton's `tt.gather`, which Pallas does not know by itself; see `_gather`).
+keys meets one of the two again, so a step forward costs three products of a block with a block, not four. The turning
+is one gather along the rows (Triton's `tt.gather`, which Pallas does not know by itself; see `_gather`).
 
 Limits, with T queries and keys and d channels of 2 bytes, for each head of a row: forward 6 T² d operations and, with
 blocks of 64, 6 T² d / 64 bytes of keys, values and places, which the L2 cache has: 64 operations a byte. Main memory
-gives and takes 10 T d bytes, and 4 T d of places once for all rows. Backward it is 34 T² d operations.
+gives and takes 10 T d bytes, and 4 T d of places once for all rows. Backward it is 36 T² d operations.
 
 They have been run by the interpreter, and compiled for an H100 without one (experiments/pods/gpu_attention.py); they
 have NOT been run on a GPU.
@@ -213,6 +213,10 @@ def _backward(
     return dropped.astype(value.dtype), to_scores.astype(key.dtype)
 
 
+def _products(plan: Plan, asked: Queries, left: Array, right: Array) -> Array:
+    return _by_key(*(_dot(plan, asked.query_at, place, (1, 1)) for place in (left, right)))
+
+
 def _query_kernel(plan: Plan, tree, *refs) -> None:
     x, above, grad = jax.tree.unflatten(tree, refs)
     block, head, row = (pl.program_id(axis) for axis in range(3))
@@ -221,18 +225,17 @@ def _query_kernel(plan: Plan, tree, *refs) -> None:
     start = _corner(plan, x) - block
     zeros = jnp.zeros(asked.query.shape, jnp.float32)
     carry = [zeros]
-    if x.place is not None:  # the gradient of query_at; the left product; the last block's gradient by distance
-        left = _dot(plan, asked.query_at, x.place[head, _part(plan, start)], (1, 1))
-        carry += [zeros, left, jnp.zeros((plan.size, plan.size), x.key.dtype)]
+    if x.place is not None:  # the gradient of query_at; the last block's gradient by distance
+        carry += [zeros, jnp.zeros((plan.size, plan.size), x.key.dtype)]
 
     def step(number: Array, carry: list) -> list:
         to_query, *others = carry
         here = (row, head, _part(plan, number))
         key, by_key, keep = x.key[here], None, None
         if others:
-            to_query_at, left, before = others
-            right = _dot(plan, asked.query_at, x.place[head, _part(plan, start + number + 1)], (1, 1))
-            by_key = _by_key(left, right)
+            to_query_at, before = others
+            left, right = (x.place[head, _part(plan, start + number + n)] for n in range(2))
+            by_key = _products(plan, asked, left, right)
         if plan.rate:
             keep = _keep(plan, x, row, head, block, number)
         there = _there(plan, x, row, number)
@@ -240,23 +243,17 @@ def _query_kernel(plan: Plan, tree, *refs) -> None:
         to_query += _dot(plan, to_scores, key, (1, 0))
         if others:
             turned = _by_distance(to_scores)
-            place = x.place[head, _part(plan, start + number)]
-            to_query_at += _dot(plan, _choose(turned, before), place, (1, 0))
-            others = [to_query_at, right, turned]
+            others = [to_query_at + _dot(plan, _choose(turned, before), left, (1, 0)), turned]
         return [to_query, *others]
 
     blocks = x.key.shape[2] // plan.size
     to_query, *others = lax.fori_loop(0, blocks, step, carry)
     grad.query[mine] = to_query.astype(grad.query.dtype)
     if others:
-        to_query_at, _, before = others
+        to_query_at, before = others
         place = x.place[head, _part(plan, start + blocks)]
         to_query_at += _dot(plan, _choose(jnp.zeros_like(before), before), place, (1, 0))
         grad.query_at[mine] = to_query_at.astype(grad.query_at.dtype)
-
-
-def _products(plan: Plan, asked: Queries, left: Array, right: Array) -> Array:
-    return _by_key(*(_dot(plan, asked.query_at, place, (1, 1)) for place in (left, right)))
 
 
 def _key_kernel(plan: Plan, tree, *refs) -> None:
@@ -286,34 +283,29 @@ def _key_kernel(plan: Plan, tree, *refs) -> None:
 def _place_kernel(plan: Plan, tree, *refs) -> None:
     x, above, sums = jax.tree.unflatten(tree, refs)
     diagonal, head, share = (pl.program_id(axis) for axis in range(3))
-    rows, blocks, numbers = (x.query.shape[0], *(leaf.shape[2] // plan.size for leaf in (x.query, x.key)))
+    rows, shares = x.query.shape[0], sums.shape[1]
+    blocks, numbers = (leaf.shape[2] // plan.size for leaf in (x.query, x.key))
     left, right = (x.place[head, _part(plan, diagonal + n)] for n in range(2))
-    first = jnp.maximum(_corner(plan, x) - diagonal, 0)
-    last = jnp.minimum(_corner(plan, x) - diagonal + numbers, blocks)
+    first = jnp.maximum(_corner(plan, x) - diagonal, 0)  # block of queries on the diagonal, and how many there are
+    count = jnp.minimum(_corner(plan, x) - diagonal + numbers, blocks) - first
 
-    def row_step(turn: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        row = turn * pl.num_programs(2) + share
-
-        def step(block: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            number, keep = diagonal - _corner(plan, x) + block, None
-            here = (row, head, _part(plan, number))
-            asked = _queries(plan, x, above, row, head, block)
-            if plan.rate:
-                keep = _keep(plan, x, row, head, block, number)
-            by_key = _products(plan, asked, left, right)
-            there = _there(plan, x, row, number)
-            _, to_scores = _backward(plan, asked, x.key[here], x.value[here], there, by_key, keep)
-            turned = _by_distance(to_scores)
-            zeros = jnp.zeros_like(turned)
-            parts = (_choose(turned, zeros), _choose(zeros, turned))
-            return tuple(
-                total + _dot(plan, part, asked.query_at, (0, 0)) for total, part in zip(carry, parts, strict=True)
-            )
-
-        return lax.fori_loop(first, jnp.where(row < rows, last, first), step, carry)
+    def step(turn: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        row, block = lax.div(turn, count) * shares + share, first + lax.rem(turn, count)
+        number, keep = diagonal - _corner(plan, x) + block, None
+        here = (row, head, _part(plan, number))
+        asked = _queries(plan, x, above, row, head, block)
+        if plan.rate:
+            keep = _keep(plan, x, row, head, block, number)
+        by_key = _products(plan, asked, left, right)
+        _, to_scores = _backward(plan, asked, x.key[here], x.value[here], _there(plan, x, row, number), by_key, keep)
+        turned = _by_distance(to_scores)
+        zeros = jnp.zeros_like(turned)
+        parts = (_choose(turned, zeros), _choose(zeros, turned))
+        return tuple(sum_ + _dot(plan, part, asked.query_at, (0, 0)) for sum_, part in zip(carry, parts, strict=True))
 
     zeros = jnp.zeros(left.shape, jnp.float32)
-    carry = lax.fori_loop(0, pl.cdiv(rows, sums.shape[1]), row_step, (zeros, zeros))
+    own_rows = lax.div(rows - share + shares - 1, shares)
+    carry = lax.fori_loop(0, own_rows * count, step, (zeros, zeros))
     for side, total in enumerate(carry):
         sums[side, share, head, _part(plan, diagonal)] = total
 

@@ -4,6 +4,7 @@ rotary ones, or none."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -114,23 +115,36 @@ def attend_in_blocks(asked: Asked, size: int, key: Array | None, rate: float) ->
     return jnp.moveaxis(mixed, 0, 1).reshape(batch, count * size, heads, width)[:, :time]
 
 
-def attend_fused(asked: Asked, size: int, key: Array | None, rate: float) -> Float[Array, "batch queries heads d"]:
-    """`attend` by the kernel of attention_pallas.py on a TPU, where the keys fit into its VMEM; elsewhere and otherwise
-    `attend_in_blocks` of `size`. Dropout draws other numbers than either."""
+def attend_fused(
+    asked: Asked, size: int, key: Array | None, rate: float, *, tpu: bool, gpu: bool
+) -> Float[Array, "batch queries heads d"]:
+    """`attend` by kernels of our own: on a TPU, with `tpu`, by that of attention_pallas.py where the keys fit into its
+    VMEM; on an NVIDIA GPU, with `gpu`, by those of attention_pallas_gpu.py where heads are narrow enough. Elsewhere and
+    otherwise `attend_in_blocks` of `size`. Dropout draws other numbers than either, in all kernels the same."""
     batch, queries, heads, width = asked.query.shape
+    itemsize = asked.query.dtype.itemsize
 
     def in_blocks(asked: Asked) -> Array:
         return attend(asked, key, rate) if queries <= size else attend_in_blocks(asked, size, key, rate)
 
-    most = attention_pallas.block_size(queries, asked.key.shape[1], width, asked.query.dtype.itemsize)
-    if most is None:
-        return in_blocks(asked)
+    def by(kernel: Callable, most: int) -> Callable:
+        def attend_by_kernel(asked: Asked) -> Array:
+            seeds = None if key is None else jax.random.bits(key, (batch, heads), jnp.uint32)
+            return kernel(*asked, seeds, rate, size=most)
 
-    def by_kernel(asked: Asked) -> Array:
-        seeds = None if key is None else jax.random.bits(key, (batch, heads), jnp.uint32)
-        return attention_pallas.attend(*asked, seeds, rate, size=most)
+        return attend_by_kernel
 
-    return lax.platform_dependent(asked, tpu=by_kernel, default=in_blocks)
+    kernels = {}
+    if tpu and (most := attention_pallas.block_size(queries, asked.key.shape[1], width, itemsize)):
+        kernels["tpu"] = by(attention_pallas.attend, most)
+    if gpu:
+        from speech_jax.models import (
+            attention_pallas_gpu,
+        )  # only where it is asked for: it needs a part of JAX's inside
+
+        if most := attention_pallas_gpu.block_size(width, itemsize):
+            kernels["cuda"] = by(attention_pallas_gpu.attend, most)
+    return lax.platform_dependent(asked, default=in_blocks, **kernels) if kernels else in_blocks(asked)
 
 
 class RelativeAttention(nn.Module):
@@ -138,7 +152,8 @@ class RelativeAttention(nn.Module):
 
     Without `positions` it is the ordinary dot-product attention. asking: what queries and keys are made of, where it is
     not x itself (Wav2Vec2-Conformer turns the input of their projections by rotary positions, and not their output).
-    block: so many queries at a time, see `attend_in_blocks`; 0 takes all at once. fused: see `attend_fused`.
+    block: so many queries at a time, see `attend_in_blocks`; 0 takes all at once. fused, fused_gpu: by a kernel of our
+    own on a TPU, on a GPU, see `attend_fused`.
     """
 
     width: int
@@ -148,6 +163,7 @@ class RelativeAttention(nn.Module):
     dtype: Any = jnp.float32
     block: int = 0
     fused: bool = False
+    fused_gpu: bool = False
 
     @nn.compact
     def __call__(
@@ -179,8 +195,9 @@ class RelativeAttention(nn.Module):
             query, query_at = ((query + bias[None, None]) * scale for bias in (bias_u, bias_v))
             asked = Asked(query, query_at, key, value, place, mask)
         drop = self.make_rng("dropout") if train and self.dropout > 0.0 else None
-        if self.fused:
-            mixed = attend_fused(asked, self.block or _BLOCK, drop, self.dropout)
+        if self.fused or self.fused_gpu:
+            size = self.block or _BLOCK
+            mixed = attend_fused(asked, size, drop, self.dropout, tpu=self.fused, gpu=self.fused_gpu)
         elif self.block and time > self.block:
             mixed = attend_in_blocks(asked, self.block, drop, self.dropout)
         else:

@@ -7,6 +7,7 @@ block turns by r more than row 0.
 
 Dropout draws by a hash of (the seed of utterance and head, query, key), so the backward pass and every mesh see the
 same. With several devices each computes its own rows and heads; only the gradient of the distances is summed.
+That part is the same for the kernels for a GPU (attention_pallas_gpu.py), which take it from here.
 
 It has been run by the interpreter and compiled by the TPU's compiler; it has NOT been run on a TPU.
 """
@@ -46,8 +47,9 @@ class Plan(NamedTuple):
 
 
 class Padded(NamedTuple):
-    """What the kernels take. Queries and keys are padded to `size` and to 128, `place` to whole blocks. `there`: 1 for
-    a key, 0 for padding. Without positions `query_at` and `place` are None, without dropout `seeds`."""
+    """What the kernels take, padded to `Kernels.sizes`. `there`: 1 for a key, 0 for padding. Row p of `place` is the
+    distance that the last of all queries, padding included, has from key p. Without positions `query_at` and `place`
+    are None, without dropout `seeds`."""
 
     query: Float[Array, "batch heads queries d"]
     query_at: Float[Array, "batch heads queries d"] | None
@@ -58,13 +60,26 @@ class Padded(NamedTuple):
     seeds: UInt32[Array, "batch heads"] | None
 
 
+class Kernels(NamedTuple):
+    """What one kind of chip computes with.
+
+    sizes: (size, queries, keys, d) -> the numbers of queries, keys, places and channels that `Padded` has. forward:
+    (plan, x) -> (values, what `backward` needs beside x). backward: (plan, x, that, gradient by the values) ->
+    gradients by x, which may be in float32, None for `there` and `seeds`.
+    """
+
+    sizes: Callable[[int, int, int, int], tuple[int, int, int, int]]
+    forward: Callable
+    backward: Callable
+
+
 def block_size(queries: int, keys: int, width: int, itemsize: int) -> int | None:
     """Queries of a program, the most that fit into VMEM with all keys; None where not even the fewest do."""
-    keys = _up(keys, _LANES)
-    lanes = _up(width, _LANES)  # that a row takes
+    keys = up(keys, _LANES)
+    lanes = up(width, _LANES)  # that a row takes
     for most in _SIZES:
-        size = _up(-(-queries // -(-queries // most)), _TILE)  # as many blocks, with little padding
-        places = _up(queries, size) + _span(size, keys)
+        size = up(-(-queries // -(-queries // most)), _TILE)  # as many blocks, with little padding
+        places = up(queries, size) + _span(size, keys)
         held = keys * lanes * (2 * itemsize + 2 * 4) + places * lanes * (itemsize + 4) + size * lanes * 5 * itemsize
         if 2 * held + 6 * size * _span(size, keys) * 4 <= _VMEM:  # two of each, one on its way; six arrays of scores
             return size
@@ -83,58 +98,86 @@ def attend(
     *,
     size: int,
     interpret: bool = False,
+    kernels: Kernels | None = None,
 ) -> Float[Array, "batch queries heads d"]:
-    """models/attention.py's `attend`, with its dropout drawn from `seeds`; size: from `block_size`."""
-    queries, keys = query.shape[1], key.shape[1]
-    more, extra = -queries % size, -keys % _LANES
-    filler = _span(size, keys + extra) - size - keys + 1
+    """models/attention.py's `attend`, with its dropout drawn from `seeds`; size: from `block_size`. kernels: a TPU's
+    where nothing is said."""
+    kernels = kernels or _TPU
+    queries, keys, width = query.shape[1], key.shape[1], key.shape[3]
+    all_queries, all_keys, places, channels = kernels.sizes(size, queries, keys, width)
+    more, extra = all_queries - queries, all_keys - keys
 
     def arrange(x: Array | None, after: int) -> Array | None:
         if x is None:
             return None
-        return jnp.moveaxis(jnp.pad(x, ((0, 0), (0, after), (0, 0), (0, 0))), 1, 2)
+        return jnp.moveaxis(jnp.pad(x, ((0, 0), (0, after), (0, 0), (0, channels - width))), 1, 2)
+
+    def arrange_places(x: Array | None) -> Array | None:
+        if x is None:
+            return None
+        return jnp.moveaxis(jnp.pad(x, ((more, places - more - len(x)), (0, 0), (0, channels - width))), 0, 1)
 
     padded = Padded(
         arrange(query, more),
         arrange(query_at, more),
         arrange(key, extra),
         arrange(value, extra),
-        None if place is None else jnp.moveaxis(jnp.pad(place, ((more, filler), (0, 0), (0, 0))), 0, 1),
+        arrange_places(place),
         jnp.pad(mask.astype(jnp.float32), ((0, 0), (0, extra)))[:, None],
         seeds,
     )
-    mixed = _on_devices(Plan(size, rate if seeds is not None else 0.0, interpret), padded)
-    return jnp.moveaxis(mixed, 1, 2)[:, :queries]
+    mixed = _on_devices(kernels, Plan(size, rate if seeds is not None else 0.0, interpret), padded)
+    return jnp.moveaxis(mixed, 1, 2)[:, :queries, :, :width]
 
 
-def _up(n: int, multiple: int) -> int:
+def up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
 def _span(size: int, keys: int) -> int:
     """Rows of `place` that a block of queries takes: its size + keys - 1 distances, and what fills the lanes."""
-    return _up(size + keys - 1, _LANES)
+    return up(size + keys - 1, _LANES)
 
 
-# --- What both kernels compute ----------------------------------------------------------------------------------------
+# --- What the kernels for both kinds of chip compute ------------------------------------------------------------------
 
 
-def _dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
-    """The product in float32; float32 factors are not rounded to bfloat16."""
-    precision = lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+def dot(
+    a: Array,
+    b: Array,
+    contract: tuple[int, int],
+    exact: lax.Precision | lax.DotAlgorithmPreset = lax.Precision.HIGHEST,
+) -> Array:
+    """The product in float32; float32 factors are multiplied `exact`ly, not rounded to bfloat16."""
+    precision = exact if a.dtype == jnp.float32 else None
     return lax.dot_general(
         a, b, (((contract[0],), (contract[1],)), ((), ())), precision=precision, preferred_element_type=jnp.float32
     )
 
 
+def kept(rate: float, seed: Array, shape: tuple[int, int], query: Array | int, key: Array | int) -> Array:
+    """What dropout multiplies the weights with: 0 or 1 / (1 - rate), by a hash of query, key and seed. query, key: the
+    numbers of the first ones."""
+
+    def number(axis: int, first: Array | int, factor: int) -> Array:
+        return (first + lax.broadcasted_iota(jnp.int32, shape, axis)).astype(jnp.uint32) * np.uint32(factor)
+
+    bits = hash_bits(seed ^ number(0, query, 0x9E3779B1) ^ number(1, key, 0x85EBCA77))
+    random = (bits >> (32 - _BITS)).astype(jnp.int32)  # a TPU compares signed numbers
+    return jnp.where(random >= math.ceil(rate * 2**_BITS), 1.0 / (1.0 - rate), 0.0)
+
+
+# --- What both kernels for a TPU compute ------------------------------------------------------------------------------
+
+
 def _weights(plan: Plan, block: Array, refs: Padded) -> tuple[Array, Array | None]:
     """The weights [size, keys] of this block of queries in float32, and the rows of `place` that it meets."""
     keys = refs.key.shape[-2]
-    scores = _dot(refs.query[0, 0], refs.key[0, 0], (1, 1))
+    scores = dot(refs.query[0, 0], refs.key[0, 0], (1, 1))
     near = None
     if refs.place is not None:
         near = refs.place[0, _near(plan, block, refs.place, keys), :]
-        scores += _by_key(plan, _dot(refs.query_at[0, 0], near, (1, 1)))[:, :keys]
+        scores += _by_key(plan, dot(refs.query_at[0, 0], near, (1, 1)))[:, :keys]
     there = refs.there[0] > 0
     scores = jnp.where(there, scores, jnp.finfo(jnp.float32).min)
     raised = jnp.where(there, jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True)), 0.0)
@@ -158,7 +201,7 @@ def _turn_over(x: Array) -> Array:
     """The rows in the other order, as a product: exact, and the matrix unit has the time. float32."""
     size = x.shape[0]
     row, column = (lax.broadcasted_iota(jnp.int32, (size, size), axis) for axis in range(2))
-    return _dot((row + column == size - 1).astype(x.dtype), x, (1, 0))
+    return dot((row + column == size - 1).astype(x.dtype), x, (1, 0))
 
 
 def _by_distance(plan: Plan, by_key: Array) -> Array:
@@ -170,29 +213,14 @@ def _by_distance(plan: Plan, by_key: Array) -> Array:
     return pltpu.roll(filled, 0, 1, stride=1, stride_axis=0)
 
 
-def _kept(plan: Plan, block: Array, seed: Array, keys: int) -> Array:
-    """What dropout multiplies the weights with: 0 or 1 / (1 - rate), by a hash of query, key and seed."""
-
-    def number(axis: int, first: Array | int, factor: int) -> Array:
-        return (first + lax.broadcasted_iota(jnp.int32, (plan.size, keys), axis)).astype(jnp.uint32) * np.uint32(factor)
-
-    bits = hash_bits(seed ^ number(0, block * plan.size, 0x9E3779B1) ^ number(1, 0, 0x85EBCA77))
-    random = (bits >> (32 - _BITS)).astype(jnp.int32)  # the chip compares signed numbers
-    return jnp.where(random >= math.ceil(plan.rate * 2**_BITS), 1.0 / (1.0 - plan.rate), 0.0)
-
-
-def _seed(refs: Padded, row: Array, head: Array) -> Array | None:
-    return None if refs.seeds is None else refs.seeds[row, head]
-
-
 def _forward_kernel(plan: Plan, tree, *refs) -> None:
     refs, out = jax.tree.unflatten(tree, refs[:-1]), refs[-1]
     row, head, block = (pl.program_id(axis) for axis in range(3))
     weights, _ = _weights(plan, block, refs)
     if plan.rate:
-        weights *= _kept(plan, block, _seed(refs, row, head), weights.shape[1])
+        weights *= kept(plan.rate, refs.seeds[row, head], weights.shape, block * plan.size, 0)
     value = refs.value[0, 0]
-    out[0, 0] = _dot(weights.astype(value.dtype), value, (1, 0)).astype(out.dtype)
+    out[0, 0] = dot(weights.astype(value.dtype), value, (1, 0)).astype(out.dtype)
 
 
 def _backward_kernel(plan: Plan, tree, out_tree, *refs) -> None:
@@ -208,15 +236,15 @@ def _backward_kernel(plan: Plan, tree, out_tree, *refs) -> None:
 
     weights, near = _weights(plan, block, refs)
     key, value, above = refs.key[0, 0], refs.value[0, 0], above[0, 0]
-    dropped, to_weights = weights, _dot(above, value, (1, 1))
+    dropped, to_weights = weights, dot(above, value, (1, 1))
     if plan.rate:
-        kept = _kept(plan, block, _seed(refs, row, head), weights.shape[1])
-        dropped, to_weights = weights * kept, to_weights * kept
-    grad.value[0, 0] += _dot(dropped.astype(value.dtype), above, (0, 0))
+        keep = kept(plan.rate, refs.seeds[row, head], weights.shape, block * plan.size, 0)
+        dropped, to_weights = weights * keep, to_weights * keep
+    grad.value[0, 0] += dot(dropped.astype(value.dtype), above, (0, 0))
     to_scores = weights * (to_weights - jnp.sum(weights * to_weights, axis=-1, keepdims=True))
     small = to_scores.astype(key.dtype)
-    grad.query[0, 0] = _dot(small, key, (1, 0)).astype(grad.query.dtype)
-    grad.key[0, 0] += _dot(small, refs.query[0, 0], (0, 0))
+    grad.query[0, 0] = dot(small, key, (1, 0)).astype(grad.query.dtype)
+    grad.key[0, 0] += dot(small, refs.query[0, 0], (0, 0))
     if near is None:
         return
 
@@ -225,12 +253,12 @@ def _backward_kernel(plan: Plan, tree, out_tree, *refs) -> None:
         grad.place[...] = jnp.zeros_like(grad.place)
 
     turned = _by_distance(plan, small).astype(key.dtype)
-    grad.query_at[0, 0] = _turn_over(_dot(turned, near, (1, 0)).astype(key.dtype)).astype(grad.query_at.dtype)
+    grad.query_at[0, 0] = _turn_over(dot(turned, near, (1, 0)).astype(key.dtype)).astype(grad.query_at.dtype)
     query_at = _turn_over(refs.query_at[0, 0]).astype(key.dtype)
-    grad.place[0, _near(plan, block, grad.place, key.shape[0]), :] += _dot(turned, query_at, (0, 0))
+    grad.place[0, _near(plan, block, grad.place, key.shape[0]), :] += dot(turned, query_at, (0, 0))
 
 
-# --- The calls --------------------------------------------------------------------------------------------------------
+# --- The calls for a TPU ----------------------------------------------------------------------------------------------
 
 
 def _specs(plan: Plan, x: Padded, order: Callable) -> Padded:
@@ -266,12 +294,17 @@ def _cost(plan: Plan, x: Padded, products: tuple[int, int], results: list) -> pl
     )
 
 
-def _forward(plan: Plan, x: Padded) -> Array:
+def _sizes(size: int, queries: int, keys: int, width: int) -> tuple[int, int, int, int]:
+    queries, keys = up(queries, size), up(keys, _LANES)
+    return queries, keys, queries - size + _span(size, keys), width
+
+
+def _forward(plan: Plan, x: Padded) -> tuple[Array, None]:
     leaves, tree = jax.tree.flatten(x)
     specs = _specs(plan, x, lambda row, head, block: (row, head, block))
     rows, heads, queries, _ = x.query.shape
     out = jax.ShapeDtypeStruct(x.query.shape, x.value.dtype)
-    return pl.pallas_call(
+    mixed = pl.pallas_call(
         partial(_forward_kernel, plan, tree),
         grid=(rows, heads, queries // plan.size),
         in_specs=jax.tree.leaves(specs),
@@ -282,10 +315,11 @@ def _forward(plan: Plan, x: Padded) -> Array:
         interpret=plan.interpret,
         name="attention",
     )(*leaves)
+    return mixed, None
 
 
-def _backward(plan: Plan, x: Padded, above: Array) -> Padded:
-    """The gradients; those that are sums over queries in float32, those of `there` and `seeds` None."""
+def _backward(plan: Plan, x: Padded, saved: None, above: Array) -> Padded:
+    """Those gradients that are sums over queries are in float32."""
     leaves, tree = jax.tree.flatten((x, above))
     specs = _specs(plan, x, lambda head, row, block: (row, head, block))
     rows, heads, queries, _ = x.query.shape
@@ -312,19 +346,24 @@ def _backward(plan: Plan, x: Padded, above: Array) -> Padded:
 # --- Their gradient, and several devices ------------------------------------------------------------------------------
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(plan: Plan, x: Padded) -> Array:
-    return _forward(plan, x)
+_TPU = Kernels(_sizes, _forward, _backward)
 
 
-def _attend_forward(plan: Plan, x: Padded) -> tuple[Array, Padded]:
-    return _forward(plan, x), x
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(kernels: Kernels, plan: Plan, x: Padded) -> Array:
+    return kernels.forward(plan, x)[0]
 
 
-def _attend_backward(plan: Plan, x: Padded, above: Array) -> tuple[Padded]:
+def _attend_forward(kernels: Kernels, plan: Plan, x: Padded) -> tuple[Array, tuple]:
+    mixed, saved = kernels.forward(plan, x)
+    return mixed, (x, saved)
+
+
+def _attend_backward(kernels: Kernels, plan: Plan, known: tuple, above: Array) -> tuple[Padded]:
+    x, saved = known
     gradient = jax.tree.map(
         lambda g, leaf: g.astype(leaf.dtype),
-        *(t._replace(there=None, seeds=None) for t in (_backward(plan, x, above), x)),
+        *(t._replace(there=None, seeds=None) for t in (kernels.backward(plan, x, saved, above), x)),
     )
     seeds = None if x.seeds is None else np.zeros(x.seeds.shape, jax.dtypes.float0)
     return (gradient._replace(there=jnp.zeros_like(x.there), seeds=seeds),)
@@ -333,15 +372,16 @@ def _attend_backward(plan: Plan, x: Padded, above: Array) -> tuple[Padded]:
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _on_devices(plan: Plan, x: Padded) -> Array:
+def _on_devices(kernels: Kernels, plan: Plan, x: Padded) -> Array:
     """_attend, on each device of the mesh that `jax.set_mesh` names its own rows and heads: the compiler does not split
     kernels by itself."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return _attend(plan, x)
+        return _attend(kernels, plan, x)
     rows = tuple(axis for axis in _ROWS if axis in mesh.axis_names)
     heads = _HEADS if x.query.shape[1] % mesh.shape.get(_HEADS, x.query.shape[1] + 1) == 0 else None
     each = PartitionSpec(rows, heads)
     specs = Padded(each, each, each, each, PartitionSpec(heads), PartitionSpec(rows), each)
     specs = Padded(*(None if leaf is None else spec for leaf, spec in zip(x, specs, strict=True)))
-    return jax.shard_map(partial(_attend, plan), mesh=mesh, in_specs=(specs,), out_specs=each, check_vma=False)(x)
+    share = partial(_attend, kernels, plan)
+    return jax.shard_map(share, mesh=mesh, in_specs=(specs,), out_specs=each, check_vma=False)(x)

@@ -83,6 +83,10 @@ class ConformerConfig:
     attention_fused: bool = added(False)
     """Attend in a kernel of our own on a TPU, in which scores never leave the chip; elsewhere, and for recordings too
     long for it (about 1,900 frames of the encoder), in blocks of `attention_block`, or of 128 where that is 0."""
+    attention_fused_gpu: bool = added(False)
+    """Attend in kernels of our own on an NVIDIA GPU, recordings of any length, heads of at most 128 channels (64 in
+    float32); elsewhere as without. They have been run by an interpreter and compiled for an H100, never run on a GPU:
+    compare the losses of some steps before you trust them."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What is computed in. Parameters, norms' statistics, softmax and logits are float32 always."""
 
@@ -208,6 +212,7 @@ class ConformerLayer(nn.Module):
             dtype,
             config.attention_block,
             config.attention_fused,
+            config.attention_fused_gpu,
             name="self_attn",
         )
         half = jnp.asarray(0.5, dtype)

@@ -88,15 +88,9 @@ static TARGET float NAME(relu)(const float *restrict x, float *restrict y, int n
   return NAME(from_bits)(largest);
 }
 
-static TARGET float NAME(first)(const float *restrict first, const float *restrict bias, float value, float *restrict x,
-                                int n) {
-  uint32_t largest = 0;
-  for (int i = 0; i < n; i++) {
-    float v = first[i] * value + bias[i];
-    x[i] = v;
-    largest = LARGER(largest, v);
-  }
-  return NAME(from_bits)(largest);
+static TARGET void NAME(add_row)(const float *restrict row, const float *restrict bias, float value, float *restrict x,
+                                 int n) {
+  for (int i = 0; i < n; i++) x[i] += row[i] * value + bias[i];
 }
 
 static TARGET float NAME(to_int8)(const float *restrict x, float largest, int8_t *restrict q, int n) {
@@ -105,6 +99,17 @@ static TARGET float NAME(to_int8)(const float *restrict x, float largest, int8_t
   float inverse = usable ? 127.0f / largest : 0.0f;
   for (int i = 0; i < n; i++) q[i] = (int8_t)(uint8_t)(NAME(bits)(x[i] * inverse + ROUND) - ROUND_BITS);
   return usable ? largest / 127.0f : 0.0f;
+}
+
+static TARGET float NAME(to_fine)(const float *restrict x, float largest, int8_t *restrict q, int n) {
+  int usable = largest > 1e-30f && largest < 1e30f;
+  float inverse = usable ? FINE_TOP / largest : 0.0f;
+  for (int i = 0; i < n; i++) {
+    uint32_t whole = NAME(bits)(x[i] * inverse + ROUND) - ROUND_BITS; /* its low byte, signed, is `low` */
+    q[i] = (int8_t)(uint8_t)((whole + 128u) >> 8);
+    q[n + i] = (int8_t)(uint8_t)whole;
+  }
+  return usable ? largest / FINE_TOP : 0.0f;
 }
 
 /* To the nearest, ties to even. */
@@ -135,5 +140,5 @@ static TARGET float NAME(exp_all)(float *y, int count) {
 }
 
 #define ELEMENTWISE                                                                                                \
-  .gate = NAME(gate), .add_bias = NAME(add_bias), .relu = NAME(relu), .first = NAME(first), .to_int8 = NAME(to_int8), \
-  .to_bfloat16 = NAME(to_bfloat16), .exp_all = NAME(exp_all)
+  .gate = NAME(gate), .add_bias = NAME(add_bias), .relu = NAME(relu), .add_row = NAME(add_row), \
+  .to_int8 = NAME(to_int8), .to_fine = NAME(to_fine), .to_bfloat16 = NAME(to_bfloat16), .exp_all = NAME(exp_all)

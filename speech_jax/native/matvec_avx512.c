@@ -100,10 +100,45 @@ PART VNNI_TARGET void part_int8(int count, int streams, const float *w, int row,
   }
 }
 
-/* Vectors of bytes are whole groups of 16, zero beyond their end. */
-VNNI_TARGET static void input_offsets(const Matrix *m, int streams, const Input *x, int32_t *offset) {
+/* The same with 16-bit inputs; `plane` bytes lie between a number's high and its low byte. `offset` is of the high bytes of
+   all streams, then of the low ones. */
+PART VNNI_TARGET void part_fine(int count, int streams, const float *w, int row, int rows, const float *scales, int plane,
+                                const int32_t *offset, const Input *x, float *acc, size_t stride) {
+  __m512i sums[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 2 * streams * count; i++) sums[i] = _mm512_setzero_si512();
+  const char *in = x->data;
+  for (int k = 0; k < rows; k += 4, w += row, in += 4) {
+    __m512i values[8];
+#pragma GCC unroll 8
+    for (int s = 0; s < 2 * streams; s++) {
+      int32_t four;
+      memcpy(&four, in + (s % streams) * x->stride + s / streams * plane, 4);
+      values[s] = _mm512_set1_epi32(four);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) {
+      __m512i weights = _mm512_loadu_si512(w + LANES * i);
+#pragma GCC unroll 8
+      for (int s = 0; s < 2 * streams; s++) MULTIPLY("vpdpbusd", sums[s * count + i], weights, "v", values[s]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < streams * count; i++) {
+    int s = i / count, at = i % count * LANES;
+    float *out = acc + s * stride + at;
+    __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(scales + at), _mm512_set1_ps(x->scale[s]));
+    __m512 high = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i], _mm512_set1_epi32(offset[s])));
+    __m512i low = _mm512_sub_epi32(sums[streams * count + i], _mm512_set1_epi32(offset[streams + s]));
+    __m512 sum = _mm512_fmadd_ps(high, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(low));
+    _mm512_storeu_ps(out, _mm512_fmadd_ps(sum, scale, _mm512_loadu_ps(out)));
+  }
+}
+
+/* Of the bytes that begin `plane` after each vector's. Vectors of bytes are whole groups of 16, zero beyond their end. */
+VNNI_TARGET static void input_offsets(const Matrix *m, int streams, const Input *x, int plane, int32_t *offset) {
   for (int s = 0; s < streams; s++) {
-    const char *in = (const char *)x->data + s * x->stride;
+    const char *in = (const char *)x->data + s * x->stride + plane;
     __m128i sum = _mm_setzero_si128(), ones = _mm_set1_epi8(1);
     for (int k = 0; k < m->rows; k += LANES)
       sum = _mm_dpbusd_epi32(sum, ones, _mm_loadu_si128((const __m128i *)(in + k)));
@@ -114,7 +149,7 @@ VNNI_TARGET static void input_offsets(const Matrix *m, int streams, const Input 
 }
 
 /* A block in parts; `groups` is 16, 8, 4, 2 or 1. */
-#define STREAMS(call, n)                                     \
+#define UP_TO_4(call, n)                                     \
   switch (groups) {                                          \
     case 2: call(2, n, 0); break;                            \
     case 1: call(1, n, 0); break;                            \
@@ -122,13 +157,30 @@ VNNI_TARGET static void input_offsets(const Matrix *m, int streams, const Input 
       for (int at = 0; at < groups; at += 4) call(4, n, at); \
   }
 
-#define ONE_STREAM(call)            \
-  switch (groups) {                 \
-    case 16: call(16, 1, 0); break; \
-    case 8: call(8, 1, 0); break;   \
-    case 4: call(4, 1, 0); break;   \
-    case 2: call(2, 1, 0); break;   \
-    default: call(1, 1, 0);         \
+#define UP_TO_8(call)             \
+  switch (groups) {               \
+    case 8: call(8, 1, 0); break; \
+    case 4: call(4, 1, 0); break; \
+    case 2: call(2, 1, 0); break; \
+    default: call(1, 1, 0);       \
+  }
+
+#define PARTS(call)                                             \
+  if (streams == 1) {                                           \
+    if (groups == 16) call(16, 1, 0); else UP_TO_8(call)        \
+  } else if (streams == 2) {                                    \
+    UP_TO_4(call, 2)                                            \
+  } else {                                                      \
+    UP_TO_4(call, 4)                                            \
+  }
+
+#define FINE_PARTS(call)                                                                              \
+  if (streams == 1) {                                                                                 \
+    UP_TO_8(call)                                                                                     \
+  } else if (streams == 2) {                                                                          \
+    UP_TO_4(call, 2)                                                                                  \
+  } else {                                                                                            \
+    if (groups == 1) call(1, 4, 0); else for (int at = 0; at < groups; at += 2) call(2, 4, at);       \
   }
 
 #define FLOAT32_PART(count, n, at) part_float32(count, n, w + LANES * (at), row, m->rows, x, out + LANES * (at), stride)
@@ -137,29 +189,30 @@ VNNI_TARGET static void input_offsets(const Matrix *m, int streams, const Input 
   part_int8(count, n, w + LANES * (at), row, m->rows, w + (size_t)row * ((m->rows + 3) / 4) + LANES * (at), offset, x, \
             out + LANES * (at), stride)
 
-#define MATVEC(name, ATTRIBUTE, PART_CALL, rows_a_lane, scales, PREPARE)                                                  \
+#define FINE_PART(count, n, at)                                                                              \
+  part_fine(count, n, w + LANES * (at), row, m->rows, w + (size_t)row * ((m->rows + 3) / 4) + LANES * (at),  \
+            padded(m->rows), offset, x, out + LANES * (at), stride)
+
+#define MATVEC(name, ATTRIBUTE, PARTS, PART_CALL, most, rows_a_lane, scales, PREPARE)                            \
   ATTRIBUTE static void name(const Matrix *m, int streams, const Input *x, float *acc, size_t stride) {          \
     const float *w = m->weights;                                                                                 \
     PREPARE                                                                                                      \
     for (int g = 0, groups; g < m->groups; g += groups) {                                                        \
-      groups = block_groups(m->groups - g);                                                                      \
+      groups = block_groups(m->groups - g, most);                                                                \
       int row = groups * LANES;                                                                                  \
       float *out = acc + (size_t)g * LANES;                                                                      \
-      if (streams == 1) {                                                                                        \
-        ONE_STREAM(PART_CALL)                                                                                    \
-      } else if (streams == 2) {                                                                                 \
-        STREAMS(PART_CALL, 2)                                                                                    \
-      } else {                                                                                                   \
-        STREAMS(PART_CALL, 4)                                                                                    \
-      }                                                                                                          \
+      PARTS(PART_CALL)                                                                                           \
       w += (size_t)row * ((m->rows + (rows_a_lane)-1) / (rows_a_lane) + (scales));                               \
     }                                                                                                            \
   }
 
-MATVEC(matvec_float32, TARGET, FLOAT32_PART, 1, 0, )
-MATVEC(matvec_bfloat16, BF16_TARGET, BFLOAT16_PART, 2, 0, )
-MATVEC(matvec_int8, VNNI_TARGET, INT8_PART, 4, 1, int32_t offset[MAX_STREAMS]; input_offsets(m, streams, x, offset);)
+MATVEC(matvec_float32, TARGET, PARTS, FLOAT32_PART, BLOCK, 1, 0, )
+MATVEC(matvec_bfloat16, BF16_TARGET, PARTS, BFLOAT16_PART, BLOCK, 2, 0, )
+MATVEC(matvec_int8, VNNI_TARGET, PARTS, INT8_PART, BLOCK, 4, 1, int32_t offset[MAX_STREAMS];
+       input_offsets(m, streams, x, 0, offset);)
+MATVEC(matvec_fine, VNNI_TARGET, FINE_PARTS, FINE_PART, FINE_BLOCK, 4, 1, int32_t offset[2 * MAX_STREAMS];
+       input_offsets(m, streams, x, 0, offset); input_offsets(m, streams, x, padded(m->rows), offset + streams);)
 
-const Kernels avx512_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8}, ELEMENTWISE};
+const Kernels avx512_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8, matvec_fine}, ELEMENTWISE};
 
 #endif

@@ -52,9 +52,10 @@ static inline TARGET float NAME(exp)(float x, float scale_log2e) {
 /* tanh(a) sigmoid(b) = (1 - e) / ((1 + e) (1 + f)) with e = exp(-2a), f = exp(-b). Beyond |a| = 15 tanh is 1 in float32, and
    f is bounded so that the product stays finite. Absolute error below 1e-6. */
 static TARGET float NAME(gate)(const float *restrict a, float *restrict z, int n) {
+  const float *restrict b = a + n; /* with a[n + i] gcc reads lane by lane */
   uint32_t largest = 0;
   for (int i = 0; i < n; i++) {
-    float left = a[i], right = a[n + i];
+    float left = a[i], right = b[i];
     left = left < 15.0f ? left : 15.0f;
     left = left > -15.0f ? left : -15.0f;
     right = right < 40.0f ? right : 40.0f;
@@ -104,10 +105,11 @@ static TARGET float NAME(to_int8)(const float *restrict x, float largest, int8_t
 static TARGET float NAME(to_fine)(const float *restrict x, float largest, int8_t *restrict q, int n) {
   int usable = largest > 1e-30f && largest < 1e30f;
   float inverse = usable ? FINE_TOP / largest : 0.0f;
+  int8_t *restrict low = q + n;
   for (int i = 0; i < n; i++) {
     uint32_t whole = NAME(bits)(x[i] * inverse + ROUND) - ROUND_BITS; /* its low byte, signed, is `low` */
     q[i] = (int8_t)(uint8_t)((whole + 128u) >> 8);
-    q[n + i] = (int8_t)(uint8_t)whole;
+    low[i] = (int8_t)(uint8_t)whole;
   }
   return usable ? largest / FINE_TOP : 0.0f;
 }

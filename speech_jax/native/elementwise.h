@@ -1,7 +1,8 @@
 /* Everything but the matrix products, as plain loops that the compiler turns into the instructions of TARGET.
    Included once for each kind of instructions, with
-     TARGET  the function attribute that allows them, and
-     NAME(f) the name of f for them. */
+     TARGET  the function attribute that allows them,
+     NAME(f) the name of f for them, and
+     OWN_GATE where there is a gate written for them. */
 
 #include <string.h>
 
@@ -49,6 +50,7 @@ static inline TARGET float NAME(exp)(float x, float scale_log2e) {
 /* The largest of |x|, compared as integers, which have the same order: so the compiler may vectorise it. */
 #define LARGER(m, x) ((m) > (NAME(bits)(x) & 0x7FFFFFFFu) ? (m) : (NAME(bits)(x) & 0x7FFFFFFFu))
 
+#ifndef OWN_GATE
 /* tanh(a) sigmoid(b) = (1 - e) / ((1 + e) (1 + f)) with e = exp(-2a), f = exp(-b). Beyond |a| = 15 tanh is 1 in float32, and
    f is bounded so that the product stays finite. Absolute error below 1e-6. */
 static TARGET float NAME(gate)(const float *restrict a, float *restrict z, int n) {
@@ -67,6 +69,7 @@ static TARGET float NAME(gate)(const float *restrict a, float *restrict z, int n
   }
   return NAME(from_bits)(largest);
 }
+#endif
 
 static TARGET float NAME(add_bias)(float *restrict x, const float *restrict bias, float scale, int n) {
   uint32_t largest = 0;

@@ -7,6 +7,7 @@
 
 #define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
 #define NAME(f) avx512_##f
+#define OWN_GATE
 #include "elementwise.h"
 
 #define PART static inline __attribute__((always_inline))
@@ -17,27 +18,79 @@
 #define MULTIPLY(instruction, sum, value, place, weights) \
   __asm__(instruction " %2, %1, %0" : "+v"(sum) : "v"(value), place(weights))
 
+TARGET static inline __m512 wide_exp(__m512 x, float scale_log2e) {
+  __m512 scale = _mm512_set1_ps(scale_log2e), round = _mm512_set1_ps(ROUND);
+  __m512 shifted = _mm512_fmadd_ps(x, scale, round);
+  __m512 r = _mm512_fmsub_ps(x, scale, _mm512_sub_ps(shifted, round));
+  __m512 p = _mm512_set1_ps(POWER5);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(POWER4));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(POWER3));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(POWER2));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(POWER1));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(POWER0));
+  __m512i power = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
+}
+
+/* elementwise.h's, with an estimate of the reciprocal and one Newton step in place of the division, which takes as long as
+   everything else. */
+TARGET static float avx512_gate(const float *a, float *z, int n) {
+  __m512 largest = _mm512_setzero_ps(), one = _mm512_set1_ps(1.0f);
+  for (int i = 0; i < n; i += LANES) {
+    __m512 left = _mm512_min_ps(_mm512_loadu_ps(a + i), _mm512_set1_ps(15.0f));
+    __m512 right = _mm512_min_ps(_mm512_loadu_ps(a + n + i), _mm512_set1_ps(40.0f));
+    __m512 e = wide_exp(_mm512_max_ps(left, _mm512_set1_ps(-15.0f)), -2.0f * LOG2E);
+    __m512 f = wide_exp(_mm512_max_ps(right, _mm512_set1_ps(-40.0f)), -LOG2E);
+    __m512 below = _mm512_mul_ps(_mm512_add_ps(one, e), _mm512_add_ps(one, f));
+    __m512 inverse = _mm512_rcp14_ps(below);
+    inverse = _mm512_mul_ps(inverse, _mm512_fnmadd_ps(below, inverse, _mm512_set1_ps(2.0f)));
+    __m512 value = _mm512_mul_ps(_mm512_sub_ps(one, e), inverse);
+    _mm512_storeu_ps(z + i, value);
+    largest = _mm512_max_ps(largest, _mm512_abs_ps(value));
+  }
+  return _mm512_reduce_max_ps(largest);
+}
+
 /* `count` groups of one block, for `streams` streams. `w` points to the part's first lane, a row of the block is `row`
    elements of 32 bits. Constants after inlining, so that the loops unroll and the sums stay in registers. */
 
 PART TARGET void part_float32(int count, int streams, const float *w, int row, int rows, const Input *x, float *acc,
                               size_t stride) {
+  /* where there are few groups, rows take turns with so many sums, or each would wait for the one before */
+  const int turns = count < 4 ? 4 / count : 1, all = streams * count;
   __m512 sums[16];
 #pragma GCC unroll 16
-  for (int i = 0; i < streams * count; i++) sums[i] = _mm512_loadu_ps(acc + (i / count) * stride + (i % count) * LANES);
+  for (int i = 0; i < all; i++) sums[i] = _mm512_loadu_ps(acc + (i / count) * stride + (i % count) * LANES);
+#pragma GCC unroll 16
+  for (int i = all; i < turns * all; i++) sums[i] = _mm512_setzero_ps();
   const float *in = x->data;
   size_t step = x->stride / sizeof(float);
-  for (int k = 0; k < rows; k++, w += row) {
-    __m512 weights[16];
+  int k = 0;
+  for (; k + turns <= rows; k += turns) {
+#pragma GCC unroll 4
+    for (int t = 0; t < turns; t++, w += row) {
+      __m512 weights[16];
 #pragma GCC unroll 16
-    for (int i = 0; i < count; i++) weights[i] = _mm512_loadu_ps(w + LANES * i);
+      for (int i = 0; i < count; i++) weights[i] = _mm512_loadu_ps(w + LANES * i);
+#pragma GCC unroll 4
+      for (int s = 0; s < streams; s++) {
+        __m512 value = _mm512_set1_ps(in[s * step + k + t]), *to = sums + t * all + s * count;
+#pragma GCC unroll 16
+        for (int i = 0; i < count; i++) to[i] = _mm512_fmadd_ps(value, weights[i], to[i]);
+      }
+    }
+  }
+  for (; k < rows; k++, w += row) {
 #pragma GCC unroll 4
     for (int s = 0; s < streams; s++) {
       __m512 value = _mm512_set1_ps(in[s * step + k]);
-#pragma GCC unroll 16
-      for (int i = 0; i < count; i++) sums[s * count + i] = _mm512_fmadd_ps(value, weights[i], sums[s * count + i]);
+#pragma GCC unroll 2
+      for (int i = 0; i < count; i++)
+        sums[s * count + i] = _mm512_fmadd_ps(value, _mm512_loadu_ps(w + LANES * i), sums[s * count + i]);
     }
   }
+#pragma GCC unroll 16
+  for (int i = all; i < turns * all; i++) sums[i % all] = _mm512_add_ps(sums[i % all], sums[i]);
 #pragma GCC unroll 16
   for (int i = 0; i < streams * count; i++) _mm512_storeu_ps(acc + (i / count) * stride + (i % count) * LANES, sums[i]);
 }

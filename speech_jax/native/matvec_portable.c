@@ -12,8 +12,12 @@ static void matvec_float32(const Matrix *w, int streams, const Input *x, float *
     for (int g = 0, groups; g < w->groups; g += groups) {
       groups = block_groups(w->groups - g, BLOCK);
       float *out = acc + s * stride + (size_t)g * LANES;
+      float sums[BLOCK * LANES]; /* not `out`, which could lie where the weights do for all that the compiler knows */
+      memcpy(sums, out, (size_t)groups * LANES * sizeof(float));
       for (int row = 0; row < w->rows; row++, weights += groups * LANES)
-        for (int i = 0; i < groups * LANES; i++) out[i] += in[row] * weights[i];
+        for (int i = 0; i < groups * LANES; i += LANES)
+          for (int lane = 0; lane < LANES; lane++) sums[i + lane] += in[row] * weights[i + lane];
+      memcpy(out, sums, (size_t)groups * LANES * sizeof(float));
     }
   }
 }

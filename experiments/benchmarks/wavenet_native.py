@@ -58,8 +58,9 @@ def random_net(preset: str) -> tuple[StepShape, StepWeights]:
 
 
 def products(weights: StepWeights) -> int:
-    """Multiplications of a weight in one sample: all weights but the last layer's way to a next one."""
-    matrices = (weights.taps, weights.out[1:], weights.skip, weights.head1, weights.head2)
+    """Multiplications of a weight in one sample: all weights but the first layer's taps, which meet only samples, and
+    the last layer's way to a next one."""
+    matrices = (weights.taps[1:], weights.out[1:], weights.skip, weights.head1, weights.head2)
     return sum(matrix.size for matrix in matrices)
 
 

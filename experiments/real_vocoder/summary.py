@@ -43,8 +43,9 @@ def mel_distance(original: np.ndarray, made: np.ndarray, audio: AudioConfig) -> 
     return float(np.abs(both[0][:frames] - both[1][:frames]).mean())
 
 
-def nats_a_sample(vocoder: Vocoder, wave: np.ndarray, dtype: native.Dtype) -> tuple[float, int]:
-    """(nats of a recording under the native step with such weights, its samples)."""
+def followed(vocoder: Vocoder, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """(conditioning [1, rows, layers, gate], the samples [1, time] that the net is to follow, samples of a row) of a
+    recording."""
     net, task = vocoder.net, vocoder.task
     size = len(wave) // net.config.hop * net.config.hop
     batch = {"audio": wave[None, :size], "audio_lengths": np.full(1, size), "index": np.zeros(1, np.int32)}
@@ -57,9 +58,16 @@ def nats_a_sample(vocoder: Vocoder, wave: np.ndarray, dtype: native.Dtype) -> tu
     share = net.config.hop // rows_per_frame(net.config.condition, net.config.hop)
     first = frame_offset(task.audio) * net.config.hop // share  # what lies before the recording's first sample
     cond = np.asarray(layers_condition(net.config, net.params, vectors))[:, first : first + size // share]
+    return cond, given[:, : cond.shape[1] * share], share
+
+
+def nats_a_sample(vocoder: Vocoder, wave: np.ndarray, dtype: native.Dtype) -> tuple[float, int]:
+    """(nats of a recording under the native step with such weights, its samples)."""
+    net = vocoder.net
+    cond, given, share = followed(vocoder, wave)
     packed = native.pack(net.shape, net.weights, dtype)
-    outputs, _ = native.follow(packed, native.start(packed, 1), cond, share, given[:, : cond.shape[1] * share])
-    nll = waveform_nll(net.config.output, jnp.asarray(outputs), jnp.asarray(given[:, : outputs.shape[1]]),
+    outputs, _ = native.follow(packed, native.start(packed, 1), cond, share, given)
+    nll = waveform_nll(net.config.output, jnp.asarray(outputs), jnp.asarray(given),
                        min_log_scale=net.config.min_log_scale, levels=net.config.levels)  # fmt: skip
     return float(nll.sum()), outputs.shape[1]
 

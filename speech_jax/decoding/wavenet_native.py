@@ -9,8 +9,10 @@ check.
 - bfloat16: weights, and the vectors they are multiplied with, are rounded; sums are float32.
 - int8: weights have a scale for each output channel (symmetric, nearest), vectors one of their own each time (the
   largest value is 127); a product of the two is summed exactly, in 32-bit integers. A layer's history is kept in that
-  form, so that it is rounded once. Conditioning, biases, residuals, skips and the first layer stay float32 in every
-  kind; the last product too where it has few outputs.
+  form, so that it is rounded once. The first layers and the head take vectors of 16 bits (FINE_LAYERS).
+
+Conditioning, biases, residuals, skips and what the first layer makes of the samples stay float32 in every kind; the
+last product too where it has few outputs.
 
 The same batch in chunks, in other batches or with other threads gives the same bits, on the same instructions.
 """
@@ -48,6 +50,11 @@ INSTRUCTIONS = ("portable", "avx2", "avx512")
 OUTPUTS = ("gaussian", "logistics", "mulaw")
 LANES = 16  # as in native/wavenet.h
 NARROW = 32  # a last product with at most so many outputs stays float32: it is small, and decides the likelihood
+# With int8 weights the first layers, and the head, take vectors of 16 bits. The first layers carry the samples before
+# this one, of which a trained net predicts the next to within a thousandth of full scale: nearly all that vectors of
+# 8 bits cost is lost there (experiments/real_vocoder/results/int8.md).
+FINE_LAYERS = 2
+KINDS = ("float32", "bfloat16", "int8", "fine")  # of a matrix: dtypes, and int8 weights for vectors of 16 bits
 HUGE_PAGE = 1 << 21
 
 
@@ -61,8 +68,8 @@ class _Matrix(ctypes.Structure):
     ]
 
 
-_INTEGERS = "layers kernel residual half skip head outputs inputs output mixtures kind level".split()
-_ARRAYS = "dilations first first_bias out_bias skip_bias head1_bias head2_bias".split()
+_INTEGERS = "layers kernel residual half skip head outputs inputs output mixtures level".split()
+_ARRAYS = "dilations first first_bias out_bias skip_bias head1_bias head2_bias first_taps first_taps_bias".split()
 _MATRICES = "taps mix head1 head2".split()
 
 
@@ -169,22 +176,28 @@ def pack(shape: StepShape, weights: StepWeights, dtype: Dtype = "float32", instr
     layers, kernel, residual, gate = weights.taps.shape
     skip, head = weights.head1.shape
     outputs = outputs_of(shape)
-    last_kind: Dtype = "float32" if outputs <= NARROW else dtype
+    fine = "fine" if dtype == "int8" else dtype
+    last_kind = "float32" if outputs <= NARROW else fine
+    kinds = [fine if layer < FINE_LAYERS else dtype for layer in range(layers)]
+
+    def halves(array: np.ndarray) -> np.ndarray:
+        return np.concatenate([_pad(half) for half in np.split(array, 2, axis=-1)], axis=-1)
 
     # In the order in which a sample reads them, so that it is one walk through memory: see native/wavenet.c.
-    def tap(layer: int, j: int) -> tuple[str, int, np.ndarray, Dtype]:
-        left, right = np.split(weights.taps[layer, j], 2, axis=1)
-        return "taps", layer * kernel + j, np.concatenate([_pad(left), _pad(right)], axis=1), dtype
+    def tap(layer: int, j: int) -> tuple[str, int, np.ndarray, str]:
+        return "taps", layer * kernel + j, halves(weights.taps[layer, j]), kinds[layer]
 
-    def in_order() -> Iterator[tuple[str, int, np.ndarray, Dtype]]:
-        yield from (tap(0, j) for j in range(kernel - 1))
+    def in_order() -> Iterator[tuple[str, int, np.ndarray, str]]:
         for layer in range(layers - 1):
-            yield tap(layer, kernel - 1)
+            if layer:  # the first layer's are `first_taps`
+                yield tap(layer, kernel - 1)
             yield from (tap(layer + 1, j) for j in range(kernel - 1))
-            yield "mix", layer, np.concatenate([_pad(weights.out[layer]), _pad(weights.skip[layer])], axis=1), dtype
-        yield tap(layers - 1, kernel - 1)
-        yield "mix", layers - 1, _pad(weights.skip[-1]), dtype
-        yield "head1", 0, _pad(weights.head1), dtype
+            mix = np.concatenate([_pad(weights.out[layer]), _pad(weights.skip[layer])], axis=1)
+            yield "mix", layer, mix, kinds[layer]
+        if layers > 1:
+            yield tap(layers - 1, kernel - 1)
+        yield "mix", layers - 1, _pad(weights.skip[-1]), kinds[-1]
+        yield "head1", 0, _pad(weights.head1), fine
         yield "head2", 0, _pad(weights.head2), last_kind
 
     pieces = [(name, at, matrix.shape, kind, _layout(matrix, kind)) for name, at, matrix, kind in in_order()]
@@ -194,7 +207,7 @@ def pack(shape: StepShape, weights: StepWeights, dtype: Dtype = "float32", instr
     matrices |= {"head1": (_Matrix * 1)(), "head2": (_Matrix * 1)()}
     for name, at, (rows, columns), kind, data in pieces:
         blob[offset : offset + len(data)] = data
-        matrices[name][at] = _Matrix(blob.ctypes.data + offset, rows, columns // LANES, DTYPES.index(kind), 0)
+        matrices[name][at] = _Matrix(blob.ctypes.data + offset, rows, columns // LANES, KINDS.index(kind), 0)
         offset += -(-len(data) // 64) * 64
 
     arrays = {
@@ -205,10 +218,12 @@ def pack(shape: StepShape, weights: StepWeights, dtype: Dtype = "float32", instr
         "skip_bias": _pad(weights.skip_bias),
         "head1_bias": _pad(weights.head1_bias),
         "head2_bias": _pad(weights.head2_bias),
+        "first_taps": halves(weights.first @ weights.taps[0]),
+        "first_taps_bias": halves(weights.first_bias @ weights.taps[0]),
     }
     net = _Net(
         layers, kernel, residual, gate // 2, skip, head, outputs, weights.first.shape[0],
-        OUTPUTS.index(shape.output), shape.mixtures, DTYPES.index(dtype), INSTRUCTIONS.index(instructions),
+        OUTPUTS.index(shape.output), shape.mixtures, INSTRUCTIONS.index(instructions),
         shape.residual_scale, shape.min_log_scale,
         *(arrays[name].ctypes.data for name in _ARRAYS),
         *(ctypes.addressof(matrices[name]) for name in _MATRICES),
@@ -228,23 +243,25 @@ def _pad(array: Float[np.ndarray, "*rows columns"]) -> Float32[np.ndarray, "*row
     return np.ascontiguousarray(np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)]), np.float32)
 
 
-def _layout(matrix: Float32[np.ndarray, "rows columns"], kind: Dtype) -> UInt8[np.ndarray, " bytes"]:
+def _layout(matrix: Float32[np.ndarray, "rows columns"], kind: str) -> UInt8[np.ndarray, " bytes"]:
     """A matrix's bytes in the order that native/wavenet.h describes."""
-    together = {"float32": 1, "bfloat16": 2, "int8": 4}[kind]  # rows in 32 bits
+    together = {"float32": 1, "bfloat16": 2, "int8": 4, "fine": 4}[kind]  # rows in 32 bits
     matrix = np.pad(matrix, [(0, -len(matrix) % together), (0, 0)])
     if kind == "bfloat16":
         matrix = matrix.astype(ml_dtypes.bfloat16).view(np.uint16)
-    if kind == "int8":
+    if kind in ("int8", "fine"):
         scales = np.abs(matrix).max(axis=0) / np.float32(127)
         matrix = (np.rint(matrix / np.where(scales > 0, scales, 1)) + 128).astype(np.uint8)
     found, at = [], 0
     while at < matrix.shape[1]:
         left = (matrix.shape[1] - at) // LANES
-        columns = LANES * next(groups for groups in (16, 8, 4, 2, 1) if groups <= left)
+        columns = LANES * next(
+            groups for groups in (16, 8, 4, 2, 1) if groups <= min(left, 8 if kind == "fine" else 16)
+        )
         block = slice(at, at + columns)
         rows = matrix[:, block].reshape(-1, together, columns).transpose(0, 2, 1)
         found.append(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
-        if kind == "int8":
+        if kind in ("int8", "fine"):
             found.append(scales[block].view(np.uint8))
         at += columns
     return np.concatenate(found)

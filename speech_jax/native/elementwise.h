@@ -1,7 +1,8 @@
 /* Everything but the matrix products, as plain loops that the compiler turns into the instructions of TARGET.
    Included once for each kind of instructions, with
-     TARGET  the function attribute that allows them, and
-     NAME(f) the name of f for them. */
+     TARGET  the function attribute that allows them,
+     NAME(f) the name of f for them, and
+     OWN_GATE where there is a gate written for them. */
 
 #include <string.h>
 
@@ -49,12 +50,14 @@ static inline TARGET float NAME(exp)(float x, float scale_log2e) {
 /* The largest of |x|, compared as integers, which have the same order: so the compiler may vectorise it. */
 #define LARGER(m, x) ((m) > (NAME(bits)(x) & 0x7FFFFFFFu) ? (m) : (NAME(bits)(x) & 0x7FFFFFFFu))
 
+#ifndef OWN_GATE
 /* tanh(a) sigmoid(b) = (1 - e) / ((1 + e) (1 + f)) with e = exp(-2a), f = exp(-b). Beyond |a| = 15 tanh is 1 in float32, and
    f is bounded so that the product stays finite. Absolute error below 1e-6. */
 static TARGET float NAME(gate)(const float *restrict a, float *restrict z, int n) {
+  const float *restrict b = a + n; /* with a[n + i] gcc reads lane by lane */
   uint32_t largest = 0;
   for (int i = 0; i < n; i++) {
-    float left = a[i], right = a[n + i];
+    float left = a[i], right = b[i];
     left = left < 15.0f ? left : 15.0f;
     left = left > -15.0f ? left : -15.0f;
     right = right < 40.0f ? right : 40.0f;
@@ -66,6 +69,7 @@ static TARGET float NAME(gate)(const float *restrict a, float *restrict z, int n
   }
   return NAME(from_bits)(largest);
 }
+#endif
 
 static TARGET float NAME(add_bias)(float *restrict x, const float *restrict bias, float scale, int n) {
   uint32_t largest = 0;
@@ -88,15 +92,9 @@ static TARGET float NAME(relu)(const float *restrict x, float *restrict y, int n
   return NAME(from_bits)(largest);
 }
 
-static TARGET float NAME(first)(const float *restrict first, const float *restrict bias, float value, float *restrict x,
-                                int n) {
-  uint32_t largest = 0;
-  for (int i = 0; i < n; i++) {
-    float v = first[i] * value + bias[i];
-    x[i] = v;
-    largest = LARGER(largest, v);
-  }
-  return NAME(from_bits)(largest);
+static TARGET void NAME(add_row)(const float *restrict row, const float *restrict bias, float value, float *restrict x,
+                                 int n) {
+  for (int i = 0; i < n; i++) x[i] += row[i] * value + bias[i];
 }
 
 static TARGET float NAME(to_int8)(const float *restrict x, float largest, int8_t *restrict q, int n) {
@@ -105,6 +103,18 @@ static TARGET float NAME(to_int8)(const float *restrict x, float largest, int8_t
   float inverse = usable ? 127.0f / largest : 0.0f;
   for (int i = 0; i < n; i++) q[i] = (int8_t)(uint8_t)(NAME(bits)(x[i] * inverse + ROUND) - ROUND_BITS);
   return usable ? largest / 127.0f : 0.0f;
+}
+
+static TARGET float NAME(to_fine)(const float *restrict x, float largest, int8_t *restrict q, int n) {
+  int usable = largest > 1e-30f && largest < 1e30f;
+  float inverse = usable ? FINE_TOP / largest : 0.0f;
+  int8_t *restrict low = q + n;
+  for (int i = 0; i < n; i++) {
+    uint32_t whole = NAME(bits)(x[i] * inverse + ROUND) - ROUND_BITS; /* its low byte, signed, is `low` */
+    q[i] = (int8_t)(uint8_t)((whole + 128u) >> 8);
+    low[i] = (int8_t)(uint8_t)whole;
+  }
+  return usable ? largest / FINE_TOP : 0.0f;
 }
 
 /* To the nearest, ties to even. */
@@ -135,5 +145,5 @@ static TARGET float NAME(exp_all)(float *y, int count) {
 }
 
 #define ELEMENTWISE                                                                                                \
-  .gate = NAME(gate), .add_bias = NAME(add_bias), .relu = NAME(relu), .first = NAME(first), .to_int8 = NAME(to_int8), \
-  .to_bfloat16 = NAME(to_bfloat16), .exp_all = NAME(exp_all)
+  .gate = NAME(gate), .add_bias = NAME(add_bias), .relu = NAME(relu), .add_row = NAME(add_row), \
+  .to_int8 = NAME(to_int8), .to_fine = NAME(to_fine), .to_bfloat16 = NAME(to_bfloat16), .exp_all = NAME(exp_all)

@@ -91,6 +91,39 @@ PART void part_int8(int count, int streams, const float *w, int row, int rows, c
   }
 }
 
+/* The same with 16-bit inputs; `plane` bytes lie between a number's high and its low byte. A low byte of -128 is 128 without
+   its sign: 2 * 128 * 127 still fits. */
+PART void part_fine(int count, int streams, const float *w, int row, int rows, const float *scales, int plane,
+                    const Input *x, float *acc, size_t stride) {
+  __m256i sums[8];
+  const __m256i flip = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 8
+  for (int i = 0; i < 2 * streams * count; i++) sums[i] = _mm256_setzero_si256();
+  const char *in = x->data;
+  for (int k = 0; k < rows; k += 4, w += row, in += 4) {
+#pragma GCC unroll 8
+    for (int s = 0; s < 2 * streams; s++) { /* the high bytes of all streams, then the low ones */
+      int32_t four;
+      memcpy(&four, in + (s % streams) * x->stride + s / streams * plane, 4);
+      __m256i signs = _mm256_set1_epi32(four), sizes = _mm256_abs_epi8(signs);
+#pragma GCC unroll 4
+      for (int i = 0; i < count; i++) {
+        __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + 8 * i)), flip);
+        __m256i products = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(weights, signs));
+        sums[s * count + i] = _mm256_add_epi32(sums[s * count + i], _mm256_madd_epi16(products, ones));
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < streams * count; i++) {
+    float *out = acc + (i / count) * stride + (i % count) * 8;
+    __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(scales + (i % count) * 8), _mm256_set1_ps(x->scale[i / count]));
+    __m256 high = _mm256_cvtepi32_ps(sums[i]), low = _mm256_cvtepi32_ps(sums[streams * count + i]);
+    __m256 sum = _mm256_fmadd_ps(high, _mm256_set1_ps(256.0f), low);
+    _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, _mm256_loadu_ps(out)));
+  }
+}
+
 /* A block in parts of as many registers as leave eight sums for all streams; `groups` is 16, 8, 4, 2 or 1. */
 #define EVERY(call, count, n) \
   for (int at = 0; at < 2 * groups; at += (count)) call(count, n, at)
@@ -104,17 +137,30 @@ PART void part_int8(int count, int streams, const float *w, int row, int rows, c
     EVERY(call, 2, 4);                                                                                \
   }
 
+#define FINE_PARTS(call)                                                  \
+  if (streams == 1) {                                                     \
+    if (groups >= 2) EVERY(call, 4, 1); else call(2, 1, 0);               \
+  } else if (streams == 2) {                                              \
+    EVERY(call, 2, 2);                                                    \
+  } else {                                                                \
+    EVERY(call, 1, 4);                                                    \
+  }
+
 #define FLOAT32_PART(count, n, at) part_float32(count, n, w + 8 * (at), row, m->rows, x, out + 8 * (at), stride)
 #define BFLOAT16_PART(count, n, at) part_bfloat16(count, n, w + 8 * (at), row, m->rows, x, out + 8 * (at), stride)
 #define INT8_PART(count, n, at)                                                                               \
   part_int8(count, n, w + 8 * (at), row, m->rows, w + (size_t)row * ((m->rows + 3) / 4) + 8 * (at), x, out + 8 * (at), \
             stride)
 
-#define MATVEC(name, PART_CALL, rows_a_lane, scales)                                                     \
+#define FINE_PART(count, n, at)                                                                               \
+  part_fine(count, n, w + 8 * (at), row, m->rows, w + (size_t)row * ((m->rows + 3) / 4) + 8 * (at), padded(m->rows), x, \
+            out + 8 * (at), stride)
+
+#define MATVEC(name, PARTS, PART_CALL, most, rows_a_lane, scales)                                        \
   TARGET static void name(const Matrix *m, int streams, const Input *x, float *acc, size_t stride) {     \
     const float *w = m->weights;                                                                         \
     for (int g = 0, groups; g < m->groups; g += groups) {                                                \
-      groups = block_groups(m->groups - g);                                                              \
+      groups = block_groups(m->groups - g, most);                                                        \
       int row = groups * LANES;                                                                          \
       float *out = acc + (size_t)g * LANES;                                                              \
       PARTS(PART_CALL)                                                                                   \
@@ -122,10 +168,11 @@ PART void part_int8(int count, int streams, const float *w, int row, int rows, c
     }                                                                                                    \
   }
 
-MATVEC(matvec_float32, FLOAT32_PART, 1, 0)
-MATVEC(matvec_bfloat16, BFLOAT16_PART, 2, 0)
-MATVEC(matvec_int8, INT8_PART, 4, 1)
+MATVEC(matvec_float32, PARTS, FLOAT32_PART, BLOCK, 1, 0)
+MATVEC(matvec_bfloat16, PARTS, BFLOAT16_PART, BLOCK, 2, 0)
+MATVEC(matvec_int8, PARTS, INT8_PART, BLOCK, 4, 1)
+MATVEC(matvec_fine, FINE_PARTS, FINE_PART, FINE_BLOCK, 4, 1)
 
-const Kernels avx2_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8}, ELEMENTWISE};
+const Kernels avx2_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8, matvec_fine}, ELEMENTWISE};
 
 #endif

@@ -10,10 +10,14 @@ static void matvec_float32(const Matrix *w, int streams, const Input *x, float *
     const float *in = (const float *)((const char *)x->data + s * x->stride);
     const float *weights = w->weights;
     for (int g = 0, groups; g < w->groups; g += groups) {
-      groups = block_groups(w->groups - g);
+      groups = block_groups(w->groups - g, BLOCK);
       float *out = acc + s * stride + (size_t)g * LANES;
+      float sums[BLOCK * LANES]; /* not `out`, which could lie where the weights do for all that the compiler knows */
+      memcpy(sums, out, (size_t)groups * LANES * sizeof(float));
       for (int row = 0; row < w->rows; row++, weights += groups * LANES)
-        for (int i = 0; i < groups * LANES; i++) out[i] += in[row] * weights[i];
+        for (int i = 0; i < groups * LANES; i += LANES)
+          for (int lane = 0; lane < LANES; lane++) sums[i + lane] += in[row] * weights[i + lane];
+      memcpy(out, sums, (size_t)groups * LANES * sizeof(float));
     }
   }
 }
@@ -23,7 +27,7 @@ static void matvec_bfloat16(const Matrix *w, int streams, const Input *x, float 
     const uint16_t *in = (const uint16_t *)((const char *)x->data + s * x->stride);
     const uint16_t *weights = w->weights;
     for (int g = 0, groups; g < w->groups; g += groups) {
-      groups = block_groups(w->groups - g);
+      groups = block_groups(w->groups - g, BLOCK);
       float *out = acc + s * stride + (size_t)g * LANES;
       for (int row = 0; row < w->rows; row += 2, weights += 2 * groups * LANES) {
         float even = portable_from_bits((uint32_t)in[row] << 16), odd = portable_from_bits((uint32_t)in[row + 1] << 16);
@@ -40,7 +44,7 @@ static void matvec_int8(const Matrix *w, int streams, const Input *x, float *acc
     const int8_t *in = (const int8_t *)x->data + s * x->stride;
     const uint8_t *weights = w->weights;
     for (int g = 0, groups; g < w->groups; g += groups) {
-      groups = block_groups(w->groups - g);
+      groups = block_groups(w->groups - g, BLOCK);
       int32_t sums[BLOCK * LANES] = {0};
       for (int row = 0; row < w->rows; row += 4, weights += 4 * groups * LANES)
         for (int i = 0; i < groups * LANES; i++)
@@ -53,4 +57,26 @@ static void matvec_int8(const Matrix *w, int streams, const Input *x, float *acc
   }
 }
 
-const Kernels portable_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8}, ELEMENTWISE};
+static void matvec_fine(const Matrix *w, int streams, const Input *x, float *acc, size_t stride) {
+  for (int s = 0; s < streams; s++) {
+    const int8_t *high = (const int8_t *)x->data + s * x->stride, *low = high + padded(w->rows);
+    const uint8_t *weights = w->weights;
+    for (int g = 0, groups; g < w->groups; g += groups) {
+      groups = block_groups(w->groups - g, FINE_BLOCK);
+      int32_t highs[FINE_BLOCK * LANES] = {0}, lows[FINE_BLOCK * LANES] = {0};
+      for (int row = 0; row < w->rows; row += 4, weights += 4 * groups * LANES)
+        for (int i = 0; i < groups * LANES; i++)
+          for (int j = 0; j < 4; j++) {
+            highs[i] += high[row + j] * (weights[4 * i + j] - 128);
+            lows[i] += low[row + j] * (weights[4 * i + j] - 128);
+          }
+      const float *scales = (const float *)weights;
+      float *out = acc + s * stride + (size_t)g * LANES;
+      for (int i = 0; i < groups * LANES; i++)
+        out[i] += ((float)highs[i] * 256.0f + (float)lows[i]) * (scales[i] * x->scale[s]);
+      weights += 4 * groups * LANES;
+    }
+  }
+}
+
+const Kernels portable_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8, matvec_fine}, ELEMENTWISE};

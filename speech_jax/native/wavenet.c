@@ -3,6 +3,9 @@
    For each layer l, with x the residual vector and a ring of the last (kernel - 1) * dilation inputs:
      a = cond + sum over taps of x(earlier) @ taps;  z = tanh(a) sigmoid(a);  x | skips += z @ mix;  x = (x + bias) * scale
 
+   In layer 0, x is w * first + first_bias with the last sample w, so x @ taps is w * (first @ taps) + first_bias @ taps: a row
+   of first_taps, in float32, in place of a product. It is exact, and of the layer only the samples need to be kept.
+
    The chain from one product to the next (largest value, scale, bytes) is long next to a product of a small net. So the
    products with earlier samples of layer l + 1, which wait for nothing, stand between the gate of layer l and its use. */
 
@@ -11,7 +14,7 @@
 
 #include "wavenet.h"
 
-static const size_t element[3] = {4, 2, 1}; /* bytes, by kind of weights */
+static const size_t element[4] = {4, 2, 1, 2}; /* bytes of a number, by kind */
 
 int wavenet_level(void) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -32,7 +35,10 @@ static Kernels kernels_of(int level) {
   if (level == AVX512) {
     Kernels kernels = avx512_kernels;
     if (!__builtin_cpu_supports("avx512bf16")) kernels.matvec[BFLOAT16] = avx2_kernels.matvec[BFLOAT16];
-    if (!__builtin_cpu_supports("avx512vnni")) kernels.matvec[INT8] = avx2_kernels.matvec[INT8];
+    if (!__builtin_cpu_supports("avx512vnni")) {
+      kernels.matvec[INT8] = avx2_kernels.matvec[INT8];
+      kernels.matvec[FINE] = avx2_kernels.matvec[FINE];
+    }
     return kernels;
   }
 #endif
@@ -42,10 +48,16 @@ static Kernels kernels_of(int level) {
 
 static size_t line(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/* A layer's ring: `slots` vectors, then, for int8, as many scales. */
+static int layer_kind(const Net *net, int layer) { return net->taps[layer * net->kernel].kind; }
+
+static int has_scale(int kind) { return kind == INT8 || kind == FINE; }
+
+/* A layer's ring: `slots` vectors, then, for int8 and fine, as many scales; in layer 0 the samples alone. */
 static size_t ring_bytes(const Net *net, int layer) {
   size_t slots = (size_t)(net->kernel - 1) * net->dilations[layer];
-  return line(slots * padded(net->residual) * element[net->kind]) + (net->kind == INT8 ? line(slots * 4) : 0);
+  if (layer == 0) return line(slots * 4);
+  int kind = layer_kind(net, layer);
+  return line(slots * padded(net->residual) * element[kind]) + (has_scale(kind) ? line(slots * 4) : 0);
 }
 
 /* Bytes of one stream's rings. All zero bytes are not all zero vectors for int8, but with their scale of zero they are. */
@@ -60,6 +72,7 @@ typedef struct {
   const Net *net;
   Kernels kernels;
   int streams;
+  int64_t time; /* samples before this one */
   char *history[MAX_STREAMS];
   size_t history_stride;
   int32_t *place;  /* [layers]: the ring's oldest slot, which is written next */
@@ -81,6 +94,7 @@ static Input prepare(const Work *work, int kind, const float *x, size_t stride, 
   for (int s = 0; s < work->streams; s++) {
     void *q = work->q + s * work->q_stride;
     if (kind == BFLOAT16) work->kernels.to_bfloat16(x + s * stride, q, n);
+    else if (kind == FINE) input.scale[s] = work->kernels.to_fine(x + s * stride, largest[s], q, n);
     else input.scale[s] = work->kernels.to_int8(x + s * stride, largest[s], q, n);
   }
   return input;
@@ -99,16 +113,33 @@ static void fetch_layer(const Work *work, int layer, size_t ring) {
   const Net *net = work->net;
   int half = padded(net->half), residual = padded(net->residual), dilation = net->dilations[layer];
   int slots = (net->kernel - 1) * dilation, slot = work->place[layer];
-  size_t vector = residual * element[net->kind], scales = ring + line(slots * vector);
+  int kind = layer_kind(net, layer);
+  size_t vector = residual * element[kind], scales = ring + line(slots * vector);
   fetch(net->out_bias + (size_t)layer * residual, 4 * residual);
   for (int s = 0; s < work->streams; s++) fetch(work->cond + s * work->cond_stride + (size_t)layer * 2 * half, 8 * half);
   for (int j = 0; j + 1 < net->kernel; j++) {
     for (int s = 0; s < work->streams; s++) {
       fetch(work->history[s] + ring + slot * vector, vector);
-      if (net->kind == INT8) __builtin_prefetch(work->history[s] + scales + 4 * slot);
+      if (has_scale(kind)) __builtin_prefetch(work->history[s] + scales + 4 * slot);
     }
     slot = slot + dilation < slots ? slot + dilation : slot + dilation - slots;
   }
+}
+
+/* x @ taps of layer 0 for tap j, added to a; `last` is the sample (float32) or class (int32) that x is made of. */
+static void add_first(const Work *work, int j, const void *last, float *a) {
+  const Net *net = work->net;
+  int n = 2 * padded(net->half);
+  const float *row = net->first_taps + (size_t)j * net->inputs * n;
+  float value = 1.0f;
+  int32_t chosen;
+  if (net->output == MULAW) {
+    memcpy(&chosen, last, 4);
+    row += (size_t)chosen * n;
+  } else {
+    memcpy(&value, last, 4);
+  }
+  work->kernels.add_row(row, net->first_taps_bias + (size_t)j * n, value, a, n);
 }
 
 /* a = cond, plus the products with the samples before this one. `ring` is the layer's offset in the history. */
@@ -117,51 +148,64 @@ static void begin_layer(const Work *work, int layer, size_t ring) {
   if (layer + 1 < net->layers) fetch_layer(work, layer + 1, ring + ring_bytes(net, layer));
   float *a = work->a[layer & 1];
   int half = padded(net->half), dilation = net->dilations[layer], slots = (net->kernel - 1) * dilation;
-  size_t vector = padded(net->residual) * element[net->kind], scales = ring + line(slots * vector);
+  int kind = layer_kind(net, layer);
+  size_t vector = padded(net->residual) * element[kind], scales = ring + line(slots * vector);
   for (int s = 0; s < work->streams; s++)
     memcpy(a + s * work->a_stride, work->cond + s * work->cond_stride + (size_t)layer * 2 * half, 8 * half);
   int slot = work->place[layer];
   for (int j = 0; j + 1 < net->kernel; j++) {
-    const char *at = work->history[0] + ring + slot * vector;
-    Input input = {.data = at, .stride = work->history_stride};
-    for (int s = 0; s < work->streams && net->kind == INT8; s++)
-      memcpy(&input.scale[s], work->history[s] + scales + 4 * slot, 4);
-    multiply(work, &net->taps[layer * net->kernel + j], &input, a, work->a_stride);
+    if (layer == 0) {
+      for (int s = 0; s < work->streams; s++) /* before the first sample x is zero */
+        if (work->time >= (int64_t)(net->kernel - 1 - j) * dilation)
+          add_first(work, j, work->history[s] + ring + 4 * slot, a + s * work->a_stride);
+    } else {
+      Input input = {.data = work->history[0] + ring + slot * vector, .stride = work->history_stride};
+      for (int s = 0; s < work->streams && has_scale(kind); s++)
+        memcpy(&input.scale[s], work->history[s] + scales + 4 * slot, 4);
+      multiply(work, &net->taps[layer * net->kernel + j], &input, a, work->a_stride);
+    }
     slot = slot + dilation < slots ? slot + dilation : slot + dilation - slots;
   }
 }
 
-/* Writes this sample's input over the ring's oldest, which begin_layer has read. */
+/* Writes this sample's input, in layer 0 the last sample, over the ring's oldest, which begin_layer has read. */
 static void remember(const Work *work, int layer, size_t ring, const Input *input) {
   const Net *net = work->net;
-  int slots = (net->kernel - 1) * net->dilations[layer], slot = work->place[layer];
+  int slots = (net->kernel - 1) * net->dilations[layer], slot = work->place[layer], kind = layer_kind(net, layer);
   if (slots == 0) return;
-  size_t vector = padded(net->residual) * element[net->kind], scales = ring + line(slots * vector);
+  size_t vector = layer ? padded(net->residual) * element[kind] : 4, scales = ring + line(slots * vector);
   for (int s = 0; s < work->streams; s++) {
     memcpy(work->history[s] + ring + slot * vector, (const char *)input->data + s * input->stride, vector);
-    if (net->kind == INT8) memcpy(work->history[s] + scales + 4 * slot, &input->scale[s], 4);
+    if (layer && has_scale(kind)) memcpy(work->history[s] + scales + 4 * slot, &input->scale[s], 4);
   }
   work->place[layer] = slot + 1 < slots ? slot + 1 : 0;
 }
 
-/* One sample of each stream: work->x holds x_0 | skip_bias, `largest` the largest |x_0|; fills work->y. */
-static void step(const Work *work, float *largest) {
+/* One sample of each stream from the `last` of each: work->x holds x_0 | skip_bias; fills work->y. */
+static void step(const Work *work, const char *last_samples) {
   const Net *net = work->net;
   const Kernels *kernels = &work->kernels;
   int residual = padded(net->residual), half = padded(net->half), last = net->layers - 1, streams = work->streams;
+  float largest[MAX_STREAMS] = {0}; /* of x, later of the head's vectors */
   float z_largest[MAX_STREAMS] = {0};
   size_t ring = 0;
   begin_layer(work, 0, ring);
   for (int l = 0; l <= last; l++) {
     float *a = work->a[l & 1];
-    Input input = prepare(work, net->kind, work->x, work->x_stride, residual, largest);
-    multiply(work, &net->taps[l * net->kernel + net->kernel - 1], &input, a, work->a_stride);
+    const Matrix *now = &net->taps[l * net->kernel + net->kernel - 1];
+    Input input = {.data = last_samples, .stride = 4};
+    if (l == 0) {
+      for (int s = 0; s < streams; s++) add_first(work, net->kernel - 1, last_samples + 4 * s, a + s * work->a_stride);
+    } else {
+      input = prepare(work, now->kind, work->x, work->x_stride, residual, largest);
+      multiply(work, now, &input, a, work->a_stride);
+    }
     remember(work, l, ring, &input);
     for (int s = 0; s < streams; s++)
       z_largest[s] = kernels->gate(a + s * work->a_stride, work->z + s * work->z_stride, half);
     ring += ring_bytes(net, l);
     if (l < last) begin_layer(work, l + 1, ring);
-    input = prepare(work, net->kind, work->z, work->z_stride, half, z_largest);
+    input = prepare(work, net->mix[l].kind, work->z, work->z_stride, half, z_largest);
     if (l == last) {
       multiply(work, &net->mix[l], &input, work->x + residual, work->x_stride);
       break;
@@ -186,7 +230,7 @@ static void step(const Work *work, float *largest) {
 }
 
 /* x_0 | skip_bias from the last sample (float32) or class (int32). */
-static void first_layer(const Work *work, const void *last, float *largest) {
+static void first_layer(const Work *work, const void *last) {
   const Net *net = work->net;
   int residual = padded(net->residual), skip = padded(net->skip);
   for (int s = 0; s < work->streams; s++) {
@@ -194,7 +238,8 @@ static void first_layer(const Work *work, const void *last, float *largest) {
     const float *row = net->first;
     if (net->output == MULAW) row += (size_t)((const int32_t *)last)[s] * residual;
     else value = ((const float *)last)[s];
-    largest[s] = work->kernels.first(row, net->first_bias, value, x, residual);
+    memset(x, 0, 4 * residual);
+    work->kernels.add_row(row, net->first_bias, value, x, residual);
     memcpy(x + residual, net->skip_bias, 4 * skip);
   }
 }
@@ -265,10 +310,10 @@ int wavenet_run(const Net *net, int64_t batch, int64_t frames, int64_t hop, cons
       work.place[l] = slots ? (int32_t)(time0 % slots) : 0;
     }
     for (int64_t t = 0; t < time; t++) {
-      float largest[MAX_STREAMS] = {0};
+      work.time = time0 + t;
       if (t % hop == 0) take_conditioning(&work, rows, t / hop);
-      first_layer(&work, (const char *)last + 4 * b, largest);
-      step(&work, largest);
+      first_layer(&work, (const char *)last + 4 * b);
+      step(&work, (const char *)last + 4 * b);
       for (int s = 0; s < work.streams; s++) {
         int64_t at = (b + s) * time + t;
         float *y = work.y + s * work.y_stride;

@@ -11,9 +11,14 @@
      float32   [rows]    [groups][16]       float
      bfloat16  [rows / 2][groups][16][2]    its upper 16 bits
      int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
+     fine      the same, in blocks of at most 8 groups
    An int8 weight stands as w + 128, because the instructions multiply unsigned by signed bytes; 128 times the sum of the
    input takes that off again, exactly. So a block is its weights and little else, in the order in which they are used.
-   Rows are padded with zero weights to a full lane. */
+   Rows are padded with zero weights to a full lane.
+
+   Int8 and fine differ in what they are multiplied with. Int8 takes a vector of bytes and its scale; fine takes 16 bits for
+   each number, as the bytes `high` of all and then `low` of all (256 high + low, both signed), with the same weights: twice the
+   products, but no byte more to read. */
 
 #ifndef SPEECH_JAX_WAVENET_H
 #define SPEECH_JAX_WAVENET_H
@@ -23,9 +28,11 @@
 
 #define LANES 16      /* floats in a group */
 #define BLOCK 16      /* groups in a full block */
+#define FINE_BLOCK 8  /* of fine weights, which have two sums for each output */
+#define FINE_TOP 32639 /* 127 * 256 + 127: the largest of a fine vector */
 #define MAX_STREAMS 4 /* streams that share one reading of the weights */
 
-enum { FLOAT32, BFLOAT16, INT8 };        /* kinds of weights */
+enum { FLOAT32, BFLOAT16, INT8, FINE };  /* kinds of weights, and of the vectors that they take */
 enum { GAUSSIAN, LOGISTICS, MULAW };     /* kinds of outputs */
 enum { PORTABLE, AVX2, AVX512, LEVELS }; /* kinds of instructions */
 
@@ -41,20 +48,22 @@ typedef struct {
 typedef struct {
   const void *data;
   size_t stride;
-  float scale[MAX_STREAMS]; /* int8: what one step of the bytes is worth */
+  float scale[MAX_STREAMS]; /* int8, fine: what one step is worth */
 } Input;
 
 /* A net, as decoding/wavenet_native.py packs it. Widths are without padding; every array of floats is padded. */
 typedef struct {
   int32_t layers, kernel, residual, half, skip, head, outputs, inputs; /* half: of the gate; inputs: 1 or classes */
-  int32_t output, mixtures, kind, level;
+  int32_t output, mixtures, level;
   float residual_scale, min_log_scale;
   const int32_t *dilations; /* [layers] */
   const float *first;       /* [inputs][residual] */
   const float *first_bias;  /* [residual] */
   const float *out_bias;    /* [layers][residual] */
   const float *skip_bias, *head1_bias, *head2_bias;
-  const Matrix *taps; /* [layers][kernel], the oldest sample first: residual -> tanh half | sigmoid half */
+  const float *first_taps;  /* [kernel][inputs][2 halves]: first @ the taps of layer 0, see wavenet.c */
+  const float *first_taps_bias; /* [kernel][2 halves]: first_bias @ these taps */
+  const Matrix *taps; /* [layers][kernel], the oldest sample first: residual -> tanh half | sigmoid half; none in layer 0 */
   const Matrix *mix;  /* [layers]: half of the gate -> residual | skip; the last layer's: -> skip */
   const Matrix *head1, *head2;
 } Net;
@@ -62,17 +71,19 @@ typedef struct {
 /* What is written once for each kind of instructions. `n` is a multiple of LANES. */
 typedef struct {
   /* acc[s] += x[s] @ w for each stream s; the rows of acc are `stride` floats apart */
-  void (*matvec[3])(const Matrix *w, int streams, const Input *x, float *acc, size_t stride);
+  void (*matvec[4])(const Matrix *w, int streams, const Input *x, float *acc, size_t stride);
   /* z = tanh(a[:n]) * sigmoid(a[n:]); returns the largest |z| */
   float (*gate)(const float *a, float *z, int n);
   /* x = (x + bias) * scale; returns the largest |x| */
   float (*add_bias)(float *x, const float *bias, float scale, int n);
   /* y = max(x, 0); returns the largest y */
   float (*relu)(const float *x, float *y, int n);
-  /* x = first * value + bias; returns the largest |x| */
-  float (*first)(const float *first, const float *bias, float value, float *x, int n);
+  /* x += row * value + bias */
+  void (*add_row)(const float *row, const float *bias, float value, float *x, int n);
   /* to signed bytes, the largest |x| to 127; returns the scale */
   float (*to_int8)(const float *x, float largest, int8_t *q, int n);
+  /* to 16 bits, the largest |x| to FINE_TOP: high bytes in q[:n], low ones in q[n:]; returns the scale */
+  float (*to_fine)(const float *x, float largest, int8_t *q, int n);
   void (*to_bfloat16)(const float *x, uint16_t *q, int n);
   /* y = exp(y - the largest y) over the first `count`; returns the sum */
   float (*exp_all)(float *y, int count);
@@ -89,6 +100,9 @@ int32_t draw_class(const Net *net, const Kernels *kernels, float *y, float unifo
 static inline int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
 
 /* Groups in the block that begins where `left` groups are left. */
-static inline int block_groups(int left) { return left >= 16 ? 16 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+static inline int block_groups(int left, int most) {
+  left = left < most ? left : most;
+  return left >= 16 ? 16 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
 
 #endif

@@ -27,5 +27,6 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     if not (hasattr(libc, "gnu_get_libc_version") and hasattr(libc, "mallopt")):
         return False
-    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20), (_ARENA_MAX, 1))
+    # -1 is never: any number is an int, so at most 2 GB, which the programs of two losses leave free together.
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 64 << 20), (_ARENA_MAX, 1))
     return all(libc.mallopt(name, value) for name, value in settings)

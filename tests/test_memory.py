@@ -19,10 +19,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(how: str, **env: str) -> tuple[bool, int]:
+# The same of 3 GB, of which a thousand pages are touched.
+LARGE = PROGRAM.replace("np.ones(1 << 23)", "np.empty(3 << 27)[:: 3 << 17].fill(1)")
+
+
+def faults(how: str, program: str = PROGRAM, **env: str) -> tuple[bool, int]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))}
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, how], env=clean | env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, how], env=clean | env, capture_output=True, text=True, check=True
     )
     kept, count = run.stdout.split()
     return kept == "True", int(count)
@@ -33,6 +37,13 @@ def test_freed_memory_is_used_again():
     pages = 10 * (1 << 26) // os.sysconf("SC_PAGE_SIZE")
     assert faults("leave")[1] > pages / 600  # huge pages of 2 MB may serve 512 at a time
     kept, count = faults("keep")
+    assert kept and count < 10
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to do")
+def test_more_than_two_gigabytes_are_used_again():
+    assert faults("leave", LARGE)[1] > 1000
+    kept, count = faults("keep", LARGE)
     assert kept and count < 10
 
 

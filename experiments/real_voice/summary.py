@@ -76,7 +76,8 @@ def main(folder: str) -> None:
             continue
         rows = rows_of(part / "alignments.jsonl")
         failed = [row["failure"] for row in rows if row["failure"]]
-        why = Counter(re.sub(r"\d+%?|\(.*?\)", "", reason).strip() for line in failed for reason in line.split(", "))
+        short = (re.sub(r"\d+%", "…", reason) for line in failed for reason in line.split(", "))
+        why = Counter(re.sub(r"\d+ | \(.*?\)", "", reason) for reason in short)
         refused = len(re.findall(r"^error: text \d+:", (part / "log.txt").read_text(encoding="utf-8"), re.MULTILINE))
         reasons = ", ".join(f"{reason}: {count}" for reason, count in why.most_common())
         print(f"| {label(name)} | {len(rows)} | {len(failed)} | {refused} | {reasons} |")

@@ -7,14 +7,12 @@ has not learned by heart, it has not learned enough.
 import dataclasses
 import runpy
 
-from speech_jax.training.presets import tacotron2_paper
-
 before = runpy.run_path("configs/real_voice/joe.py")["config"]
 
 config = dataclasses.replace(
     before,
     out_dir="runs/real_voice/joe_longer",
     init_from=before.out_dir,
-    optimizer=dataclasses.replace(tacotron2_paper(hold_steps=4_500, decay_steps=0), warmup_steps=100, clip_norm=1.0),
+    optimizer=dataclasses.replace(before.optimizer, hold_steps=4_500),
     trainer=dataclasses.replace(before.trainer, steps=6_000),
 )

@@ -246,22 +246,22 @@ def _pad(array: Float[np.ndarray, "*rows columns"]) -> Float32[np.ndarray, "*row
 def _layout(matrix: Float32[np.ndarray, "rows columns"], kind: str) -> UInt8[np.ndarray, " bytes"]:
     """A matrix's bytes in the order that native/wavenet.h describes."""
     together = {"float32": 1, "bfloat16": 2, "int8": 4, "fine": 4}[kind]  # rows in 32 bits
+    most = 8 if kind == "fine" else 16  # groups of a block: a fine product has twice the sums
+    in_bytes = kind in ("int8", "fine")
     matrix = np.pad(matrix, [(0, -len(matrix) % together), (0, 0)])
     if kind == "bfloat16":
         matrix = matrix.astype(ml_dtypes.bfloat16).view(np.uint16)
-    if kind in ("int8", "fine"):
+    if in_bytes:
         scales = np.abs(matrix).max(axis=0) / np.float32(127)
         matrix = (np.rint(matrix / np.where(scales > 0, scales, 1)) + 128).astype(np.uint8)
     found, at = [], 0
     while at < matrix.shape[1]:
         left = (matrix.shape[1] - at) // LANES
-        columns = LANES * next(
-            groups for groups in (16, 8, 4, 2, 1) if groups <= min(left, 8 if kind == "fine" else 16)
-        )
+        columns = LANES * next(groups for groups in (16, 8, 4, 2, 1) if groups <= min(left, most))
         block = slice(at, at + columns)
         rows = matrix[:, block].reshape(-1, together, columns).transpose(0, 2, 1)
         found.append(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
-        if kind in ("int8", "fine"):
+        if in_bytes:
             found.append(scales[block].view(np.uint8))
         at += columns
     return np.concatenate(found)

@@ -138,9 +138,8 @@ def attend_fused(
     if tpu and (most := attention_pallas.block_size(queries, asked.key.shape[1], width, itemsize)):
         kernels["tpu"] = by(attention_pallas.attend, most)
     if gpu:
-        from speech_jax.models import (
-            attention_pallas_gpu,
-        )  # only where it is asked for: it needs a part of JAX's inside
+        # only where it is asked for: it needs a part of JAX's inside
+        from speech_jax.models import attention_pallas_gpu
 
         if most := attention_pallas_gpu.block_size(width, itemsize):
             kernels["cuda"] = by(attention_pallas_gpu.attend, most)

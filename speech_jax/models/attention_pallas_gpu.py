@@ -361,8 +361,9 @@ def _backward_call(plan: Plan, x: Padded, saved: Saved, above: Array) -> Padded:
     sums = jax.ShapeDtypeStruct((2, shares, heads, diagonals * plan.size, width), jnp.float32)
     sums = _call(_place_kernel, plan, "attention_to_places", 8, (diagonals, heads, shares), inputs, sums)
     left, right = jnp.sum(sums, axis=1)
-    pad = lambda x, before: jnp.pad(x, ((0, 0), (before, plan.size - before), (0, 0)))  # noqa: E731
-    return found._replace(place=pad(left, 0) + pad(right, plan.size))
+    left = jnp.pad(left, ((0, 0), (0, plan.size), (0, 0)))
+    right = jnp.pad(right, ((0, 0), (plan.size, 0), (0, 0)))
+    return found._replace(place=left + right)
 
 
 _GPU = Kernels(_sizes, _forward_call, _backward_call)

@@ -126,20 +126,24 @@ static void fetch_layer(const Work *work, int layer, size_t ring) {
   }
 }
 
-/* x @ taps of layer 0 for tap j, added to a; `last` is the sample (float32) or class (int32) that x is made of. */
-static void add_first(const Work *work, int j, const void *last, float *a) {
-  const Net *net = work->net;
-  int n = 2 * padded(net->half);
-  const float *row = net->first_taps + (size_t)j * net->inputs * n;
+/* Adds to `to` the last sample (float32) times the row and bias of `n`, or the row of the last class (int32) and bias. */
+static void add_sample(const Work *work, const float *rows, const float *bias, const void *last, float *to, int n) {
   float value = 1.0f;
   int32_t chosen;
-  if (net->output == MULAW) {
+  if (work->net->output == MULAW) {
     memcpy(&chosen, last, 4);
-    row += (size_t)chosen * n;
+    rows += (size_t)chosen * n;
   } else {
     memcpy(&value, last, 4);
   }
-  work->kernels.add_row(row, net->first_taps_bias + (size_t)j * n, value, a, n);
+  work->kernels.add_row(rows, bias, value, to, n);
+}
+
+/* x @ taps of layer 0 for tap j, added to a; `last` is the sample or class that x is made of. */
+static void add_first(const Work *work, int j, const void *last, float *a) {
+  const Net *net = work->net;
+  int n = 2 * padded(net->half);
+  add_sample(work, net->first_taps + (size_t)j * net->inputs * n, net->first_taps_bias + (size_t)j * n, last, a, n);
 }
 
 /* a = cond, plus the products with the samples before this one. `ring` is the layer's offset in the history. */
@@ -229,17 +233,14 @@ static void step(const Work *work, const char *last_samples) {
   multiply(work, net->head2, &input, work->y, work->y_stride);
 }
 
-/* x_0 | skip_bias from the last sample (float32) or class (int32). */
-static void first_layer(const Work *work, const void *last) {
+/* x_0 | skip_bias of each stream from the `last` of each. */
+static void first_layer(const Work *work, const char *last) {
   const Net *net = work->net;
   int residual = padded(net->residual), skip = padded(net->skip);
   for (int s = 0; s < work->streams; s++) {
-    float *x = work->x + s * work->x_stride, value = 1.0f;
-    const float *row = net->first;
-    if (net->output == MULAW) row += (size_t)((const int32_t *)last)[s] * residual;
-    else value = ((const float *)last)[s];
+    float *x = work->x + s * work->x_stride;
     memset(x, 0, 4 * residual);
-    work->kernels.add_row(row, net->first_bias, value, x, residual);
+    add_sample(work, net->first, net->first_bias, last + 4 * s, x, residual);
     memcpy(x + residual, net->skip_bias, 4 * skip);
   }
 }

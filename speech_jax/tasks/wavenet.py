@@ -29,7 +29,7 @@ from speech_jax.tasks.ctc import batch_spec
 from speech_jax.training.sharding import fetch, on_rows
 from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
-_CROP = 41  # number of the effect in rows.row_keys
+_CROP, _INPUT_NOISE = 41, 42  # numbers of the effects in rows.row_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,10 @@ class WaveNetTaskConfig:
     noise out of the high bands. 0.85 is usual; 0 turns it off."""
     gain: float = 1.0
     """The waveform is multiplied by this first, and what is synthesised divided by it."""
+    input_noise: float = 0.0
+    """In training, white noise is added to the samples that the network hears, not to those it learns; its deviation is
+    drawn for each crop between 0 and this. Without it a network that has learned to predict from true samples can lose
+    its way among its own (exposure bias; Valin & Skoglund 2019, LPCNet). Not for µ-law classes, which are noisy."""
     speakers: Literal["one", "data"] = "one"
     """one: whoever speaks is the same voice. data: a learned vector for each speaker that the recordings name; the
     table of names goes with the checkpoint, and more can be added in fine-tuning."""
@@ -62,6 +66,11 @@ class WaveNetTaskConfig:
             raise UserError(
                 f"task: found pre_emphasis {self.pre_emphasis}, gain {self.gain}, clip_seconds {self.clip_seconds}, "
                 "expected 0 up to 1, a number above 0, and 0 or more"
+            )
+        if self.input_noise < 0 or (self.input_noise and self.model.output == "mulaw"):
+            raise UserError(
+                f"task.input_noise: found {self.input_noise} with model.output {self.model.output!r}, expected 0 or "
+                "more, and 0 with mulaw"
             )
         if self.model.speakers and self.speakers == "one":
             raise UserError(
@@ -114,8 +123,10 @@ def wavenet_task(config: WaveNetTaskConfig) -> Task:
     def apply(params, model_state, batch: Batch, *, key=None, train=False):
         """Of one crop of each row. Outputs: "nll" [batch, samples] in nats, "counts" bool: which samples count."""
         heard = prepare(config, batch)
-        first = crop_starts(config, jax.random.key(0) if key is None else key, batch)
-        return _crop_nll(config, network, params, heard, first, jnp.zeros_like(first)), model_state
+        key = jax.random.key(0) if key is None else key
+        first = crop_starts(config, key, batch)
+        noise = input_noise(config, key, batch) if train and config.input_noise else None
+        return _crop_nll(config, network, params, heard, first, jnp.zeros_like(first), noise), model_state
 
     def objective(params, model_state, batch, key, step) -> LossOut:
         """Nats a sample."""
@@ -153,11 +164,25 @@ def crop_starts(config: WaveNetTaskConfig, key: Array, batch: Batch) -> Int[Arra
     return jnp.minimum((rows.uniform(keys) * room).astype(jnp.int32), room - 1)
 
 
+def input_noise(config: WaveNetTaskConfig, key: Array, batch: Batch) -> Float[Array, "batch samples"]:
+    """What is added to the samples that each row's crop hears. It belongs to the key and the utterance."""
+    keys = rows.row_keys(key, batch["index"].shape[0], batch["index"], _INPUT_NOISE)
+    level = rows.uniform(rows.fold(keys, 0), high=config.input_noise)
+    return level[:, None] * rows.normal(rows.fold(keys, 1), config.crop_frames * config.audio.hop)
+
+
 def _crop_nll(
-    config: WaveNetTaskConfig, network: Model, params: PyTree, heard: dict[str, Array], first: Array, known: Array
+    config: WaveNetTaskConfig,
+    network: Model,
+    params: PyTree,
+    heard: dict[str, Array],
+    first: Array,
+    known: Array,
+    noise: Array | None = None,
 ) -> dict[str, Array]:
     """{"nll", "counts"} of the samples of the crops that begin at frames `first`. known: samples at the beginning of
-    each that do not count, at least as many as the network looks back, except where the recording begins."""
+    each that do not count, at least as many as the network looks back, except where the recording begins. noise: what
+    is added to the samples that the network hears."""
     net, size = network_config(config), config.crop_frames * config.audio.hop
     wave = heard["wave"]
     zero = zero_class(net.classes) if net.output == "mulaw" else 0.0
@@ -166,7 +191,8 @@ def _crop_nll(
     cut = jax.vmap(lambda row, start: jax.lax.dynamic_slice(row, (start,), (size + 1,)))(padded, at)
     frame = first + frame_offset(config.audio)
     mel, own = window_of(heard["mel"], heard["frames"], frame, config.crop_frames, net.condition, net.hop)
-    inputs = {"before": cut[:, :-1], "mel": mel, "own": own} | {n: a for n, a in heard.items() if n == "speaker"}
+    before = cut[:, :-1] if noise is None else cut[:, :-1] + noise
+    inputs = {"before": before, "mel": mel, "own": own} | {n: a for n, a in heard.items() if n == "speaker"}
     y = network.apply(params, {}, inputs)[0]["y"]
     nll = waveform_nll(net.output, y, cut[:, 1:], min_log_scale=net.min_log_scale, levels=net.levels)
     number = jnp.arange(size)[None]

@@ -68,9 +68,8 @@ def kernel(asked: Asked, seeds=None, rate=0.0, size=SIZE, on="tpu"):
 )
 @pytest.mark.parametrize("positions", [True, False])
 def test_the_kernel_is_the_plain_attention(positions, on, dtype, tolerance):
-    asked = questions(
-        rows=9, width=12, dtype=dtype, positions=positions
-    )  # a GPU's kernels share eight rows out, pad 12
+    # a GPU's kernels share eight rows out and pad 12 channels
+    asked = questions(rows=9, width=12, dtype=dtype, positions=positions)
     want, expected = value_and_gradient(partial(attend, key=None, rate=0.0), asked)
     got, gradient = value_and_gradient(partial(kernel, on=on), asked)
     assert apart(got, want) <= tolerance and typically_apart(got, want) <= 1e-3

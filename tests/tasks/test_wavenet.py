@@ -19,12 +19,13 @@ from speech_jax.tasks.wavenet import (
     WaveNetTaskConfig,
     crop_starts,
     frame_offset,
+    input_noise,
     network_config,
     prepare,
     wavenet_task,
     whole_nll,
 )
-from speech_jax.types import Bucket
+from speech_jax.types import Bucket, Model
 
 AUDIO = dataclasses.replace(
     nvidia_tacotron2(), sample_rate=4_000, window=64, hop=32, n_fft=64, num_mels=10, fmax=2_000.0
@@ -100,6 +101,35 @@ def test_crops_belong_to_the_key_and_the_utterance_and_fit():
     np.testing.assert_allclose(out["nll"], same["nll"], atol=1e-5)
 
 
+def test_noise_is_heard_in_training_only_and_not_learned(monkeypatch):
+    """A network that says the sample before is the next one: its error shows what it heard, and against what."""
+    config, one = dataclasses.replace(CONFIG, input_noise=0.1), batch()
+    key = jax.random.key(3)
+    noise = np.asarray(input_noise(config, key, one))
+    assert noise.shape == (4, 256) and (noise.std(axis=1) < 0.12).all() and len(set(noise.std(axis=1))) == 4
+    turned = {name: a[::-1] for name, a in one.items()}
+    np.testing.assert_array_equal(input_noise(config, key, turned)[::-1], noise)
+
+    def echo(params, model_state, inputs):
+        return {"y": jnp.stack([inputs["before"], jnp.zeros_like(inputs["before"])], axis=-1)}, model_state
+
+    monkeypatch.setattr("speech_jax.tasks.wavenet.wavenet", lambda network: Model(None, echo))
+    task, quiet = wavenet_task(config), wavenet_task(CONFIG)
+    heard = task.model.apply({}, {}, one, key=key, train=True)[0]
+    silent = quiet.model.apply({}, {}, one, key=key, train=True)[0]
+    same = task.model.apply({}, {}, one, key=key)[0]
+    np.testing.assert_array_equal(same["nll"], silent["nll"])
+    wave, starts = np.asarray(prepare(config, one)["wave"]), np.asarray(crop_starts(config, key, one))
+    for row, n in enumerate(LENGTHS):  # with a scale of 1 the nats are half the squared error, and a constant
+        at = 32 * starts[row] + np.arange(256)
+        at = at[at < n]
+        next_one, before = wave[row, at], np.where(at > 0, wave[row, at - 1], 0.0)
+        counts = np.asarray(heard["counts"][row])[: len(at)]
+        more = ((next_one - before - noise[row, : len(at)]) ** 2 - (next_one - before) ** 2) / 2
+        found = np.asarray(heard["nll"] - silent["nll"])[row, : len(at)]
+        np.testing.assert_allclose(found[counts], more[counts], atol=1e-6)
+
+
 def test_it_learns_and_its_evaluation_can_be_heard():
     task = wavenet_task(CONFIG)
     one = batch()
@@ -149,6 +179,8 @@ def test_frames_that_begin_before_the_recording_are_known():
     ({"crop_frames": 1, "model": dataclasses.replace(NETWORK, layers=8)}, "crop_frames: found 1"),
     ({"pre_emphasis": 1.0}, "pre_emphasis 1.0"),
     ({"gain": 0.0}, "gain 0.0"),
+    ({"input_noise": -0.1}, "input_noise: found -0.1"),
+    ({"input_noise": 0.1, "model": dataclasses.replace(NETWORK, output="mulaw")}, "'mulaw', expected 0 or more, and 0"),
     ({"audio": dataclasses.replace(AUDIO, features="mfcc", num_cepstra=5)}, "expected log_mel"),
     ({"model": dataclasses.replace(NETWORK, condition=ConditionConfig(kind="stretch", scales=(4, 4)))}, "expected 32"),
 ])  # fmt: skip

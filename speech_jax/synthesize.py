@@ -20,7 +20,7 @@ from speech_jax.compile_clock import Stopwatch
 from speech_jax.data.files import lines, writing
 from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.tacotron2 import DecodeConfig
-from speech_jax.decoding.wavenet_engines import Dtype
+from speech_jax.decoding.wavenet_engines import Cores, Dtype
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluation.report import plain, text_table
 from speech_jax.resynthesis import resynthesize
@@ -63,6 +63,9 @@ class SynthesizeConfig:
     of a text at once."""
     weights: Dtype = "float32"
     """The vocoder's weights in its engine: bfloat16 and int8 are faster in the native one."""
+    cores: Cores = 1
+    """Cores that the native engine takes. 2 makes the same sound sooner where the network is large and both are idle;
+    where one of them has other work it takes longer."""
     iterations: int = 60
     """Of Griffin-Lim."""
     tries: int = 3
@@ -151,7 +154,7 @@ def vocoder_of(config: SynthesizeConfig, audio: AudioConfig, speaker: str) -> Vo
     """What makes the sound of frames with these mel settings."""
     return find_vocoder(
         config.vocoder, audio, config.checkpoint, iterations=config.iterations, seed=config.seed, speaker=speaker,
-        engine=config.engine, dtype=config.weights,
+        engine=config.engine, dtype=config.weights, cores=config.cores,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from speech_jax.audio.config import AudioConfig, check_same_audio
 from speech_jax.audio.emphasis import plain
 from speech_jax.data.mels import check_mel, read_mel
-from speech_jax.decoding.wavenet_engines import Dtype, make_engine
+from speech_jax.decoding.wavenet_engines import Cores, Dtype, make_engine
 from speech_jax.decoding.wavenet_stream import folded, make_net, stream
 from speech_jax.errors import UserError
 from speech_jax.models.wavenet import init_params
@@ -53,10 +53,16 @@ def save_vocoder(out: str | Path, parts: VocoderParts, **more_assets: Any) -> No
 
 
 def load_vocoder(
-    path: str | Path, which: Which = "best", engine: EngineName = "auto", *, dtype: Dtype = "float32", folds: int = 0
+    path: str | Path,
+    which: Which = "best",
+    engine: EngineName = "auto",
+    *,
+    dtype: Dtype = "float32",
+    folds: int = 0,
+    cores: Cores = 1,
 ) -> Vocoder:
     """The vocoder in a run's folder, ready to be heard."""
-    return Vocoder(load_vocoder_parts(path, which), engine, dtype=dtype, folds=folds, name=str(path))
+    return Vocoder(load_vocoder_parts(path, which), engine, dtype=dtype, folds=folds, cores=cores, name=str(path))
 
 
 class Vocoder:
@@ -64,7 +70,7 @@ class Vocoder:
 
     engine: "auto", "scan", "native" or "pallas" (see decoding/wavenet_engines.py); "fold" is the scan over 16 segments
     of a recording at once. folds: segments that `wave` makes at once with any engine; 0 makes one sample after the
-    other. dtype: of the weights in the engines that know others than float32.
+    other. dtype: of the weights in the engines that know others than float32. cores: that the native engine takes.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Vocoder:
         *,
         dtype: Dtype = "float32",
         folds: int = 0,
+        cores: Cores = 1,
         name: str = "the vocoder",
     ):
         self.task, self.audio, self.name, self.speakers = parts.task, parts.task.audio, name, parts.speakers
@@ -82,7 +89,8 @@ class Vocoder:
         config = self.net.config
         share = config.hop // rows_per_frame(config.condition, config.hop)
         kind = "scan" if engine == "fold" else engine
-        self.engine = make_engine(kind, self.net.shape, self.net.weights, share, batch=max(self.folds, 1), dtype=dtype)
+        rows = max(self.folds, 1)
+        self.engine = make_engine(kind, self.net.shape, self.net.weights, share, batch=rows, dtype=dtype, cores=cores)
 
     def check_audio(self, audio: AudioConfig, name: str) -> None:
         """UserError unless `name`'s mel frames are those that this vocoder hears: it names each setting in which they

@@ -27,6 +27,7 @@ ROWS_OF_A_GROUP = 4  # of the scan on a CPU: with fewer a core reads its weights
 
 Kind = Literal["auto", "scan", "native", "pallas"]
 Dtype = Literal["float32", "bfloat16", "int8"]
+Cores = Literal[1, 2]
 
 
 class Engine(NamedTuple):
@@ -39,17 +40,25 @@ class Engine(NamedTuple):
 
 
 def make_engine(
-    kind: Kind, shape: StepShape, weights: StepWeights, hop: int, *, batch: int = 1, dtype: Dtype = "float32"
+    kind: Kind,
+    shape: StepShape,
+    weights: StepWeights,
+    hop: int,
+    *,
+    batch: int = 1,
+    dtype: Dtype = "float32",
+    cores: Cores = 1,
 ) -> Engine:
     """The engine of that kind. hop: samples of a row of conditioning; batch: rows that it will make at once; dtype: of
-    the weights ("scan" knows float32 alone, "pallas" no int8).
+    the weights ("scan" knows float32 alone, "pallas" no int8); cores: that "native" takes, each for rows of its own, or
+    both for one row.
 
     "auto" is "native" on a CPU that has it, else "scan": the kernel has been compiled for TPU and GPU and compared in
     interpret mode, but has not run on either yet, so it is taken where it is asked for. A kind that this machine cannot
     run is a warning, and "scan" takes its place.
     """
     backend = jax.default_backend()
-    makers = {"native": partial(_native, shape, weights, dtype),
+    makers = {"native": partial(_native, shape, weights, dtype, batch, cores),
               "pallas": partial(_pallas, shape, weights, dtype, hop, batch, backend)}  # fmt: skip
     wanted = kind
     if kind == "auto":
@@ -98,16 +107,22 @@ def _groups(batch: int) -> int:
     return next(n for n in range(min(cores, max(batch // ROWS_OF_A_GROUP, 1)), 0, -1) if batch % n == 0)
 
 
-def _native(shape: StepShape, weights: StepWeights, dtype: Dtype) -> Engine | str:
+def _native(shape: StepShape, weights: StepWeights, dtype: Dtype, batch: int, cores: Cores) -> Engine | str:
     """The C step, or why there is none."""
     from speech_jax.decoding import wavenet_native as native
 
     if not native.available():
         return "it was not compiled when the package was installed"
-    packed = native.pack(shape, StepWeights(*(np.asarray(a, np.float32) for a in weights)), dtype)
+    weights = StepWeights(*(np.asarray(a, np.float32) for a in weights))
+    shared = cores if batch == 1 else 1
+    if shared > 1 and not native.can_share(weights):
+        log.warning("WaveNet engine native: found a network that two cores cannot share; one makes it")
+        shared = 1
+    packed = native.pack(shape, weights, dtype, cores=shared)
 
     def sample(state, cond, hop, noise):
-        return native.sample(packed, state, np.asarray(cond, np.float32), hop, np.asarray(noise, np.float32))
+        cond, noise = np.asarray(cond, np.float32), np.asarray(noise, np.float32)
+        return native.sample(packed, state, cond, hop, noise, threads=1 if batch == 1 else cores)
 
     return Engine("native", partial(native.start, packed), sample)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import mmap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,7 @@ class _Matrix(ctypes.Structure):
     ]
 
 
-_INTEGERS = "layers kernel residual half skip head outputs inputs output mixtures level".split()
+_INTEGERS = "layers kernel residual half skip head outputs inputs output mixtures level parts".split()
 _ARRAYS = "dilations first first_bias out_bias skip_bias head1_bias head2_bias first_taps first_taps_bias".split()
 _MATRICES = "taps mix head1 head2".split()
 
@@ -147,10 +148,26 @@ def _loaded() -> ctypes.CDLL:
 # ---- weights
 
 
-def pack(shape: StepShape, weights: StepWeights, dtype: Dtype = "float32", instructions: str | None = None) -> Packed:
-    """Weights for `start`, `sample` and `follow`. instructions: one of `instructions()`, or None for the best.
+def can_share(weights: StepWeights) -> bool:
+    """Whether two cores can share such a net: widths whose padding halves, and no fewer skip than residual channels."""
+    gate, residual, skip, head = weights.taps.shape[3], weights.out.shape[2], *weights.head1.shape
+    widths = [_padded(n) for n in (gate // 2, skip, head)]
+    together = _padded(residual) + _padded(skip)
+    return all(n % (2 * LANES) == 0 for n in (*widths, together)) and _padded(residual) <= _padded(skip)
 
-    UserError where the library is missing, the arrays do not fit the shape, or a weight is not finite.
+
+def pack(
+    shape: StepShape,
+    weights: StepWeights,
+    dtype: Dtype = "float32",
+    instructions: str | None = None,
+    cores: Literal[1, 2] = 1,
+) -> Packed:
+    """Weights for `start`, `sample` and `follow`. instructions: one of `instructions()`, or None for the best. cores:
+    2 lets two cores share each stream, with the same samples (of float32 up to the order of sums). They meet twice a
+    layer, so it is worth it where two cores are idle and a net is large; where one has other work both wait for it.
+
+    UserError where the library is missing, the arrays do not fit the shape or the cores, or a weight is not finite.
     """
     library = _loaded()
     levels = INSTRUCTIONS[: library.wavenet_level() + 1]
@@ -173,6 +190,12 @@ def pack(shape: StepShape, weights: StepWeights, dtype: Dtype = "float32", instr
                 f"WaveNet weights {name!r}: found {array.dtype}, finite: {bool(np.isfinite(array).all())}, expected "
                 "finite float32"
             )
+    if cores not in (1, 2) or (cores == 2 and not can_share(weights)):
+        raise UserError(
+            f"native WaveNet step: found {cores} cores for gate {weights.taps.shape[3]}, residual and skip channels "
+            f"{weights.out.shape[2]} and {weights.skip.shape[2]}, head {weights.head1.shape[1]}, expected 1, or 2 "
+            "where half the gate, skip and head are multiples of 32 and there are no fewer skip than residual channels"
+        )
     layers, kernel, residual, gate = weights.taps.shape
     skip, head = weights.head1.shape
     outputs = outputs_of(shape)
@@ -180,31 +203,37 @@ def pack(shape: StepShape, weights: StepWeights, dtype: Dtype = "float32", instr
     last_kind = "float32" if outputs <= NARROW else fine
     kinds = [fine if layer < FINE_LAYERS else dtype for layer in range(layers)]
 
-    def halves(array: np.ndarray) -> np.ndarray:
-        return np.concatenate([_pad(half) for half in np.split(array, 2, axis=-1)], axis=-1)
+    def part(array: np.ndarray, number: int) -> np.ndarray:
+        """The columns that a core makes."""
+        return np.split(array, cores, axis=-1)[number]
+
+    def halves(array: np.ndarray, number: int) -> np.ndarray:
+        return np.concatenate([part(_pad(half), number) for half in np.split(array, 2, axis=-1)], axis=-1)
 
     # In the order in which a sample reads them, so that it is one walk through memory: see native/wavenet.c.
-    def tap(layer: int, j: int) -> tuple[str, int, np.ndarray, str]:
-        return "taps", layer * kernel + j, halves(weights.taps[layer, j]), kinds[layer]
+    def tap(number: int, layer: int, j: int) -> tuple[str, int, np.ndarray, str]:
+        return "taps", (number * layers + layer) * kernel + j, halves(weights.taps[layer, j], number), kinds[layer]
 
-    def in_order() -> Iterator[tuple[str, int, np.ndarray, str]]:
+    def in_order(number: int) -> Iterator[tuple[str, int, np.ndarray, str]]:
         for layer in range(layers - 1):
             if layer:  # the first layer's are `first_taps`
-                yield tap(layer, kernel - 1)
-            yield from (tap(layer + 1, j) for j in range(kernel - 1))
+                yield tap(number, layer, kernel - 1)
+            yield from (tap(number, layer + 1, j) for j in range(kernel - 1))
             mix = np.concatenate([_pad(weights.out[layer]), _pad(weights.skip[layer])], axis=1)
-            yield "mix", layer, mix, kinds[layer]
+            yield "mix", number * layers + layer, part(mix, number), kinds[layer]
         if layers > 1:
-            yield tap(layers - 1, kernel - 1)
-        yield "mix", layers - 1, _pad(weights.skip[-1]), kinds[-1]
-        yield "head1", 0, _pad(weights.head1), fine
-        yield "head2", 0, _pad(weights.head2), last_kind
+            yield tap(number, layers - 1, kernel - 1)
+        yield "mix", number * layers + layers - 1, part(_pad(weights.skip[-1]), number), kinds[-1]
+        yield "head1", number, part(_pad(weights.head1), number), fine
+        if number == 0:
+            yield "head2", 0, _pad(weights.head2), last_kind
 
-    pieces = [(name, at, matrix.shape, kind, _layout(matrix, kind)) for name, at, matrix, kind in in_order()]
+    walks = itertools.chain(*map(in_order, range(cores)))
+    pieces = [(name, at, matrix.shape, kind, _layout(matrix, kind)) for name, at, matrix, kind in walks]
     room = sum(-(-len(data) // 64) * 64 for *_, data in pieces)
     blob, offset = _memory(room), 0
-    matrices = {"taps": (_Matrix * (layers * kernel))(), "mix": (_Matrix * layers)()}
-    matrices |= {"head1": (_Matrix * 1)(), "head2": (_Matrix * 1)()}
+    matrices = {"taps": (_Matrix * (cores * layers * kernel))(), "mix": (_Matrix * (cores * layers))()}
+    matrices |= {"head1": (_Matrix * cores)(), "head2": (_Matrix * 1)()}
     for name, at, (rows, columns), kind, data in pieces:
         blob[offset : offset + len(data)] = data
         matrices[name][at] = _Matrix(blob.ctypes.data + offset, rows, columns // LANES, KINDS.index(kind), 0)
@@ -218,12 +247,12 @@ def pack(shape: StepShape, weights: StepWeights, dtype: Dtype = "float32", instr
         "skip_bias": _pad(weights.skip_bias),
         "head1_bias": _pad(weights.head1_bias),
         "head2_bias": _pad(weights.head2_bias),
-        "first_taps": halves(weights.first @ weights.taps[0]),
-        "first_taps_bias": halves(weights.first_bias @ weights.taps[0]),
+        "first_taps": np.stack([halves(weights.first @ weights.taps[0], number) for number in range(cores)]),
+        "first_taps_bias": np.stack([halves(weights.first_bias @ weights.taps[0], number) for number in range(cores)]),
     }
     net = _Net(
         layers, kernel, residual, gate // 2, skip, head, outputs, weights.first.shape[0],
-        OUTPUTS.index(shape.output), shape.mixtures, INSTRUCTIONS.index(instructions),
+        OUTPUTS.index(shape.output), shape.mixtures, INSTRUCTIONS.index(instructions), cores,
         shape.residual_scale, shape.min_log_scale,
         *(arrays[name].ctypes.data for name in _ARRAYS),
         *(ctypes.addressof(matrices[name]) for name in _MATRICES),

@@ -7,12 +7,25 @@
    of first_taps, in float32, in place of a product. It is exact, and of the layer only the samples need to be kept.
 
    The chain from one product to the next (largest value, scale, bytes) is long next to a product of a small net. So the
-   products with earlier samples of layer l + 1, which wait for nothing, stand between the gate of layer l and its use. */
+   products with earlier samples of layer l + 1, which wait for nothing, stand between the gate of layer l and its use.
 
+   With two parts two threads go through the same steps, each with the columns that are its own, and meet twice a layer: when the
+   first has made x ready for the taps, and when both halves of z are there. */
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "wavenet.h"
+
+#if defined(__x86_64__)
+#define RELAX() __builtin_ia32_pause()
+#else
+#define RELAX() ((void)0)
+#endif
+#define PATIENCE 20000 /* looks at the other's counter before the core is offered to others */
 
 static const size_t element[4] = {4, 2, 1, 2}; /* bytes of a number, by kind */
 
@@ -67,32 +80,75 @@ int64_t wavenet_history_bytes(const Net *net) {
   return (int64_t)bytes;
 }
 
-/* What a group of up to MAX_STREAMS streams is computed in. Strides are in floats, from stream to stream. */
+/* What two threads tell each other, each line written by one of them. */
+typedef struct {
+  struct {
+    _Alignas(64) atomic_uint arrived; /* how often this thread has come to a meeting */
+    float z_largest[MAX_STREAMS];     /* of its part of z */
+  } of[MAX_PARTS];
+  _Alignas(64) Input x; /* the residual vectors as the next taps want them; by the first */
+} Team;
+
+/* What a group of up to MAX_STREAMS streams is computed in. Strides are in floats, from stream to stream. With two parts each
+   thread has a Work of its own; x, z and y are the same memory in both. */
 typedef struct {
   const Net *net;
   Kernels kernels;
+  Team *team;
+  int part;
+  unsigned met; /* meetings so far */
   int streams;
   int64_t time; /* samples before this one */
   char *history[MAX_STREAMS];
   size_t history_stride;
   int32_t *place;  /* [layers]: the ring's oldest slot, which is written next */
-  float *cond;     /* [streams][layers][2 halves] */
+  float *cond;     /* [streams][layers][2 halves], halves of this part, as in a */
   float *x;        /* [streams][residual | skip] */
   float *a[2];     /* [streams][2 halves], of even and odd layers */
-  float *z;        /* [streams][the widest of half, skip, head] */
+  float *z;        /* [streams][the wider of half and head]: the gate's output, later the head's hidden vector */
+  float *h;        /* [streams][the wider of skip and head]: after a ReLU */
   float *y;        /* [streams][outputs] */
   char *q;         /* [streams][the widest vector], what products take */
-  size_t cond_stride, x_stride, a_stride, z_stride, y_stride, q_stride;
+  char *q_x;       /* the same for x, which both threads take */
+  size_t cond_stride, x_stride, a_stride, z_stride, h_stride, y_stride, q_stride;
 } Work;
 
-/* The vectors x, rows `stride` floats apart, as the weights of `kind` want them. */
-static Input prepare(const Work *work, int kind, const float *x, size_t stride, int n, const float *largest) {
+/* Of the gate's padded half, of a matrix' columns or of a vector: what one part has of it. */
+static int share(const Work *work, int n) { return n / work->net->parts; }
+
+static const Matrix *tap(const Work *work, int layer, int j) {
+  const Net *net = work->net;
+  return &net->taps[((size_t)work->part * net->layers + layer) * net->kernel + j];
+}
+
+/* A thread says that it is there: what it wrote before, the other sees after `wait`. */
+static void arrive(Work *work) {
+  work->met++;
+  if (work->net->parts > 1) atomic_store_explicit(&work->team->of[work->part].arrived, work->met, memory_order_release);
+}
+
+static void wait(const Work *work) {
+  if (work->net->parts == 1) return;
+  atomic_uint *other = &work->team->of[1 - work->part].arrived;
+  for (int looks = 0; (int)(atomic_load_explicit(other, memory_order_acquire) - work->met) < 0; looks++) {
+    if (looks < PATIENCE) RELAX();
+    else sched_yield();
+  }
+}
+
+static void meet(Work *work) {
+  arrive(work);
+  wait(work);
+}
+
+/* The vectors x, rows `stride` floats apart, as the weights of `kind` want them, written to `to` where they are not x. */
+static Input prepare(const Work *work, int kind, const float *x, size_t stride, int n, const float *largest, char *to) {
   Input input = {.data = x, .stride = stride * sizeof(float)};
   if (kind == FLOAT32) return input;
-  input.data = work->q;
+  input.data = to;
   input.stride = work->q_stride;
   for (int s = 0; s < work->streams; s++) {
-    void *q = work->q + s * work->q_stride;
+    void *q = to + s * work->q_stride;
     if (kind == BFLOAT16) work->kernels.to_bfloat16(x + s * stride, q, n);
     else if (kind == FINE) input.scale[s] = work->kernels.to_fine(x + s * stride, largest[s], q, n);
     else input.scale[s] = work->kernels.to_int8(x + s * stride, largest[s], q, n);
@@ -111,7 +167,7 @@ static void fetch(const void *from, size_t bytes) {
 /* Asks for what a layer needs besides its weights, whose stream has pushed it out of the near caches. */
 static void fetch_layer(const Work *work, int layer, size_t ring) {
   const Net *net = work->net;
-  int half = padded(net->half), residual = padded(net->residual), dilation = net->dilations[layer];
+  int half = share(work, padded(net->half)), residual = padded(net->residual), dilation = net->dilations[layer];
   int slots = (net->kernel - 1) * dilation, slot = work->place[layer];
   int kind = layer_kind(net, layer);
   size_t vector = residual * element[kind], scales = ring + line(slots * vector);
@@ -142,8 +198,9 @@ static void add_sample(const Work *work, const float *rows, const float *bias, c
 /* x @ taps of layer 0 for tap j, added to a; `last` is the sample or class that x is made of. */
 static void add_first(const Work *work, int j, const void *last, float *a) {
   const Net *net = work->net;
-  int n = 2 * padded(net->half);
-  add_sample(work, net->first_taps + (size_t)j * net->inputs * n, net->first_taps_bias + (size_t)j * n, last, a, n);
+  int n = 2 * share(work, padded(net->half));
+  size_t at = (size_t)work->part * net->kernel + j;
+  add_sample(work, net->first_taps + at * net->inputs * n, net->first_taps_bias + at * n, last, a, n);
 }
 
 /* a = cond, plus the products with the samples before this one. `ring` is the layer's offset in the history. */
@@ -151,7 +208,7 @@ static void begin_layer(const Work *work, int layer, size_t ring) {
   const Net *net = work->net;
   if (layer + 1 < net->layers) fetch_layer(work, layer + 1, ring + ring_bytes(net, layer));
   float *a = work->a[layer & 1];
-  int half = padded(net->half), dilation = net->dilations[layer], slots = (net->kernel - 1) * dilation;
+  int half = share(work, padded(net->half)), dilation = net->dilations[layer], slots = (net->kernel - 1) * dilation;
   int kind = layer_kind(net, layer);
   size_t vector = padded(net->residual) * element[kind], scales = ring + line(slots * vector);
   for (int s = 0; s < work->streams; s++)
@@ -166,7 +223,7 @@ static void begin_layer(const Work *work, int layer, size_t ring) {
       Input input = {.data = work->history[0] + ring + slot * vector, .stride = work->history_stride};
       for (int s = 0; s < work->streams && has_scale(kind); s++)
         memcpy(&input.scale[s], work->history[s] + scales + 4 * slot, 4);
-      multiply(work, &net->taps[layer * net->kernel + j], &input, a, work->a_stride);
+      multiply(work, tap(work, layer, j), &input, a, work->a_stride);
     }
     slot = slot + dilation < slots ? slot + dilation : slot + dilation - slots;
   }
@@ -178,107 +235,197 @@ static void remember(const Work *work, int layer, size_t ring, const Input *inpu
   int slots = (net->kernel - 1) * net->dilations[layer], slot = work->place[layer], kind = layer_kind(net, layer);
   if (slots == 0) return;
   size_t vector = layer ? padded(net->residual) * element[kind] : 4, scales = ring + line(slots * vector);
-  for (int s = 0; s < work->streams; s++) {
+  for (int s = 0; s < work->streams && work->part == 0; s++) {
     memcpy(work->history[s] + ring + slot * vector, (const char *)input->data + s * input->stride, vector);
     if (layer && has_scale(kind)) memcpy(work->history[s] + scales + 4 * slot, &input->scale[s], 4);
   }
   work->place[layer] = slot + 1 < slots ? slot + 1 : 0;
 }
 
-/* One sample of each stream from the `last` of each: work->x holds x_0 | skip_bias; fills work->y. */
-static void step(const Work *work, const char *last_samples) {
+/* x_0 | skip_bias of each stream from the `last` of each, or the part of it that this thread adds to. */
+static void begin_x(const Work *work, const char *last) {
+  const Net *net = work->net;
+  int residual = padded(net->residual), own = share(work, residual + padded(net->skip)), begin = work->part * own;
+  int skips = begin > residual ? begin : residual;
+  for (int s = 0; s < work->streams; s++) {
+    float *x = work->x + s * work->x_stride;
+    memcpy(x + skips, net->skip_bias + (skips - residual), 4 * (begin + own - skips));
+    if (work->part) continue;
+    memset(x, 0, 4 * residual);
+    add_sample(work, net->first, net->first_bias, last + 4 * s, x, residual);
+  }
+}
+
+/* One sample of each stream from the `last` of each; fills work->y of the first part. */
+static void step(Work *work, const char *last_samples) {
   const Net *net = work->net;
   const Kernels *kernels = &work->kernels;
-  int residual = padded(net->residual), half = padded(net->half), last = net->layers - 1, streams = work->streams;
-  float largest[MAX_STREAMS] = {0}; /* of x, later of the head's vectors */
-  float z_largest[MAX_STREAMS] = {0};
+  int residual = padded(net->residual), half = padded(net->half), skip = padded(net->skip), head = padded(net->head);
+  int last = net->layers - 1, streams = work->streams, first = work->part == 0;
+  int own_half = share(work, half), own_x = share(work, residual + skip), own_head = share(work, head);
+  float largest[MAX_STREAMS] = {0};
   size_t ring = 0;
+  begin_x(work, last_samples);
   begin_layer(work, 0, ring);
   for (int l = 0; l <= last; l++) {
     float *a = work->a[l & 1];
-    const Matrix *now = &net->taps[l * net->kernel + net->kernel - 1];
+    const Matrix *now = tap(work, l, net->kernel - 1), *mix = &net->mix[(size_t)work->part * net->layers + l];
     Input input = {.data = last_samples, .stride = 4};
     if (l == 0) {
       for (int s = 0; s < streams; s++) add_first(work, net->kernel - 1, last_samples + 4 * s, a + s * work->a_stride);
     } else {
-      input = prepare(work, now->kind, work->x, work->x_stride, residual, largest);
+      if (first) work->team->x = prepare(work, now->kind, work->x, work->x_stride, residual, largest, work->q_x);
+      meet(work);
+      input = work->team->x;
       multiply(work, now, &input, a, work->a_stride);
     }
-    remember(work, l, ring, &input);
+    float *z = work->z + work->part * own_half, *z_largest = work->team->of[work->part].z_largest;
     for (int s = 0; s < streams; s++)
-      z_largest[s] = kernels->gate(a + s * work->a_stride, work->z + s * work->z_stride, half);
+      z_largest[s] = kernels->gate(a + s * work->a_stride, z + s * work->z_stride, own_half);
+    arrive(work);
+    if (l < last) begin_layer(work, l + 1, ring + ring_bytes(net, l));
+    wait(work);
+    remember(work, l, ring, &input); /* the other has begun this layer, so has read what is overwritten */
     ring += ring_bytes(net, l);
-    if (l < last) begin_layer(work, l + 1, ring);
-    input = prepare(work, net->mix[l].kind, work->z, work->z_stride, half, z_largest);
+    for (int s = 0; s < streams; s++) {
+      float left = work->team->of[0].z_largest[s], right = work->team->of[net->parts - 1].z_largest[s];
+      largest[s] = left > right ? left : right;
+    }
+    input = prepare(work, mix->kind, work->z, work->z_stride, half, largest, work->q);
     if (l == last) {
-      multiply(work, &net->mix[l], &input, work->x + residual, work->x_stride);
+      multiply(work, mix, &input, work->x + residual + work->part * share(work, skip), work->x_stride);
       break;
     }
-    multiply(work, &net->mix[l], &input, work->x, work->x_stride);
-    for (int s = 0; s < streams; s++)
+    multiply(work, mix, &input, work->x + work->part * own_x, work->x_stride);
+    for (int s = 0; s < streams && first; s++) /* the first part's columns hold all of the residual */
       largest[s] = kernels->add_bias(work->x + s * work->x_stride, net->out_bias + (size_t)l * residual,
                                      net->residual_scale, residual);
   }
-  /* The head. The hidden vector takes the place of the residual and the skips. */
-  int skip = padded(net->skip), head = padded(net->head), outputs = padded(net->outputs);
+  meet(work);
   for (int s = 0; s < streams; s++)
-    largest[s] = kernels->relu(work->x + s * work->x_stride + residual, work->z + s * work->z_stride, skip);
-  Input input = prepare(work, net->head1->kind, work->z, work->z_stride, skip, largest);
-  for (int s = 0; s < streams; s++) memcpy(work->x + s * work->x_stride, net->head1_bias, 4 * head);
-  multiply(work, net->head1, &input, work->x, work->x_stride);
+    largest[s] = kernels->relu(work->x + s * work->x_stride + residual, work->h + s * work->h_stride, skip);
+  const Matrix *head1 = &net->head1[work->part];
+  Input input = prepare(work, head1->kind, work->h, work->h_stride, skip, largest, work->q);
+  float *hidden = work->z + work->part * own_head;
   for (int s = 0; s < streams; s++)
-    largest[s] = kernels->relu(work->x + s * work->x_stride, work->z + s * work->z_stride, head);
-  input = prepare(work, net->head2->kind, work->z, work->z_stride, head, largest);
-  for (int s = 0; s < streams; s++) memcpy(work->y + s * work->y_stride, net->head2_bias, 4 * outputs);
+    memcpy(hidden + s * work->z_stride, net->head1_bias + work->part * own_head, 4 * own_head);
+  multiply(work, head1, &input, hidden, work->z_stride);
+  meet(work);
+  if (!first) return;
+  for (int s = 0; s < streams; s++)
+    largest[s] = kernels->relu(work->z + s * work->z_stride, work->h + s * work->h_stride, head);
+  input = prepare(work, net->head2->kind, work->h, work->h_stride, head, largest, work->q);
+  for (int s = 0; s < streams; s++) memcpy(work->y + s * work->y_stride, net->head2_bias, 4 * padded(net->outputs));
   multiply(work, net->head2, &input, work->y, work->y_stride);
 }
 
-/* x_0 | skip_bias of each stream from the `last` of each. */
-static void first_layer(const Work *work, const char *last) {
-  const Net *net = work->net;
-  int residual = padded(net->residual), skip = padded(net->skip);
-  for (int s = 0; s < work->streams; s++) {
-    float *x = work->x + s * work->x_stride;
-    memset(x, 0, 4 * residual);
-    add_sample(work, net->first, net->first_bias, last + 4 * s, x, residual);
-    memcpy(x + residual, net->skip_bias, 4 * skip);
-  }
-}
-
-/* A row of conditioning, its halves padded each by itself. */
+/* A row of conditioning, its halves padded each by itself, of each what this part makes. */
 static void take_conditioning(const Work *work, const float *const *cond, int64_t frame) {
   const Net *net = work->net;
-  int half = net->half, wide = padded(half);
-  for (int s = 0; s < work->streams; s++) {
-    const float *from = cond[s] + frame * net->layers * 2 * half;
+  int half = net->half, own = share(work, padded(half)), begin = work->part * own;
+  int count = half - begin < own ? half - begin : own;
+  for (int s = 0; s < work->streams && count > 0; s++) {
+    const float *from = cond[s] + frame * net->layers * 2 * half + begin;
     float *to = work->cond + s * work->cond_stride;
-    for (int i = 0; i < 2 * net->layers; i++) memcpy(to + (size_t)i * wide, from + (size_t)i * half, 4 * half);
+    for (int i = 0; i < 2 * net->layers; i++) memcpy(to + (size_t)i * own, from + (size_t)i * half, 4 * count);
   }
 }
 
 static size_t largest_of(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Cuts the scratch into its arrays, all 64-byte aligned; with scratch NULL only counts the bytes. */
+/* Cuts the scratch into the arrays of one part, all 64-byte aligned; those that parts share go from the first to the others.
+   With scratch NULL only counts the bytes. */
 static size_t lay_out(Work *work, char *scratch) {
   const Net *net = work->net;
   size_t residual = padded(net->residual), half = padded(net->half), skip = padded(net->skip), head = padded(net->head);
   size_t n = work->streams, at = 0;
-  work->cond_stride = net->layers * 2 * half;
-  work->x_stride = largest_of(residual + skip, head);
-  work->a_stride = 2 * half;
-  work->z_stride = largest_of(half, largest_of(skip, head));
+  work->a_stride = 2 * share(work, half);
+  work->cond_stride = net->layers * work->a_stride;
+  work->x_stride = residual + skip;
+  work->z_stride = largest_of(half, head);
+  work->h_stride = largest_of(skip, head);
   work->y_stride = padded(net->outputs);
-  work->q_stride = line(2 * largest_of(residual, work->z_stride));
-  float **arrays[] = {&work->cond, &work->x, &work->a[0], &work->a[1], &work->z, &work->y};
-  size_t strides[] = {work->cond_stride, work->x_stride, work->a_stride, work->a_stride, work->z_stride, work->y_stride};
-  for (int i = 0; i < 6; i++) {
+  work->q_stride = line(2 * largest_of(residual, largest_of(work->z_stride, work->h_stride)));
+  float **arrays[] = {&work->cond, &work->a[0], &work->a[1], &work->h, &work->x, &work->z, &work->y};
+  size_t strides[] = {work->cond_stride, work->a_stride, work->a_stride, work->h_stride,
+                      work->x_stride, work->z_stride, work->y_stride};
+  for (int i = 0; i < (work->part ? 4 : 7); i++) {
     if (scratch) *arrays[i] = (float *)(scratch + at);
     at += line(n * strides[i] * sizeof(float));
   }
-  if (scratch) work->q = scratch + at;
-  at += n * work->q_stride;
+  char **bytes[] = {&work->q, &work->q_x};
+  for (int i = 0; i < (work->part ? 1 : 2); i++) {
+    if (scratch) *bytes[i] = scratch + at;
+    at += n * work->q_stride;
+  }
   if (scratch) work->place = (int32_t *)(scratch + at);
   return at + line(net->layers * sizeof(int32_t));
+}
+
+/* What wavenet_run was called with. */
+typedef struct {
+  int64_t batch, frames, hop, time0;
+  const float *cond, *noise;
+  const void *given;
+  char *history;
+  void *last, *drawn;
+  float *outputs;
+} Arguments;
+
+/* The next sample of stream b at time t: drawn, or given; to where it is fed back from, and where it is wanted. */
+static void draw(const Work *work, const Arguments *arguments, int64_t b, int64_t t, float *y) {
+  const Net *net = work->net;
+  int64_t at = b * arguments->frames * arguments->hop + t;
+  const float *noise = arguments->noise + at * (net->output == LOGISTICS ? net->mixtures + 1 : 1);
+  char *to = (char *)arguments->last + 4 * b;
+  if (arguments->outputs) memcpy(arguments->outputs + at * net->outputs, y, 4 * net->outputs);
+  if (arguments->given) {
+    memcpy(to, (const char *)arguments->given + 4 * at, 4);
+  } else if (net->output == MULAW) {
+    int32_t now = draw_class(net, &work->kernels, y, *noise);
+    memcpy(to, &now, 4);
+  } else {
+    float now = draw_sample(net, y, noise);
+    memcpy(to, &now, 4);
+  }
+  if (arguments->drawn) memcpy((char *)arguments->drawn + 4 * at, to, 4);
+}
+
+/* One part's way through all samples. */
+static void run_part(Work *work, const Arguments *arguments) {
+  const Net *net = work->net;
+  int64_t time = arguments->frames * arguments->hop, bytes = wavenet_history_bytes(net), batch = arguments->batch;
+  work->history_stride = bytes;
+  for (int64_t b = 0; b < batch; b += work->streams) {
+    work->streams = batch - b >= 4 ? 4 : batch - b >= 2 ? 2 : 1;
+    const float *rows[MAX_STREAMS];
+    for (int s = 0; s < work->streams; s++) {
+      work->history[s] = arguments->history + (b + s) * bytes;
+      rows[s] = arguments->cond + (b + s) * arguments->frames * net->layers * 2 * net->half;
+    }
+    for (int l = 0; l < net->layers; l++) {
+      int64_t slots = (int64_t)(net->kernel - 1) * net->dilations[l];
+      work->place[l] = slots ? (int32_t)(arguments->time0 % slots) : 0;
+    }
+    for (int64_t t = 0; t < time; t++) {
+      work->time = arguments->time0 + t;
+      if (t % arguments->hop == 0) take_conditioning(work, rows, t / arguments->hop);
+      step(work, (const char *)arguments->last + 4 * b);
+      for (int s = 0; s < work->streams && work->part == 0; s++)
+        draw(work, arguments, b + s, t, work->y + s * work->y_stride);
+      meet(work); /* the sample is there, and x may be begun anew */
+    }
+  }
+}
+
+typedef struct {
+  Work work;
+  const Arguments *arguments;
+} Second;
+
+static void *run_second(void *second) {
+  run_part(&((Second *)second)->work, ((Second *)second)->arguments);
+  return NULL;
 }
 
 /* `frames * hop` samples of `batch` streams. Returns 0, or 1 where there is no memory for the scratch.
@@ -291,48 +438,29 @@ static size_t lay_out(Work *work, char *scratch) {
      outputs [batch][time][outputs], or NULL */
 int wavenet_run(const Net *net, int64_t batch, int64_t frames, int64_t hop, const float *cond, const float *noise,
                 const void *given, char *history, int64_t time0, void *last, void *drawn, float *outputs) {
-  int64_t time = frames * hop, bytes = wavenet_history_bytes(net);
-  int noise_width = net->output == LOGISTICS ? net->mixtures + 1 : 1;
-  Work work = {.net = net, .kernels = kernels_of(net->level), .history_stride = bytes};
-  work.streams = MAX_STREAMS;
-  char *scratch = aligned_alloc(64, lay_out(&work, NULL));
+  Arguments arguments = {batch, frames, hop, time0, cond, noise, given, history, last, drawn, outputs};
+  Team team = {0};
+  Work work = {.net = net, .kernels = kernels_of(net->level), .team = &team, .streams = MAX_STREAMS};
+  Second second = {.work = work, .arguments = &arguments};
+  second.work.part = 1;
+  size_t size = lay_out(&work, NULL), more = net->parts > 1 ? lay_out(&second.work, NULL) : 0;
+  char *scratch = aligned_alloc(64, size + more);
   if (!scratch) return 1;
-  memset(scratch, 0, lay_out(&work, NULL));
+  memset(scratch, 0, size + more);
   lay_out(&work, scratch);
-  for (int64_t b = 0; b < batch; b += work.streams) {
-    work.streams = batch - b >= 4 ? 4 : batch - b >= 2 ? 2 : 1;
-    const float *rows[MAX_STREAMS];
-    for (int s = 0; s < work.streams; s++) {
-      work.history[s] = history + (b + s) * bytes;
-      rows[s] = cond + (b + s) * frames * net->layers * 2 * net->half;
-    }
-    for (int l = 0; l < net->layers; l++) {
-      int64_t slots = (int64_t)(net->kernel - 1) * net->dilations[l];
-      work.place[l] = slots ? (int32_t)(time0 % slots) : 0;
-    }
-    for (int64_t t = 0; t < time; t++) {
-      work.time = time0 + t;
-      if (t % hop == 0) take_conditioning(&work, rows, t / hop);
-      first_layer(&work, (const char *)last + 4 * b);
-      step(&work, (const char *)last + 4 * b);
-      for (int s = 0; s < work.streams; s++) {
-        int64_t at = (b + s) * time + t;
-        float *y = work.y + s * work.y_stride;
-        if (outputs) memcpy(outputs + at * net->outputs, y, 4 * net->outputs);
-        char *to = (char *)last + 4 * (b + s);
-        if (given) {
-          memcpy(to, (const char *)given + 4 * at, 4);
-        } else if (net->output == MULAW) {
-          int32_t now = draw_class(net, &work.kernels, y, noise[at * noise_width]);
-          memcpy(to, &now, 4);
-        } else {
-          float now = draw_sample(net, y, noise + at * noise_width);
-          memcpy(to, &now, 4);
-        }
-        if (drawn) memcpy((char *)drawn + 4 * at, to, 4);
-      }
+  pthread_t thread;
+  if (net->parts > 1) {
+    lay_out(&second.work, scratch + size);
+    second.work.x = work.x;
+    second.work.z = work.z;
+    second.work.q_x = work.q_x;
+    if (pthread_create(&thread, NULL, run_second, &second)) {
+      free(scratch);
+      return 1;
     }
   }
+  run_part(&work, &arguments);
+  if (net->parts > 1) pthread_join(thread, NULL);
   free(scratch);
   return 0;
 }

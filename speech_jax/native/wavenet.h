@@ -12,6 +12,8 @@
      bfloat16  [rows / 2][groups][16][2]    its upper 16 bits
      int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
      fine      the same, in blocks of at most 8 groups
+   Where two cores share a stream (`parts` is 2), each has matrices of its own, with the columns that it makes: of the gate half of
+   each half, tanh | sigmoid; of everything else the first or the second half. So each walks forward through half the memory.
    An int8 weight stands as w + 128, because the instructions multiply unsigned by signed bytes; 128 times the sum of the
    input takes that off again, exactly. So a block is its weights and little else, in the order in which they are used.
    Rows are padded with zero weights to a full lane.
@@ -31,6 +33,7 @@
 #define FINE_BLOCK 8  /* of fine weights, which have two sums for each output */
 #define FINE_TOP 32639 /* 127 * 256 + 127: the largest of a fine vector */
 #define MAX_STREAMS 4 /* streams that share one reading of the weights */
+#define MAX_PARTS 2   /* cores that share a stream */
 
 enum { FLOAT32, BFLOAT16, INT8, FINE };  /* kinds of weights, and of the vectors that they take */
 enum { GAUSSIAN, LOGISTICS, MULAW };     /* kinds of outputs */
@@ -54,18 +57,19 @@ typedef struct {
 /* A net, as decoding/wavenet_native.py packs it. Widths are without padding; every array of floats is padded. */
 typedef struct {
   int32_t layers, kernel, residual, half, skip, head, outputs, inputs; /* half: of the gate; inputs: 1 or classes */
-  int32_t output, mixtures, level;
+  int32_t output, mixtures, level, parts;
   float residual_scale, min_log_scale;
   const int32_t *dilations; /* [layers] */
   const float *first;       /* [inputs][residual] */
   const float *first_bias;  /* [residual] */
   const float *out_bias;    /* [layers][residual] */
   const float *skip_bias, *head1_bias, *head2_bias;
-  const float *first_taps;  /* [kernel][inputs][2 halves]: first @ the taps of layer 0, see wavenet.c */
-  const float *first_taps_bias; /* [kernel][2 halves]: first_bias @ these taps */
-  const Matrix *taps; /* [layers][kernel], the oldest sample first: residual -> tanh half | sigmoid half; none in layer 0 */
-  const Matrix *mix;  /* [layers]: half of the gate -> residual | skip; the last layer's: -> skip */
-  const Matrix *head1, *head2;
+  const float *first_taps;  /* [parts][kernel][inputs][2 halves]: first @ the taps of layer 0, see wavenet.c */
+  const float *first_taps_bias; /* [parts][kernel][2 halves]: first_bias @ these taps */
+  const Matrix *taps; /* [parts][layers][kernel], the oldest sample first: residual -> tanh | sigmoid; none in layer 0 */
+  const Matrix *mix;  /* [parts][layers]: half of the gate -> residual | skip; the last layer's: -> skip */
+  const Matrix *head1; /* [parts] */
+  const Matrix *head2;
 } Net;
 
 /* What is written once for each kind of instructions. `n` is a multiple of LANES. */

@@ -6,6 +6,7 @@ Skipped where no library was built (no compiler); that the package says so is te
 import ctypes
 import subprocess
 import sys
+from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -24,6 +25,7 @@ WIDTHS = {  # residual, gate, skip, head, kernel, dilations
     "multiples": (32, 64, 48, 16, 2, (1, 2, 4, 1)),
     "blocks": (16, 288, 160, 272, 3, (1, 3)),  # blocks of 8, 4, 2 and 1 groups of lanes
     "odd": (19, 26, 7, 33, 3, (1, 2, 5)),  # nothing fits the lanes
+    "shared": (19, 58, 31, 27, 3, (1, 2, 5)),  # two cores can share it, and it has padding
     "smallest": (1, 2, 1, 1, 1, (1, 4)),  # no history at all
 }
 
@@ -279,6 +281,30 @@ def test_chunks_batches_and_threads_change_no_bit(output, dtype):
 
 
 @needs_library
+@pytest.mark.parametrize("output, dtype, level", [
+    ("gaussian", "int8", 0), ("mulaw", "int8", -1), ("logistics", "bfloat16", -1), ("gaussian", "float32", -1),
+    ("gaussian", "float32", 0),
+])  # fmt: skip
+def test_two_cores_make_the_samples_of_one(output, dtype, level):
+    """In chunks, for one stream and for a group of them, on the same instructions; and their state is one core's."""
+    shape, weights = a_net(output, "shared")
+    instructions = native.instructions()[level]
+    regrouped = dtype == "float32" and instructions == "avx512"  # few columns: rows take turns with more sums
+    same = partial(np.testing.assert_allclose, atol=1e-5 if regrouped else 0, rtol=0)
+    one, two = (native.pack(shape, weights, dtype, instructions, cores=cores) for cores in (1, 2))
+    for batch in (1, 3):
+        cond, hop, noise = an_input(shape, weights, batch=batch)
+        whole, end = native.sample(one, native.start(one, batch), cond, hop, noise)
+        state, pieces = native.start(two, batch), []
+        for begin, stop in ((0, 1), (1, 8), (8, 20)):
+            piece, state = native.sample(two, state, cond[:, begin:stop], hop, noise[:, begin * hop : stop * hop])
+            pieces.append(piece)
+        same(np.concatenate(pieces, axis=1), whole)
+        assert regrouped or (state.history.bytes == end.history.bytes).all()
+    same(*(native.follow(packed, native.start(packed, 1), cond[:1], hop, whole[:1])[0] for packed in (one, two)))
+
+
+@needs_library
 def test_a_state_is_not_changed():
     shape, weights = a_net("gaussian")
     packed = native.pack(shape, weights, "int8")
@@ -336,6 +362,8 @@ def test_what_does_not_fit_is_one_clear_line():
             native.pack(shape, weights._replace(**changed))
     with pytest.raises(UserError, match="dtype 'int4'"):
         native.pack(shape, weights, "int4")
+    with pytest.raises(UserError, match="found 2 cores for gate 26, residual and skip channels 19 and 7, head 33"):
+        native.pack(*a_net("gaussian", "odd"), cores=2)
     with pytest.raises(UserError, match="instructions 'sse'"):
         native.pack(shape, weights, "int8", "sse")
     mulaw, of_classes = a_net("mulaw")

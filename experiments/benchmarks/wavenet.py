@@ -6,12 +6,13 @@ Weights are random; all is timed through `decoding.wavenet_stream` as `synthesiz
 included. Each round times every row once, and right after it what the machine could do at that moment: reading as many
 bytes as the weights have from end to end on one core, from whichever cache holds them, and multiplying registers.
 "of read" is weight bytes a step times steps a second over the first, "of peak" products over the second; a step of n
-folds reads the weights once. Printed are the median and the range of the rounds. The native step takes one core, XLA
-all that it is given. The peer is r9y9's `incremental_forward` (24 x 128, one Gaussian, weight norm removed) under
-torch with the same number of threads, in the same rounds.
+folds reads the weights once. Printed are the median and the range of the rounds. The native step takes one core, or two
+that share a stream; XLA takes all that it is given; the limits are one core's. The peer is r9y9's
+`incremental_forward` (24 x 128, one Gaussian, weight norm removed) under torch with the same number of threads, in the
+same rounds.
 
 Then: seconds to compile the scan's sampler for a chunk (nothing cached) and how many programs two lengths took; and how
-much the process's peak memory grows from 2 s to 60 s of audio. Needs AVX-512 with BF16 and VNNI, and gcc.
+much the process's peak memory grows from 2 s to 60 s of audio. Needs gcc and AVX2, or AVX-512 with BF16 and VNNI.
 """
 
 from __future__ import annotations
@@ -44,18 +45,22 @@ from speech_jax.decoding.wavenet_stream import (
 from speech_jax.models import wavenet as presets
 
 RATE = 22_050
-ROWS = [  # preset, engine, weights, folds, seconds of audio that are made
-    ("base", "native", "int8", 1, 0.5),
-    ("base", "native", "bfloat16", 1, 0.5),
-    ("base", "native", "float32", 1, 0.25),
-    ("base", "scan", "float32", 1, 0.2),
-    ("medium", "native", "float32", 1, 1.0),
-    ("medium", "native", "int8", 1, 2.0),
-    ("medium", "scan", "float32", 1, 0.5),
-    ("medium", "scan", "float32", 16, 8.0),
-    ("medium", "scan", "float32", 64, 24.0),
-    ("small", "native", "int8", 1, 2.0),
-    ("small", "scan", "float32", 1, 1.0),
+ROWS = [  # preset, engine, weights, cores of the native step, folds, seconds of audio that are made
+    ("base", "native", "int8", 1, 1, 0.5),
+    ("base", "native", "int8", 2, 1, 0.5),
+    ("base", "native", "bfloat16", 1, 1, 0.5),
+    ("base", "native", "float32", 1, 1, 0.25),
+    ("base", "native", "float32", 2, 1, 0.25),
+    ("base", "scan", "float32", 1, 1, 0.2),
+    ("medium", "native", "float32", 1, 1, 1.0),
+    ("medium", "native", "float32", 2, 1, 1.0),
+    ("medium", "native", "int8", 1, 1, 2.0),
+    ("medium", "native", "int8", 2, 1, 2.0),
+    ("medium", "scan", "float32", 1, 1, 0.5),
+    ("medium", "scan", "float32", 1, 16, 8.0),
+    ("medium", "scan", "float32", 1, 64, 24.0),
+    ("small", "native", "int8", 1, 1, 2.0),
+    ("small", "scan", "float32", 1, 1, 1.0),
 ]
 PEER = """
 import sys, time, torch
@@ -98,7 +103,7 @@ def start_peer(python: str, clone: str) -> subprocess.Popen:
 
 def once(row: tuple, net: Net, engine) -> float:
     """Samples of audio a second."""
-    _, _, _, folds, length = row
+    folds, length = row[4:]
     mel = mel_of(length, net.config)
     if folds == 1:
         spent = seconds(lambda: [None for _ in stream(net, [mel], engine=engine)])
@@ -109,7 +114,7 @@ def once(row: tuple, net: Net, engine) -> float:
 
 def steps_a_sample(row: tuple, config) -> float:
     """Steps of the network for each sample of audio: 1 for a stream; folds share a step, but warm up and overlap."""
-    folds, length = row[3:]
+    folds, length = row[4:]
     if folds == 1:
         return 1.0
     total, count = len(mel_of(length, config)), chunk_frames(config, folds)
@@ -119,14 +124,16 @@ def steps_a_sample(row: tuple, config) -> float:
 
 def pack(row: tuple, net: Net) -> native.Packed:
     """The row's weights as the native step holds them, which is also what a scan reads."""
-    return native.pack(net.shape, type(net.weights)(*(np.asarray(a, np.float32) for a in net.weights)), row[2])
+    return native.pack(
+        net.shape, type(net.weights)(*(np.asarray(a, np.float32) for a in net.weights)), row[2], cores=row[3]
+    )
 
 
 def measure(rows: list[tuple], nets: dict, packed: dict, rounds: int, peer: subprocess.Popen | None) -> dict:
     """{row: [rounds, (samples/s, bytes/s that could be read, products/s that could be made)]}"""
     library, found = limits(), {}
     engines = {row: make_engine(row[1], nets[row[0]].shape, nets[row[0]].weights, nets[row[0]].config.hop,
-                                batch=row[3], dtype=row[2]) for row in rows}  # fmt: skip
+                                batch=row[4], dtype=row[2], cores=row[3]) for row in rows}  # fmt: skip
     for number in range(rounds + 1):  # the first warms up, and compiles
         for row in rows:
             speed = once(row, nets[row[0]], engines[row])
@@ -169,7 +176,7 @@ def main() -> None:
     if flags.memory:
         return memory(*flags.memory)
     jax.config.update("jax_enable_compilation_cache", False)
-    rows = [row for row in ROWS if re.search(flags.only, "{} {} {} {}".format(*row))]
+    rows = [row for row in ROWS if re.search(flags.only, "{} {} {} {} {}".format(*row))]
     nets = {}
     for name in dict.fromkeys(row[0] for row in rows):
         config = getattr(presets, name)()
@@ -179,29 +186,30 @@ def main() -> None:
     cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     cores = len(os.sched_getaffinity(0))
     print(f"{cpu.split(':')[1].strip()}, {cores} cores, load {os.getloadavg()[0]:.1f}, {flags.rounds} rounds")
-    kinds = dict.fromkeys((row[0], row[3]) for row in rows if row[1] == "scan")
+    kinds = dict.fromkeys((row[0], row[4]) for row in rows if row[1] == "scan")
     compiled = {(name, folds): compiling(nets[name], folds) for name, folds in kinds}  # before anything has run
     packed = {row: pack(row, nets[row[0]]) for row in rows}
     found = measure(rows, nets, packed, flags.rounds, peer)
     print(
-        "preset engine  weights  folds  samples/s (range)          × real time  GB/s  of read  GFLOP/s  of peak  × peer"
+        "preset engine  weights  cores folds  samples/s (range)          × real time  GB/s  of read  GFLOP/s  of peak "
+        " × peer"
     )
     slow = np.median(found[("peer",)][:, 0]) if peer else None
     for row in rows:
-        name, engine, dtype, folds, _ = row
+        name, engine, dtype, cores, folds, _ = row
         speeds, reads, peaks = found[row].T
         steps = speeds * steps_a_sample(row, nets[name].config)
         bandwidth, products_s = steps * packed[row].weight_bytes, steps * folds * products(nets[name].weights)
         against = f"{np.median(speeds) / slow:7.1f}" if slow and name == "base" else ""
         print(
-            f"{name:6s} {engine:7s} {dtype:9s}{folds:4d}  "
+            f"{name:6s} {engine:7s} {dtype:9s}{cores:4d}{folds:6d}  "
             f"{spread(speeds):27s}{np.median(speeds) / RATE:11.2f} "
             f"{np.median(bandwidth) / 1e9:6.1f} {100 * np.median(bandwidth / reads):6.0f} % "
             f"{2 * np.median(products_s) / 1e9:8.1f} {100 * np.median(products_s / peaks):6.0f} % {against}"
         )
     if slow:
         speeds = found[("peer",)][:, 0]
-        print(f"peer   torch   float32     1  {spread(speeds)}")
+        print(f"peer   torch   float32         1  {spread(speeds)}")
 
     print("\npreset folds  compiling the sampler: s, processor s")
     for (name, folds), times in compiled.items():

@@ -6,8 +6,9 @@
 Weights are random. Each round times every row and, right after it, its limits, so that whatever else runs on the
 machine weighs on both: reading as many bytes as the weights have from end to end, from whichever cache holds them, and
 multiplying registers. "of read" is weight bytes a sample times samples a second, over the first; "of peak" is
-products over the second. With more streams four share one reading of the weights. Printed are the median and the range
-of the rounds. Needs AVX-512 with BF16 and VNNI, and gcc.
+products over the second, both of one core, also where two share a stream (--cores 2). With more streams four share one
+reading of the weights. Printed are the median and the range of the rounds. Plain C stands beside AVX2's limits. Needs
+gcc and AVX2, or AVX-512 with BF16 and VNNI.
 
 --likelihood: what the smaller kinds of weights cost on a waveform that float32 weights have drawn, in nats a sample.
 """
@@ -34,7 +35,7 @@ PRESETS = {  # residual, gate, skip, head, layers, cycles, kernel
     "24x128": (128, 256, 128, 128, 24, 4, 3),
     "30x256": (256, 512, 256, 256, 30, 3, 3),
 }
-LANES = {"float32": 16, "bfloat16": 32, "int8": 64}  # products in one instruction
+LANES = {"float32": 8, "bfloat16": 16, "int8": 32}  # products of one instruction of AVX2; AVX-512's make twice as many
 
 
 def random_net(preset: str) -> tuple[StepShape, StepWeights]:
@@ -70,9 +71,10 @@ def limits() -> ctypes.CDLL:
         built = Path(folder) / "limits.so"
         subprocess.run(["gcc", "-O2", "-fPIC", "-shared", "-o", built, source], check=True)
         library = ctypes.CDLL(str(built))
-    library.limit_read.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    for dtype in native.DTYPES:
-        getattr(library, f"limit_{dtype}").argtypes = [ctypes.c_int64]
+    for level in ("avx2", "avx512"):
+        getattr(library, f"limit_read_{level}").argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        for dtype in native.DTYPES:
+            getattr(library, f"limit_{dtype}_{level}").argtypes = [ctypes.c_int64]
     return library
 
 
@@ -84,10 +86,11 @@ def seconds(work: Callable[[], object]) -> float:
 
 def limits_now(library: ctypes.CDLL, packed: native.Packed, times: int, loops: int) -> tuple[float, float]:
     """(bytes a second, products a second) that one core could read of these weights, `times` over, and could make."""
-    size = packed.weight_bytes // 512 * 512
-    reading = seconds(lambda: library.limit_read(packed.kept[0].ctypes.data, size, times))
-    peak = seconds(lambda: getattr(library, f"limit_{packed.dtype}")(loops))
-    return size * times / reading, 8 * loops * LANES[packed.dtype] / peak
+    level, size = max(packed.instructions, "avx2", key=native.INSTRUCTIONS.index), packed.weight_bytes // 512 * 512
+    read, multiply = getattr(library, f"limit_read_{level}"), getattr(library, f"limit_{packed.dtype}_{level}")
+    reading = seconds(lambda: read(packed.kept[0].ctypes.data, size, times))
+    peak = seconds(lambda: multiply(loops))
+    return size * times / reading, 8 * loops * LANES[packed.dtype] * (1 + (level == "avx512")) / peak
 
 
 def main() -> None:
@@ -96,6 +99,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--instructions", choices=native.INSTRUCTIONS, default=native.instructions()[-1])
+    parser.add_argument("--cores", type=int, choices=(1, 2), default=1)
     parser.add_argument("--likelihood", action="store_true")
     flags = parser.parse_args()
     if flags.likelihood:
@@ -105,7 +109,7 @@ def main() -> None:
     for preset in flags.presets:
         shape, weights = random_net(preset)
         for dtype in native.DTYPES:
-            packed = native.pack(shape, weights, dtype, flags.instructions)
+            packed = native.pack(shape, weights, dtype, flags.instructions, flags.cores)
             frames = max(1, int(0.12 * 5e10 / packed.weight_bytes / 256 / streams))  # about a tenth of a second
             cond = rng.standard_normal((streams, frames, packed.layers, packed.gate)).astype(np.float32)
             noise = rng.standard_normal((streams, frames * 256, 1)).astype(np.float32)
@@ -118,7 +122,8 @@ def main() -> None:
             if number:
                 measured.setdefault(key, []).append(found)
     cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    print(f"{cpu.split(':')[1].strip()}, {flags.instructions}, streams {streams}, {flags.rounds} rounds")
+    name = cpu.split(":")[1].strip()
+    print(f"{name}, {flags.instructions}, streams {streams}, cores {flags.cores}, {flags.rounds} rounds")
     print("preset    weights      MB  samples/s (range)             × real time   GB/s  limit of read GFLOP/s of peak")
     for (preset, dtype), found in measured.items():
         packed, *_, count = rows[preset, dtype]

@@ -7,6 +7,10 @@
 #define NAME(f) avx2_##f
 #include "elementwise.h"
 
+/* sum += x, written as assembly because gcc copies every sum of the intrinsic to another register or to the stack. */
+#define ADD(sum, x) __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(x))
+#define MULTIPLY(sum, value, weights) __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(value), "m"(weights))
+
 #define PART static inline __attribute__((always_inline)) TARGET
 
 /* `count` registers of 8 lanes of one block, for `streams` streams. `w` points to the part's first lane, a row of the block
@@ -25,7 +29,7 @@ PART void part_float32(int count, int streams, const float *w, int row, int rows
       __m256 value = _mm256_broadcast_ss(in + s * step + k);
 #pragma GCC unroll 8
       for (int i = 0; i < count; i++)
-        sums[s * count + i] = _mm256_fmadd_ps(value, _mm256_loadu_ps(w + 8 * i), sums[s * count + i]);
+        MULTIPLY(sums[s * count + i], value, *(const __m256 *)(w + 8 * i));
     }
   }
 #pragma GCC unroll 8
@@ -79,7 +83,7 @@ PART void part_int8(int count, int streams, const float *w, int row, int rows, c
       for (int i = 0; i < count; i++) {
         __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + 8 * i)), flip);
         __m256i products = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(weights, signs));
-        sums[s * count + i] = _mm256_add_epi32(sums[s * count + i], _mm256_madd_epi16(products, ones));
+        ADD(sums[s * count + i], _mm256_madd_epi16(products, ones));
       }
     }
   }
@@ -110,7 +114,7 @@ PART void part_fine(int count, int streams, const float *w, int row, int rows, c
       for (int i = 0; i < count; i++) {
         __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + 8 * i)), flip);
         __m256i products = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(weights, signs));
-        sums[s * count + i] = _mm256_add_epi32(sums[s * count + i], _mm256_madd_epi16(products, ones));
+        ADD(sums[s * count + i], _mm256_madd_epi16(products, ones));
       }
     }
   }

@@ -1,17 +1,37 @@
 #!/usr/bin/env bash
 # The native WaveNet step's tests with a library that stops at the first read or write out of bounds and at the first
-# undefined operation: tests/decoding/sanitize_wavenet_native.sh [PYTHON]. Needs gcc; works in a copy of the sources.
+# undefined operation; with "thread" instead those of two cores, with one that reports what they touch at the same time:
+# tests/decoding/sanitize_wavenet_native.sh [PYTHON [address|thread]]. Needs gcc; works in a copy of the sources.
 set -euo pipefail
 python=${1:-python}
+kind=${2:-address}
 here=$(cd "$(dirname "$0")/../.." && pwd)
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r "$here/speech_jax" "$here/tests" "$here/setup.py" "$here/pyproject.toml" "$here/README.md" "$copy"
 cd "$copy"
 rm -f speech_jax/native/*.so
-CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all" \
-  LDFLAGS="-fsanitize=address,undefined" "$python" setup.py -q build_ext --inplace
-# Python itself is not built with the sanitizer, so its runtime comes first by hand, and leaks of others are not looked for.
-export LD_PRELOAD ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$copy JAX_PLATFORMS=cpu
-LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
-"$python" -m pytest -q -p no:cacheprovider tests/decoding/test_wavenet_native.py
+
+build() {
+  CFLAGS="-O1 -g -fno-omit-frame-pointer $1" LDFLAGS="$1" "$python" setup.py -q build_ext --inplace
+}
+
+# Python itself is not built with the sanitizer, so its runtime comes first by hand.
+tests() { # RUNTIMES FLAGS…
+  LD_PRELOAD=$1 PYTHONPATH=$copy JAX_PLATFORMS=cpu \
+    "$python" -m pytest -q -p no:cacheprovider tests/decoding/test_wavenet_native.py "${@:2}"
+}
+
+if [[ $kind == thread ]]; then
+  build -fsanitize=thread
+  TSAN_OPTIONS=exitcode=0 tests "$(gcc -print-file-name=libtsan.so)" -s -k two_cores >report 2>&1 ||
+    { cat report && exit 1; }
+  grep ' passed' report
+  if grep -B2 -A20 'native/wavenet\.c' report; then # what other libraries do, it cannot judge
+    exit 1
+  fi
+else
+  build "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
+  # leaks of others are not looked for
+  ASAN_OPTIONS=detect_leaks=0 tests "$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+fi

@@ -128,7 +128,8 @@ PART void part_fine(int count, int streams, const float *w, int row, int rows, c
   }
 }
 
-/* A block in parts of as many registers as leave eight sums for all streams; `groups` is 16, 8, 4, 2 or 1. */
+/* A block in parts of as many registers as leave eight sums for all streams: for one stream a block of four groups, fine of
+   two, is one part. `groups` is 16, 8, 4, 2 or 1. */
 #define EVERY(call, count, n) \
   for (int at = 0; at < 2 * groups; at += (count)) call(count, n, at)
 
@@ -160,11 +161,11 @@ PART void part_fine(int count, int streams, const float *w, int row, int rows, c
   part_fine(count, n, w + 8 * (at), row, m->rows, w + (size_t)row * ((m->rows + 3) / 4) + 8 * (at), padded(m->rows), x, \
             out + 8 * (at), stride)
 
-#define MATVEC(name, PARTS, PART_CALL, most, rows_a_lane, scales)                                        \
+#define MATVEC(name, PARTS, PART_CALL, rows_a_lane, scales)                                        \
   TARGET static void name(const Matrix *m, int streams, const Input *x, float *acc, size_t stride) {     \
     const float *w = m->weights;                                                                         \
     for (int g = 0, groups; g < m->groups; g += groups) {                                                \
-      groups = block_groups(m->groups - g, most);                                                        \
+      groups = block_groups(m->groups - g, m->block);                                                        \
       int row = groups * LANES;                                                                          \
       float *out = acc + (size_t)g * LANES;                                                              \
       PARTS(PART_CALL)                                                                                   \
@@ -172,10 +173,10 @@ PART void part_fine(int count, int streams, const float *w, int row, int rows, c
     }                                                                                                    \
   }
 
-MATVEC(matvec_float32, PARTS, FLOAT32_PART, BLOCK, 1, 0)
-MATVEC(matvec_bfloat16, PARTS, BFLOAT16_PART, BLOCK, 2, 0)
-MATVEC(matvec_int8, PARTS, INT8_PART, BLOCK, 4, 1)
-MATVEC(matvec_fine, FINE_PARTS, FINE_PART, FINE_BLOCK, 4, 1)
+MATVEC(matvec_float32, PARTS, FLOAT32_PART, 1, 0)
+MATVEC(matvec_bfloat16, PARTS, BFLOAT16_PART, 2, 0)
+MATVEC(matvec_int8, PARTS, INT8_PART, 4, 1)
+MATVEC(matvec_fine, FINE_PARTS, FINE_PART, 4, 1)
 
 const Kernels avx2_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8, matvec_fine}, ELEMENTWISE};
 

@@ -246,12 +246,12 @@ VNNI_TARGET static void input_offsets(const Matrix *m, int streams, const Input 
   part_fine(count, n, w + LANES * (at), row, m->rows, w + (size_t)row * ((m->rows + 3) / 4) + LANES * (at),  \
             padded(m->rows), offset, x, out + LANES * (at), stride)
 
-#define MATVEC(name, ATTRIBUTE, PARTS, PART_CALL, most, rows_a_lane, scales, PREPARE)                            \
+#define MATVEC(name, ATTRIBUTE, PARTS, PART_CALL, rows_a_lane, scales, PREPARE)                            \
   ATTRIBUTE static void name(const Matrix *m, int streams, const Input *x, float *acc, size_t stride) {          \
     const float *w = m->weights;                                                                                 \
     PREPARE                                                                                                      \
     for (int g = 0, groups; g < m->groups; g += groups) {                                                        \
-      groups = block_groups(m->groups - g, most);                                                                \
+      groups = block_groups(m->groups - g, m->block);                                                                \
       int row = groups * LANES;                                                                                  \
       float *out = acc + (size_t)g * LANES;                                                                      \
       PARTS(PART_CALL)                                                                                           \
@@ -259,11 +259,11 @@ VNNI_TARGET static void input_offsets(const Matrix *m, int streams, const Input 
     }                                                                                                            \
   }
 
-MATVEC(matvec_float32, TARGET, PARTS, FLOAT32_PART, BLOCK, 1, 0, )
-MATVEC(matvec_bfloat16, BF16_TARGET, PARTS, BFLOAT16_PART, BLOCK, 2, 0, )
-MATVEC(matvec_int8, VNNI_TARGET, PARTS, INT8_PART, BLOCK, 4, 1, int32_t offset[MAX_STREAMS];
+MATVEC(matvec_float32, TARGET, PARTS, FLOAT32_PART, 1, 0, )
+MATVEC(matvec_bfloat16, BF16_TARGET, PARTS, BFLOAT16_PART, 2, 0, )
+MATVEC(matvec_int8, VNNI_TARGET, PARTS, INT8_PART, 4, 1, int32_t offset[MAX_STREAMS];
        input_offsets(m, streams, x, 0, offset);)
-MATVEC(matvec_fine, VNNI_TARGET, FINE_PARTS, FINE_PART, FINE_BLOCK, 4, 1, int32_t offset[2 * MAX_STREAMS];
+MATVEC(matvec_fine, VNNI_TARGET, FINE_PARTS, FINE_PART, 4, 1, int32_t offset[2 * MAX_STREAMS];
        input_offsets(m, streams, x, 0, offset); input_offsets(m, streams, x, padded(m->rows), offset + streams);)
 
 const Kernels avx512_kernels = {.matvec = {matvec_float32, matvec_bfloat16, matvec_int8, matvec_fine}, ELEMENTWISE};

@@ -10,7 +10,7 @@ static void matvec_float32(const Matrix *w, int streams, const Input *x, float *
     const float *in = (const float *)((const char *)x->data + s * x->stride);
     const float *weights = w->weights;
     for (int g = 0, groups; g < w->groups; g += groups) {
-      groups = block_groups(w->groups - g, BLOCK);
+      groups = block_groups(w->groups - g, w->block);
       float *out = acc + s * stride + (size_t)g * LANES;
       float sums[BLOCK * LANES]; /* not `out`, which could lie where the weights do for all that the compiler knows */
       memcpy(sums, out, (size_t)groups * LANES * sizeof(float));
@@ -27,7 +27,7 @@ static void matvec_bfloat16(const Matrix *w, int streams, const Input *x, float 
     const uint16_t *in = (const uint16_t *)((const char *)x->data + s * x->stride);
     const uint16_t *weights = w->weights;
     for (int g = 0, groups; g < w->groups; g += groups) {
-      groups = block_groups(w->groups - g, BLOCK);
+      groups = block_groups(w->groups - g, w->block);
       float *out = acc + s * stride + (size_t)g * LANES;
       for (int row = 0; row < w->rows; row += 2, weights += 2 * groups * LANES) {
         float even = portable_from_bits((uint32_t)in[row] << 16), odd = portable_from_bits((uint32_t)in[row + 1] << 16);
@@ -44,7 +44,7 @@ static void matvec_int8(const Matrix *w, int streams, const Input *x, float *acc
     const int8_t *in = (const int8_t *)x->data + s * x->stride;
     const uint8_t *weights = w->weights;
     for (int g = 0, groups; g < w->groups; g += groups) {
-      groups = block_groups(w->groups - g, BLOCK);
+      groups = block_groups(w->groups - g, w->block);
       int32_t sums[BLOCK * LANES] = {0};
       for (int row = 0; row < w->rows; row += 4, weights += 4 * groups * LANES)
         for (int i = 0; i < groups * LANES; i++)
@@ -62,8 +62,8 @@ static void matvec_fine(const Matrix *w, int streams, const Input *x, float *acc
     const int8_t *high = (const int8_t *)x->data + s * x->stride, *low = high + padded(w->rows);
     const uint8_t *weights = w->weights;
     for (int g = 0, groups; g < w->groups; g += groups) {
-      groups = block_groups(w->groups - g, FINE_BLOCK);
-      int32_t highs[FINE_BLOCK * LANES] = {0}, lows[FINE_BLOCK * LANES] = {0};
+      groups = block_groups(w->groups - g, w->block);
+      int32_t highs[BLOCK * LANES] = {0}, lows[BLOCK * LANES] = {0};
       for (int row = 0; row < w->rows; row += 4, weights += 4 * groups * LANES)
         for (int i = 0; i < groups * LANES; i++)
           for (int j = 0; j < 4; j++) {

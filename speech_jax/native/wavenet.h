@@ -6,12 +6,12 @@
    Lanes. Every vector is padded with zeros to a multiple of 16 floats. The gate's two halves are padded each by itself.
    Weights and biases of the padding are zero, so the padding of every vector stays zero.
 
-   Matrices. The output columns stand in blocks of 16, 8, 4, 2 or 1 groups of 16 lanes (as many blocks of 16 as there are, then
-   what is left, largest first). A block holds its rows one after the other, as many rows in one 32-bit lane as fit:
+   Matrices. The output columns stand in blocks of `block` groups of 16 lanes (16, or what the sums of one walk through the rows
+   have registers for, so that it is a walk forward), then what is left in blocks of 8, 4, 2 or 1, largest first. A block holds its rows one after the other, as many rows in one 32-bit lane as fit:
      float32   [rows]    [groups][16]       float
      bfloat16  [rows / 2][groups][16][2]    its upper 16 bits
      int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
-     fine      the same, in blocks of at most 8 groups
+     fine      the same
    Where two cores share a stream (`parts` is 2), each has matrices of its own, with the columns that it makes: of the gate half of
    each half, tanh | sigmoid; of everything else the first or the second half. So each walks forward through half the memory.
    An int8 weight stands as w + 128, because the instructions multiply unsigned by signed bytes; 128 times the sum of the
@@ -29,8 +29,7 @@
 #include <stdint.h>
 
 #define LANES 16      /* floats in a group */
-#define BLOCK 16      /* groups in a full block */
-#define FINE_BLOCK 8  /* of fine weights, which have two sums for each output */
+#define BLOCK 16      /* the most groups of a block */
 #define FINE_TOP 32639 /* 127 * 256 + 127: the largest of a fine vector */
 #define MAX_STREAMS 4 /* streams that share one reading of the weights */
 #define MAX_PARTS 2   /* cores that share a stream */
@@ -44,7 +43,7 @@ typedef struct {
   int32_t rows;        /* inputs, without padding */
   int32_t groups;      /* outputs / LANES */
   int32_t kind;
-  int32_t unused;
+  int32_t block; /* groups in a full block: a power of two up to BLOCK */
 } Matrix;
 
 /* The vectors that a matrix is multiplied with: `streams` of them, `stride` bytes apart. */

@@ -156,11 +156,8 @@ def _loaded() -> ctypes.CDLL:
 
 
 def can_share(weights: StepWeights) -> bool:
-    """Whether two cores can share such a net: widths whose padding halves, and no fewer skip than residual channels."""
-    gate, residual, skip, head = weights.taps.shape[3], weights.out.shape[2], *weights.head1.shape
-    widths = [_padded(n) for n in (gate // 2, skip, head)]
-    together = _padded(residual) + _padded(skip)
-    return all(n % (2 * LANES) == 0 for n in (*widths, together)) and _padded(residual) <= _padded(skip)
+    """Whether two cores can share such a net: each has whole groups of 16 channels of half the gate, skip and head."""
+    return all(_padded(n) % (2 * LANES) == 0 for n in (weights.taps.shape[3] // 2, *weights.head1.shape))
 
 
 def pack(
@@ -171,7 +168,7 @@ def pack(
     cores: Literal[1, 2] = 1,
 ) -> Packed:
     """Weights for `start`, `sample` and `follow`. instructions: one of `instructions()`, or None for the best. cores:
-    2 lets two cores share each stream, with the same samples (of float32 up to the order of sums). They meet twice a
+    2 lets two cores share each stream, with the same samples (of float32 up to the order of sums). They meet once a
     layer, so it is worth it where two cores are idle and a net is large; where one has other work both wait for it.
 
     UserError where the library is missing, the arrays do not fit the shape or the cores, or a weight is not finite.
@@ -199,9 +196,9 @@ def pack(
             )
     if cores not in (1, 2) or (cores == 2 and not can_share(weights)):
         raise UserError(
-            f"native WaveNet step: found {cores} cores for gate {weights.taps.shape[3]}, residual and skip channels "
-            f"{weights.out.shape[2]} and {weights.skip.shape[2]}, head {weights.head1.shape[1]}, expected 1, or 2 "
-            "where half the gate, skip and head are multiples of 32 and there are no fewer skip than residual channels"
+            f"native WaveNet step: found {cores} cores for gate {weights.taps.shape[3]} and skip and head channels "
+            f"{weights.head1.shape}, expected 1, or 2 where half the gate, skip and head are multiples of 32 when each "
+            "is rounded up to one of 16"
         )
     layers, kernel, residual, gate = weights.taps.shape
     skip, head = weights.head1.shape
@@ -226,8 +223,8 @@ def pack(
             if layer:  # the first layer's are `first_taps`
                 yield tap(number, layer, kernel - 1)
             yield from (tap(number, layer + 1, j) for j in range(kernel - 1))
-            mix = np.concatenate([_pad(weights.out[layer]), _pad(weights.skip[layer])], axis=1)
-            yield "mix", number * layers + layer, part(mix, number), kinds[layer]
+            mix = np.concatenate([_pad(weights.out[layer]), part(_pad(weights.skip[layer]), number)], axis=1)
+            yield "mix", number * layers + layer, mix, kinds[layer]
         if layers > 1:
             yield tap(number, layers - 1, kernel - 1)
         yield "mix", number * layers + layers - 1, part(_pad(weights.skip[-1]), number), kinds[-1]

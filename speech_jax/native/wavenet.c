@@ -9,8 +9,8 @@
    The chain from one product to the next (largest value, scale, bytes) is long next to a product of a small net. So the
    products with earlier samples of layer l + 1, which wait for nothing, stand between the gate of layer l and its use.
 
-   With two parts two threads go through the same steps, each with the columns that are its own, and meet twice a layer: when the
-   first has made x ready for the taps, and when both halves of z are there. */
+   With two parts two threads go through the same steps, each with the columns that are its own, and meet where one vector is made
+   of both's: z of each layer, the skips, the head's hidden vector. The residual both make whole, rather than meet once more. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -80,17 +80,17 @@ int64_t wavenet_history_bytes(const Net *net) {
   return (int64_t)bytes;
 }
 
-/* What two threads tell each other, each line written by one of them. */
+/* What two threads tell each other. Of two meetings' values the older ones are written over: who still reads them has not come to
+   the later meeting. */
 typedef struct {
   struct {
     _Alignas(64) atomic_uint arrived; /* how often this thread has come to a meeting */
-    float z_largest[MAX_STREAMS];     /* of its part of z */
+    float largest[2][MAX_STREAMS];    /* of its part of z */
   } of[MAX_PARTS];
-  _Alignas(64) Input x; /* the residual vectors as the next taps want them; by the first */
 } Team;
 
 /* What a group of up to MAX_STREAMS streams is computed in. Strides are in floats, from stream to stream. With two parts each
-   thread has a Work of its own; x, z and y are the same memory in both. */
+   thread has a Work of its own; z is the same memory in both. */
 typedef struct {
   const Net *net;
   Kernels kernels;
@@ -103,14 +103,12 @@ typedef struct {
   size_t history_stride;
   int32_t *place;  /* [layers]: the ring's oldest slot, which is written next */
   float *cond;     /* [streams][layers][2 halves], halves of this part, as in a */
-  float *x;        /* [streams][residual | skip] */
+  float *x;        /* [streams][residual | skip], of the skips this part's */
   float *a[2];     /* [streams][2 halves], of even and odd layers */
-  float *z;        /* [streams][the wider of half and head]: the gate's output, later the head's hidden vector */
-  float *h;        /* [streams][the wider of skip and head]: after a ReLU */
+  float *z[2];     /* [streams][the widest of half, skip, head], what parts make together, of even and odd meetings */
   float *y;        /* [streams][outputs] */
   char *q;         /* [streams][the widest vector], what products take */
-  char *q_x;       /* the same for x, which both threads take */
-  size_t cond_stride, x_stride, a_stride, z_stride, h_stride, y_stride, q_stride;
+  size_t cond_stride, x_stride, a_stride, z_stride, y_stride, q_stride;
 } Work;
 
 /* Of the gate's padded half, of a matrix' columns or of a vector: what one part has of it. */
@@ -120,6 +118,10 @@ static const Matrix *tap(const Work *work, int layer, int j) {
   const Net *net = work->net;
   return &net->taps[((size_t)work->part * net->layers + layer) * net->kernel + j];
 }
+
+/* Where this part writes its columns of a padded vector of n before the next meeting, and their largest. */
+static float *own_z(const Work *work, int n) { return work->z[work->met & 1] + work->part * share(work, n); }
+static float *own_largest(const Work *work) { return work->team->of[work->part].largest[work->met & 1]; }
 
 /* A thread says that it is there: what it wrote before, the other sees after `wait`. */
 static void arrive(Work *work) {
@@ -141,19 +143,28 @@ static void meet(Work *work) {
   wait(work);
 }
 
-/* The vectors x, rows `stride` floats apart, as the weights of `kind` want them, written to `to` where they are not x. */
-static Input prepare(const Work *work, int kind, const float *x, size_t stride, int n, const float *largest, char *to) {
+/* The vectors x, rows `stride` floats apart, as the weights of `kind` want them. */
+static Input prepare(const Work *work, int kind, const float *x, size_t stride, int n, const float *largest) {
   Input input = {.data = x, .stride = stride * sizeof(float)};
   if (kind == FLOAT32) return input;
-  input.data = to;
+  input.data = work->q;
   input.stride = work->q_stride;
   for (int s = 0; s < work->streams; s++) {
-    void *q = to + s * work->q_stride;
+    void *q = work->q + s * work->q_stride;
     if (kind == BFLOAT16) work->kernels.to_bfloat16(x + s * stride, q, n);
     else if (kind == FINE) input.scale[s] = work->kernels.to_fine(x + s * stride, largest[s], q, n);
     else input.scale[s] = work->kernels.to_int8(x + s * stride, largest[s], q, n);
   }
   return input;
+}
+
+/* The same for the vectors of n that the parts have made before the last meeting. */
+static Input prepare_z(const Work *work, int kind, int n) {
+  int last = (work->met - 1) & 1;
+  const float *left = work->team->of[0].largest[last], *right = work->team->of[work->net->parts - 1].largest[last];
+  float largest[MAX_STREAMS];
+  for (int s = 0; s < work->streams; s++) largest[s] = left[s] > right[s] ? left[s] : right[s];
+  return prepare(work, kind, work->z[last], work->z_stride, n, largest);
 }
 
 static void multiply(const Work *work, const Matrix *w, const Input *input, float *acc, size_t stride) {
@@ -242,17 +253,15 @@ static void remember(const Work *work, int layer, size_t ring, const Input *inpu
   work->place[layer] = slot + 1 < slots ? slot + 1 : 0;
 }
 
-/* x_0 | skip_bias of each stream from the `last` of each, or the part of it that this thread adds to. */
+/* x_0 | skip_bias of each stream from the `last` of each. */
 static void begin_x(const Work *work, const char *last) {
   const Net *net = work->net;
-  int residual = padded(net->residual), own = share(work, residual + padded(net->skip)), begin = work->part * own;
-  int skips = begin > residual ? begin : residual;
+  int residual = padded(net->residual), own_skip = share(work, padded(net->skip));
   for (int s = 0; s < work->streams; s++) {
     float *x = work->x + s * work->x_stride;
-    memcpy(x + skips, net->skip_bias + (skips - residual), 4 * (begin + own - skips));
-    if (work->part) continue;
     memset(x, 0, 4 * residual);
     add_sample(work, net->first, net->first_bias, last + 4 * s, x, residual);
+    memcpy(x + residual, net->skip_bias + work->part * own_skip, 4 * own_skip);
   }
 }
 
@@ -261,9 +270,9 @@ static void step(Work *work, const char *last_samples) {
   const Net *net = work->net;
   const Kernels *kernels = &work->kernels;
   int residual = padded(net->residual), half = padded(net->half), skip = padded(net->skip), head = padded(net->head);
-  int last = net->layers - 1, streams = work->streams, first = work->part == 0;
-  int own_half = share(work, half), own_x = share(work, residual + skip), own_head = share(work, head);
-  float largest[MAX_STREAMS] = {0};
+  int own_half = share(work, half), own_skip = share(work, skip), own_head = share(work, head);
+  int last = net->layers - 1, streams = work->streams;
+  float largest[MAX_STREAMS] = {0}; /* of x */
   size_t ring = 0;
   begin_x(work, last_samples);
   begin_layer(work, 0, ring);
@@ -274,47 +283,37 @@ static void step(Work *work, const char *last_samples) {
     if (l == 0) {
       for (int s = 0; s < streams; s++) add_first(work, net->kernel - 1, last_samples + 4 * s, a + s * work->a_stride);
     } else {
-      if (first) work->team->x = prepare(work, now->kind, work->x, work->x_stride, residual, largest, work->q_x);
-      meet(work);
-      input = work->team->x;
+      input = prepare(work, now->kind, work->x, work->x_stride, residual, largest);
       multiply(work, now, &input, a, work->a_stride);
     }
-    float *z = work->z + work->part * own_half, *z_largest = work->team->of[work->part].z_largest;
     for (int s = 0; s < streams; s++)
-      z_largest[s] = kernels->gate(a + s * work->a_stride, z + s * work->z_stride, own_half);
+      own_largest(work)[s] = kernels->gate(a + s * work->a_stride, own_z(work, half) + s * work->z_stride, own_half);
     arrive(work);
     if (l < last) begin_layer(work, l + 1, ring + ring_bytes(net, l));
     wait(work);
     remember(work, l, ring, &input); /* the other has begun this layer, so has read what is overwritten */
     ring += ring_bytes(net, l);
-    for (int s = 0; s < streams; s++) {
-      float left = work->team->of[0].z_largest[s], right = work->team->of[net->parts - 1].z_largest[s];
-      largest[s] = left > right ? left : right;
-    }
-    input = prepare(work, mix->kind, work->z, work->z_stride, half, largest, work->q);
-    if (l == last) {
-      multiply(work, mix, &input, work->x + residual + work->part * share(work, skip), work->x_stride);
-      break;
-    }
-    multiply(work, mix, &input, work->x + work->part * own_x, work->x_stride);
-    for (int s = 0; s < streams && first; s++) /* the first part's columns hold all of the residual */
+    input = prepare_z(work, mix->kind, half);
+    multiply(work, mix, &input, work->x + (l < last ? 0 : residual), work->x_stride);
+    for (int s = 0; s < streams && l < last; s++)
       largest[s] = kernels->add_bias(work->x + s * work->x_stride, net->out_bias + (size_t)l * residual,
                                      net->residual_scale, residual);
   }
-  meet(work);
+  /* The head. The hidden vector takes the place of the residual. */
   for (int s = 0; s < streams; s++)
-    largest[s] = kernels->relu(work->x + s * work->x_stride + residual, work->h + s * work->h_stride, skip);
+    own_largest(work)[s] = kernels->relu(work->x + s * work->x_stride + residual, own_z(work, skip) + s * work->z_stride,
+                                         own_skip);
+  meet(work);
   const Matrix *head1 = &net->head1[work->part];
-  Input input = prepare(work, head1->kind, work->h, work->h_stride, skip, largest, work->q);
-  float *hidden = work->z + work->part * own_head;
+  Input input = prepare_z(work, head1->kind, skip);
   for (int s = 0; s < streams; s++)
-    memcpy(hidden + s * work->z_stride, net->head1_bias + work->part * own_head, 4 * own_head);
-  multiply(work, head1, &input, hidden, work->z_stride);
+    memcpy(work->x + s * work->x_stride, net->head1_bias + work->part * own_head, 4 * own_head);
+  multiply(work, head1, &input, work->x, work->x_stride);
+  for (int s = 0; s < streams; s++)
+    own_largest(work)[s] = kernels->relu(work->x + s * work->x_stride, own_z(work, head) + s * work->z_stride, own_head);
   meet(work);
-  if (!first) return;
-  for (int s = 0; s < streams; s++)
-    largest[s] = kernels->relu(work->z + s * work->z_stride, work->h + s * work->h_stride, head);
-  input = prepare(work, net->head2->kind, work->h, work->h_stride, head, largest, work->q);
+  if (work->part) return;
+  input = prepare_z(work, net->head2->kind, head);
   for (int s = 0; s < streams; s++) memcpy(work->y + s * work->y_stride, net->head2_bias, 4 * padded(net->outputs));
   multiply(work, net->head2, &input, work->y, work->y_stride);
 }
@@ -333,31 +332,27 @@ static void take_conditioning(const Work *work, const float *const *cond, int64_
 
 static size_t largest_of(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Cuts the scratch into the arrays of one part, all 64-byte aligned; those that parts share go from the first to the others.
-   With scratch NULL only counts the bytes. */
+/* Cuts the scratch into the arrays of one part, all 64-byte aligned; z, which parts share, and y are in the first's. With scratch
+   NULL only counts the bytes. */
 static size_t lay_out(Work *work, char *scratch) {
   const Net *net = work->net;
   size_t residual = padded(net->residual), half = padded(net->half), skip = padded(net->skip), head = padded(net->head);
   size_t n = work->streams, at = 0;
   work->a_stride = 2 * share(work, half);
   work->cond_stride = net->layers * work->a_stride;
-  work->x_stride = residual + skip;
-  work->z_stride = largest_of(half, head);
-  work->h_stride = largest_of(skip, head);
+  work->x_stride = largest_of(residual + share(work, skip), share(work, head));
+  work->z_stride = largest_of(half, largest_of(skip, head));
   work->y_stride = padded(net->outputs);
-  work->q_stride = line(2 * largest_of(residual, largest_of(work->z_stride, work->h_stride)));
-  float **arrays[] = {&work->cond, &work->a[0], &work->a[1], &work->h, &work->x, &work->z, &work->y};
-  size_t strides[] = {work->cond_stride, work->a_stride, work->a_stride, work->h_stride,
-                      work->x_stride, work->z_stride, work->y_stride};
+  work->q_stride = line(2 * largest_of(residual, work->z_stride));
+  float **arrays[] = {&work->cond, &work->a[0], &work->a[1], &work->x, &work->y, &work->z[0], &work->z[1]};
+  size_t strides[] = {work->cond_stride, work->a_stride, work->a_stride, work->x_stride,
+                      work->y_stride, work->z_stride, work->z_stride};
   for (int i = 0; i < (work->part ? 4 : 7); i++) {
     if (scratch) *arrays[i] = (float *)(scratch + at);
     at += line(n * strides[i] * sizeof(float));
   }
-  char **bytes[] = {&work->q, &work->q_x};
-  for (int i = 0; i < (work->part ? 1 : 2); i++) {
-    if (scratch) *bytes[i] = scratch + at;
-    at += n * work->q_stride;
-  }
+  if (scratch) work->q = scratch + at;
+  at += n * work->q_stride;
   if (scratch) work->place = (int32_t *)(scratch + at);
   return at + line(net->layers * sizeof(int32_t));
 }
@@ -413,7 +408,7 @@ static void run_part(Work *work, const Arguments *arguments) {
       step(work, (const char *)arguments->last + 4 * b);
       for (int s = 0; s < work->streams && work->part == 0; s++)
         draw(work, arguments, b + s, t, work->y + s * work->y_stride);
-      meet(work); /* the sample is there, and x may be begun anew */
+      meet(work); /* the sample is there */
     }
   }
 }
@@ -451,9 +446,7 @@ int wavenet_run(const Net *net, int64_t batch, int64_t frames, int64_t hop, cons
   pthread_t thread;
   if (net->parts > 1) {
     lay_out(&second.work, scratch + size);
-    second.work.x = work.x;
-    second.work.z = work.z;
-    second.work.q_x = work.q_x;
+    memcpy(second.work.z, work.z, sizeof work.z);
     if (pthread_create(&thread, NULL, run_second, &second)) {
       free(scratch);
       return 1;

@@ -13,7 +13,8 @@
      int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
      fine      the same
    Where two cores share a stream (`parts` is 2), each has matrices of its own, with the columns that it makes: of the gate half of
-   each half, tanh | sigmoid; of everything else the first or the second half. So each walks forward through half the memory.
+   each half, tanh | sigmoid; of skips and head the first or the second half; all of the residual. So each walks forward through a
+   little more than half the memory.
    An int8 weight stands as w + 128, because the instructions multiply unsigned by signed bytes; 128 times the sum of the
    input takes that off again, exactly. So a block is its weights and little else, in the order in which they are used.
    Rows are padded with zero weights to a full lane.

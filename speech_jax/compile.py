@@ -179,19 +179,18 @@ def check(
         found = allocations(error) + largest_arrays(task, params, model_state, buckets[-1], mesh)
         return facts | {"fits": False, "allocations": found}
     facts["compile_seconds"] = programs.seconds
-    per_slice = mesh.size // own.slices
 
     # One program a term and shape, and what lies beside it: the state, the other terms' gradients, its batch.
     every_term = {term.name: term for term in terms(task.objective)}
     for (name, shapes), program in programs.gradients.items():
         term = every_term[name]
         batch = batch_struct({leaf: jax.ShapeDtypeStruct(shape, kind) for leaf, shape, kind in shapes}, mesh)
-        found = measure(f"gradient {name}".strip(), program, chip, per_slice, own.slices)
+        found = measure(f"gradient {name}".strip(), program, chip)
         found["batch"] = {leaf: shape for leaf, shape, _ in shapes}
         found["batch_bytes"] = shard_bytes(batch)
         found["model_flops"] = 3 * matmul_flops(term.objective, params, model_state, batch, KEY, STEP)
         facts["programs"].append(found)
-    facts["programs"].append(measure("update", programs.update, chip, per_slice, own.slices))
+    facts["programs"].append(measure("update", programs.update, chip))
     return facts | whole_step(facts, chip)
 
 
@@ -223,7 +222,7 @@ def check_use(
         except jax.errors.JaxRuntimeError as error:
             return facts | {"fits": False, "allocations": allocations(error)}
         facts["compile_seconds"] += time.monotonic() - began
-        found = measure(use.name, program, chip, mesh.size // own.slices, own.slices)
+        found = measure(use.name, program, chip)
         found["batch"] = {name: leaf.shape for name, leaf in batch.items()}
         found["model_flops"] = matmul_flops(use.function, weights, batch)
         facts["programs"].append(found)
@@ -253,7 +252,7 @@ def whole_step(facts: dict[str, Any], chip: Chip) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(name: str, program: Any, chip: Chip, chips_per_slice: int, slices: int) -> dict[str, Any]:
+def measure(name: str, program: Any, chip: Chip) -> dict[str, Any]:
     """One compiled program: bytes, operations, collectives and roofline on one chip."""
     module = parse(program.as_text())
     ops = operations(module)
@@ -275,7 +274,7 @@ def measure(name: str, program: Any, chip: Chip, chips_per_slice: int, slices: i
         "bytes": sum(op.times * op.bytes for op in ops),
         "collectives": collectives,
         "loops_of_unknown_length": len(module.unknown_loops),
-        "roofline": roofline(ops, chip, chips_per_slice=chips_per_slice, slices=slices),
+        "roofline": roofline(ops, chip),
         "slowest": [op._asdict() for op in slowest[:SHOWN_SLOWEST]],
     }
 

@@ -19,7 +19,7 @@ import jax
 
 from speech_jax.errors import UserError
 from speech_jax.training.flops import PEAK_BF16
-from speech_jax.training.hlo import Op
+from speech_jax.training.hlo import BETWEEN_SLICES, Op
 
 DISPATCH = 0.4e-6  # seconds that the smallest instruction takes: 0.3 to 0.5 µs for one that waits for the one before
 
@@ -81,17 +81,17 @@ def topology_devices(topology: str, slices: int = 1) -> Sequence[jax.Device]:
     return found.devices
 
 
-def roofline(ops: Sequence[Op], chip: Chip, *, chips_per_slice: int, slices: int = 1) -> dict[str, float]:
+def roofline(ops: Sequence[Op], chip: Chip) -> dict[str, float]:
     """{"compute", "memory", "links", "network", "seconds"} of one run of a program on one device: seconds.
 
     compute and memory are the parts of "seconds" whose instructions are bound by the one or the other.
     """
     compute = memory = links = network = 0.0
     for op in ops:
-        if op.wire:
+        if op.kind == BETWEEN_SLICES:
+            network += op.times * op.wire / chip.network
+        else:
             links += op.times * op.wire / chip.links
-            if slices > 1 and op.group > chips_per_slice:  # within the slices first, then a share of it between them
-                network += op.times * op.wire / chips_per_slice / chip.network
         arithmetic, traffic = op.flops / chip.peak, op.bytes / chip.bandwidth
         if arithmetic >= traffic:
             compute += op.times * max(arithmetic, DISPATCH)

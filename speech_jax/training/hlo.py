@@ -21,6 +21,7 @@ _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
          "opt-barrier", "iota"}  # fmt: skip
 _FREE_CALLS = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast)"')
+BETWEEN_SLICES = "between-slices"  # kind of an operation that hands data to the network of the data centre
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 
 
@@ -199,7 +200,7 @@ def _cost(module: Module, line: Instruction, shapes: Mapping[str, str], times: f
     flops = sum(_flops(part, table) for part, table in parts)
     wire = sum(_wire(part, table) for part, table in parts)
     talks = [part for part, _ in parts if _base(part) in COLLECTIVES]
-    kind = _base(talks[0]) if talks else "matmul" if flops else _base(line)
+    kind = _base(talks[0]) if talks else "matmul" if flops else BETWEEN_SLICES if _leaves(line) else _base(line)
     group = max((group_size(part.attributes) for part in talks), default=0)
     return Op(line.name, kind, flops, moved, wire, group, times)
 
@@ -324,14 +325,24 @@ def _valid_taps(size: int, kernel: int, out: int, settings: Mapping[str, str], p
 def _wire(line: Instruction, shapes: Mapping[str, str]) -> float:
     """Bytes that a device sends in a ring: (n − 1)/n of what is gathered or scattered, twice that of an all-reduce."""
     kind = _base(line)
-    if kind not in COLLECTIVES:
+    if kind not in COLLECTIVES and not _leaves(line):
         return 0.0
     taken = sum(nbytes(shapes.get(name, ""), everywhere=True) for name in line.operands)
+    if _leaves(line):
+        slices = re.search(r'_xla_megascale_target="\{([\d,]*)\}', line.attributes)
+        n = len(slices[1].split(",")) if slices else 2
+        return 2 * (n - 1) / n * taken if '_type="ALL_REDUCE"' in line.attributes else taken
     n = group_size(line.attributes)
     if kind == "collective-permute":
         return taken
     share = (n - 1) / n if n else 1.0
     return {"all-reduce": 2 * share * taken, "all-gather": (n - 1) * taken if n else taken}.get(kind, share * taken)
+
+
+def _leaves(line: Instruction) -> bool:
+    """Whether this hands a device's data to its host for other slices: the compiler sums within a slice first, and has
+    the hosts exchange what is left (MegaScale)."""
+    return line.opcode == "send" and "xla_megascale_runtime" in line.attributes
 
 
 def group_size(attributes: str) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from speech_jax.training.chips import CHIPS, DISPATCH, roofline
 from speech_jax.training.flops import matmul_flops
-from speech_jax.training.hlo import Op, arrays, group_size, nbytes, operations, parse
+from speech_jax.training.hlo import BETWEEN_SLICES, Op, arrays, group_size, nbytes, operations, parse
 
 # What a TPU's text has and a CPU's has not: S(1) lies on the chip, slices are fetched ahead, groups are axes of a mesh.
 TPU = """HloModule jit_f, is_scheduled=true
@@ -32,6 +32,27 @@ ENTRY %main (p0: f32[1024,512], p1: bf16[512,2048]) -> f32[1024,2048] {
   %copy-done = f32[1024,512]{1,0:T(8,128)S(1)} copy-done(%copy-start)
   %fusion = f32[1024,2048]{1,0:T(8,128)} fusion(%copy-done, %p1), kind=kOutput, calls=%fused_computation
   ROOT %all-reduce = f32[1024,2048]{1,0:T(8,128)} all-reduce(%fusion), channel_id=1, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, to_apply=%region_0.1
+}
+"""  # noqa: E501
+
+BETWEEN = """HloModule jit_g, is_scheduled=true
+
+%region_0.1 (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[]{:T(128)} parameter(0)
+  %b = f32[]{:T(128)} parameter(1)
+  ROOT %sum = f32[]{:T(128)} add(%a, %b)
+}
+
+ENTRY %main (p0: f32[1024,1024]) -> f32[256,8,128] {
+  %p0 = f32[1024,1024]{1,0:T(8,128)} parameter(0)
+  %after-all = token[] after-all(), frontend_attributes={MegascaleRendezvousKeyName="all-reduce.1_0"}
+  %reduce-scatter.1 = f32[256,1024]{1,0:T(8,128)} reduce-scatter(%p0), channel_id=1, replica_groups={{0,1,2,3}}, use_global_device_ids=true, dimensions={0}, to_apply=%region_0.1
+  %bitcast = f32[256,8,128]{2,1,0:T(8,128)} bitcast(%reduce-scatter.1)
+  %send = (f32[256,8,128]{2,1,0:T(8,128)}, u32[], token[]) send(%bitcast, %after-all), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="all-reduce.1_0",_xla_megascale_reduce_operation="SUM",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[256,8,128]{2,1,0:T(8,128)}, u32[], token[]) recv(%after-all), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %send-done = token[] send-done(%send), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
+  %recv-done = (f32[256,8,128]{2,1,0:T(8,128)}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  ROOT %get = f32[256,8,128]{2,1,0:T(8,128)} get-tuple-element(%recv-done), index=0
 }
 """  # noqa: E501
 
@@ -239,6 +260,18 @@ def test_collectives_of_eight_devices():
     assert talk[0].group == mesh.size and talk[0].wire == pytest.approx(2 * (mesh.size - 1) / mesh.size * 32 * 64 * 4)
 
 
+def test_what_leaves_a_slice_is_counted_apart():
+    """The sum of a gradient over two slices of four chips, as the TPU's compiler writes it: within, then between."""
+    (op,) = [op for op in operations(parse(BETWEEN)) if op.kind == BETWEEN_SLICES]
+    assert op.wire == 256 * 8 * 128 * 4  # 2 · (n − 1)/n of it, for two slices
+    three = BETWEEN.replace("{1,2}x{0:3}", "{1,2,3}x{0:3}")
+    assert sum(op.wire for op in operations(parse(three)) if op.kind == BETWEEN_SLICES) == pytest.approx(
+        4 / 3 * op.wire
+    )
+    within = [op for op in operations(parse(BETWEEN)) if op.wire and op.kind != BETWEEN_SLICES]
+    assert [(op.kind, op.group) for op in within] == [("reduce-scatter", 4)]
+
+
 def test_roofline_takes_the_longer_time_of_each_instruction():
     chip = CHIPS["v5e"]
     ops = [
@@ -246,11 +279,11 @@ def test_roofline_takes_the_longer_time_of_each_instruction():
         Op("b", "fusion", 0.0, chip.bandwidth / 2, 0.0, 0, 1.0),
         Op("c", "fusion", 0.0, 8.0, 0.0, 0, 10.0),
         Op("d", "all-reduce", 0.0, 0.0, chip.links / 4, 32, 1.0),
+        Op("e", BETWEEN_SLICES, 0.0, 0.0, chip.network / 8, 0, 2.0),
     ]
-    found = roofline(ops, chip, chips_per_slice=16, slices=2)
+    found = roofline(ops, chip)
     assert found["compute"] == pytest.approx(2.0)
-    assert found["memory"] == pytest.approx(0.5 + 10 * DISPATCH, rel=1e-5)
+    assert found["memory"] == pytest.approx(0.5 + 13 * DISPATCH, rel=1e-5)
     assert found["links"] == pytest.approx(0.25)
-    assert found["network"] == pytest.approx(chip.links / 4 / 16 / chip.network)
+    assert found["network"] == pytest.approx(0.25)
     assert found["seconds"] == pytest.approx(sum(found[k] for k in ("compute", "memory", "links", "network")))
-    assert roofline(ops, chip, chips_per_slice=32)["network"] == 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import re
 import sys
@@ -26,6 +27,7 @@ from speech_jax.config import TrainConfig, parse_config
 from speech_jax.data.files import write
 from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluation.report import text_table
+from speech_jax.models import attention, attention_pallas
 from speech_jax.objectives.mix import terms
 from speech_jax.starting import check_settings, make_task, replays, resolve, with_old_term
 from speech_jax.streams import load_stream, stream_options
@@ -43,6 +45,8 @@ from speech_jax.training.sharding import batch_struct, make_mesh, replicated, ro
 from speech_jax.training.state import init_shapes, make_state, num_params
 from speech_jax.types import Bucket, PyTree, Task
 from speech_jax.use import use_of
+
+log = logging.getLogger("speech_jax")
 
 GIB = 2**30
 SHOWN_LINES = 24  # of the compiler's list of what does not fit
@@ -88,6 +92,7 @@ def main(argv: Sequence[str]) -> int:
     if own.step == "train":
         check_compiled(config)
     chip, devices = chip_of(own.topology), topology_devices(own.topology, own.slices)
+    config = for_chip(config, chip)
     config, reader, buckets = read(config, own)
     if own.longest:
         buckets = buckets[-1:]
@@ -107,6 +112,20 @@ def check_compiled(config: TrainConfig) -> None:
     ):
         if there:
             raise UserError(f"{name}: found it set, expected {wanted}")
+
+
+def for_chip(config: TrainConfig, chip: Chip) -> TrainConfig:
+    """The config with what its models would do on such a chip, of which they know only where it is at hand."""
+    for name in ("task", "pre_task"):
+        task = getattr(config, name)
+        if getattr(getattr(task, "model", None), "attention_fused", False) and not attention_pallas.runs_on(chip.kind):
+            log.warning(
+                "%s.model.attention_fused: the kernel needs a TPU v5 or later; attention in blocks instead", name
+            )
+            block = task.model.attention_block or attention.BLOCK
+            model = dataclasses.replace(task.model, attention_fused=False, attention_block=block)
+            config = dataclasses.replace(config, **{name: dataclasses.replace(task, model=model)})
+    return config
 
 
 def read(config: TrainConfig, own: CompileConfig) -> tuple[TrainConfig, Any, list[Any]]:

@@ -1,5 +1,6 @@
 """The check ahead of time: bad flags are one line, and a small config goes through the real TPU compiler."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from speech_jax.compile import allocations, bucket_of
+from speech_jax.compile import allocations, bucket_of, for_chip
+from speech_jax.config import TrainConfig
+from speech_jax.data.config import DataConfig
 from speech_jax.errors import UserError
+from speech_jax.models.conformer import ConformerConfig
+from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.training.chips import chip_of
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +59,17 @@ def test_chip_of():
     assert chip_of("v5e:16x16").kind == "TPU v5 lite"
     with pytest.raises(UserError, match="found 'v9:4x4', expected one of v4, v5e"):
         chip_of("v9:4x4")
+
+
+def test_an_old_chip_gets_attention_in_blocks():
+    """As a run on it would: the kernel needs a v5 or later."""
+    config = CTCTaskConfig(model=ConformerConfig(attention_fused=True))
+    config = TrainConfig(out_dir="x", data=DataConfig(), task=config)
+    assert for_chip(config, chip_of("v5e:2x2")) == config
+    model = for_chip(config, chip_of("v4:2x2x1")).task.model
+    assert (model.attention_fused, model.attention_block) == (False, 128)
+    plain = dataclasses.replace(config, task=CTCTaskConfig())
+    assert for_chip(plain, chip_of("v4:2x2x1")) == plain
 
 
 def test_allocations_are_the_compilers_own_lines():

@@ -19,7 +19,7 @@ from speech_jax.models import attention_pallas
 from speech_jax.models.layers import dense, dropout
 
 ATTENDED = "attended"  # the name of what comes out of attention, for a policy of jax.checkpoint
-_BLOCK = 128  # queries at a time, where nothing is said
+BLOCK = 128  # queries at a time, where nothing is said
 
 
 def relative_positions(time: int, width: int) -> Float[Array, "2*time-1 width"]:
@@ -118,9 +118,9 @@ def attend_in_blocks(asked: Asked, size: int, key: Array | None, rate: float) ->
 def attend_fused(
     asked: Asked, size: int, key: Array | None, rate: float, *, tpu: bool, gpu: bool
 ) -> Float[Array, "batch queries heads d"]:
-    """`attend` by kernels of our own: on a TPU, with `tpu`, by that of attention_pallas.py where the keys fit into its
-    VMEM; on an NVIDIA GPU, with `gpu`, by those of attention_pallas_gpu.py where heads are narrow enough. Elsewhere and
-    otherwise `attend_in_blocks` of `size`. Dropout draws other numbers than either, in all kernels the same."""
+    """`attend` by kernels of our own: with `tpu`, on a TPU v5 or later, by that of attention_pallas.py where the keys
+    fit into its VMEM; with `gpu`, on an NVIDIA GPU, by those of attention_pallas_gpu.py where heads are narrow enough.
+    Otherwise `attend_in_blocks` of `size`. Dropout draws other numbers than either, in all kernels the same."""
     batch, queries, heads, width = asked.query.shape
     itemsize = asked.query.dtype.itemsize
 
@@ -135,7 +135,8 @@ def attend_fused(
         return attend_by_kernel
 
     kernels = {}
-    if tpu and (most := attention_pallas.block_size(queries, asked.key.shape[1], width, itemsize)):
+    old = jax.default_backend() == "tpu" and not attention_pallas.runs_on(jax.devices()[0].device_kind)
+    if tpu and not old and (most := attention_pallas.block_size(queries, asked.key.shape[1], width, itemsize)):
         kernels["tpu"] = by(attention_pallas.attend, most)
     if gpu:
         # only where it is asked for: it needs a part of JAX's inside
@@ -195,7 +196,7 @@ class RelativeAttention(nn.Module):
             asked = Asked(query, query_at, key, value, place, mask)
         drop = self.make_rng("dropout") if train and self.dropout > 0.0 else None
         if self.fused or self.fused_gpu:
-            size = self.block or _BLOCK
+            size = self.block or BLOCK
             mixed = attend_fused(asked, size, drop, self.dropout, tpu=self.fused, gpu=self.fused_gpu)
         elif self.block and time > self.block:
             mixed = attend_in_blocks(asked, self.block, drop, self.dropout)

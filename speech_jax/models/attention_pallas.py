@@ -73,6 +73,12 @@ class Kernels(NamedTuple):
     backward: Callable
 
 
+def runs_on(kind: str) -> bool:
+    """Whether the kernel can be compiled for a device of this kind: rows that are rotated each by its own amount need a
+    TPU v5 or later."""
+    return kind not in ("TPU v2", "TPU v3", "TPU v4")
+
+
 def block_size(queries: int, keys: int, width: int, itemsize: int) -> int | None:
     """Queries of a program, the most that fit into VMEM with all keys; None where not even the fewest do."""
     keys = up(keys, _LANES)

@@ -1,6 +1,7 @@
 """The attention kernels for a TPU and for a GPU, run by the interpreter, beside the plain attention."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,14 @@ import numpy as np
 import pytest
 
 from speech_jax.models import attention_pallas, attention_pallas_gpu
-from speech_jax.models.attention import Asked, RelativeAttention, attend, relative_positions, relative_shift
+from speech_jax.models.attention import (
+    Asked,
+    RelativeAttention,
+    attend,
+    attend_fused,
+    relative_positions,
+    relative_shift,
+)
 from speech_jax.training.sharding import MeshConfig, make_mesh
 
 SIZE = 32  # queries of a program: 70 are three of them
@@ -170,6 +178,17 @@ def test_an_accelerator_gets_the_kernels_that_were_asked_for_with_each_devices_s
         text = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in wanted}
     assert {platform: sum(map(text[platform].count, CALLS.values())) for platform in wanted} == wanted
     assert f"tensor<{share}>" in text[max(wanted, key=wanted.get)]
+
+
+def test_a_tpu_before_v5_attends_in_blocks(monkeypatch):
+    asked = jax.eval_shape(partial(questions, time=20))
+    for kind, calls in (("TPU v4", 0), ("TPU v5 lite", 1), ("TPU v6 lite", 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "default_backend", lambda: "tpu")
+            patch.setattr(jax, "devices", lambda kind=kind: [SimpleNamespace(device_kind=kind)])
+            fused = partial(attend_fused, size=128, key=None, rate=0.0, tpu=True, gpu=False)
+            text = jax.jit(fused).trace(asked).lower(lowering_platforms=("tpu",)).as_text()
+        assert text.count(CALLS["tpu"]) == calls, kind
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

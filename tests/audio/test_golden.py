@@ -66,9 +66,10 @@ def test_equals_the_public_implementation(convention):
         for row, signal in enumerate(signals()):
             count, frames = int(golden[f"count.{name}.{signal}"]), golden[f"frames.{name}.{signal}"]
             assert int(mask[row].sum()) == count == num_frames(int(lengths[row]), config)
-            # MFCCs reach several hundred, where float32 itself steps by 6e-5: hence the relative part
+            # Liftered MFCCs reach several hundred, and float32 sums differ by some steps (6e-8 each) from one
+            # instruction set to the next: hence the relative part.
             np.testing.assert_allclose(
-                np.asarray(features[row])[frames], golden[f"{name}.{signal}"], rtol=2e-7, atol=bar, err_msg=signal
+                np.asarray(features[row])[frames], golden[f"{name}.{signal}"], rtol=1e-6, atol=bar, err_msg=signal
             )
 
 

@@ -81,8 +81,9 @@ extras = {
     ],
 }
 
-# The native WaveNet step: plain C that decoding/wavenet_native.py loads with ctypes, so no header of Python or NumPy is
-# needed. Optional: without a compiler the package installs without it. It chooses its instructions at run time.
+# The native WaveNet step: plain C that decoding/wavenet_native_pack.py loads with ctypes, so no header of Python or
+# NumPy is needed. Optional: without a compiler the package installs without it. It chooses its instructions at run
+# time.
 native = Extension(
     "speech_jax.native._wavenet",
     sources=[

@@ -1,4 +1,4 @@
 """C sources of the native WaveNet step, and the library that setup.py builds of them where there is a compiler.
 
-`decoding/wavenet_native.py` loads the library with ctypes; nothing here is a Python module.
+`decoding/wavenet_native_pack.py` loads the library with ctypes; nothing here is a Python module.
 """

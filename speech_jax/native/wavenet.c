@@ -9,8 +9,9 @@
    The chain from one product to the next (largest value, scale, bytes) is long next to a product of a small net. So the
    products with earlier samples of layer l + 1, which wait for nothing, stand between the gate of layer l and its use.
 
-   With two parts two threads go through the same steps, each with the columns that are its own, and meet where one vector is made
-   of both's: z of each layer, the skips, the head's hidden vector. The residual both make whole, rather than meet once more. */
+   With two parts two threads go through the same steps, each with the columns that are its own, and meet where one vector
+   is made of both's: z of each layer, the skips, the head's hidden vector. The residual both make whole, rather than meet
+   once more. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -80,8 +81,8 @@ int64_t wavenet_history_bytes(const Net *net) {
   return (int64_t)bytes;
 }
 
-/* What two threads tell each other. Of two meetings' values the older ones are written over: who still reads them has not come to
-   the later meeting. */
+/* What two threads tell each other. Of two meetings' values the older ones are written over: who still reads them has not
+   come to the later meeting. */
 typedef struct {
   struct {
     _Alignas(64) atomic_uint arrived; /* how often this thread has come to a meeting */
@@ -332,8 +333,8 @@ static void take_conditioning(const Work *work, const float *const *cond, int64_
 
 static size_t largest_of(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Cuts the scratch into the arrays of one part, all 64-byte aligned; z, which parts share, and y are in the first's. With scratch
-   NULL only counts the bytes. */
+/* Cuts the scratch into the arrays of one part, all 64-byte aligned; z, which parts share, and y are in the first's. With
+   scratch NULL only counts the bytes. */
 static size_t lay_out(Work *work, char *scratch) {
   const Net *net = work->net;
   size_t residual = padded(net->residual), half = padded(net->half), skip = padded(net->skip), head = padded(net->head);

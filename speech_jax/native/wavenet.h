@@ -6,15 +6,16 @@
    Lanes. Every vector is padded with zeros to a multiple of 16 floats. The gate's two halves are padded each by itself.
    Weights and biases of the padding are zero, so the padding of every vector stays zero.
 
-   Matrices. The output columns stand in blocks of `block` groups of 16 lanes (16, or what the sums of one walk through the rows
-   have registers for, so that it is a walk forward), then what is left in blocks of 8, 4, 2 or 1, largest first. A block holds its rows one after the other, as many rows in one 32-bit lane as fit:
+   Matrices. The output columns stand in blocks of `block` groups of 16 lanes (16, or what the sums of one walk through the
+   rows have registers for, so that it is a walk forward), then what is left in blocks of 8, 4, 2 or 1, largest first. A
+   block holds its rows one after the other, as many rows in one 32-bit lane as fit:
      float32   [rows]    [groups][16]       float
      bfloat16  [rows / 2][groups][16][2]    its upper 16 bits
      int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
      fine      the same
-   Where two cores share a stream (`parts` is 2), each has matrices of its own, with the columns that it makes: of the gate half of
-   each half, tanh | sigmoid; of skips and head the first or the second half; all of the residual. So each walks forward through a
-   little more than half the memory.
+   Where two cores share a stream (`parts` is 2), each has matrices of its own, with the columns that it makes: of the gate
+   half of each half, tanh | sigmoid; of skips and head the first or the second half; all of the residual. So each walks
+   forward through a little more than half the memory.
    An int8 weight stands as w + 128, because the instructions multiply unsigned by signed bytes; 128 times the sum of the
    input takes that off again, exactly. So a block is its weights and little else, in the order in which they are used.
    Rows are padded with zero weights to a full lane.
@@ -54,7 +55,7 @@ typedef struct {
   float scale[MAX_STREAMS]; /* int8, fine: what one step is worth */
 } Input;
 
-/* A net, as decoding/wavenet_native.py packs it. Widths are without padding; every array of floats is padded. */
+/* A net, as decoding/wavenet_native_pack.py packs it. Widths are without padding; every array of floats is padded. */
 typedef struct {
   int32_t layers, kernel, residual, half, skip, head, outputs, inputs; /* half: of the gate; inputs: 1 or classes */
   int32_t output, mixtures, level, parts;

@@ -29,8 +29,7 @@ class Op(NamedTuple):
     """One instruction of a program that takes time, on one device.
 
     flops: of matrix products and convolutions in it; bytes: read from and written to the device's main memory;
-    wire: bytes that a device sends to others, and group: how many take part; times: how often it runs, loops around
-    it included.
+    wire: bytes that a device sends to others; times: how often it runs, loops around it included.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Op(NamedTuple):
     flops: float
     bytes: float
     wire: float
-    group: int
     times: float
 
 
@@ -199,13 +197,16 @@ def _cost(module: Module, line: Instruction, shapes: Mapping[str, str], times: f
         parts = [(line, shapes)]
     flops = sum(_flops(part, table) for part, table in parts)
     wire = sum(_wire(part, table) for part, table in parts)
-    talks = [part for part, _ in parts if _base(part) in COLLECTIVES]
-    kind = _base(talks[0]) if talks else "matmul" if flops else BETWEEN_SLICES if _leaves(line) else _base(line)
-    group = max((group_size(part.attributes) for part in talks), default=0)
-    return Op(line.name, kind, flops, moved, wire, group, times)
+    talks = [_base(part) for part, _ in parts if _base(part) in COLLECTIVES]
+    kind = talks[0] if talks else "matmul" if flops else _base(line)
+    return Op(line.name, kind, flops, moved, wire, times)
 
 
 def _base(line: Instruction) -> str:
+    """The operation, whether it begins here or is whole. BETWEEN_SLICES: it hands a device's data to its host for other
+    slices; the compiler sums within a slice first, and has the hosts exchange what is left (MegaScale)."""
+    if line.opcode == "send" and "xla_megascale_runtime" in line.attributes:
+        return BETWEEN_SLICES
     return line.opcode.removesuffix("-start")
 
 
@@ -325,10 +326,10 @@ def _valid_taps(size: int, kernel: int, out: int, settings: Mapping[str, str], p
 def _wire(line: Instruction, shapes: Mapping[str, str]) -> float:
     """Bytes that a device sends in a ring: (n − 1)/n of what is gathered or scattered, twice that of an all-reduce."""
     kind = _base(line)
-    if kind not in COLLECTIVES and not _leaves(line):
+    if kind not in (*COLLECTIVES, BETWEEN_SLICES):
         return 0.0
     taken = sum(nbytes(shapes.get(name, ""), everywhere=True) for name in line.operands)
-    if _leaves(line):
+    if kind == BETWEEN_SLICES:
         slices = re.search(r'_xla_megascale_target="\{([\d,]*)\}', line.attributes)
         n = len(slices[1].split(",")) if slices else 2
         return 2 * (n - 1) / n * taken if '_type="ALL_REDUCE"' in line.attributes else taken
@@ -337,12 +338,6 @@ def _wire(line: Instruction, shapes: Mapping[str, str]) -> float:
         return taken
     share = (n - 1) / n if n else 1.0
     return {"all-reduce": 2 * share * taken, "all-gather": (n - 1) * taken if n else taken}.get(kind, share * taken)
-
-
-def _leaves(line: Instruction) -> bool:
-    """Whether this hands a device's data to its host for other slices: the compiler sums within a slice first, and has
-    the hosts exchange what is left (MegaScale)."""
-    return line.opcode == "send" and "xla_megascale_runtime" in line.attributes
 
 
 def group_size(attributes: str) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from speech_jax.decoding import wavenet_native as native
+from speech_jax.decoding import wavenet_native_pack as native_pack
 from speech_jax.decoding.wavenet_weights import StepShape, StepWeights, noise_width, outputs_of
 from speech_jax.errors import UserError
 
@@ -157,13 +158,13 @@ def rounded(shape, weights, dtype, cond, given):
     to = {"bfloat16": bfloat16, "int8": int8}[dtype]
     fine = {"bfloat16": bfloat16, "int8": int16}[dtype]
     columns = (lambda m: to(m.T).T) if dtype == "int8" else to
-    last_columns, last_to = (columns, fine) if outputs_of(shape) > native.NARROW else (np.asarray, np.asarray)
+    last_columns, last_to = (columns, fine) if outputs_of(shape) > native_pack.NARROW else (np.asarray, np.asarray)
     half = weights.out.shape[1]
     before = np.concatenate([np.full((len(given), 1), shape.classes // 2), given[:, :-1]], axis=1)
     x = weights.first[before] + weights.first_bias.astype(np.float64)
     skips = weights.skip_bias.astype(np.float64)
     for layer in range(len(shape.dilations)):
-        inner = fine if layer < native.FINE_LAYERS else to
+        inner = fine if layer < native_pack.FINE_LAYERS else to
         a = cond[:, :, layer] + (inner(x) @ columns(weights.taps[layer, 0]) if layer else x @ weights.taps[0, 0])
         z = inner(np.tanh(a[..., :half]) * sigmoid(a[..., half:]))
         skips = skips + z @ columns(weights.skip[layer])
@@ -376,7 +377,7 @@ def test_what_does_not_fit_is_one_clear_line():
 
 
 def test_without_the_library_the_package_works_and_says_so(monkeypatch):
-    monkeypatch.setattr(native, "_library", lambda: None)
+    monkeypatch.setattr(native_pack, "_library", lambda: None)
     shape, weights = a_net("gaussian")
     assert not native.available()
     with pytest.raises(UserError, match="found no compiled library"):
@@ -386,15 +387,16 @@ def test_without_the_library_the_package_works_and_says_so(monkeypatch):
 def test_structures_are_those_of_the_c_code():
     """Sizes on a 64-bit machine: a field added on one side only would shift the ones after it."""
     pointer = ctypes.sizeof(ctypes.c_void_p)
-    assert ctypes.sizeof(native._Matrix) == pointer + 16
-    assert ctypes.sizeof(native._Net) == 14 * 4 + 13 * pointer
+    assert ctypes.sizeof(native_pack._Matrix) == pointer + 16
+    assert ctypes.sizeof(native_pack._Net) == 14 * 4 + 13 * pointer
 
 
 @needs_library
 def test_importing_needs_no_library_and_loads_none():
     """The library is loaded when it is first asked for, so a broken one cannot stop an import."""
     code = (
-        "from speech_jax.decoding import wavenet_native as n; assert n._library.cache_info().misses == 0;"
+        "from speech_jax.decoding import wavenet_native, wavenet_native_pack as n;"
+        "assert n._library.cache_info().misses == 0;"
         "assert n.available(); assert n.instructions()[0] == 'portable'"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -65,7 +65,7 @@ def test_tpu_text():
     assert ops["fusion"].kind == "matmul" and ops["fusion"].flops == 2 * 1024 * 512 * 2048
     assert ops["fusion"].bytes == 512 * 2048 * 2 + 1024 * 2048 * 4
     size = 1024 * 2048 * 4
-    assert ops["all-reduce"].group == 4 and ops["all-reduce"].wire == pytest.approx(2 * 3 / 4 * size)
+    assert ops["all-reduce"].wire == pytest.approx(2 * 3 / 4 * size)
 
 
 def test_of_stacked_arrays_a_fusion_moves_only_its_slice():
@@ -257,7 +257,7 @@ def test_collectives_of_eight_devices():
     ops = operations(parse(jax.jit(jax.grad(lambda w, x: jnp.sum((x @ w) ** 2))).lower(w, x).compile().as_text()))
     talk = [op for op in ops if op.wire]
     assert [op.kind for op in talk] == ["all-reduce"]
-    assert talk[0].group == mesh.size and talk[0].wire == pytest.approx(2 * (mesh.size - 1) / mesh.size * 32 * 64 * 4)
+    assert talk[0].wire == pytest.approx(2 * (mesh.size - 1) / mesh.size * 32 * 64 * 4)
 
 
 def test_what_leaves_a_slice_is_counted_apart():
@@ -269,17 +269,17 @@ def test_what_leaves_a_slice_is_counted_apart():
         4 / 3 * op.wire
     )
     within = [op for op in operations(parse(BETWEEN)) if op.wire and op.kind != BETWEEN_SLICES]
-    assert [(op.kind, op.group) for op in within] == [("reduce-scatter", 4)]
+    assert [(op.kind, op.wire) for op in within] == [("reduce-scatter", 3 / 4 * 1024 * 1024 * 4)]
 
 
 def test_roofline_takes_the_longer_time_of_each_instruction():
     chip = CHIPS["v5e"]
     ops = [
-        Op("a", "matmul", chip.peak, 0.0, 0.0, 0, 2.0),
-        Op("b", "fusion", 0.0, chip.bandwidth / 2, 0.0, 0, 1.0),
-        Op("c", "fusion", 0.0, 8.0, 0.0, 0, 10.0),
-        Op("d", "all-reduce", 0.0, 0.0, chip.links / 4, 32, 1.0),
-        Op("e", BETWEEN_SLICES, 0.0, 0.0, chip.network / 8, 0, 2.0),
+        Op("a", "matmul", chip.peak, 0.0, 0.0, 2.0),
+        Op("b", "fusion", 0.0, chip.bandwidth / 2, 0.0, 1.0),
+        Op("c", "fusion", 0.0, 8.0, 0.0, 10.0),
+        Op("d", "all-reduce", 0.0, 0.0, chip.links / 4, 1.0),
+        Op("e", BETWEEN_SLICES, 0.0, 0.0, chip.network / 8, 2.0),
     ]
     found = roofline(ops, chip)
     assert found["compute"] == pytest.approx(2.0)

@@ -2,7 +2,7 @@
    Included once for each kind of instructions, with
      TARGET  the function attribute that allows them,
      NAME(f) the name of f for them, and
-     OWN_GATE where there is a gate written for them. */
+     OWN_GATE, OWN_TO_INT8 where there are a gate and a to_int8 written for them. */
 
 #include <string.h>
 
@@ -97,6 +97,7 @@ static TARGET void NAME(add_row)(const float *restrict row, const float *restric
   for (int i = 0; i < n; i++) x[i] += row[i] * value + bias[i];
 }
 
+#ifndef OWN_TO_INT8
 static TARGET float NAME(to_int8)(const float *restrict x, float largest, int8_t *restrict q, int n) {
   /* a vector that is all but zero, or not finite, is zero */
   int usable = largest > 1e-30f && largest < 1e30f;
@@ -104,6 +105,7 @@ static TARGET float NAME(to_int8)(const float *restrict x, float largest, int8_t
   for (int i = 0; i < n; i++) q[i] = (int8_t)(uint8_t)(NAME(bits)(x[i] * inverse + ROUND) - ROUND_BITS);
   return usable ? largest / 127.0f : 0.0f;
 }
+#endif
 
 static TARGET float NAME(to_fine)(const float *restrict x, float largest, int8_t *restrict q, int n) {
   int usable = largest > 1e-30f && largest < 1e30f;

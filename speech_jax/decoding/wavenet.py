@@ -165,12 +165,17 @@ def _layer(
 def _current(seen: Float[Array, "*rows taps_residual"], residual: int, time: Array) -> Float[Array, "*rows residual"]:
     """The last of the taps that lie side by side.
 
-    A slice at a place that XLA does not know (time is never negative). With x itself, or a slice at a place that it
-    knows, XLA on a CPU would compute x wherever it is used, from the products of all layers before, so that a step grew
-    with the square of the layers; an `optimization_barrier` is taken out before that. It is 1.2 to 1.4 times as fast
-    so (experiments/benchmarks/wavenet.txt).
+    On a CPU a slice at a place that XLA does not know (time is never negative). With one that it knows it would compute
+    the values wherever they are used, from the products of all layers before, so that a step grew with the square of
+    the layers; an `optimization_barrier` is taken out before that. It is up to 1.4 times as fast so
+    (experiments/benchmarks/wavenet.txt). A TPU would take 1.2 times as long, by the roofline model.
     """
-    return jax.lax.dynamic_slice_in_dim(seen, seen.shape[-1] - residual + jnp.minimum(time, 0), residual, axis=-1)
+    begin = seen.shape[-1] - residual
+
+    def at_unknown_place(seen: Array, time: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(seen, begin + jnp.minimum(time, 0), residual, axis=-1)
+
+    return jax.lax.platform_dependent(seen, time, cpu=at_unknown_place, default=lambda seen, _: seen[..., begin:])
 
 
 def _layers_step(

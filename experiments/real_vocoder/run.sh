@@ -27,7 +27,9 @@ again() { # NAME FLAGS…: the test recordings made again, and compared with wha
       --measures.dnsmos --out "$results/$name" >/dev/null
 }
 
-"$python" -m speech_jax.train --config "$config" --out-dir "$run" "$@"
+# A device for each of two cores, with a crop each, makes 1.2 to 1.3 times the steps of one device with both.
+XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=2" \
+  "$python" -m speech_jax.train --config "$config" --out-dir "$run" "$@"
 cp "$run/metrics.jsonl" "$results/metrics.jsonl"
 again griffin_lim --vocoder griffin-lim
 for weights in float32 bfloat16 int8; do

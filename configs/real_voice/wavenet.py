@@ -1,8 +1,8 @@
 """A vocoder of one voice: the hero of Flight of the Amazon Queen, an hour of acted speech, for two CPU cores.
 
 One cycle of ten dilations sees 1,023 samples, 93 ms and several periods of the voice, for less arithmetic than the
-12-layer preset's two cycles of six, which see 127. The rate is the recordings' own, 11,025 Hz: brought to 16,000, as for
-the voice (joe.py), they hold nothing above 4.7 kHz, so that a sample is nearly determined by those before it. µ-law
+12-layer preset's two cycles of six, which see 127. The rate is the recordings' own, 11,025 Hz: brought to 16,000, as
+for the voice (joe.py), they hold nothing above 4.7 kHz, so that a sample is nearly determined by those before it. µ-law
 classes learn to follow a mel in fewer steps than a Gaussian (experiments/real_vocoder). The frames are therefore not
 those of joe.py's voice.
 """

@@ -202,7 +202,8 @@ def main() -> None:
         name, engine, dtype, cores, folds, length = row
         speeds, reads, peaks = found[row].T
         steps = speeds * steps_a_sample(row, nets[name].config)
-        bandwidth, products_s = steps * packed[row].weight_bytes, steps * folds * products(nets[name].weights)
+        read = packed[row].step_bytes + packed[row].ahead_bytes if engine == "native" else packed[row].weight_bytes
+        bandwidth, products_s = steps * read, steps * folds * products(nets[name].weights)
         against = f"{np.median(speeds) / slow:7.1f}" if slow and name == "base" else ""
         print(
             f"{name:6s} {engine:7s} {dtype:9s}{cores:4d}{folds:6d}{length:6.1f} s  "

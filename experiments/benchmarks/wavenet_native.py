@@ -1,15 +1,17 @@
 """Samples a second of the native WaveNet step, one stream on one core, beside what the core could do at most.
 
-    python experiments/benchmarks/wavenet_native.py [--streams 1] [--rounds 7] [--presets 24x128 …]
+    python experiments/benchmarks/wavenet_native.py [--streams 1] [--rounds 7] [--presets 24x128 …] [--single]
     python experiments/benchmarks/wavenet_native.py --likelihood
 
 Weights are random. Each round times every row and, right after it, its limits, so that whatever else runs on the
 machine weighs on both: reading as many bytes as the weights have from end to end, from whichever cache holds them, and
-multiplying registers. "of read" is weight bytes a sample times samples a second, over the first; "of peak" is
-products over the second, both of one core, also where two share a stream (--cores 2). With more streams four share one
-reading of the weights. Printed are the median and the range of the rounds. Plain C stands beside AVX2's limits. Needs
-gcc and AVX2, or AVX-512 with BF16 and VNNI.
+multiplying registers. "of read" is bytes of weights read for a sample (of what is read for several at once, a part)
+times samples a second, over the first; "of peak" is products over the second, both of one core, also where two share
+a stream (--cores 2). With more streams four share one reading of the weights. Printed are the median and the range of
+the rounds. Plain C stands beside AVX2's limits. Needs gcc and AVX2, or AVX-512 with BF16 and VNNI.
 
+--single: after each row one that makes no product for several samples at once; "× single" is the first over the
+second, the median and the range of the rounds' ratios.
 --likelihood: what the smaller kinds of weights cost on a waveform that float32 weights have drawn, in nats a sample.
 """
 
@@ -17,15 +19,18 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import itertools
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from speech_jax.decoding import wavenet_native as native
+from speech_jax.decoding import wavenet_native_pack as native_pack
 from speech_jax.decoding.wavenet_weights import StepShape, StepWeights
 
 RATE = 22_050
@@ -100,6 +105,8 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--instructions", choices=native.INSTRUCTIONS, default=native.instructions()[-1])
     parser.add_argument("--cores", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--dtypes", nargs="+", choices=native.DTYPES, default=list(native.DTYPES))
+    parser.add_argument("--single", action="store_true")
     parser.add_argument("--likelihood", action="store_true")
     flags = parser.parse_args()
     if flags.likelihood:
@@ -108,12 +115,13 @@ def main() -> None:
     rows, measured = {}, {}
     for preset in flags.presets:
         shape, weights = random_net(preset)
-        for dtype in native.DTYPES:
-            packed = native.pack(shape, weights, dtype, flags.instructions, flags.cores)
+        for dtype, ahead in itertools.product(flags.dtypes, (True, False)[: 1 + flags.single]):
+            with mock.patch.object(native_pack, "AHEAD", native_pack.AHEAD if ahead else (1,)):
+                packed = native.pack(shape, weights, dtype, flags.instructions, flags.cores)
             frames = max(1, int(0.12 * 5e10 / packed.weight_bytes / 256 / streams))  # about a tenth of a second
             cond = rng.standard_normal((streams, frames, packed.layers, packed.gate)).astype(np.float32)
             noise = rng.standard_normal((streams, frames * 256, 1)).astype(np.float32)
-            rows[preset, dtype] = packed, native.start(packed, streams), cond, noise, products(weights)
+            rows[preset, dtype, ahead] = packed, native.start(packed, streams), cond, noise, products(weights)
     for number in range(flags.rounds + 1):  # the first warms up
         for key, (packed, state, cond, noise, _) in rows.items():
             took = seconds(lambda: native.sample(packed, state, cond, 256, noise))  # noqa: B023
@@ -124,19 +132,26 @@ def main() -> None:
     cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     name = cpu.split(":")[1].strip()
     print(f"{name}, {flags.instructions}, streams {streams}, cores {flags.cores}, {flags.rounds} rounds")
-    print("preset    weights      MB  samples/s (range)             × real time   GB/s  limit of read GFLOP/s of peak")
-    for (preset, dtype), found in measured.items():
-        packed, *_, count = rows[preset, dtype]
+    print(
+        "preset    weights      MB  samples/s (range)             × real time   GB/s  limit of read GFLOP/s of peak"
+        "  × single"
+    )
+    for (preset, dtype, ahead), found in measured.items():
+        packed, *_, count = rows[preset, dtype, ahead]
         speeds, reads, peaks = np.array(found).T
         speed = np.median(speeds)
         groups = streams // 4 + bin(streams % 4).count("1")  # readings of the weights for one sample of all streams
-        bandwidth = speeds * groups / streams * packed.weight_bytes
+        bandwidth = speeds * (groups / streams * packed.step_bytes + packed.ahead_bytes)
+        against = "  (single)" if not ahead else ""
+        if ahead and flags.single:
+            ratios = speeds / np.array(measured[preset, dtype, False])[:, 0]
+            against = f"  {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f})"
         print(
             f"{preset:9s} {dtype:9s} {packed.weight_bytes / 1e6:5.2f}  "
             f"{f'{speed:,.0f} ({speeds.min():,.0f}–{speeds.max():,.0f})':29s} {speed / RATE:11.2f} "
             f"{np.median(bandwidth) / 1e9:6.1f} {np.median(reads) / 1e9:6.1f} "
             f"{100 * np.median(bandwidth / reads):5.0f} % "
-            f"{2 * count * speed / 1e9:8.1f} {100 * np.median(count * speeds / peaks):5.0f} %"
+            f"{2 * count * speed / 1e9:8.1f} {100 * np.median(count * speeds / peaks):5.0f} %{against}"
         )
 
 

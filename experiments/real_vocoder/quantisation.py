@@ -1,6 +1,6 @@
 """Where 8 bits cost likelihood: `python -m experiments.real_vocoder.quantisation RUN TEST.jsonl`.
 
-A trained WaveNet with one Gaussian and kernel 2 follows held-out recordings (0.75 s from every third of 24), all
+A trained WaveNet of kernel 2 follows held-out recordings (0.75 s from every third of 24), all
 samples at once in NumPy, with some of its matrices or of the vectors that they are multiplied with rounded and the
 rest in float32. Printed: nats a sample more than without any rounding.
 """
@@ -10,16 +10,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.real_vocoder.summary import CLIPS, followed
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording
+from speech_jax.decoding.wavenet_native_pack import NARROW
+from speech_jax.objectives.waveform import waveform_nll
 from speech_jax.vocoder import Vocoder, load_vocoder_parts
 
 Bits = Callable[[str, int], int]  # (what, layer) -> bits; 0: not rounded
-WEIGHTS = ("taps", "out", "skip", "head")  # matrices; "head" is its first
-VECTORS = ("x", "z", "hidden")  # inputs of taps, of out and skip, of the head's first
+WEIGHTS = ("taps", "out", "skip", "head")  # matrices; the head's two as layers 0 and 1
+VECTORS = ("x", "z", "hidden")  # inputs of taps, of out and skip, of the head's matrices
 WARM_UP = 200
 
 
@@ -34,9 +37,11 @@ def rounded(values: np.ndarray, bits: int, axis: int | None) -> np.ndarray:
 def nats(vocoder: Vocoder, clips: list, weights: Bits, vectors: Bits, axis: int | None = 0) -> float:
     shape, w, total, count = vocoder.net.shape, vocoder.net.weights, 0.0, 0
     w = type(w)(*(np.asarray(array, np.float32) for array in w))
-    half = w.taps.shape[-1] // 2
+    half, config = w.taps.shape[-1] // 2, vocoder.net.config
+    last = int(w.head2.shape[1] > NARROW)  # a narrow last product is not rounded
     for cond, given, before in clips:
-        x = np.append(before, given[:-1])[:, None] * w.first + w.first_bias
+        earlier = np.append(before, given[:-1])
+        x = (w.first[earlier] if config.output == "mulaw" else earlier[:, None] * w.first) + w.first_bias
         skips = w.skip_bias
         for layer, dilation in enumerate(shape.dilations):
             old, now = (rounded(tap, weights("taps", layer), axis) for tap in w.taps[layer])
@@ -49,10 +54,12 @@ def nats(vocoder: Vocoder, clips: list, weights: Bits, vectors: Bits, axis: int 
             x = x * np.float32(shape.residual_scale)
         hidden = rounded(np.maximum(skips, 0), vectors("hidden", 0), 1)
         hidden = np.maximum(hidden @ rounded(w.head1, weights("head", 0), axis) + w.head1_bias, 0)
-        mean, log_scale = (hidden @ w.head2 + w.head2_bias).T
-        log_scale = np.maximum(log_scale, shape.min_log_scale)
-        each = 0.5 * ((given - mean) * np.exp(-log_scale)) ** 2 + log_scale + 0.5 * np.log(2 * np.pi)
-        total, count = total + each[WARM_UP:].sum(dtype=np.float64), count + len(each) - WARM_UP
+        hidden = rounded(hidden, last * vectors("hidden", 1), 1)
+        outputs = hidden @ rounded(w.head2, last * weights("head", 1), axis) + w.head2_bias
+        each = waveform_nll(config.output, jnp.asarray(outputs), jnp.asarray(given),
+                            min_log_scale=config.min_log_scale, levels=config.levels)  # fmt: skip
+        each = np.asarray(each)[WARM_UP:]
+        total, count = total + each.sum(dtype=np.float64), count + len(each)
     return total / count
 
 

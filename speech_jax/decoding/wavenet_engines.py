@@ -114,11 +114,7 @@ def _native(shape: StepShape, weights: StepWeights, dtype: Dtype, batch: int, co
     if not native.available():
         return "it was not compiled when the package was installed"
     weights = StepWeights(*(np.asarray(a, np.float32) for a in weights))
-    shared = cores if batch == 1 else 1
-    if shared > 1 and not native.can_share(weights):
-        log.warning("WaveNet engine native: found a network that two cores cannot share; one makes it")
-        shared = 1
-    packed = native.pack(shape, weights, dtype, cores=shared)
+    packed = native.pack(shape, weights, dtype, cores=cores if batch == 1 else 1)
 
     def sample(state, cond, hop, noise):
         cond, noise = np.asarray(cond, np.float32), np.asarray(noise, np.float32)

@@ -32,7 +32,6 @@ from speech_jax.decoding.wavenet_native_pack import (
     Dtype,
     Packed,
     available,
-    can_share,
     instructions,
     library,
     pack,
@@ -41,7 +40,7 @@ from speech_jax.decoding.wavenet_weights import StepState, before_first, noise_w
 from speech_jax.errors import UserError
 
 __all__ = [
-    "DTYPES", "INSTRUCTIONS", "Dtype", "Packed", "Rings", "available", "can_share", "follow", "instructions", "pack",
+    "DTYPES", "INSTRUCTIONS", "Dtype", "Packed", "Rings", "available", "follow", "instructions", "pack",
     "sample", "start",
 ]  # fmt: skip
 

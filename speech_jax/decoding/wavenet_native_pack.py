@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import mmap
 from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -41,6 +40,7 @@ BLOCKS = {
     "avx2": dict.fromkeys(KINDS, 4) | {"fine": 2},
     "avx512": dict.fromkeys(KINDS, 16) | {"fine": 8},
 }
+AHEAD = (8, 4, 2, 1)  # samples that a product with earlier ones may be made for at once
 HUGE_PAGE = 1 << 21
 
 
@@ -54,8 +54,8 @@ class _Matrix(ctypes.Structure):
     ]
 
 
-_INTEGERS = "layers kernel residual half skip head outputs inputs output mixtures level parts".split()
-_ARRAYS = "dilations first first_bias out_bias skip_bias head1_bias head2_bias first_taps first_taps_bias".split()
+_INTEGERS = "layers kernel residual half skip head outputs inputs output mixtures level cores".split()
+_ARRAYS = "dilations ahead first first_bias out_bias skip_bias head1_bias head2_bias first_taps first_taps_bias".split()
 _MATRICES = "taps mix head1 head2".split()
 
 
@@ -68,7 +68,11 @@ class _Net(ctypes.Structure):
 
 
 class Packed(NamedTuple):
-    """Weights as the C code reads them; made by `pack`. `kept` holds the memory that `net` points to."""
+    """Weights as the C code reads them; made by `pack`. `kept` holds the memory that `net` points to.
+
+    Of `weight_bytes`, a step reads `step_bytes` for all streams of a group together; the rest is read for several
+    samples of a stream at once, or by the second core, which comes to `ahead_bytes` for each.
+    """
 
     shape: StepShape
     dtype: Dtype
@@ -76,6 +80,8 @@ class Packed(NamedTuple):
     layers: int
     gate: int
     weight_bytes: int
+    step_bytes: int
+    ahead_bytes: float
     history_bytes: int
     net: _Net
     kept: tuple
@@ -127,11 +133,6 @@ def library() -> ctypes.CDLL:
 # ---- weights
 
 
-def can_share(weights: StepWeights) -> bool:
-    """Whether two cores can share such a net: each has whole groups of 16 channels of half the gate, skip and head."""
-    return all(_padded(n) % (2 * LANES) == 0 for n in (weights.taps.shape[3] // 2, *weights.head1.shape))
-
-
 def pack(
     shape: StepShape,
     weights: StepWeights,
@@ -140,10 +141,10 @@ def pack(
     cores: Literal[1, 2] = 1,
 ) -> Packed:
     """Weights for `start`, `sample` and `follow`. instructions: one of `instructions()`, or None for the best. cores:
-    2 lets two cores share each stream, with the same samples (of float32 up to the order of sums). They meet once a
-    layer, so it is worth it where two cores are idle and a net is large; where one has other work both wait for it.
+    2 lets two cores share each stream, with the same samples: the second makes the products with earlier samples, half
+    of a net with kernel 3. Worth it where two cores are idle; where one has other work both wait for it.
 
-    UserError where the library is missing, the arrays do not fit the shape or the cores, or a weight is not finite.
+    UserError where the library is missing, the arrays do not fit the shape, or a weight is not finite.
     """
     instructions = instructions or INSTRUCTIONS[library().wavenet_level()]
     weights = StepWeights(*(np.asarray(array) for array in weights))
@@ -155,53 +156,61 @@ def pack(
     last_kind = "float32" if outputs <= NARROW else fine
     kinds = [fine if layer < FINE_LAYERS else dtype for layer in range(layers)]
 
-    def part(array: np.ndarray, number: int) -> np.ndarray:
-        """The columns that a core makes."""
-        return np.split(array, cores, axis=-1)[number]
+    def halves(array: np.ndarray) -> np.ndarray:
+        return np.concatenate([_pad(half) for half in np.split(array, 2, axis=-1)], axis=-1)
 
-    def halves(array: np.ndarray, number: int) -> np.ndarray:
-        return np.concatenate([part(_pad(half), number) for half in np.split(array, 2, axis=-1)], axis=-1)
+    ahead = np.array([_ahead(dilation, kernel, cores) for dilation in shape.dilations], np.int32)
+    reach = np.outer(shape.dilations, np.arange(kernel)[::-1])
 
-    # In the order in which a sample reads them, so that it is one walk through memory: see native/wavenet.c.
-    def tap(number: int, layer: int, j: int) -> tuple[str, int, np.ndarray, str]:
-        return "taps", (number * layers + layer) * kernel + j, halves(weights.taps[layer, j], number), kinds[layer]
+    # In the order in which a sample reads them, so that it is one walk through memory: see native/wavenet.c. Taps that
+    # are made for several samples at once, or by the second core, come after the others.
+    later = (ahead > 1) | (reach > 1) & (cores > 1)
 
-    def in_order(number: int) -> Iterator[tuple[str, int, np.ndarray, str]]:
-        for layer in range(layers - 1):
+    def tap(layer: int, j: int) -> tuple[str, int, np.ndarray, str]:
+        return "taps", layer * kernel + j, halves(weights.taps[layer, j]), kinds[layer]
+
+    def in_order() -> Iterator[tuple[str, int, np.ndarray, str]]:
+        for layer in range(layers):
             if layer:  # the first layer's are `first_taps`
-                yield tap(number, layer, kernel - 1)
-            yield from (tap(number, layer + 1, j) for j in range(kernel - 1))
-            mix = np.concatenate([_pad(weights.out[layer]), part(_pad(weights.skip[layer]), number)], axis=1)
-            yield "mix", number * layers + layer, mix, kinds[layer]
-        if layers > 1:
-            yield tap(number, layers - 1, kernel - 1)
-        yield "mix", number * layers + layers - 1, part(_pad(weights.skip[-1]), number), kinds[-1]
-        yield "head1", number, part(_pad(weights.head1), number), fine
-        if number == 0:
-            yield "head2", 0, _pad(weights.head2), last_kind
+                yield tap(layer, kernel - 1)
+            if layer + 1 < layers:
+                yield from (tap(layer + 1, j) for j in range(kernel - 1) if not later[layer + 1, j])
+                mix = np.concatenate([_pad(weights.out[layer]), _pad(weights.skip[layer])], axis=1)
+                yield "mix", layer, mix, kinds[layer]
+        yield "mix", layers - 1, _pad(weights.skip[-1]), kinds[-1]
+        yield "head1", 0, _pad(weights.head1), fine
+        yield "head2", 0, _pad(weights.head2), last_kind
+        for layer, j in np.argwhere(later[1:]) + [1, 0]:
+            yield tap(layer, j)
 
-    walks = itertools.chain(*map(in_order, range(cores)))
     blocks = BLOCKS[instructions]
-    pieces = [(name, at, matrix.shape, kind, _layout(matrix, kind, blocks[kind])) for name, at, matrix, kind in walks]
+    pieces = [
+        (name, at, matrix.shape, kind, _layout(matrix, kind, blocks[kind])) for name, at, matrix, kind in in_order()
+    ]
     room = sum(-(-len(data) // 64) * 64 for *_, data in pieces)
-    blob, offset = _memory(room), 0
-    matrices = {"taps": (_Matrix * (cores * layers * kernel))(), "mix": (_Matrix * (cores * layers))()}
-    matrices |= {"head1": (_Matrix * cores)(), "head2": (_Matrix * 1)()}
+    blob, offset, step_bytes, ahead_bytes = _memory(room), 0, 0, 0.0
+    matrices = {"taps": (_Matrix * (layers * kernel))(), "mix": (_Matrix * layers)()}
+    matrices |= {"head1": (_Matrix * 1)(), "head2": (_Matrix * 1)()}
     for name, at, (rows, columns), kind, data in pieces:
         blob[offset : offset + len(data)] = data
         matrices[name][at] = _Matrix(blob.ctypes.data + offset, rows, columns // LANES, KINDS.index(kind), blocks[kind])
         offset += -(-len(data) // 64) * 64
+        if name == "taps" and later.flat[at]:
+            ahead_bytes += len(data) / int(ahead.flat[at])
+        else:
+            step_bytes += len(data)
 
     arrays = {
         "dilations": np.asarray(shape.dilations, np.int32),
+        "ahead": ahead,
         "first": _pad(weights.first),
         "first_bias": _pad(weights.first_bias),
         "out_bias": _pad(weights.out_bias),
         "skip_bias": _pad(weights.skip_bias),
         "head1_bias": _pad(weights.head1_bias),
         "head2_bias": _pad(weights.head2_bias),
-        "first_taps": np.stack([halves(weights.first @ weights.taps[0], number) for number in range(cores)]),
-        "first_taps_bias": np.stack([halves(weights.first_bias @ weights.taps[0], number) for number in range(cores)]),
+        "first_taps": halves(weights.first @ weights.taps[0]),
+        "first_taps_bias": halves(weights.first_bias @ weights.taps[0]),
     }
     net = _Net(
         layers, kernel, residual, gate // 2, skip, head, outputs, weights.first.shape[0],
@@ -212,7 +221,7 @@ def pack(
     )  # fmt: skip
     history = library().wavenet_history_bytes(ctypes.byref(net))
     kept = (blob, arrays, matrices)
-    return Packed(shape, dtype, instructions, layers, gate, room, history, net, kept)
+    return Packed(shape, dtype, instructions, layers, gate, room, step_bytes, ahead_bytes, history, net, kept)
 
 
 def _check(shape: StepShape, weights: StepWeights, dtype: str, level: str, cores: int) -> None:
@@ -234,12 +243,14 @@ def _check(shape: StepShape, weights: StepWeights, dtype: str, level: str, cores
                 f"WaveNet weights {name!r}: found {array.dtype}, finite: {bool(np.isfinite(array).all())}, expected "
                 "finite float32"
             )
-    if cores not in (1, 2) or (cores == 2 and not can_share(weights)):
-        raise UserError(
-            f"native WaveNet step: found {cores} cores for gate {weights.taps.shape[3]} and skip and head channels "
-            f"{weights.head1.shape}, expected 1, or 2 where half the gate, skip and head are multiples of 32 when each "
-            "is rounded up to one of 16"
-        )
+    if cores not in (1, 2):
+        raise UserError(f"native WaveNet step: found {cores} cores, expected 1 or 2")
+
+
+def _ahead(dilation: int, kernel: int, cores: int) -> list[int]:
+    """For each tap, the oldest first: for how many samples at once its products are made. No more than it reaches back,
+    as later inputs are not known, and of two cores the second works as far ahead again."""
+    return [max(n for n in AHEAD if n * cores <= max(j * dilation, cores)) for j in reversed(range(kernel))]
 
 
 def _padded(width: int) -> int:

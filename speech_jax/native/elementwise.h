@@ -92,6 +92,10 @@ static TARGET float NAME(relu)(const float *restrict x, float *restrict y, int n
   return NAME(from_bits)(largest);
 }
 
+static TARGET void NAME(add)(const float *restrict x, const float *restrict y, float *restrict z, int n) {
+  for (int i = 0; i < n; i++) z[i] = x[i] + y[i];
+}
+
 static TARGET void NAME(add_row)(const float *restrict row, const float *restrict bias, float value, float *restrict x,
                                  int n) {
   for (int i = 0; i < n; i++) x[i] += row[i] * value + bias[i];
@@ -147,5 +151,5 @@ static TARGET float NAME(exp_all)(float *y, int count) {
 }
 
 #define ELEMENTWISE                                                                                                \
-  .gate = NAME(gate), .add_bias = NAME(add_bias), .relu = NAME(relu), .add_row = NAME(add_row), \
+  .gate = NAME(gate), .add_bias = NAME(add_bias), .relu = NAME(relu), .add = NAME(add), .add_row = NAME(add_row), \
   .to_int8 = NAME(to_int8), .to_fine = NAME(to_fine), .to_bfloat16 = NAME(to_bfloat16), .exp_all = NAME(exp_all)

@@ -6,12 +6,17 @@
    In layer 0, x is w * first + first_bias with the last sample w, so x @ taps is w * (first @ taps) + first_bias @ taps: a row
    of first_taps, in float32, in place of a product. It is exact, and of the layer only the samples need to be kept.
 
-   The chain from one product to the next (largest value, scale, bytes) is long next to a product of a small net. So the
-   products with earlier samples of layer l + 1, which wait for nothing, stand between the gate of layer l and its use.
+   A tap that reaches n samples back meets only samples that are known n steps before. So its products are made ahead, for up
+   to MAX_AHEAD samples together, and wait in `ahead` until their sample comes: these weights are read once for all.
 
-   With two parts two threads go through the same steps, each with the columns that are its own, and meet where one vector
-   is made of both's: z of each layer, the skips, the head's hidden vector. The residual both make whole, rather than meet
-   once more. */
+   With one core they are made when the first of these samples comes, between the gate of the layer before and its use:
+   the chain from one product to the next (largest value, scale, bytes) is long next to a product of a small net, and they
+   wait for nothing.
+
+   With two cores a second thread makes them, half of a net's products where the kernel is 3, and the first goes along the
+   chain. The taps of the second reach back at least twice as far as it works ahead, so it has as many steps of time for a
+   product as the product is good for, and the threads hardly ever wait for each other. Each layer has its turn in another
+   step, so that all steps are about as much work. What is added up, and in which order, is the same with one core. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -26,7 +31,8 @@
 #else
 #define RELAX() ((void)0)
 #endif
-#define PATIENCE 20000 /* looks at the other's counter before the core is offered to others */
+#define PATIENCE 20000     /* looks at the other's counter before the core is offered to others */
+#define ROWS (2 * MAX_AHEAD) /* of `ahead`: samples whose products are being made, and those that are being used */
 
 static const size_t element[4] = {4, 2, 1, 2}; /* bytes of a number, by kind */
 
@@ -66,9 +72,11 @@ static int layer_kind(const Net *net, int layer) { return net->taps[layer * net-
 
 static int has_scale(int kind) { return kind == INT8 || kind == FINE; }
 
+static int slots_of(const Net *net, int layer) { return (net->kernel - 1) * net->dilations[layer]; }
+
 /* A layer's ring: `slots` vectors, then, for int8 and fine, as many scales; in layer 0 the samples alone. */
 static size_t ring_bytes(const Net *net, int layer) {
-  size_t slots = (size_t)(net->kernel - 1) * net->dilations[layer];
+  size_t slots = slots_of(net, layer);
   if (layer == 0) return line(slots * 4);
   int kind = layer_kind(net, layer);
   return line(slots * padded(net->residual) * element[kind]) + (has_scale(kind) ? line(slots * 4) : 0);
@@ -81,67 +89,44 @@ int64_t wavenet_history_bytes(const Net *net) {
   return (int64_t)bytes;
 }
 
-/* What two threads tell each other. Of two meetings' values the older ones are written over: who still reads them has not
-   come to the later meeting. */
+/* What the two threads tell each other: how many layers of how many steps are done, since the call began. */
 typedef struct {
-  struct {
-    _Alignas(64) atomic_uint arrived; /* how often this thread has come to a meeting */
-    float largest[2][MAX_STREAMS];    /* of its part of z */
-  } of[MAX_PARTS];
-} Team;
+  _Alignas(64) atomic_llong remembered; /* by the first: their input is in the ring */
+  _Alignas(64) atomic_llong made;       /* by the second: products are in `ahead` */
+} Progress;
 
-/* What a group of up to MAX_STREAMS streams is computed in. Strides are in floats, from stream to stream. With two parts each
-   thread has a Work of its own; z is the same memory in both. */
+/* What a group of up to MAX_STREAMS streams is computed in. Strides are in floats, from stream to stream. The second thread
+   reads the rings and writes `ahead`, and looks at nothing else that changes. */
 typedef struct {
   const Net *net;
   Kernels kernels;
-  Team *team;
-  int part;
-  unsigned met; /* meetings so far */
+  Progress *progress;
+  int alone; /* no second thread */
   int streams;
-  int64_t time; /* samples before this one */
+  int64_t begin, end, time; /* the call's first sample, the one after its last, and this one */
+  int64_t seen;             /* of the other thread's progress */
   char *history[MAX_STREAMS];
   size_t history_stride;
+  size_t *ring;    /* [layers]: where a layer's ring begins in the history */
   int32_t *place;  /* [layers]: the ring's oldest slot, which is written next */
-  float *cond;     /* [streams][layers][2 halves], halves of this part, as in a */
-  float *x;        /* [streams][residual | skip], of the skips this part's */
+  float *cond;     /* [streams][layers][2 halves] */
+  float *x;        /* [streams][residual | skip] */
   float *a[2];     /* [streams][2 halves], of even and odd layers */
-  float *z[2];     /* [streams][the widest of half, skip, head], what parts make together, of even and odd meetings */
+  float *ahead;    /* [streams][layers][ROWS][2 halves]: the sum of the products with earlier samples, by time % ROWS */
+  float *z;        /* [streams][the widest of half, skip, head] */
   float *y;        /* [streams][outputs] */
   char *q;         /* [streams][the widest vector], what products take */
-  size_t cond_stride, x_stride, a_stride, z_stride, y_stride, q_stride;
+  size_t cond_stride, x_stride, a_stride, ahead_stride, z_stride, y_stride, q_stride;
 } Work;
 
-/* Of the gate's padded half, of a matrix' columns or of a vector: what one part has of it. */
-static int share(const Work *work, int n) { return n / work->net->parts; }
+static const Matrix *tap(const Work *work, int layer, int j) { return &work->net->taps[layer * work->net->kernel + j]; }
 
-static const Matrix *tap(const Work *work, int layer, int j) {
-  const Net *net = work->net;
-  return &net->taps[((size_t)work->part * net->layers + layer) * net->kernel + j];
-}
-
-/* Where this part writes its columns of a padded vector of n before the next meeting, and their largest. */
-static float *own_z(const Work *work, int n) { return work->z[work->met & 1] + work->part * share(work, n); }
-static float *own_largest(const Work *work) { return work->team->of[work->part].largest[work->met & 1]; }
-
-/* A thread says that it is there: what it wrote before, the other sees after `wait`. */
-static void arrive(Work *work) {
-  work->met++;
-  if (work->net->parts > 1) atomic_store_explicit(&work->team->of[work->part].arrived, work->met, memory_order_release);
-}
-
-static void wait(const Work *work) {
-  if (work->net->parts == 1) return;
-  atomic_uint *other = &work->team->of[1 - work->part].arrived;
-  for (int looks = 0; (int)(atomic_load_explicit(other, memory_order_acquire) - work->met) < 0; looks++) {
+static void wait_for(atomic_llong *progress, int64_t least, int64_t *seen) {
+  for (int looks = 0; *seen < least; looks++) {
+    *seen = atomic_load_explicit(progress, memory_order_acquire);
     if (looks < PATIENCE) RELAX();
     else sched_yield();
   }
-}
-
-static void meet(Work *work) {
-  arrive(work);
-  wait(work);
 }
 
 /* The vectors x, rows `stride` floats apart, as the weights of `kind` want them. */
@@ -159,17 +144,57 @@ static Input prepare(const Work *work, int kind, const float *x, size_t stride, 
   return input;
 }
 
-/* The same for the vectors of n that the parts have made before the last meeting. */
-static Input prepare_z(const Work *work, int kind, int n) {
-  int last = (work->met - 1) & 1;
-  const float *left = work->team->of[0].largest[last], *right = work->team->of[work->net->parts - 1].largest[last];
-  float largest[MAX_STREAMS];
-  for (int s = 0; s < work->streams; s++) largest[s] = left[s] > right[s] ? left[s] : right[s];
-  return prepare(work, kind, work->z[last], work->z_stride, n, largest);
-}
-
 static void multiply(const Work *work, const Matrix *w, const Input *input, float *acc, size_t stride) {
   work->kernels.matvec[w->kind](w, work->streams, input, acc, stride);
+}
+
+/* The most vectors, of so many, that one reading of the weights serves. */
+static int at_once(int64_t count) { return count >= 4 ? 4 : count >= 2 ? 2 : 1; }
+
+static float *ahead_row(const Work *work, int s, int layer, int64_t time) {
+  return work->ahead + s * work->ahead_stride + ((size_t)layer * ROWS + time % ROWS) * work->a_stride;
+}
+
+/* Samples from..to whose products with tap j are made in a step: of the chain (`second` 0) or of the second thread, whose
+   steps begin one before the call's first. In the first step also those that a step before the call would have made. */
+static int due(const Work *work, int layer, int j, int second, int64_t step, int64_t *from, int64_t *to) {
+  int count = work->net->ahead[layer * work->net->kernel + j];
+  int64_t reach = (int64_t)(work->net->kernel - 1 - j) * work->net->dilations[layer];
+  if (work->alone ? second : second == (reach == 1)) return 0; /* the other's: what is known one step ahead is too late */
+  int64_t first = step + (second ? count - layer % count : 0), past = first & (count - 1);
+  int begins = step == work->begin - second;
+  if (past && !begins) return 0;
+  *from = begins ? work->begin : first;
+  *to = first - past + count;
+  if (*to > work->end) *to = work->end;
+  return *from < *to;
+}
+
+/* Adds a layer's products with tap j to the rows of samples from..to, or begins these rows with them. */
+static void make_ahead(const Work *work, int layer, int j, int64_t from, int64_t to) {
+  const Net *net = work->net;
+  const Matrix *w = tap(work, layer, j);
+  int slots = slots_of(net, layer), kind = w->kind, streams = work->streams;
+  size_t vector = padded(net->residual) * element[kind], ring = work->ring[layer], scales = ring + line(slots * vector);
+  int together = to - from == 1; /* all streams, or else several samples of each, share a reading of the weights */
+  for (int64_t n, t = from; t < to; t += n) {
+    int64_t slot = (t + (int64_t)j * net->dilations[layer]) % slots, most = slots - slot, rows = ROWS - t % ROWS;
+    if (most > rows) most = rows;
+    n = at_once(to - t < most ? to - t : most);
+    for (int s = 0; s < streams; s++) {
+      float *row = ahead_row(work, s, layer, t);
+      if (j == 0) memset(row, 0, 4 * n * work->a_stride);
+      if (together) continue;
+      Input input = {.data = work->history[s] + ring + slot * vector, .stride = vector};
+      if (has_scale(kind)) memcpy(input.scale, work->history[s] + scales + 4 * slot, 4 * n);
+      work->kernels.matvec[kind](w, (int)n, &input, row, work->a_stride);
+    }
+    if (!together) continue;
+    Input input = {.data = work->history[0] + ring + slot * vector, .stride = work->history_stride};
+    for (int s = 0; s < streams && has_scale(kind); s++)
+      memcpy(&input.scale[s], work->history[s] + scales + 4 * slot, 4);
+    multiply(work, w, &input, ahead_row(work, 0, layer, t), work->ahead_stride);
+  }
 }
 
 static void fetch(const void *from, size_t bytes) {
@@ -177,20 +202,24 @@ static void fetch(const void *from, size_t bytes) {
 }
 
 /* Asks for what a layer needs besides its weights, whose stream has pushed it out of the near caches. */
-static void fetch_layer(const Work *work, int layer, size_t ring) {
+static void fetch_layer(const Work *work, int layer) {
   const Net *net = work->net;
-  int half = share(work, padded(net->half)), residual = padded(net->residual), dilation = net->dilations[layer];
-  int slots = (net->kernel - 1) * dilation, slot = work->place[layer];
-  int kind = layer_kind(net, layer);
-  size_t vector = residual * element[kind], scales = ring + line(slots * vector);
+  int residual = padded(net->residual), slots = slots_of(net, layer), kind = layer_kind(net, layer);
+  size_t vector = residual * element[kind];
   fetch(net->out_bias + (size_t)layer * residual, 4 * residual);
-  for (int s = 0; s < work->streams; s++) fetch(work->cond + s * work->cond_stride + (size_t)layer * 2 * half, 8 * half);
+  for (int s = 0; s < work->streams; s++) {
+    fetch(work->cond + s * work->cond_stride + layer * work->a_stride, 4 * work->a_stride);
+    fetch(ahead_row(work, s, layer, work->time), 4 * work->a_stride);
+  }
   for (int j = 0; j + 1 < net->kernel; j++) {
+    int64_t from, to;
+    if (!due(work, layer, j, 0, work->time, &from, &to)) continue;
+    size_t slot = (from + (int64_t)j * net->dilations[layer]) % slots;
+    if (slot + (to - from) > (size_t)slots) continue;
     for (int s = 0; s < work->streams; s++) {
-      fetch(work->history[s] + ring + slot * vector, vector);
-      if (has_scale(kind)) __builtin_prefetch(work->history[s] + scales + 4 * slot);
+      fetch(work->history[s] + work->ring[layer] + slot * vector, (to - from) * vector);
+      if (has_scale(kind)) __builtin_prefetch(work->history[s] + work->ring[layer] + line(slots * vector) + 4 * slot);
     }
-    slot = slot + dilation < slots ? slot + dilation : slot + dilation - slots;
   }
 }
 
@@ -210,76 +239,80 @@ static void add_sample(const Work *work, const float *rows, const float *bias, c
 /* x @ taps of layer 0 for tap j, added to a; `last` is the sample or class that x is made of. */
 static void add_first(const Work *work, int j, const void *last, float *a) {
   const Net *net = work->net;
-  int n = 2 * share(work, padded(net->half));
-  size_t at = (size_t)work->part * net->kernel + j;
-  add_sample(work, net->first_taps + at * net->inputs * n, net->first_taps_bias + at * n, last, a, n);
+  int n = (int)work->a_stride;
+  add_sample(work, net->first_taps + (size_t)j * net->inputs * n, net->first_taps_bias + j * n, last, a, n);
 }
 
-/* a = cond, plus the products with the samples before this one. `ring` is the layer's offset in the history. */
-static void begin_layer(const Work *work, int layer, size_t ring) {
+/* a = cond, plus the products with the samples before this one. */
+static void begin_layer(Work *work, int layer) {
   const Net *net = work->net;
-  if (layer + 1 < net->layers) fetch_layer(work, layer + 1, ring + ring_bytes(net, layer));
+  if (layer + 1 < net->layers) fetch_layer(work, layer + 1);
   float *a = work->a[layer & 1];
-  int half = share(work, padded(net->half)), dilation = net->dilations[layer], slots = (net->kernel - 1) * dilation;
-  int kind = layer_kind(net, layer);
-  size_t vector = padded(net->residual) * element[kind], scales = ring + line(slots * vector);
-  for (int s = 0; s < work->streams; s++)
-    memcpy(a + s * work->a_stride, work->cond + s * work->cond_stride + (size_t)layer * 2 * half, 8 * half);
-  int slot = work->place[layer];
-  for (int j = 0; j + 1 < net->kernel; j++) {
-    if (layer == 0) {
+  int dilation = net->dilations[layer], slots = slots_of(net, layer), n = (int)work->a_stride;
+  if (layer == 0) {
+    for (int s = 0; s < work->streams; s++) memcpy(a + s * n, work->cond + s * work->cond_stride, 4 * n);
+    for (int j = 0; j + 1 < net->kernel; j++) {
+      int slot = work->place[0] + j * dilation;
+      slot = slot < slots ? slot : slot - slots;
       for (int s = 0; s < work->streams; s++) /* before the first sample x is zero */
         if (work->time >= (int64_t)(net->kernel - 1 - j) * dilation)
-          add_first(work, j, work->history[s] + ring + 4 * slot, a + s * work->a_stride);
-    } else {
-      Input input = {.data = work->history[0] + ring + slot * vector, .stride = work->history_stride};
-      for (int s = 0; s < work->streams && has_scale(kind); s++)
-        memcpy(&input.scale[s], work->history[s] + scales + 4 * slot, 4);
-      multiply(work, tap(work, layer, j), &input, a, work->a_stride);
+          add_first(work, j, work->history[s] + work->ring[0] + 4 * slot, a + s * n);
     }
-    slot = slot + dilation < slots ? slot + dilation : slot + dilation - slots;
+    return;
   }
+  if (!work->alone)
+    wait_for(&work->progress->made, (work->time - work->begin) * net->layers + layer + 1, &work->seen);
+  for (int j = 0; j + 1 < net->kernel; j++) {
+    int64_t from, to;
+    if (due(work, layer, j, 0, work->time, &from, &to)) make_ahead(work, layer, j, from, to);
+  }
+  for (int s = 0; s < work->streams; s++)
+    work->kernels.add(work->cond + s * work->cond_stride + (size_t)layer * n, ahead_row(work, s, layer, work->time),
+                      a + s * n, n);
 }
 
-/* Writes this sample's input, in layer 0 the last sample, over the ring's oldest, which begin_layer has read. */
-static void remember(const Work *work, int layer, size_t ring, const Input *input) {
+/* Writes this sample's input, in layer 0 the last sample, over the ring's oldest, which nothing needs any more. */
+static void remember(const Work *work, int layer, const Input *input) {
   const Net *net = work->net;
-  int slots = (net->kernel - 1) * net->dilations[layer], slot = work->place[layer], kind = layer_kind(net, layer);
-  if (slots == 0) return;
-  size_t vector = layer ? padded(net->residual) * element[kind] : 4, scales = ring + line(slots * vector);
-  for (int s = 0; s < work->streams && work->part == 0; s++) {
-    memcpy(work->history[s] + ring + slot * vector, (const char *)input->data + s * input->stride, vector);
-    if (layer && has_scale(kind)) memcpy(work->history[s] + scales + 4 * slot, &input->scale[s], 4);
+  int slots = slots_of(net, layer), slot = work->place[layer], kind = layer_kind(net, layer);
+  if (slots) {
+    size_t vector = layer ? padded(net->residual) * element[kind] : 4, scales = line(slots * vector);
+    for (int s = 0; s < work->streams; s++) {
+      char *ring = work->history[s] + work->ring[layer];
+      memcpy(ring + slot * vector, (const char *)input->data + s * input->stride, vector);
+      if (layer && has_scale(kind)) memcpy(ring + scales + 4 * slot, &input->scale[s], 4);
+    }
+    work->place[layer] = slot + 1 < slots ? slot + 1 : 0;
   }
-  work->place[layer] = slot + 1 < slots ? slot + 1 : 0;
+  if (!work->alone)
+    atomic_store_explicit(&work->progress->remembered, (work->time - work->begin) * net->layers + layer + 1,
+                          memory_order_release);
 }
 
 /* x_0 | skip_bias of each stream from the `last` of each. */
 static void begin_x(const Work *work, const char *last) {
   const Net *net = work->net;
-  int residual = padded(net->residual), own_skip = share(work, padded(net->skip));
+  int residual = padded(net->residual);
   for (int s = 0; s < work->streams; s++) {
     float *x = work->x + s * work->x_stride;
     memset(x, 0, 4 * residual);
     add_sample(work, net->first, net->first_bias, last + 4 * s, x, residual);
-    memcpy(x + residual, net->skip_bias + work->part * own_skip, 4 * own_skip);
+    memcpy(x + residual, net->skip_bias, 4 * padded(net->skip));
   }
 }
 
-/* One sample of each stream from the `last` of each; fills work->y of the first part. */
+/* One sample of each stream from the `last` of each; fills work->y. */
 static void step(Work *work, const char *last_samples) {
   const Net *net = work->net;
   const Kernels *kernels = &work->kernels;
   int residual = padded(net->residual), half = padded(net->half), skip = padded(net->skip), head = padded(net->head);
-  int own_half = share(work, half), own_skip = share(work, skip), own_head = share(work, head);
   int last = net->layers - 1, streams = work->streams;
-  float largest[MAX_STREAMS] = {0}; /* of x */
-  size_t ring = 0;
+  float largest[MAX_STREAMS] = {0}, largest_z[MAX_STREAMS]; /* of x and z */
   begin_x(work, last_samples);
-  begin_layer(work, 0, ring);
+  begin_layer(work, 0);
   for (int l = 0; l <= last; l++) {
     float *a = work->a[l & 1];
-    const Matrix *now = tap(work, l, net->kernel - 1), *mix = &net->mix[(size_t)work->part * net->layers + l];
+    const Matrix *now = tap(work, l, net->kernel - 1), *mix = &net->mix[l];
     Input input = {.data = last_samples, .stride = 4};
     if (l == 0) {
       for (int s = 0; s < streams; s++) add_first(work, net->kernel - 1, last_samples + 4 * s, a + s * work->a_stride);
@@ -287,14 +320,11 @@ static void step(Work *work, const char *last_samples) {
       input = prepare(work, now->kind, work->x, work->x_stride, residual, largest);
       multiply(work, now, &input, a, work->a_stride);
     }
+    remember(work, l, &input);
     for (int s = 0; s < streams; s++)
-      own_largest(work)[s] = kernels->gate(a + s * work->a_stride, own_z(work, half) + s * work->z_stride, own_half);
-    arrive(work);
-    if (l < last) begin_layer(work, l + 1, ring + ring_bytes(net, l));
-    wait(work);
-    remember(work, l, ring, &input); /* the other has begun this layer, so has read what is overwritten */
-    ring += ring_bytes(net, l);
-    input = prepare_z(work, mix->kind, half);
+      largest_z[s] = kernels->gate(a + s * work->a_stride, work->z + s * work->z_stride, half);
+    if (l < last) begin_layer(work, l + 1);
+    input = prepare(work, mix->kind, work->z, work->z_stride, half, largest_z);
     multiply(work, mix, &input, work->x + (l < last ? 0 : residual), work->x_stride);
     for (int s = 0; s < streams && l < last; s++)
       largest[s] = kernels->add_bias(work->x + s * work->x_stride, net->out_bias + (size_t)l * residual,
@@ -302,58 +332,72 @@ static void step(Work *work, const char *last_samples) {
   }
   /* The head. The hidden vector takes the place of the residual. */
   for (int s = 0; s < streams; s++)
-    own_largest(work)[s] = kernels->relu(work->x + s * work->x_stride + residual, own_z(work, skip) + s * work->z_stride,
-                                         own_skip);
-  meet(work);
-  const Matrix *head1 = &net->head1[work->part];
-  Input input = prepare_z(work, head1->kind, skip);
+    largest_z[s] = kernels->relu(work->x + s * work->x_stride + residual, work->z + s * work->z_stride, skip);
+  Input input = prepare(work, net->head1->kind, work->z, work->z_stride, skip, largest_z);
+  for (int s = 0; s < streams; s++) memcpy(work->x + s * work->x_stride, net->head1_bias, 4 * head);
+  multiply(work, net->head1, &input, work->x, work->x_stride);
   for (int s = 0; s < streams; s++)
-    memcpy(work->x + s * work->x_stride, net->head1_bias + work->part * own_head, 4 * own_head);
-  multiply(work, head1, &input, work->x, work->x_stride);
-  for (int s = 0; s < streams; s++)
-    own_largest(work)[s] = kernels->relu(work->x + s * work->x_stride, own_z(work, head) + s * work->z_stride, own_head);
-  meet(work);
-  if (work->part) return;
-  input = prepare_z(work, net->head2->kind, head);
+    largest_z[s] = kernels->relu(work->x + s * work->x_stride, work->z + s * work->z_stride, head);
+  input = prepare(work, net->head2->kind, work->z, work->z_stride, head, largest_z);
   for (int s = 0; s < streams; s++) memcpy(work->y + s * work->y_stride, net->head2_bias, 4 * padded(net->outputs));
   multiply(work, net->head2, &input, work->y, work->y_stride);
 }
 
-/* A row of conditioning, its halves padded each by itself, of each what this part makes. */
+/* The second thread: a step makes what the chain needs in the next one or later. It may begin a layer once the chain has
+   been there in the step before; what the chain overwrites in a ring, it has then long read. */
+static void *run_ahead(void *argument) {
+  const Work *work = argument;
+  const Net *net = work->net;
+  int64_t seen = 0, done = 0;
+  for (int64_t step = work->begin - 1; step < work->end - 1; step++)
+    for (int l = 0; l < net->layers; l++) {
+      for (int j = 0; j + 1 < net->kernel && l > 0; j++) {
+        int64_t from, to;
+        if (!due(work, l, j, 1, step, &from, &to)) continue;
+        wait_for(&work->progress->remembered, (step - 1 - work->begin) * net->layers + l + 1, &seen);
+        make_ahead(work, l, j, from, to);
+      }
+      atomic_store_explicit(&work->progress->made, ++done, memory_order_release);
+    }
+  return NULL;
+}
+
+/* A row of conditioning, its halves padded each by itself, as in a. */
 static void take_conditioning(const Work *work, const float *const *cond, int64_t frame) {
   const Net *net = work->net;
-  int half = net->half, own = share(work, padded(half)), begin = work->part * own;
-  int count = half - begin < own ? half - begin : own;
-  for (int s = 0; s < work->streams && count > 0; s++) {
-    const float *from = cond[s] + frame * net->layers * 2 * half + begin;
+  int half = net->half, room = padded(half);
+  for (int s = 0; s < work->streams; s++) {
+    const float *from = cond[s] + frame * net->layers * 2 * half;
     float *to = work->cond + s * work->cond_stride;
-    for (int i = 0; i < 2 * net->layers; i++) memcpy(to + (size_t)i * own, from + (size_t)i * half, 4 * count);
+    for (int i = 0; i < 2 * net->layers; i++) memcpy(to + (size_t)i * room, from + (size_t)i * half, 4 * half);
   }
 }
 
 static size_t largest_of(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Cuts the scratch into the arrays of one part, all 64-byte aligned; z, which parts share, and y are in the first's. With
-   scratch NULL only counts the bytes. */
+/* Cuts the scratch into its arrays, all 64-byte aligned. With scratch NULL only counts the bytes. */
 static size_t lay_out(Work *work, char *scratch) {
   const Net *net = work->net;
   size_t residual = padded(net->residual), half = padded(net->half), skip = padded(net->skip), head = padded(net->head);
   size_t n = work->streams, at = 0;
-  work->a_stride = 2 * share(work, half);
+  work->a_stride = 2 * half;
   work->cond_stride = net->layers * work->a_stride;
-  work->x_stride = largest_of(residual + share(work, skip), share(work, head));
+  work->ahead_stride = net->layers * ROWS * work->a_stride;
+  work->x_stride = largest_of(residual + skip, head);
   work->z_stride = largest_of(half, largest_of(skip, head));
   work->y_stride = padded(net->outputs);
   work->q_stride = line(2 * largest_of(residual, work->z_stride));
-  float **arrays[] = {&work->cond, &work->a[0], &work->a[1], &work->x, &work->y, &work->z[0], &work->z[1]};
-  size_t strides[] = {work->cond_stride, work->a_stride, work->a_stride, work->x_stride,
-                      work->y_stride, work->z_stride, work->z_stride};
-  for (int i = 0; i < (work->part ? 4 : 7); i++) {
+  float **arrays[] = {&work->cond, &work->a[0], &work->a[1], &work->ahead, &work->x, &work->y, &work->z};
+  size_t strides[] = {work->cond_stride, work->a_stride, work->a_stride, work->ahead_stride,
+                      work->x_stride, work->y_stride, work->z_stride};
+  for (int i = 0; i < 7; i++) {
     if (scratch) *arrays[i] = (float *)(scratch + at);
     at += line(n * strides[i] * sizeof(float));
   }
   if (scratch) work->q = scratch + at;
   at += n * work->q_stride;
+  if (scratch) work->ring = (size_t *)(scratch + at);
+  at += line(net->layers * sizeof(size_t));
   if (scratch) work->place = (int32_t *)(scratch + at);
   return at + line(net->layers * sizeof(int32_t));
 }
@@ -387,41 +431,39 @@ static void draw(const Work *work, const Arguments *arguments, int64_t b, int64_
   if (arguments->drawn) memcpy((char *)arguments->drawn + 4 * at, to, 4);
 }
 
-/* One part's way through all samples. */
-static void run_part(Work *work, const Arguments *arguments) {
+/* All samples of the streams from b on, as many as go together. */
+static void run_group(Work *work, const Arguments *arguments, int64_t b) {
   const Net *net = work->net;
-  int64_t time = arguments->frames * arguments->hop, bytes = wavenet_history_bytes(net), batch = arguments->batch;
+  int64_t bytes = wavenet_history_bytes(net);
+  const float *rows[MAX_STREAMS];
+  Progress progress = {0};
+  pthread_t second;
+  work->streams = at_once(arguments->batch - b);
   work->history_stride = bytes;
-  for (int64_t b = 0; b < batch; b += work->streams) {
-    work->streams = batch - b >= 4 ? 4 : batch - b >= 2 ? 2 : 1;
-    const float *rows[MAX_STREAMS];
-    for (int s = 0; s < work->streams; s++) {
-      work->history[s] = arguments->history + (b + s) * bytes;
-      rows[s] = arguments->cond + (b + s) * arguments->frames * net->layers * 2 * net->half;
-    }
-    for (int l = 0; l < net->layers; l++) {
-      int64_t slots = (int64_t)(net->kernel - 1) * net->dilations[l];
-      work->place[l] = slots ? (int32_t)(arguments->time0 % slots) : 0;
-    }
-    for (int64_t t = 0; t < time; t++) {
-      work->time = arguments->time0 + t;
-      if (t % arguments->hop == 0) take_conditioning(work, rows, t / arguments->hop);
-      step(work, (const char *)arguments->last + 4 * b);
-      for (int s = 0; s < work->streams && work->part == 0; s++)
-        draw(work, arguments, b + s, t, work->y + s * work->y_stride);
-      meet(work); /* the sample is there */
-    }
+  work->begin = arguments->time0;
+  work->end = work->begin + arguments->frames * arguments->hop;
+  work->progress = &progress;
+  work->seen = 0;
+  for (int s = 0; s < work->streams; s++) {
+    work->history[s] = arguments->history + (b + s) * bytes;
+    rows[s] = arguments->cond + (b + s) * arguments->frames * net->layers * 2 * net->half;
   }
-}
-
-typedef struct {
-  Work work;
-  const Arguments *arguments;
-} Second;
-
-static void *run_second(void *second) {
-  run_part(&((Second *)second)->work, ((Second *)second)->arguments);
-  return NULL;
+  size_t ring = 0;
+  for (int l = 0; l < net->layers; ring += ring_bytes(net, l++)) {
+    int64_t slots = slots_of(net, l);
+    work->place[l] = slots ? (int32_t)(work->begin % slots) : 0;
+    work->ring[l] = ring;
+  }
+  work->alone = net->cores == 1;
+  Work same = *work; /* for the second thread, apart from what changes in the first's */
+  if (!work->alone) work->alone = pthread_create(&second, NULL, run_ahead, &same) != 0;
+  for (int64_t t = 0; t < work->end - work->begin; t++) {
+    work->time = work->begin + t;
+    if (t % arguments->hop == 0) take_conditioning(work, rows, t / arguments->hop);
+    step(work, (const char *)arguments->last + 4 * b);
+    for (int s = 0; s < work->streams; s++) draw(work, arguments, b + s, t, work->y + s * work->y_stride);
+  }
+  if (!work->alone) pthread_join(second, NULL);
 }
 
 /* `frames * hop` samples of `batch` streams. Returns 0, or 1 where there is no memory for the scratch.
@@ -435,26 +477,13 @@ static void *run_second(void *second) {
 int wavenet_run(const Net *net, int64_t batch, int64_t frames, int64_t hop, const float *cond, const float *noise,
                 const void *given, char *history, int64_t time0, void *last, void *drawn, float *outputs) {
   Arguments arguments = {batch, frames, hop, time0, cond, noise, given, history, last, drawn, outputs};
-  Team team = {0};
-  Work work = {.net = net, .kernels = kernels_of(net->level), .team = &team, .streams = MAX_STREAMS};
-  Second second = {.work = work, .arguments = &arguments};
-  second.work.part = 1;
-  size_t size = lay_out(&work, NULL), more = net->parts > 1 ? lay_out(&second.work, NULL) : 0;
-  char *scratch = aligned_alloc(64, size + more);
+  Work work = {.net = net, .kernels = kernels_of(net->level), .streams = MAX_STREAMS};
+  size_t size = lay_out(&work, NULL);
+  char *scratch = aligned_alloc(64, size);
   if (!scratch) return 1;
-  memset(scratch, 0, size + more);
+  memset(scratch, 0, size);
   lay_out(&work, scratch);
-  pthread_t thread;
-  if (net->parts > 1) {
-    lay_out(&second.work, scratch + size);
-    memcpy(second.work.z, work.z, sizeof work.z);
-    if (pthread_create(&thread, NULL, run_second, &second)) {
-      free(scratch);
-      return 1;
-    }
-  }
-  run_part(&work, &arguments);
-  if (net->parts > 1) pthread_join(thread, NULL);
+  for (int64_t b = 0; b < batch; b += work.streams) run_group(&work, &arguments, b);
   free(scratch);
   return 0;
 }

@@ -13,9 +13,7 @@
      bfloat16  [rows / 2][groups][16][2]    its upper 16 bits
      int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
      fine      the same
-   Where two cores share a stream (`parts` is 2), each has matrices of its own, with the columns that it makes: of the gate
-   half of each half, tanh | sigmoid; of skips and head the first or the second half; all of the residual. So each walks
-   forward through a little more than half the memory.
+   Matrices that not every sample needs (`ahead`) stand behind the others.
    An int8 weight stands as w + 128, because the instructions multiply unsigned by signed bytes; 128 times the sum of the
    input takes that off again, exactly. So a block is its weights and little else, in the order in which they are used.
    Rows are padded with zero weights to a full lane.
@@ -34,7 +32,7 @@
 #define BLOCK 16      /* the most groups of a block */
 #define FINE_TOP 32639 /* 127 * 256 + 127: the largest of a fine vector */
 #define MAX_STREAMS 4 /* streams that share one reading of the weights */
-#define MAX_PARTS 2   /* cores that share a stream */
+#define MAX_AHEAD 8   /* samples that a product with earlier ones is made for at once */
 
 enum { FLOAT32, BFLOAT16, INT8, FINE };  /* kinds of weights, and of the vectors that they take */
 enum { GAUSSIAN, LOGISTICS, MULAW };     /* kinds of outputs */
@@ -58,18 +56,20 @@ typedef struct {
 /* A net, as decoding/wavenet_native_pack.py packs it. Widths are without padding; every array of floats is padded. */
 typedef struct {
   int32_t layers, kernel, residual, half, skip, head, outputs, inputs; /* half: of the gate; inputs: 1 or classes */
-  int32_t output, mixtures, level, parts;
+  int32_t output, mixtures, level, cores; /* cores: 1, or 2 that share each stream */
   float residual_scale, min_log_scale;
   const int32_t *dilations; /* [layers] */
+  const int32_t *ahead;     /* [layers][kernel]: for how many samples a product with earlier ones is made at once, see
+                               wavenet.c: a power of two up to MAX_AHEAD; 1 for the last tap */
   const float *first;       /* [inputs][residual] */
   const float *first_bias;  /* [residual] */
   const float *out_bias;    /* [layers][residual] */
   const float *skip_bias, *head1_bias, *head2_bias;
-  const float *first_taps;  /* [parts][kernel][inputs][2 halves]: first @ the taps of layer 0, see wavenet.c */
-  const float *first_taps_bias; /* [parts][kernel][2 halves]: first_bias @ these taps */
-  const Matrix *taps; /* [parts][layers][kernel], the oldest sample first: residual -> tanh | sigmoid; none in layer 0 */
-  const Matrix *mix;  /* [parts][layers]: half of the gate -> residual | skip; the last layer's: -> skip */
-  const Matrix *head1; /* [parts] */
+  const float *first_taps;  /* [kernel][inputs][2 halves]: first @ the taps of layer 0, see wavenet.c */
+  const float *first_taps_bias; /* [kernel][2 halves]: first_bias @ these taps */
+  const Matrix *taps; /* [layers][kernel], the oldest sample first: residual -> tanh | sigmoid; none in layer 0 */
+  const Matrix *mix;  /* [layers]: half of the gate -> residual | skip; the last layer's: -> skip */
+  const Matrix *head1;
   const Matrix *head2;
 } Net;
 
@@ -83,6 +83,8 @@ typedef struct {
   float (*add_bias)(float *x, const float *bias, float scale, int n);
   /* y = max(x, 0); returns the largest y */
   float (*relu)(const float *x, float *y, int n);
+  /* z = x + y */
+  void (*add)(const float *x, const float *y, float *z, int n);
   /* x += row * value + bias */
   void (*add_row)(const float *row, const float *bias, float value, float *x, int n);
   /* to signed bytes, the largest |x| to 127; returns the scale */

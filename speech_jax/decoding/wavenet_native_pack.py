@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import mmap
 from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -54,9 +55,9 @@ class _Matrix(ctypes.Structure):
     ]
 
 
-_INTEGERS = "layers kernel residual half skip head outputs inputs output mixtures level cores".split()
+_INTEGERS = "layers kernel residual half skip head outputs inputs output mixtures level cores early".split()
 _ARRAYS = "dilations ahead first first_bias out_bias skip_bias head1_bias head2_bias first_taps first_taps_bias".split()
-_MATRICES = "taps mix head1 head2".split()
+_MATRICES = "taps out skips head1 head2".split()
 
 
 class _Net(ctypes.Structure):
@@ -162,43 +163,49 @@ def pack(
     ahead = np.array([_ahead(dilation, kernel, cores) for dilation in shape.dilations], np.int32)
     reach = np.outer(shape.dilations, np.arange(kernel)[::-1])
 
-    # In the order in which a sample reads them, so that it is one walk through memory: see native/wavenet.c. Taps that
-    # are made for several samples at once, or by the second core, come after the others.
-    later = (ahead > 1) | (reach > 1) & (cores > 1)
+    early = layers * 3 // 4  # layers whose skips the second core makes: the others' would keep the first waiting
+    later = (ahead > 1) | (reach > 1) & (cores > 1)  # taps made for several samples at once, or by the second core
 
     def tap(layer: int, j: int) -> tuple[str, int, np.ndarray, str]:
         return "taps", layer * kernel + j, halves(weights.taps[layer, j]), kinds[layer]
 
-    def in_order() -> Iterator[tuple[str, int, np.ndarray, str]]:
+    def skips(layer: int) -> tuple[str, int, np.ndarray, str]:
+        return "skips", layer, _pad(weights.skip[layer]), kinds[layer]
+
+    def every_step() -> Iterator[tuple[str, int, np.ndarray, str]]:
+        """What the chain of products of a sample reads, in that order, so that it is one walk through memory."""
         for layer in range(layers):
             if layer:  # the first layer's are `first_taps`
                 yield tap(layer, kernel - 1)
             if layer + 1 < layers:
                 yield from (tap(layer + 1, j) for j in range(kernel - 1) if not later[layer + 1, j])
-                mix = np.concatenate([_pad(weights.out[layer]), _pad(weights.skip[layer])], axis=1)
-                yield "mix", layer, mix, kinds[layer]
-        yield "mix", layers - 1, _pad(weights.skip[-1]), kinds[-1]
+                yield "out", layer, _pad(weights.out[layer]), kinds[layer]
+            if cores == 1 or layer >= early:
+                yield skips(layer)
         yield "head1", 0, _pad(weights.head1), fine
         yield "head2", 0, _pad(weights.head2), last_kind
-        for layer, j in np.argwhere(later[1:]) + [1, 0]:
-            yield tap(layer, j)
+
+    def apart() -> Iterator[tuple[str, int, np.ndarray, str]]:
+        for layer in range(layers):
+            if cores == 2 and layer < early:
+                yield skips(layer)
+            yield from (tap(layer, j) for j in range(kernel - 1) if layer and later[layer, j])
 
     blocks = BLOCKS[instructions]
-    pieces = [
-        (name, at, matrix.shape, kind, _layout(matrix, kind, blocks[kind])) for name, at, matrix, kind in in_order()
+    walks = [
+        [(name, at, matrix.shape, kind, _layout(matrix, kind, blocks[kind])) for name, at, matrix, kind in walk]
+        for walk in (every_step(), apart())
     ]
-    room = sum(-(-len(data) // 64) * 64 for *_, data in pieces)
-    blob, offset, step_bytes, ahead_bytes = _memory(room), 0, 0, 0.0
-    matrices = {"taps": (_Matrix * (layers * kernel))(), "mix": (_Matrix * layers)()}
-    matrices |= {"head1": (_Matrix * 1)(), "head2": (_Matrix * 1)()}
-    for name, at, (rows, columns), kind, data in pieces:
+    room = sum(-(-len(data) // 64) * 64 for walk in walks for *_, data in walk)
+    blob, offset = _memory(room), 0
+    sizes = {"taps": layers * kernel, "out": layers, "skips": layers, "head1": 1, "head2": 1}
+    matrices = {name: (_Matrix * size)() for name, size in sizes.items()}
+    for name, at, (rows, columns), kind, data in itertools.chain(*walks):
         blob[offset : offset + len(data)] = data
         matrices[name][at] = _Matrix(blob.ctypes.data + offset, rows, columns // LANES, KINDS.index(kind), blocks[kind])
         offset += -(-len(data) // 64) * 64
-        if name == "taps" and later.flat[at]:
-            ahead_bytes += len(data) / int(ahead.flat[at])
-        else:
-            step_bytes += len(data)
+    step_bytes = sum(len(data) for *_, data in walks[0])
+    ahead_bytes = sum(len(data) / (ahead.flat[at] if name == "taps" else 1) for name, at, *_, data in walks[1])
 
     arrays = {
         "dilations": np.asarray(shape.dilations, np.int32),
@@ -214,7 +221,7 @@ def pack(
     }
     net = _Net(
         layers, kernel, residual, gate // 2, skip, head, outputs, weights.first.shape[0],
-        OUTPUTS.index(shape.output), shape.mixtures, INSTRUCTIONS.index(instructions), cores,
+        OUTPUTS.index(shape.output), shape.mixtures, INSTRUCTIONS.index(instructions), cores, early,
         shape.residual_scale, shape.min_log_scale,
         *(arrays[name].ctypes.data for name in _ARRAYS),
         *(ctypes.addressof(matrices[name]) for name in _MATRICES),

@@ -1,7 +1,7 @@
 /* The loop over samples. See wavenet.h for the layouts and decoding/wavenet_native.py for what calls this.
 
    For each layer l, with x the residual vector and a ring of the last (kernel - 1) * dilation inputs:
-     a = cond + sum over taps of x(earlier) @ taps;  z = tanh(a) sigmoid(a);  x | skips += z @ mix;  x = (x + bias) * scale
+     a = cond + sum over taps of x(earlier) @ taps;  z = tanh(a) sigmoid(a);  s += z @ skips;  x = (x + z @ out + bias) * scale
 
    In layer 0, x is w * first + first_bias with the last sample w, so x @ taps is w * (first @ taps) + first_bias @ taps: a row
    of first_taps, in float32, in place of a product. It is exact, and of the layer only the samples need to be kept.
@@ -13,10 +13,11 @@
    the chain from one product to the next (largest value, scale, bytes) is long next to a product of a small net, and they
    wait for nothing.
 
-   With two cores a second thread makes them, half of a net's products where the kernel is 3, and the first goes along the
-   chain. The taps of the second reach back at least twice as far as it works ahead, so it has as many steps of time for a
-   product as the product is good for, and the threads hardly ever wait for each other. Each layer has its turn in another
-   step, so that all steps are about as much work. What is added up, and in which order, is the same with one core. */
+   With two cores a second thread makes them, and the first goes along the chain. The taps of the second reach back at least
+   twice as far as it works ahead, so it has as many steps of time for a product as the product is good for. Each layer has
+   its turn in another step, so that all steps are about as much work. The second also makes the skips of the first `early`
+   layers, which are needed at the end of the step only. So the threads seldom wait for each other. What is added up, and in
+   which order, is the same with one core. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -91,12 +92,13 @@ int64_t wavenet_history_bytes(const Net *net) {
 
 /* What the two threads tell each other: how many layers of how many steps are done, since the call began. */
 typedef struct {
-  _Alignas(64) atomic_llong remembered; /* by the first: their input is in the ring */
-  _Alignas(64) atomic_llong made;       /* by the second: products are in `ahead` */
+  _Alignas(64) atomic_llong passed;  /* by the first: the layer's input is in the ring, its z in `gates` */
+  _Alignas(64) atomic_llong made;    /* by the second: products are in `ahead`; its steps begin one earlier */
+  _Alignas(64) atomic_llong skipped; /* by the second, of the early layers alone: skips are in `early` */
 } Progress;
 
-/* What a group of up to MAX_STREAMS streams is computed in. Strides are in floats, from stream to stream. The second thread
-   reads the rings and writes `ahead`, and looks at nothing else that changes. */
+/* What a group of up to MAX_STREAMS streams is computed in. Strides are in floats, from stream to stream. Of what changes, the
+   second thread reads the rings and `gates` and writes `ahead` and `early`. */
 typedef struct {
   const Net *net;
   Kernels kernels;
@@ -104,19 +106,22 @@ typedef struct {
   int alone; /* no second thread */
   int streams;
   int64_t begin, end, time; /* the call's first sample, the one after its last, and this one */
-  int64_t seen;             /* of the other thread's progress */
+  int64_t seen;             /* of what the second thread has made */
   char *history[MAX_STREAMS];
   size_t history_stride;
   size_t *ring;    /* [layers]: where a layer's ring begins in the history */
   int32_t *place;  /* [layers]: the ring's oldest slot, which is written next */
   float *cond;     /* [streams][layers][2 halves] */
-  float *x;        /* [streams][residual | skip] */
+  float *x;        /* [streams][the widest of residual, head] */
+  float *early;    /* [streams][skip]: the sum of the first layers' skips, and of the others' */
+  float *late;
   float *a[2];     /* [streams][2 halves], of even and odd layers */
   float *ahead;    /* [streams][layers][ROWS][2 halves]: the sum of the products with earlier samples, by time % ROWS */
-  float *z;        /* [streams][the widest of half, skip, head] */
+  float *z;        /* [layers][streams][the widest of half, skip, head] */
+  Input *gates;    /* [layers]: z as its products take it */
   float *y;        /* [streams][outputs] */
-  char *q;         /* [streams][the widest vector], what products take */
-  size_t cond_stride, x_stride, a_stride, ahead_stride, z_stride, y_stride, q_stride;
+  char *q;         /* [layers + 1][streams][the widest vector], what products take: of z, and of x */
+  size_t cond_stride, x_stride, skip_stride, a_stride, ahead_stride, z_stride, y_stride, q_stride;
 } Work;
 
 static const Matrix *tap(const Work *work, int layer, int j) { return &work->net->taps[layer * work->net->kernel + j]; }
@@ -129,17 +134,17 @@ static void wait_for(atomic_llong *progress, int64_t least, int64_t *seen) {
   }
 }
 
-/* The vectors x, rows `stride` floats apart, as the weights of `kind` want them. */
-static Input prepare(const Work *work, int kind, const float *x, size_t stride, int n, const float *largest) {
+/* The vectors x, rows `stride` floats apart, as the weights of `kind` want them, in q number `at`. */
+static Input prepare(const Work *work, int kind, const float *x, size_t stride, int n, const float *largest, int at) {
   Input input = {.data = x, .stride = stride * sizeof(float)};
   if (kind == FLOAT32) return input;
-  input.data = work->q;
+  char *to = work->q + (size_t)at * work->streams * work->q_stride;
+  input.data = to;
   input.stride = work->q_stride;
-  for (int s = 0; s < work->streams; s++) {
-    void *q = work->q + s * work->q_stride;
-    if (kind == BFLOAT16) work->kernels.to_bfloat16(x + s * stride, q, n);
-    else if (kind == FINE) input.scale[s] = work->kernels.to_fine(x + s * stride, largest[s], q, n);
-    else input.scale[s] = work->kernels.to_int8(x + s * stride, largest[s], q, n);
+  for (int s = 0; s < work->streams; s++, to += work->q_stride) {
+    if (kind == BFLOAT16) work->kernels.to_bfloat16(x + s * stride, (uint16_t *)to, n);
+    else if (kind == FINE) input.scale[s] = work->kernels.to_fine(x + s * stride, largest[s], (int8_t *)to, n);
+    else input.scale[s] = work->kernels.to_int8(x + s * stride, largest[s], (int8_t *)to, n);
   }
   return input;
 }
@@ -284,12 +289,9 @@ static void remember(const Work *work, int layer, const Input *input) {
     }
     work->place[layer] = slot + 1 < slots ? slot + 1 : 0;
   }
-  if (!work->alone)
-    atomic_store_explicit(&work->progress->remembered, (work->time - work->begin) * net->layers + layer + 1,
-                          memory_order_release);
 }
 
-/* x_0 | skip_bias of each stream from the `last` of each. */
+/* x_0 of each stream from the `last` of each. */
 static void begin_x(const Work *work, const char *last) {
   const Net *net = work->net;
   int residual = padded(net->residual);
@@ -297,8 +299,18 @@ static void begin_x(const Work *work, const char *last) {
     float *x = work->x + s * work->x_stride;
     memset(x, 0, 4 * residual);
     add_sample(work, net->first, net->first_bias, last + 4 * s, x, residual);
-    memcpy(x + residual, net->skip_bias, 4 * padded(net->skip));
   }
+}
+
+/* A layer's skips of all streams, added to those of the layers before it that go with it. */
+static void add_skips(const Work *work, int layer) {
+  const Net *net = work->net;
+  float *sum = layer < net->early ? work->early : work->late;
+  for (int s = 0; s < work->streams; s++) {
+    if (layer == 0) memcpy(sum + s * work->skip_stride, net->skip_bias, 4 * work->skip_stride);
+    else if (layer == net->early) memset(sum + s * work->skip_stride, 0, 4 * work->skip_stride);
+  }
+  multiply(work, &net->skips[layer], &work->gates[layer], sum, work->skip_stride);
 }
 
 /* One sample of each stream from the `last` of each; fills work->y. */
@@ -306,59 +318,87 @@ static void step(Work *work, const char *last_samples) {
   const Net *net = work->net;
   const Kernels *kernels = &work->kernels;
   int residual = padded(net->residual), half = padded(net->half), skip = padded(net->skip), head = padded(net->head);
-  int last = net->layers - 1, streams = work->streams;
+  int layers = net->layers, streams = work->streams;
+  int64_t done = (work->time - work->begin) * layers;
   float largest[MAX_STREAMS] = {0}, largest_z[MAX_STREAMS]; /* of x and z */
   begin_x(work, last_samples);
   begin_layer(work, 0);
-  for (int l = 0; l <= last; l++) {
-    float *a = work->a[l & 1];
-    const Matrix *now = tap(work, l, net->kernel - 1), *mix = &net->mix[l];
+  for (int l = 0; l < layers; l++) {
+    float *a = work->a[l & 1], *z = work->z + (size_t)l * streams * work->z_stride;
+    const Matrix *now = tap(work, l, net->kernel - 1);
     Input input = {.data = last_samples, .stride = 4};
     if (l == 0) {
       for (int s = 0; s < streams; s++) add_first(work, net->kernel - 1, last_samples + 4 * s, a + s * work->a_stride);
     } else {
-      input = prepare(work, now->kind, work->x, work->x_stride, residual, largest);
+      input = prepare(work, now->kind, work->x, work->x_stride, residual, largest, layers);
       multiply(work, now, &input, a, work->a_stride);
     }
     remember(work, l, &input);
     for (int s = 0; s < streams; s++)
-      largest_z[s] = kernels->gate(a + s * work->a_stride, work->z + s * work->z_stride, half);
-    if (l < last) begin_layer(work, l + 1);
-    input = prepare(work, mix->kind, work->z, work->z_stride, half, largest_z);
-    multiply(work, mix, &input, work->x + (l < last ? 0 : residual), work->x_stride);
-    for (int s = 0; s < streams && l < last; s++)
-      largest[s] = kernels->add_bias(work->x + s * work->x_stride, net->out_bias + (size_t)l * residual,
-                                     net->residual_scale, residual);
+      largest_z[s] = kernels->gate(a + s * work->a_stride, z + s * work->z_stride, half);
+    if (l + 1 < layers) begin_layer(work, l + 1);
+    work->gates[l] = prepare(work, net->skips[l].kind, z, work->z_stride, half, largest_z, l);
+    if (!work->alone) atomic_store_explicit(&work->progress->passed, done + l + 1, memory_order_release);
+    if (l + 1 < layers) {
+      multiply(work, &net->out[l], &work->gates[l], work->x, work->x_stride);
+      for (int s = 0; s < streams; s++)
+        largest[s] = kernels->add_bias(work->x + s * work->x_stride, net->out_bias + (size_t)l * residual,
+                                       net->residual_scale, residual);
+    }
+    if (work->alone || l >= net->early) add_skips(work, l);
   }
-  /* The head. The hidden vector takes the place of the residual. */
-  for (int s = 0; s < streams; s++)
-    largest_z[s] = kernels->relu(work->x + s * work->x_stride + residual, work->z + s * work->z_stride, skip);
-  Input input = prepare(work, net->head1->kind, work->z, work->z_stride, skip, largest_z);
+  /* The head. The hidden vector takes the place of the residual, and the first layer's z is free again. */
+  int64_t skipped = 0;
+  if (!work->alone) wait_for(&work->progress->skipped, (done / layers + 1) * net->early, &skipped);
+  for (int s = 0; s < streams; s++) {
+    float *sum = work->early + s * work->skip_stride;
+    if (net->early < layers) kernels->add(work->late + s * work->skip_stride, sum, sum, skip);
+    largest_z[s] = kernels->relu(sum, work->z + s * work->z_stride, skip);
+  }
+  Input input = prepare(work, net->head1->kind, work->z, work->z_stride, skip, largest_z, layers);
   for (int s = 0; s < streams; s++) memcpy(work->x + s * work->x_stride, net->head1_bias, 4 * head);
   multiply(work, net->head1, &input, work->x, work->x_stride);
   for (int s = 0; s < streams; s++)
     largest_z[s] = kernels->relu(work->x + s * work->x_stride, work->z + s * work->z_stride, head);
-  input = prepare(work, net->head2->kind, work->z, work->z_stride, head, largest_z);
+  input = prepare(work, net->head2->kind, work->z, work->z_stride, head, largest_z, layers);
   for (int s = 0; s < streams; s++) memcpy(work->y + s * work->y_stride, net->head2_bias, 4 * padded(net->outputs));
   multiply(work, net->head2, &input, work->y, work->y_stride);
 }
 
-/* The second thread: a step makes what the chain needs in the next one or later. It may begin a layer once the chain has
-   been there in the step before; what the chain overwrites in a ring, it has then long read. */
-static void *run_ahead(void *argument) {
+/* The second thread waits until the chain has passed `least` layers. Before, and meanwhile, it makes the skips of the early
+   layers that the chain has passed: it needs them first. `made` counts these layers. */
+static void follow(const Work *work, int64_t least, int64_t *made) {
+  const Net *net = work->net;
+  int64_t passed;
+  for (int looks = 0;; looks++) {
+    passed = atomic_load_explicit(&work->progress->passed, memory_order_acquire);
+    while (net->early && *made / net->early * net->layers + *made % net->early < passed) {
+      add_skips(work, (int)(*made % net->early));
+      atomic_store_explicit(&work->progress->skipped, ++*made, memory_order_release);
+      looks = 0;
+    }
+    if (passed >= least) return;
+    if (looks < PATIENCE) RELAX();
+    else sched_yield();
+  }
+}
+
+/* In a step the second thread makes the products that the chain needs in the next one or later: it may begin with a layer's
+   once the chain has been there in the step before. What the chain overwrites in a ring or in `gates`, it has then read. */
+static void *run_second(void *argument) {
   const Work *work = argument;
   const Net *net = work->net;
-  int64_t seen = 0, done = 0;
+  int64_t skips = 0, done = 0, from, to;
   for (int64_t step = work->begin - 1; step < work->end - 1; step++)
     for (int l = 0; l < net->layers; l++) {
       for (int j = 0; j + 1 < net->kernel && l > 0; j++) {
-        int64_t from, to;
         if (!due(work, l, j, 1, step, &from, &to)) continue;
-        wait_for(&work->progress->remembered, (step - 1 - work->begin) * net->layers + l + 1, &seen);
+        follow(work, (step - 1 - work->begin) * net->layers + l + 1, &skips);
         make_ahead(work, l, j, from, to);
       }
       atomic_store_explicit(&work->progress->made, ++done, memory_order_release);
     }
+  follow(work, (work->end - work->begin) * net->layers, &skips);
   return NULL;
 }
 
@@ -383,19 +423,25 @@ static size_t lay_out(Work *work, char *scratch) {
   work->a_stride = 2 * half;
   work->cond_stride = net->layers * work->a_stride;
   work->ahead_stride = net->layers * ROWS * work->a_stride;
-  work->x_stride = largest_of(residual + skip, head);
+  work->x_stride = largest_of(residual, head);
+  work->skip_stride = skip;
   work->z_stride = largest_of(half, largest_of(skip, head));
   work->y_stride = padded(net->outputs);
   work->q_stride = line(2 * largest_of(residual, work->z_stride));
-  float **arrays[] = {&work->cond, &work->a[0], &work->a[1], &work->ahead, &work->x, &work->y, &work->z};
-  size_t strides[] = {work->cond_stride, work->a_stride, work->a_stride, work->ahead_stride,
-                      work->x_stride, work->y_stride, work->z_stride};
-  for (int i = 0; i < 7; i++) {
-    if (scratch) *arrays[i] = (float *)(scratch + at);
-    at += line(n * strides[i] * sizeof(float));
+  struct {
+    float **array;
+    size_t floats;
+  } parts[] = {{&work->cond, n * work->cond_stride}, {&work->a[0], n * work->a_stride}, {&work->a[1], n * work->a_stride},
+               {&work->ahead, n * work->ahead_stride}, {&work->x, n * work->x_stride}, {&work->early, n * skip},
+               {&work->late, n * skip}, {&work->y, n * work->y_stride}, {&work->z, net->layers * n * work->z_stride}};
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    if (scratch) *parts[i].array = (float *)(scratch + at);
+    at += line(parts[i].floats * sizeof(float));
   }
   if (scratch) work->q = scratch + at;
-  at += n * work->q_stride;
+  at += (net->layers + 1) * n * work->q_stride;
+  if (scratch) work->gates = (Input *)(scratch + at);
+  at += line(net->layers * sizeof(Input));
   if (scratch) work->ring = (size_t *)(scratch + at);
   at += line(net->layers * sizeof(size_t));
   if (scratch) work->place = (int32_t *)(scratch + at);
@@ -456,7 +502,7 @@ static void run_group(Work *work, const Arguments *arguments, int64_t b) {
   }
   work->alone = net->cores == 1;
   Work same = *work; /* for the second thread, apart from what changes in the first's */
-  if (!work->alone) work->alone = pthread_create(&second, NULL, run_ahead, &same) != 0;
+  if (!work->alone) work->alone = pthread_create(&second, NULL, run_second, &same) != 0;
   for (int64_t t = 0; t < work->end - work->begin; t++) {
     work->time = work->begin + t;
     if (t % arguments->hop == 0) take_conditioning(work, rows, t / arguments->hop);

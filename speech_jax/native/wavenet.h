@@ -56,7 +56,7 @@ typedef struct {
 /* A net, as decoding/wavenet_native_pack.py packs it. Widths are without padding; every array of floats is padded. */
 typedef struct {
   int32_t layers, kernel, residual, half, skip, head, outputs, inputs; /* half: of the gate; inputs: 1 or classes */
-  int32_t output, mixtures, level, cores; /* cores: 1, or 2 that share each stream */
+  int32_t output, mixtures, level, cores, early; /* cores: 1, or 2 that share each stream; early: layers, see wavenet.c */
   float residual_scale, min_log_scale;
   const int32_t *dilations; /* [layers] */
   const int32_t *ahead;     /* [layers][kernel]: for how many samples a product with earlier ones is made at once, see
@@ -68,7 +68,8 @@ typedef struct {
   const float *first_taps;  /* [kernel][inputs][2 halves]: first @ the taps of layer 0, see wavenet.c */
   const float *first_taps_bias; /* [kernel][2 halves]: first_bias @ these taps */
   const Matrix *taps; /* [layers][kernel], the oldest sample first: residual -> tanh | sigmoid; none in layer 0 */
-  const Matrix *mix;  /* [layers]: half of the gate -> residual | skip; the last layer's: -> skip */
+  const Matrix *out;  /* [layers]: half of the gate -> residual; none in the last layer */
+  const Matrix *skips; /* [layers]: half of the gate -> skip */
   const Matrix *head1;
   const Matrix *head2;
 } Net;

@@ -103,6 +103,7 @@ def _library() -> ctypes.CDLL | None:
                 return None
             pointer, whole = ctypes.c_void_p, ctypes.c_int64
             library.wavenet_level.argtypes = []
+            library.wavenet_signed.argtypes = [ctypes.c_int]
             library.wavenet_history_bytes.argtypes = [pointer]
             library.wavenet_history_bytes.restype = whole
             library.wavenet_run.argtypes = [pointer, whole, whole, whole, *[pointer] * 4, whole, *[pointer] * 3]
@@ -191,9 +192,9 @@ def pack(
                 yield skips(layer)
             yield from (tap(layer, j) for j in range(kernel - 1) if layer and later[layer, j])
 
-    blocks = BLOCKS[instructions]
+    blocks, signed = BLOCKS[instructions], bool(library().wavenet_signed(INSTRUCTIONS.index(instructions)))
     walks = [
-        [(name, at, matrix.shape, kind, _layout(matrix, kind, blocks[kind])) for name, at, matrix, kind in walk]
+        [(name, at, matrix.shape, kind, _layout(matrix, kind, blocks[kind], signed)) for name, at, matrix, kind in walk]
         for walk in (every_step(), apart())
     ]
     room = sum(-(-len(data) // 64) * 64 for walk in walks for *_, data in walk)
@@ -270,8 +271,10 @@ def _pad(array: Float[np.ndarray, "*rows columns"]) -> Float32[np.ndarray, "*row
     return np.ascontiguousarray(np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)]), np.float32)
 
 
-def _layout(matrix: Float32[np.ndarray, "rows columns"], kind: str, block: int) -> UInt8[np.ndarray, " bytes"]:
-    """A matrix's bytes in the order that native/wavenet.h describes."""
+def _layout(
+    matrix: Float32[np.ndarray, "rows columns"], kind: str, block: int, signed: bool
+) -> UInt8[np.ndarray, " bytes"]:
+    """A matrix's bytes in the order that native/wavenet.h describes; signed: int8 and fine without 128."""
     together = {"float32": 1, "bfloat16": 2, "int8": 4, "fine": 4}[kind]  # rows in 32 bits
     in_bytes = kind in ("int8", "fine")
     matrix = np.pad(matrix, [(0, -len(matrix) % together), (0, 0)])
@@ -279,7 +282,11 @@ def _layout(matrix: Float32[np.ndarray, "rows columns"], kind: str, block: int) 
         matrix = matrix.astype(ml_dtypes.bfloat16).view(np.uint16)
     if in_bytes:
         scales = np.abs(matrix).max(axis=0) / np.float32(127)
-        matrix = (np.rint(matrix / np.where(scales > 0, scales, 1)) + 128).astype(np.uint8)
+        matrix = (
+            (np.rint(matrix / np.where(scales > 0, scales, 1)) + (0 if signed else 128))
+            .astype(np.int16)
+            .astype(np.uint8)
+        )
     found, at = [], 0
     while at < matrix.shape[1]:
         left = (matrix.shape[1] - at) // LANES

@@ -122,30 +122,44 @@ PART void part_bfloat16(int count, int streams, const float *w, int row, int row
   for (int i = 0; i < streams * count; i++) _mm256_storeu_ps(acc + (i / count) * stride + (i % count) * 8, sums[i]);
 }
 
-/* Here the weights lose their offset, and |x| (unsigned) is multiplied with w times the sign of x: a sum of two products is
-   at most 2 * 127 * 127, so the 16-bit step never saturates. */
+/* The sum of four products in each lane: of sizes (unsigned) with values that take over the signs. A sum of two is at most
+   2 * 128 * 127, so the 16-bit step never saturates. */
+PART __m256i four_products(__m256i sizes, __m256i values, __m256i signs) {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, _mm256_sign_epi8(values, signs)), _mm256_set1_epi16(1));
+}
+
+/* Sums of `count` registers for vectors of bytes at `places`: |x| times w with the sign of x. That takes an |x| for each vector;
+   where there are more of them than registers, |w| times x with the sign of w, if no x is -128 (`symmetric`). */
+PART void part_bytes(int count, int vectors, int symmetric, const float *w, int row, int rows, const char *in,
+                     const size_t *places, __m256i *sums) {
+  const int weigh = symmetric && vectors > count;
+#pragma GCC unroll 8
+  for (int i = 0; i < vectors * count; i++) sums[i] = _mm256_setzero_si256();
+  for (int k = 0; k < rows; k += 4, w += row, in += 4) {
+    __m256i weights[8], sizes[8];
+    fetch_ahead(w, count);
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) {
+      weights[i] = _mm256_loadu_si256((const __m256i *)(w + 8 * i));
+      sizes[i] = _mm256_abs_epi8(weights[i]);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) {
+      int32_t four;
+      memcpy(&four, in + places[v], 4);
+      __m256i x = _mm256_set1_epi32(four), size = _mm256_abs_epi8(x);
+#pragma GCC unroll 8
+      for (int i = 0; i < count; i++)
+        ADD(sums[v * count + i], weigh ? four_products(sizes[i], x, weights[i]) : four_products(size, weights[i], x));
+    }
+  }
+}
+
 PART void part_int8(int count, int streams, const float *w, int row, int rows, const float *scales, const Input *x,
                     float *acc, size_t stride) {
   __m256i sums[8];
-  const __m256i flip = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
-#pragma GCC unroll 8
-  for (int i = 0; i < streams * count; i++) sums[i] = _mm256_setzero_si256();
-  const char *in = x->data;
-  for (int k = 0; k < rows; k += 4, w += row, in += 4) {
-    fetch_ahead(w, count);
-#pragma GCC unroll 4
-    for (int s = 0; s < streams; s++) {
-      int32_t four;
-      memcpy(&four, in + s * x->stride, 4);
-      __m256i signs = _mm256_set1_epi32(four), sizes = _mm256_abs_epi8(signs);
-#pragma GCC unroll 8
-      for (int i = 0; i < count; i++) {
-        __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + 8 * i)), flip);
-        __m256i products = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(weights, signs));
-        ADD(sums[s * count + i], _mm256_madd_epi16(products, ones));
-      }
-    }
-  }
+  const size_t places[4] = {0, x->stride, 2 * x->stride, 3 * x->stride};
+  part_bytes(count, streams, 1, w, row, rows, x->data, places, sums);
 #pragma GCC unroll 8
   for (int i = 0; i < streams * count; i++) {
     float *out = acc + (i / count) * stride + (i % count) * 8;
@@ -154,36 +168,20 @@ PART void part_int8(int count, int streams, const float *w, int row, int rows, c
   }
 }
 
-/* The same with 16-bit inputs; `plane` bytes lie between a number's high and its low byte. A low byte of -128 is 128 without
-   its sign: 2 * 128 * 127 still fits. */
+/* The same with 16-bit inputs; `plane` bytes lie between a number's high and its low byte. */
 PART void part_fine(int count, int streams, const float *w, int row, int rows, const float *scales, int plane,
                     const Input *x, float *acc, size_t stride) {
   __m256i sums[8];
-  const __m256i flip = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
-#pragma GCC unroll 8
-  for (int i = 0; i < 2 * streams * count; i++) sums[i] = _mm256_setzero_si256();
-  const char *in = x->data;
-  for (int k = 0; k < rows; k += 4, w += row, in += 4) {
-    fetch_ahead(w, count);
-#pragma GCC unroll 8
-    for (int s = 0; s < 2 * streams; s++) { /* the high bytes of all streams, then the low ones */
-      int32_t four;
-      memcpy(&four, in + (s % streams) * x->stride + s / streams * plane, 4);
-      __m256i signs = _mm256_set1_epi32(four), sizes = _mm256_abs_epi8(signs);
-#pragma GCC unroll 4
-      for (int i = 0; i < count; i++) {
-        __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + 8 * i)), flip);
-        __m256i products = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(weights, signs));
-        ADD(sums[s * count + i], _mm256_madd_epi16(products, ones));
-      }
-    }
-  }
+  size_t places[8];
+  for (int v = 0; v < 2 * streams; v++) places[v] = v / 2 * x->stride + v % 2 * plane;
+  part_bytes(count, 2 * streams, 0, w, row, rows, x->data, places, sums);
 #pragma GCC unroll 4
   for (int i = 0; i < streams * count; i++) {
-    float *out = acc + (i / count) * stride + (i % count) * 8;
-    __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(scales + (i % count) * 8), _mm256_set1_ps(x->scale[i / count]));
-    __m256 high = _mm256_cvtepi32_ps(sums[i]), low = _mm256_cvtepi32_ps(sums[streams * count + i]);
-    __m256 sum = _mm256_fmadd_ps(high, _mm256_set1_ps(256.0f), low);
+    int s = i / count, high = s * count + i;
+    float *out = acc + s * stride + (i % count) * 8;
+    __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(scales + (i % count) * 8), _mm256_set1_ps(x->scale[s]));
+    __m256 sum = _mm256_cvtepi32_ps(sums[high + count]);
+    sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[high]), _mm256_set1_ps(256.0f), sum);
     _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, _mm256_loadu_ps(out)));
   }
 }

@@ -49,6 +49,16 @@ int wavenet_level(void) {
 #endif
 }
 
+/* Whether int8 and fine products at a level are AVX2's, which want signed weights: AVX-512 without VNNI takes them too. */
+int wavenet_signed(int level) {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+  return level == AVX2 || (level == AVX512 && !__builtin_cpu_supports("avx512vnni"));
+#else
+  (void)level;
+  return 0;
+#endif
+}
+
 /* The kernels of a level that the machine has; AVX-512 without BF16 or VNNI takes AVX2's products. */
 static Kernels kernels_of(int level) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -56,7 +66,7 @@ static Kernels kernels_of(int level) {
   if (level == AVX512) {
     Kernels kernels = avx512_kernels;
     if (!__builtin_cpu_supports("avx512bf16")) kernels.matvec[BFLOAT16] = avx2_kernels.matvec[BFLOAT16];
-    if (!__builtin_cpu_supports("avx512vnni")) {
+    if (wavenet_signed(level)) {
       kernels.matvec[INT8] = avx2_kernels.matvec[INT8];
       kernels.matvec[FINE] = avx2_kernels.matvec[FINE];
     }

@@ -14,8 +14,9 @@
      int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
      fine      the same
    Matrices that not every sample needs (`ahead`) stand behind the others.
-   An int8 weight stands as w + 128, because the instructions multiply unsigned by signed bytes; 128 times the sum of the
-   input takes that off again, exactly. So a block is its weights and little else, in the order in which they are used.
+   An int8 weight stands as w + 128, because AVX-512's instructions multiply unsigned by signed bytes; 128 times the sum of the
+   input takes that off again, exactly. For AVX2 (wavenet_signed) it stands as it is. So a block is its weights and little else,
+   in the order in which they are used.
    Rows are padded with zero weights to a full lane.
 
    Int8 and fine differ in what they are multiplied with. Int8 takes a vector of bytes and its scale; fine takes 16 bits for

@@ -92,7 +92,7 @@ static TARGET float NAME(relu)(const float *restrict x, float *restrict y, int n
   return NAME(from_bits)(largest);
 }
 
-static TARGET void NAME(add)(const float *restrict x, const float *restrict y, float *restrict z, int n) {
+static TARGET void NAME(add)(const float *x, const float *y, float *z, int n) {
   for (int i = 0; i < n; i++) z[i] = x[i] + y[i];
 }
 

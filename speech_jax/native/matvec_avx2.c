@@ -128,8 +128,8 @@ PART __m256i four_products(__m256i sizes, __m256i values, __m256i signs) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, _mm256_sign_epi8(values, signs)), _mm256_set1_epi16(1));
 }
 
-/* Sums of `count` registers for vectors of bytes at `places`: |x| times w with the sign of x. That takes an |x| for each vector;
-   where there are more of them than registers, |w| times x with the sign of w, if no x is -128 (`symmetric`). */
+/* Sums of `count` registers for vectors of bytes at `places`: |x| times w with the sign of x. That takes an |x| for each
+   vector; where there are more of them than registers, |w| times x with the sign of w, if no x is -128 (`symmetric`). */
 PART void part_bytes(int count, int vectors, int symmetric, const float *w, int row, int rows, const char *in,
                      const size_t *places, __m256i *sums) {
   const int weigh = symmetric && vectors > count;

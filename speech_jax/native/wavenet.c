@@ -123,8 +123,8 @@ typedef struct {
   int32_t *place;  /* [layers]: the ring's oldest slot, which is written next */
   float *cond;     /* [streams][layers][2 halves] */
   float *x;        /* [streams][the widest of residual, head] */
-  float *early;    /* [streams][skip]: the sum of the first layers' skips, and of the others' */
-  float *late;
+  float *early;    /* [streams][skip]: the sum of the early layers' skips; zero where there are none */
+  float *late;     /* [streams][skip]: that of the others' */
   float *a[2];     /* [streams][2 halves], of even and odd layers */
   float *ahead;    /* [streams][layers][ROWS][2 halves]: the sum of the products with earlier samples, by time % ROWS */
   float *z;        /* [layers][streams][the widest of half, skip, head] */
@@ -137,8 +137,8 @@ typedef struct {
 static const Matrix *tap(const Work *work, int layer, int j) { return &work->net->taps[layer * work->net->kernel + j]; }
 
 static void wait_for(atomic_llong *progress, int64_t least, int64_t *seen) {
-  for (int looks = 0; *seen < least; looks++) {
-    *seen = atomic_load_explicit(progress, memory_order_acquire);
+  if (*seen >= least) return;
+  for (int looks = 0; (*seen = atomic_load_explicit(progress, memory_order_acquire)) < least; looks++) {
     if (looks < PATIENCE) RELAX();
     else sched_yield();
   }
@@ -361,8 +361,8 @@ static void step(Work *work, const char *last_samples) {
   int64_t skipped = 0;
   if (!work->alone) wait_for(&work->progress->skipped, (done / layers + 1) * net->early, &skipped);
   for (int s = 0; s < streams; s++) {
-    float *sum = work->early + s * work->skip_stride;
-    if (net->early < layers) kernels->add(work->late + s * work->skip_stride, sum, sum, skip);
+    float *sum = work->late + s * work->skip_stride;
+    kernels->add(work->early + s * work->skip_stride, sum, sum, skip);
     largest_z[s] = kernels->relu(sum, work->z + s * work->z_stride, skip);
   }
   Input input = prepare(work, net->head1->kind, work->z, work->z_stride, skip, largest_z, layers);

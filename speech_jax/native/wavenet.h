@@ -57,7 +57,8 @@ typedef struct {
 /* A net, as decoding/wavenet_native_pack.py packs it. Widths are without padding; every array of floats is padded. */
 typedef struct {
   int32_t layers, kernel, residual, half, skip, head, outputs, inputs; /* half: of the gate; inputs: 1 or classes */
-  int32_t output, mixtures, level, cores, early; /* cores: 1, or 2 that share each stream; early: layers, see wavenet.c */
+  int32_t output, mixtures, level;
+  int32_t cores, early; /* 1, or 2 that share each stream; the first layers, not all, whose skips the second makes */
   float residual_scale, min_log_scale;
   const int32_t *dilations; /* [layers] */
   const int32_t *ahead;     /* [layers][kernel]: for how many samples a product with earlier ones is made at once, see
@@ -85,7 +86,7 @@ typedef struct {
   float (*add_bias)(float *x, const float *bias, float scale, int n);
   /* y = max(x, 0); returns the largest y */
   float (*relu)(const float *x, float *y, int n);
-  /* z = x + y */
+  /* z = x + y; z may be one of them */
   void (*add)(const float *x, const float *y, float *z, int n);
   /* x += row * value + bias */
   void (*add_row)(const float *row, const float *bias, float value, float *x, int n);

@@ -26,6 +26,7 @@ WIDTHS = {  # residual, gate, skip, head, kernel, dilations
     "blocks": (16, 288, 160, 272, 3, (1, 3)),  # blocks of 8, 4, 2 and 1 groups of lanes
     "odd": (19, 26, 7, 33, 3, (1, 2, 5)),  # nothing fits the lanes
     "far": (19, 26, 7, 33, 4, (1, 2, 8, 3, 4, 5, 1, 16)),  # products made for 1, 2, 4 and 8 samples at once
+    "single": (16, 32, 16, 16, 3, (2,)),  # one layer
     "smallest": (1, 2, 1, 1, 1, (1, 4)),  # no history at all
 }
 

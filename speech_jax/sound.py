@@ -52,9 +52,10 @@ def find_vocoder(
     engine: EngineName = "auto",
     dtype: Dtype = "float32",
     cores: Cores = 1,
+    temperature: float = 1.0,
 ) -> Vocoder:
     """Griffin-Lim, or the vocoder in a checkpoint folder. audio: the mel settings of the voice in the folder `voice`.
-    speaker: who speaks, for a vocoder of several; engine, dtype and cores: see `vocoder.Vocoder`.
+    speaker: who speaks, for a vocoder of several; engine, dtype, cores, temperature: see `vocoder.Vocoder`.
 
     Raises UserError for a folder without a vocoder, for one whose mel settings are not the voice's (it names each
     setting in which they differ, on both sides), and for one of several speakers that does not know this one.
@@ -64,7 +65,7 @@ def find_vocoder(
         return Vocoder(functools.partial(mel_to_wave, **options), functools.partial(stream_wave, **options))
     if not Path(name).is_dir():
         raise UserError(f"--vocoder: found {name!r}, expected {GRIFFIN_LIM} or a vocoder's checkpoint folder")
-    loaded = load_vocoder(name, engine=engine, dtype=dtype, cores=cores)
+    loaded = load_vocoder(name, engine=engine, dtype=dtype, cores=cores, temperature=temperature)
     check_same_audio(loaded.audio, audio, name, voice)
     number = find_speaker(speaker, loaded.speakers, len(loaded.speakers)) if loaded.speakers else 0
     options = {"seed": seed, "speaker": number}

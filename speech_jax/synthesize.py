@@ -64,8 +64,10 @@ class SynthesizeConfig:
     weights: Dtype = "float32"
     """The vocoder's weights in its engine: bfloat16 and int8 are faster in the native one."""
     cores: Cores = 1
-    """Cores that the native engine takes. 2 makes the same sound sooner where the network is large and both are idle;
-    where one of them has other work it takes longer."""
+    """Cores that the native engine takes. 2 makes the same sound sooner where both are idle; where one of them has
+    other work it takes longer."""
+    temperature: float = 1.0
+    """Of what the vocoder's network draws: below 1 there is less noise, and less breath."""
     iterations: int = 60
     """Of Griffin-Lim."""
     tries: int = 3
@@ -154,7 +156,7 @@ def vocoder_of(config: SynthesizeConfig, audio: AudioConfig, speaker: str) -> Vo
     """What makes the sound of frames with these mel settings."""
     return find_vocoder(
         config.vocoder, audio, config.checkpoint, iterations=config.iterations, seed=config.seed, speaker=speaker,
-        engine=config.engine, dtype=config.weights, cores=config.cores,
+        engine=config.engine, dtype=config.weights, cores=config.cores, temperature=config.temperature,
     )  # fmt: skip
 
 

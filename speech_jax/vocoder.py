@@ -15,6 +15,7 @@ from speech_jax.audio.emphasis import plain
 from speech_jax.data.mels import check_mel, read_mel
 from speech_jax.decoding.wavenet_engines import Cores, Dtype, make_engine
 from speech_jax.decoding.wavenet_stream import folded, make_net, stream
+from speech_jax.decoding.wavenet_weights import tempered
 from speech_jax.errors import UserError
 from speech_jax.models.wavenet import init_params
 from speech_jax.models.wavenet_condition import rows_per_frame
@@ -60,9 +61,11 @@ def load_vocoder(
     dtype: Dtype = "float32",
     folds: int = 0,
     cores: Cores = 1,
+    temperature: float = 1.0,
 ) -> Vocoder:
     """The vocoder in a run's folder, ready to be heard."""
-    return Vocoder(load_vocoder_parts(path, which), engine, dtype=dtype, folds=folds, cores=cores, name=str(path))
+    options = {"dtype": dtype, "folds": folds, "cores": cores, "temperature": temperature}
+    return Vocoder(load_vocoder_parts(path, which), engine, name=str(path), **options)
 
 
 class Vocoder:
@@ -71,6 +74,7 @@ class Vocoder:
     engine: "auto", "scan", "native" or "pallas" (see decoding/wavenet_engines.py); "fold" is the scan over 16 segments
     of a recording at once. folds: segments that `wave` makes at once with any engine; 0 makes one sample after the
     other. dtype: of the weights in the engines that know others than float32. cores: that the native engine takes.
+    temperature: of what is drawn: below 1 there is less noise, and less breath. See `wavenet_weights.tempered`.
     """
 
     def __init__(
@@ -81,10 +85,12 @@ class Vocoder:
         dtype: Dtype = "float32",
         folds: int = 0,
         cores: Cores = 1,
+        temperature: float = 1.0,
         name: str = "the vocoder",
     ):
         self.task, self.audio, self.name, self.speakers = parts.task, parts.task.audio, name, parts.speakers
-        self.net = make_net(network_config(parts.task), jax.device_put(parts.params))
+        net = make_net(network_config(parts.task), jax.device_put(parts.params))
+        self.net = net._replace(weights=tempered(net.shape, net.weights, temperature))
         self.folds = folds or (FOLDS if engine == "fold" else 0)
         config = self.net.config
         share = config.hop // rows_per_frame(config.condition, config.hop)

@@ -256,6 +256,18 @@ def test_recordings_are_made_again_with_the_same_ids(recordings, trained, tmp_pa
         synthesize.main(["--checkpoint", str(recogniser_like), "--resynthesize", "x.jsonl", "--out", "y"])
 
 
+def test_a_low_temperature_leaves_little_to_chance(trained, recordings, tmp_path):
+    mel = np.random.default_rng(0).standard_normal((12, BANDS)).astype(np.float32)
+    spread = [
+        np.abs(np.subtract(*(heard.wave(mel, seed=seed) for seed in (0, 1)))).mean()
+        for heard in (load_vocoder(trained[0], temperature=t) for t in (1.0, 0.01))
+    ]
+    assert spread[1] < 0.1 * spread[0]
+    flags = ["--checkpoint", str(trained[0]), "--resynthesize", str(recordings / "c.jsonl"), "--out", str(tmp_path)]
+    with pytest.raises(UserError, match="temperature: found 0.0, expected a number above 0"):
+        synthesize.main([*flags, "--vocoder", str(trained[0]), "--temperature", "0"])
+
+
 def save_other(out):
     """A run's folder that is neither a voice nor a vocoder."""
     task = CTCTaskConfig(model=ConformerConfig(width=8, layers=1, heads=2, kernel_size=3))

@@ -20,6 +20,7 @@ sample.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -90,6 +91,22 @@ def before_first(shape: StepShape, batch: int) -> Array:
     if shape.output == "mulaw":
         return jnp.full((batch,), zero_class(shape.classes), jnp.int32)
     return jnp.zeros((batch,), jnp.float32)
+
+
+def tempered(shape: StepShape, weights: StepWeights, temperature: float) -> StepWeights:
+    """Weights of a network that says what this one says with its scales times the temperature, and the logits of its
+    classes or mixture over it: below 1 likely samples become likelier, so that there is less noise. A scale stays above
+    the shape's least. Raises UserError unless the temperature is a positive number."""
+    if not 0 < temperature < math.inf:
+        raise UserError(f"temperature: found {temperature!r}, expected a number above 0")
+    cold, log, width = 1 / temperature, math.log(temperature), shape.mixtures
+    factor, more = {
+        "gaussian": ([1.0, 1.0], [0.0, log]),
+        "logistics": ([cold] * width + [1.0] * 2 * width, [0.0] * 2 * width + [log] * width),
+        "mulaw": ([cold] * shape.classes, [0.0] * shape.classes),
+    }[shape.output]
+    factor, more = jnp.array(factor), jnp.array(more)
+    return weights._replace(head2=weights.head2 * factor[None], head2_bias=weights.head2_bias * factor + more)
 
 
 def check_weights(shape: StepShape, weights: StepWeights) -> None:

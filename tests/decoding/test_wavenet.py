@@ -15,7 +15,7 @@ from speech_jax.decoding.wavenet import layout_for, sample, start, step_weights
 from speech_jax.decoding.wavenet_draw import make_noise
 from speech_jax.decoding.wavenet_engines import make_engine, scan_engine
 from speech_jax.decoding.wavenet_stream import chunk_frames, folded, join, make_net, stream, warm_up_frames, windows
-from speech_jax.decoding.wavenet_weights import check_weights
+from speech_jax.decoding.wavenet_weights import check_weights, outputs_of, tempered
 from speech_jax.errors import UserError
 from speech_jax.models import wavenet as presets
 from tests.wavenets import random_mel, random_params, tiny
@@ -165,6 +165,36 @@ def test_engines_that_are_not_there_are_a_warning_and_the_scan(net, caplog):
     assert engine.name == "scan" and "the scan takes its place" in caplog.text
     assert make_engine("auto", net.shape, net.weights, 6).name in ("scan", "native")
     assert scan_engine(net.shape, net.weights).name == "scan"
+
+
+@pytest.mark.parametrize("output", ["gaussian", "logistics", "mulaw"])
+def test_a_temperature_narrows_what_is_drawn(net, output):
+    shape = net.shape._replace(output=output, mixtures=3, classes=16)
+    rng = np.random.default_rng(0)
+    head, width = net.weights.head2.shape[0], outputs_of(shape)
+    weights = net.weights._replace(
+        head2=rng.normal(size=(head, width)).astype(np.float32), head2_bias=rng.normal(size=width).astype(np.float32)
+    )
+    hidden = rng.normal(size=(5, head)).astype(np.float32)
+    warm, cold, same = (
+        hidden @ np.asarray(w.head2) + np.asarray(w.head2_bias)
+        for w in (weights, *(tempered(shape, weights, t) for t in (0.6, 1)))
+    )
+    np.testing.assert_array_equal(same, warm)
+    if output == "gaussian":
+        np.testing.assert_allclose(cold, warm + [0, np.log(0.6)], atol=1e-5)
+    elif output == "logistics":
+        np.testing.assert_allclose(cold[:, 3:], warm[:, 3:] + ([0.0] * 3 + [np.log(0.6)] * 3), atol=1e-5)
+    if output != "gaussian":
+        likely = np.exp(warm[:, : shape.mixtures if output == "logistics" else None])
+        expected = likely ** (1 / 0.6)
+        found = np.exp(cold[:, : likely.shape[1]])
+        np.testing.assert_allclose(
+            found / found.sum(1, keepdims=True), expected / expected.sum(1, keepdims=True), rtol=1e-4
+        )
+    for bad in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(UserError, match="temperature: found .*, expected a number above 0"):
+            tempered(shape, weights, bad)
 
 
 @pytest.mark.skipif(not native.available(), reason="the native step was not compiled")

@@ -35,4 +35,5 @@ again griffin_lim --vocoder griffin-lim
 for weights in float32 bfloat16 int8; do
   again "wavenet_$weights" --vocoder "$run" --engine native --weights "$weights"
 done
+again wavenet_temperature_0.7 --vocoder "$run" --engine native --temperature 0.7
 "$python" -m experiments.real_vocoder.summary "$run" "$test" "$made" "$results" | tee "$results/summary.md"

@@ -27,9 +27,9 @@ config = dataclasses.replace(
     ),
     evaluate=(EvalConfig("joe", recordings("joe/dev", num_buckets=1, rows=8)),),
     optimizer=dataclasses.replace(everyone.optimizer, warmup_steps=100, decay_steps=2_000),
-    trainer=dataclasses.replace(  # 40 minutes of two cores, and far from enough
+    trainer=dataclasses.replace(  # an hour and a half of two cores, and not yet enough
         everyone.trainer,
-        steps=6_200,
+        steps=14_500,
         eval_every=1_000,
         checkpoint=dataclasses.replace(everyone.trainer.checkpoint, every=500, metric="joe/loss"),
     ),

@@ -85,8 +85,10 @@ class LayerRings(NamedTuple):
 
 
 def layout_for(shape: StepShape, weights: StepWeights, batch: int) -> Layout:
-    """The layout that was faster on a CPU (experiments/benchmarks/wavenet_layouts.py): flat from 400 kB of rings on.
-    At 524 kB (`medium`, one row) it made 1.42 times as many samples a second, at 32 kB (`small`) as many."""
+    """Flat from 400 kB of rings on, where XLA once copied the others each step: it made 1.42 times as many samples a
+    second at 524 kB (`medium`, one row), as many at 32 kB (`small`). On CPUs it no longer does, and rings of their own
+    make 1.0 to 1.15 times as many at every size (experiments/benchmarks/wavenet_layouts.txt); on a TPU or GPU neither
+    has been timed."""
     _, kernel, residual, _ = weights.taps.shape
     return "flat" if (kernel - 1) * sum(shape.dilations) * residual * 4 * batch >= FLAT_FROM else "layers"
 

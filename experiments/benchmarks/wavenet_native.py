@@ -134,7 +134,7 @@ def main() -> None:
     print(f"{name}, {flags.instructions}, streams {streams}, cores {flags.cores}, {flags.rounds} rounds")
     print(
         "preset    weights      MB  samples/s (range)             × real time   GB/s  limit of read GFLOP/s of peak"
-        "  × single"
+        + "  × single" * flags.single
     )
     for (preset, dtype, ahead), found in measured.items():
         packed, *_, count = rows[preset, dtype, ahead]

@@ -41,7 +41,7 @@ BLOCKS = {
     "avx2": dict.fromkeys(KINDS, 4) | {"fine": 2},
     "avx512": dict.fromkeys(KINDS, 16) | {"fine": 8},
 }
-AHEAD = (8, 4, 2, 1)  # samples that a product with earlier ones may be made for at once
+AHEAD = (8, 4, 2, 1)  # samples that a product with earlier ones may be made for at once; up to wavenet.h's MAX_AHEAD
 HUGE_PAGE = 1 << 21
 
 

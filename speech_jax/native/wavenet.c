@@ -136,12 +136,15 @@ typedef struct {
 
 static const Matrix *tap(const Work *work, int layer, int j) { return &work->net->taps[layer * work->net->kernel + j]; }
 
+/* Between two looks at the other thread's counter. */
+static void look_again(int looks) {
+  if (looks < PATIENCE) RELAX();
+  else sched_yield();
+}
+
 static void wait_for(atomic_llong *progress, int64_t least, int64_t *seen) {
   if (*seen >= least) return;
-  for (int looks = 0; (*seen = atomic_load_explicit(progress, memory_order_acquire)) < least; looks++) {
-    if (looks < PATIENCE) RELAX();
-    else sched_yield();
-  }
+  for (int looks = 0; (*seen = atomic_load_explicit(progress, memory_order_acquire)) < least; looks++) look_again(looks);
 }
 
 /* The vectors x, rows `stride` floats apart, as the weights of `kind` want them, in q number `at`. */
@@ -388,8 +391,7 @@ static void follow(const Work *work, int64_t least, int64_t *made) {
       looks = 0;
     }
     if (passed >= least) return;
-    if (looks < PATIENCE) RELAX();
-    else sched_yield();
+    look_again(looks);
   }
 }
 

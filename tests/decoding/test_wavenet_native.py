@@ -297,6 +297,7 @@ def test_chunks_batches_and_threads_change_no_bit(output, widths, dtype):
 @pytest.mark.parametrize("widths", WIDTHS)
 @pytest.mark.parametrize("output, dtype, level", [
     ("gaussian", "int8", 0), ("mulaw", "int8", -1), ("logistics", "bfloat16", -1), ("gaussian", "float32", -1),
+    ("gaussian", "float32", 0),
 ])  # fmt: skip
 def test_two_cores_make_the_samples_of_one(output, dtype, level, widths):
     """Bit by bit, in chunks, for one stream and for groups of them; and their state is one core's."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import tyro
 
-from speech_jax.data.files import write
+from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.core.files import write
 from speech_jax.data.manifest import read_manifest
 from speech_jax.decoding.beam import BeamConfig
-from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluate import EvaluateConfig, evaluate, set_names, write_reports
 from speech_jax.evaluation.compare import compare
 from speech_jax.evaluation.pareto import Point, draw, front, pareto_table

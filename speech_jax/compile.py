@@ -24,8 +24,11 @@ import tyro
 from jax.sharding import Mesh
 
 from speech_jax.config import TrainConfig, parse_config
-from speech_jax.data.files import write
-from speech_jax.errors import UserError, run_front_door
+from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.core.files import write
+from speech_jax.core.log import setup_logging
+from speech_jax.core.placement import batch_struct, replicated, row_shards
+from speech_jax.core.types import Bucket, PyTree, Task
 from speech_jax.evaluation.report import text_table
 from speech_jax.models import attention, attention_pallas
 from speech_jax.objectives.mix import terms
@@ -35,15 +38,13 @@ from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEnd, make_front_end
 from speech_jax.text.tokenizer import BLANK, Tokenizer
-from speech_jax.train import setup_logging
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.chips import Chip, chip_of, roofline, topology_devices
 from speech_jax.training.compiling import batch_spec_of, compile_programs, init_spec_of
 from speech_jax.training.flops import largest_values, matmul_flops
 from speech_jax.training.hlo import operations, parse
-from speech_jax.training.sharding import batch_struct, make_mesh, replicated, row_shards
+from speech_jax.training.sharding import make_mesh
 from speech_jax.training.state import init_shapes, make_state, num_params
-from speech_jax.types import Bucket, PyTree, Task
 from speech_jax.use import use_of
 
 log = logging.getLogger("speech_jax")

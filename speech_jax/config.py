@@ -13,9 +13,9 @@ import tyro
 
 from speech_jax import __version__
 from speech_jax.audio.config import fingerprint
-from speech_jax.config_dict import added, from_dict, to_dict
+from speech_jax.core.config_dict import added, from_dict, to_dict
+from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig
-from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.objectives.schedules import AlphaConfig

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from speech_jax.errors import UserError, run_front_door
+from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.interop.imported import Imported, write_checkpoint
 from speech_jax.interop.nemo import read_nemo, write_nemo
 from speech_jax.interop.parakeet import read_json, read_parakeet, write_parakeet

@@ -18,14 +18,14 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.core.files import write
 from speech_jax.data.config import DataConfig, PlanConfig
-from speech_jax.data.files import write
 from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan
 from speech_jax.data.recordings import read_recording
 from speech_jax.decoding.beam import BeamConfig
-from speech_jax.errors import UserError, run_front_door
 from speech_jax.evaluation.compare import By, compare
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
 from speech_jax.evaluation.measures import MeasureConfig

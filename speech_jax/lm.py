@@ -10,9 +10,9 @@ from pathlib import Path
 
 import tyro
 
-from speech_jax.data.files import lines
+from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.core.files import lines
 from speech_jax.data.manifest import read_manifest
-from speech_jax.errors import UserError, run_front_door
 from speech_jax.text.ngram import NGramModel, train_ngrams, write_arpa
 from speech_jax.text.normalize import check_language, normalize
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import tyro
 
 from speech_jax.audio.trim import TrimConfig, cut_report, cut_text
+from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.core.files import writing
 from speech_jax.data import preparing
-from speech_jax.data.files import writing
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import RECIPES
 from speech_jax.data.statistics import report, statistics
-from speech_jax.errors import UserError, run_front_door
 
 log = logging.getLogger("speech_jax")
 

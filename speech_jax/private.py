@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from speech_jax.config import TrainConfig
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.plan import Plan
-from speech_jax.errors import UserError
 from speech_jax.starting import goes_on
 from speech_jax.training.privacy import Accountant
 

@@ -14,11 +14,12 @@ from jaxtyping import Array, Float, Int
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_features
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Model, PyTree
 from speech_jax.decoding.beam import BeamConfig, BeamSearch, search_batch
 from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
 from speech_jax.decoding.longform import encode_windows, whole_features
 from speech_jax.decoding.words import Transcript, to_words
-from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import adapter_of, joined, load_adapter
 from speech_jax.run_folder import task_in, write_run
 from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes, own_state
@@ -31,7 +32,6 @@ from speech_jax.training.checkpoint import (
     read_params,
 )
 from speech_jax.training.state import check_shapes
-from speech_jax.types import Model, PyTree
 
 
 @dataclass(frozen=True)

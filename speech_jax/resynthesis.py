@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_frames
-from speech_jax.compile_clock import Stopwatch
+from speech_jax.core.compile_clock import Stopwatch
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.errors import UserError
 from speech_jax.sound import Vocoder, wav_file
 
 SAMPLES_MULTIPLE = 16384  # recordings are padded to multiples of this, so that few programs are compiled

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from speech_jax.audio.config import fingerprint
 from speech_jax.config import TrainConfig, config_from_assets, make_assets
-from speech_jax.config_dict import to_text
+from speech_jax.core.config_dict import to_text
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import write
+from speech_jax.core.types import PyTree, TrainState
 from speech_jax.data.config import DataConfig
-from speech_jax.data.files import write
-from speech_jax.errors import UserError
 from speech_jax.training.checkpoint import FOLDER, CheckpointConfig, Checkpoints, saved_steps
 from speech_jax.training.state import check_shapes
-from speech_jax.types import PyTree, TrainState
 
 
 def task_in(assets: dict, kind: type | tuple[type, ...], path: str | Path, whose: str, *, reads: bool = True) -> Any:

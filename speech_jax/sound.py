@@ -17,10 +17,10 @@ from jaxtyping import Float, Int16
 from speech_jax.audio.config import AudioConfig, check_same_audio
 from speech_jax.audio.griffin_lim import mel_to_wave
 from speech_jax.audio.griffin_lim_stream import stream_wave
-from speech_jax.data.files import writing
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import writing
 from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.wavenet_engines import Cores, Dtype
-from speech_jax.errors import UserError
 from speech_jax.vocoder import EngineName, load_vocoder
 
 GRIFFIN_LIM = "griffin-lim"

@@ -17,10 +17,10 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from speech_jax.data.files import write
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import write
 from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.errors import UserError
 from speech_jax.evaluation.measures import (
     MEASURES,
     Analysis,

@@ -11,9 +11,10 @@ import jax
 
 from speech_jax.audio.config import check_same_audio, fingerprint
 from speech_jax.config import TrainConfig, config_from_assets
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Objective, PyTree, Task
 from speech_jax.data.sources import load_sources
 from speech_jax.data.speakers import named, speaker_table
-from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
 from speech_jax.finetuning.restore import SPEAKERS, Start, start_from
 from speech_jax.models.tacotron2 import with_speaker_inputs
@@ -29,7 +30,6 @@ from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
 from speech_jax.training.checkpoint import FOLDER, load_assets, saved_steps
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.state import init_shapes, init_values
-from speech_jax.types import Objective, PyTree, Task
 
 SPEAKING = (Tacotron2TaskConfig, WaveNetTaskConfig)  # tasks that may know several speakers
 Reader = Tokenizer | FrontEnd  # what makes ids of a text

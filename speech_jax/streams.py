@@ -10,19 +10,19 @@ import numpy as np
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.config import TrainConfig
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch
 from speech_jax.data.config import DataConfig
 from speech_jax.data.manifest import Utterance, shared_recording
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, lengths, make_plan
 from speech_jax.data.sources import load_sources
 from speech_jax.data.speakers import speaker_ids
-from speech_jax.errors import UserError
 from speech_jax.tasks.ctc import CTCTaskConfig, output_frames
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.feed import Batches
-from speech_jax.types import Batch
 
 log = logging.getLogger("speech_jax")
 LEFT_OUT_SHOWN = 5  # utterances that no batch takes, named in the log; the plan counts them all

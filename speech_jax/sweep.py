@@ -19,10 +19,11 @@ import jax
 import tyro
 
 from speech_jax.config import TrainConfig, parse_config
-from speech_jax.data.files import write
-from speech_jax.errors import UserError, run_front_door
+from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.core.files import write
+from speech_jax.core.log import setup_logging
 from speech_jax.evaluation.pareto import Point, draw, pareto_table
-from speech_jax.train import setup_logging, train
+from speech_jax.train import train
 
 SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # names that are shorter than their flags
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from speech_jax.config import TrainConfig, make_assets, parse_config
-from speech_jax.config_dict import to_text
+from speech_jax.core.config_dict import to_text
+from speech_jax.core.errors import run_front_door
+from speech_jax.core.log import log, setup_logging
+from speech_jax.core.placement import fetch
+from speech_jax.core.types import PyTree, Task
 from speech_jax.data.plan import left_out
-from speech_jax.errors import run_front_door
 from speech_jax.finetuning.adapters import save_adapter
 from speech_jax.finetuning.fisher import estimate_fisher
 from speech_jax.objectives.mix import Mix
@@ -52,11 +54,7 @@ from speech_jax.training.hosts import HostsConfig, agree, start_hosts, together
 from speech_jax.training.loop import FitResult, fit
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.privacy import Accountant
-from speech_jax.training.sharding import fetch
 from speech_jax.training.state import init_values
-from speech_jax.types import PyTree, Task
-
-log = logging.getLogger("speech_jax")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,13 +64,6 @@ def main(argv: Sequence[str]) -> int:
     setup_logging(quiet=jax.process_index() > 0)
     train(dataclasses.replace(config, hosts=HostsConfig()))  # no part of what is trained
     return 0
-
-
-def setup_logging(*, quiet: bool = False) -> None:
-    """Our own messages, and warnings of the libraries; errors alone where another process says the rest."""
-    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", force=True)
-    logging.getLogger("jax").setLevel(logging.WARNING)
-    logging.getLogger("absl").setLevel(logging.WARNING)
 
 
 def train(config: TrainConfig) -> FitResult:

@@ -12,17 +12,17 @@ from jaxtyping import Float
 
 from speech_jax.audio.config import AudioConfig, check_same_audio
 from speech_jax.audio.emphasis import plain
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import PyTree
 from speech_jax.data.mels import check_mel, read_mel
 from speech_jax.decoding.wavenet_engines import Cores, Dtype, make_engine
 from speech_jax.decoding.wavenet_stream import folded, make_net, stream
 from speech_jax.decoding.wavenet_weights import tempered
-from speech_jax.errors import UserError
 from speech_jax.models.wavenet import init_params
 from speech_jax.models.wavenet_condition import rows_per_frame
 from speech_jax.run_folder import task_in, write_run
 from speech_jax.tasks.wavenet import WaveNetTaskConfig, frame_offset, network_config
 from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
-from speech_jax.types import PyTree
 
 EngineName = Literal["auto", "scan", "fold", "native", "pallas"]
 FOLDS = 16  # of the engine "fold"

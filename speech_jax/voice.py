@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import PyTree
 from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, stream, text_batch
-from speech_jax.errors import UserError
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.models.tacotron2 import init_params, make_parts, utterance_seeds
 from speech_jax.run_folder import task_in, write_run
@@ -21,7 +22,6 @@ from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
 from speech_jax.training.state import check_shapes
-from speech_jax.types import PyTree
 
 LONGEST = 200  # characters of a piece; longer text is cut at sentences, then at commas, then between words
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from speech_jax import average as front_door
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.evaluation.pareto import Point, draw, front, pareto_table
 from speech_jax.finetuning.average import in_vocabulary, interpolate
 from speech_jax.interop.nemo import read_nemo

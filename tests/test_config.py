@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 
 from speech_jax.config import TrainConfig, load_config_file
-from speech_jax.config_dict import added, from_dict, to_dict, to_text
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import added, from_dict, to_dict, to_text
+from speech_jax.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))

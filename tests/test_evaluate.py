@@ -12,14 +12,14 @@ from speech_jax import evaluate as front_door
 from speech_jax import recognizer as recognizer_module
 from speech_jax.audio.config import fingerprint
 from speech_jax.config import TrainConfig
-from speech_jax.config_dict import to_dict
+from speech_jax.core.config_dict import to_dict
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import TrainState
 from speech_jax.data.config import DataConfig
-from speech_jax.errors import UserError
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
 from speech_jax.text.tokenizer import train_tokenizer
 from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
-from speech_jax.types import TrainState
 from tests.tones import recognizer, say
 
 # id: (what the manifest says, what is beeped): three errors in eleven words, one of each kind

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from speech_jax.config import TrainConfig
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.training.checkpoint import saved_steps
 from speech_jax.training.hosts import HostsConfig, find_hosts
 from speech_jax.training.sharding import MeshConfig

@@ -8,7 +8,7 @@ import pytest
 # The faults of using 64 MB ten times over, after the first time.
 PROGRAM = """
 import resource, sys
-from speech_jax.memory import keep_freed_memory
+from speech_jax.core.memory import keep_freed_memory
 import numpy as np
 print(keep_freed_memory() if sys.argv[1] == "keep" else False)
 np.ones(1 << 23)

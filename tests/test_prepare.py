@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.data import preparing, shards
 from speech_jax.data.config import SourceConfig
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import librispeech
 from speech_jax.data.recordings import read_recording
 from speech_jax.data.sources import load_source
-from speech_jax.errors import UserError, run_front_door
 from speech_jax.prepare import main
 
 

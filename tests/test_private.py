@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from speech_jax import train as front_door
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.objectives.schedules import AlphaConfig

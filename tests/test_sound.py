@@ -16,8 +16,8 @@ import soundfile
 from speech_jax import sound
 from speech_jax import synthesize as front_door
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_released
-from speech_jax.compile_clock import _Clock, compile_seconds
-from speech_jax.errors import UserError
+from speech_jax.core.compile_clock import _Clock, compile_seconds
+from speech_jax.core.errors import UserError
 from speech_jax.models import wavenet
 from speech_jax.models.tacotron2 import init_params, make_parts
 from speech_jax.sound import find_vocoder, samples16, stdout_sound, wav_file, wav_header

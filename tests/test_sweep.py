@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from speech_jax import sweep as front_door
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from tests.test_train import corpus, data, tiny, trained, write_config_file  # noqa: F401
 
 

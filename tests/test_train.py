@@ -19,8 +19,8 @@ import soundfile
 from speech_jax import train as front_door
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig, TrainConfig, config_from_assets, load_config_file, parse_config
+from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
-from speech_jax.errors import UserError
 from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.conformer import ConformerConfig
@@ -125,12 +125,12 @@ def test_a_run_compiles_one_program_a_bucket_and_leaves_a_folder_that_is_enough(
 
 def write_config_file(path: Path, config: TrainConfig) -> Path:
     """A config file that rebuilds `config` from its text."""
-    from speech_jax.config_dict import to_text
+    from speech_jax.core.config_dict import to_text
 
     path.with_suffix(".json").write_text(to_text(config))
     path.write_text(
         "import json\nfrom pathlib import Path\nfrom speech_jax.config import TrainConfig\n"
-        "from speech_jax.config_dict import from_dict\n"
+        "from speech_jax.core.config_dict import from_dict\n"
         f"config = from_dict(TrainConfig, json.loads(Path({str(path.with_suffix('.json'))!r}).read_text()))\n"
     )
     return path

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from speech_jax import transcribe as front_door
-from speech_jax.errors import UserError, run_front_door
+from speech_jax.core.errors import UserError, run_front_door
 from tests.tones import recognizer, say
 
 

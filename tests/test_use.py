@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Bucket
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.models.tacotron2 import Tacotron2Config
 from speech_jax.models.wavenet import WaveNetConfig
@@ -13,7 +14,6 @@ from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.types import Bucket
 from speech_jax.use import use_of
 
 BUCKET = Bucket(rows=2, samples=16000, labels=8)

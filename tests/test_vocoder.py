@@ -14,10 +14,10 @@ from speech_jax import train as training
 from speech_jax.audio.config import fingerprint
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.config import EvalConfig, TrainConfig
+from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.mels import read_mel, write_mel
-from speech_jax.errors import UserError, run_front_door
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts

@@ -1,7 +1,7 @@
 """What keeping freed memory is worth on a CPU: `python -m experiments.benchmarks.allocator`
 
 The gradient of the recogniser in configs/real_speech/pretrain.py (16 × 3.28 s), in processes with and without
-`speech_jax.memory.keep_freed_memory`, which take turns; prints each round's ratio, and the time the kernel took.
+`speech_jax.core.memory.keep_freed_memory`, which take turns; prints each round's ratio, and the time the kernel took.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROWS, SAMPLES, LABELS, STEPS = 16, 52_480, 40, 10
 def measure(keep: bool) -> dict[str, float]:
     """Seconds a step, and seconds of the kernel's work in it."""
     if keep:
-        from speech_jax.memory import keep_freed_memory
+        from speech_jax.core.memory import keep_freed_memory
 
         assert keep_freed_memory()
     import jax

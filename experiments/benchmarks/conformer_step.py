@@ -125,7 +125,7 @@ def main() -> None:
             print(*timed(run), flush=True)
         return
 
-    from speech_jax.memory import keep_freed_memory
+    from speech_jax.core.memory import keep_freed_memory
 
     keep_freed_memory()  # as the front doors do
     os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from speech_jax.errors import run_front_door
+from speech_jax.core.errors import run_front_door
+from speech_jax.core.types import Bucket, Task, TrainState
 from speech_jax.finetuning.adapters import AdapterConfig, adapter_groups, with_adapters
 from speech_jax.models.conformer import small
 from speech_jax.objectives.mix import mix
@@ -30,7 +31,6 @@ from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_o
 from speech_jax.training.sharding import MeshConfig, make_mesh
 from speech_jax.training.state import make_state, num_params
 from speech_jax.training.step import StepConfig
-from speech_jax.types import Bucket, Task, TrainState
 
 BUCKET = Bucket(rows=8, samples=160_000, labels=60)
 

@@ -156,7 +156,7 @@ def main() -> None:
             print("took", seconds(sides[int(line)]), flush=True)
         return
 
-    from speech_jax.memory import keep_freed_memory
+    from speech_jax.core.memory import keep_freed_memory
 
     keep_freed_memory()  # as the front doors do
     peer = None

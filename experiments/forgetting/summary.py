@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from speech_jax.config import config_from_assets
-from speech_jax.data.files import write
+from speech_jax.core.files import write
+from speech_jax.core.rules import named_leaves
 from speech_jax.evaluation.pareto import Point, draw
 from speech_jax.finetuning.adapters import joined
 from speech_jax.training.checkpoint import find_checkpoint, read_assets, read_params
-from speech_jax.training.rules import named_leaves
 from speech_jax.training.state import num_params
 
 OLD, NEW = "queen", "asterisk"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import tyro
 
-from speech_jax.config_dict import to_dict, to_text
-from speech_jax.data.files import write
-from speech_jax.errors import run_front_door
+from speech_jax.core.config_dict import to_dict, to_text
+from speech_jax.core.errors import run_front_door
+from speech_jax.core.files import write
 from speech_jax.models.g2p import G2PConfig
 from speech_jax.tasks.g2p import entries, g2p_task, network_bytes, word_batches, word_plan
 from speech_jax.text.dictionary import cmudict

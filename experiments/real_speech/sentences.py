@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes.clips import letters_only
-from speech_jax.errors import UserError
 
 # Not prose, not English, or not for everyone.
 _SKIPPED = {

@@ -22,9 +22,9 @@ from sentences import sentences
 from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
+from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
 from speech_jax.data.recipes.clips import write_flac
-from speech_jax.errors import UserError, run_front_door
 
 RATE = 16_000
 SHORTEST, LONGEST = 1.0, 10.0

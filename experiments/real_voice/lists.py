@@ -13,7 +13,7 @@ from pathlib import Path
 
 import soundfile
 
-from speech_jax.data.files import write
+from speech_jax.core.files import write
 from speech_jax.data.manifest import read_manifest, write_manifest
 
 

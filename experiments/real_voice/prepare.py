@@ -16,10 +16,10 @@ import zlib
 from pathlib import Path
 
 from speech_jax.audio.trim import TrimConfig, cut_report, cut_text
-from speech_jax.data.files import write
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import write
 from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
 from speech_jax.data.preparing import verify
-from speech_jax.errors import UserError
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig, make_front_end
 
 RATE = 16_000

@@ -8,8 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from speech_jax.config_dict import added, from_dict, to_dict
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import added, from_dict, to_dict
+from speech_jax.core.errors import UserError
 
 
 @dataclass(frozen=True)

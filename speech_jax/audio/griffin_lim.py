@@ -20,7 +20,7 @@ from speech_jax.audio import rows
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.framing import frame, num_samples, overlap_add, samples_before_first, time_mask
 from speech_jax.audio.mel import mel_matrix, window_values
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 FRAMES_MULTIPLE = 128  # spectrograms are padded to multiples of this, so that few programs are compiled
 _UPDATES = 30  # of the energies within the bands; see mel_to_magnitude

@@ -26,7 +26,7 @@ from speech_jax.audio.emphasis import plain
 from speech_jax.audio.framing import chunked_frames, num_samples, overlap_add, pieces, samples_before_first
 from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_magnitude
 from speech_jax.audio.mel import window_values
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 BLOCK = 16  # frames that are inverted at a time
 

@@ -19,7 +19,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 MAX_SECONDS = 3600.0
 MIN_RATE, MAX_RATE = 2_000, 768_000

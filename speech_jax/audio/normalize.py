@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from speech_jax.audio.config import AudioConfig
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 
 def normalize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from speech_jax.audio.config import AudioConfig, AugmentConfig
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 
 def nemo(version: int = 2, num_mels: int = 80) -> AudioConfig:

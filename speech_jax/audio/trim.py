@@ -14,7 +14,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 _VAD_RATE, _VAD_CHUNK = 16_000, 512  # what Silero's detector takes
 

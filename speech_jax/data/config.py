@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from speech_jax.config_dict import added
+from speech_jax.core.config_dict import added
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speech_jax.audio.io import is_reference, probe
-from speech_jax.data.files import lines, writing
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import lines, writing
 
 log = logging.getLogger("speech_jax")
 

@@ -15,9 +15,9 @@ import safetensors.numpy
 from jaxtyping import Float
 
 from speech_jax.audio.config import AudioConfig, check_same_audio
-from speech_jax.config_dict import from_dict, to_dict
-from speech_jax.data.files import writing
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import from_dict, to_dict
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import writing
 
 
 def write_mel(path: str | Path, mel: Float[np.ndarray, "frames mels"], config: AudioConfig) -> None:

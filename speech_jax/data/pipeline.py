@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.framing import num_frames
+from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.mels import read_mel
 from speech_jax.data.plan import Plan, encode
 from speech_jax.data.recordings import read_recording
-from speech_jax.errors import UserError
 
 log = logging.getLogger("speech_jax")
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Bucket
 from speech_jax.data.config import PlanConfig
 from speech_jax.data.manifest import Utterance
-from speech_jax.errors import UserError
-from speech_jax.types import Bucket
 
 _CANDIDATES = 384  # bounds that the search considers; more changes the padding by less than 0.1 %
 

@@ -14,11 +14,11 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from speech_jax.audio.trim import Cut, TrimConfig, sound_bounds
-from speech_jax.config_dict import to_dict
+from speech_jax.core.config_dict import to_dict
+from speech_jax.core.errors import UserError
 from speech_jax.data import shards
 from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.errors import UserError
 
 log = logging.getLogger("speech_jax")
 

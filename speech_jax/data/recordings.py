@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from speech_jax.audio.io import MAX_SECONDS, read_audio
+from speech_jax.core.errors import UserError
 from speech_jax.data import shards
 from speech_jax.data.manifest import Utterance
-from speech_jax.errors import UserError
 
 MAX_PIPE_BYTES = 1 << 30
 PIPE_TIMEOUT = 600  # seconds a command may take

@@ -18,8 +18,8 @@ import numpy as np
 import soundfile
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance
-from speech_jax.errors import UserError
 
 SUFFIX = ".array_record"
 _MAX_HEADER = 1 << 20

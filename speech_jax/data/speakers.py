@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance
-from speech_jax.errors import UserError
 
 _SHOWN = 8  # names that an error lists
 

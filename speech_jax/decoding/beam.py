@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from speech_jax.core.errors import UserError
 from speech_jax.decoding.ctc import BestPath
-from speech_jax.errors import UserError
 from speech_jax.text.ngram import END, START, UNKNOWN, NGramModel
 from speech_jax.text.tokenizer import WORD_START, Tokenizer
 

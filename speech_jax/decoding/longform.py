@@ -27,7 +27,7 @@ from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_features, num_frames
 from speech_jax.audio.mel import high_pass_taps
 from speech_jax.audio.normalize import normalize
-from speech_jax.types import PyTree
+from speech_jax.core.types import PyTree
 
 
 class Window(NamedTuple):

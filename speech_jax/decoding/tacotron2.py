@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, PyTree
 from speech_jax.models.tacotron2 import Parts, encode, refine
 from speech_jax.models.tacotron2_decoder import decoder_step, start_decoder
-from speech_jax.types import Batch, PyTree
 
 RUNNING, STOP, SATURATED, BOUND = range(4)
 SYMBOLS_MULTIPLE = 32  # texts are padded to multiples of this, so that few programs are compiled

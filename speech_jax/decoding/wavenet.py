@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from speech_jax.core.types import PyTree
 from speech_jax.decoding.wavenet_draw import draw
 from speech_jax.decoding.wavenet_plain import first_layer, gate, head
 from speech_jax.decoding.wavenet_weights import StepShape, StepState, StepWeights, before_first
 from speech_jax.models.wavenet import WaveNetConfig, layer_condition
-from speech_jax.types import PyTree
 
 Layout = Literal["flat", "layers"]
 FLAT_FROM = 400_000  # bytes of all rings of all rows from which the flat layout is faster (measured, see `layout_for`)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Num, UInt8
 
+from speech_jax.core.errors import UserError
 from speech_jax.decoding.wavenet_native_pack import (
     DTYPES,
     INSTRUCTIONS,
@@ -37,7 +38,6 @@ from speech_jax.decoding.wavenet_native_pack import (
     pack,
 )
 from speech_jax.decoding.wavenet_weights import StepState, before_first, noise_width, outputs_of
-from speech_jax.errors import UserError
 
 __all__ = [
     "DTYPES", "INSTRUCTIONS", "Dtype", "Packed", "Rings", "available", "follow", "instructions", "pack",

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 import speech_jax.native
+from speech_jax.core.errors import UserError
 from speech_jax.decoding.wavenet_weights import StepShape, StepWeights, check_weights, outputs_of
-from speech_jax.errors import UserError
 
 Dtype = Literal["float32", "bfloat16", "int8"]
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")

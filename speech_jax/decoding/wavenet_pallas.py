@@ -26,10 +26,10 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
+from speech_jax.core.errors import UserError
 from speech_jax.decoding.wavenet_pallas_kernel import run
 from speech_jax.decoding.wavenet_pallas_pack import Packed, Plan, groups, noise_rows, pack, pack_cond, pack_noise
 from speech_jax.decoding.wavenet_weights import StepShape, StepState, StepWeights, before_first, check_weights
-from speech_jax.errors import UserError
 
 _LANES = 128
 _TILES = (512, 256, 128)  # of folds, on a TPU

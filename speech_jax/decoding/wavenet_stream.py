@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.core.types import PyTree
 from speech_jax.decoding import wavenet as scan
 from speech_jax.decoding.wavenet_draw import make_noise, to_audio
 from speech_jax.decoding.wavenet_engines import Engine, scan_engine
 from speech_jax.decoding.wavenet_weights import StepShape, StepWeights
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
-from speech_jax.types import PyTree
 
 COND_BYTES = 32 << 20  # of conditioning that one chunk may take
 FOLD_FRAMES = 3  # of cross-fade between neighbouring folds

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from speech_jax.audio.mulaw import zero_class
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 Output = Literal["gaussian", "logistics", "mulaw"]
 

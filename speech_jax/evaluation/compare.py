@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.evaluation.plots import bars
 from speech_jax.evaluation.report import paired, percent, plain, text_table
 from speech_jax.evaluation.wer import ErrorCounts

@@ -9,7 +9,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 RATE = 16_000
 

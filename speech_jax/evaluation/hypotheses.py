@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.evaluation.report import Item
 
 _TEXTS = ("hypothesis", "text", "pred_text")  # ours, a manifest's, NeMo's

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.evaluation import cepstra, dnsmos, dtw, waveform
 from speech_jax.evaluation.pitch import CEILING, FLOOR, pitch, pitch_errors
 

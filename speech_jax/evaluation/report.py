@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.evaluation.wer import Costs, ErrorCounts, Op, align, count_errors
 
 SHOWN_GROUPS = 20  # rows of a table for people; the JSON holds all

@@ -22,11 +22,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from speech_jax.config_dict import from_dict, to_dict
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import from_dict, to_dict
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import leaf_name, named_leaves, nested
+from speech_jax.core.types import Batch, Model, Objective, PyTree, Task
 from speech_jax.objectives.mix import Mix
-from speech_jax.training.rules import leaf_name, named_leaves, nested
-from speech_jax.types import Batch, Model, Objective, PyTree, Task
 
 BASE, ADAPTER = "base", "adapter"  # the two parts of the parameters of a model with adapters
 

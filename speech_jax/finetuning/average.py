@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import leaf_name, named_leaves
+from speech_jax.core.types import PyTree
 from speech_jax.finetuning.restore import vocabulary_axis
 from speech_jax.finetuning.vocabulary import move_tokens
-from speech_jax.training.rules import leaf_name, named_leaves
 from speech_jax.training.state import check_shapes
-from speech_jax.types import PyTree
 
 
 def interpolate(start: PyTree, end: PyTree, ratio: float) -> PyTree:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from speech_jax.types import Objective, PyTree
+from speech_jax.core.types import Objective, PyTree
 
 
 def estimate_fisher(

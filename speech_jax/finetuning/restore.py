@@ -11,14 +11,14 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from speech_jax.config_dict import added
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import added
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import leaf_name, named_leaves
+from speech_jax.core.types import PyTree
 from speech_jax.finetuning.adapters import adapter_of, joined
 from speech_jax.finetuning.vocabulary import VocabularyChange, compare_vocabularies, move_tokens
 from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
-from speech_jax.training.rules import leaf_name, named_leaves
 from speech_jax.training.state import check_shapes
-from speech_jax.types import PyTree
 
 VOCABULARY = ((r"^head/", -1), (r"^embedding$", 0))  # the leaves with an axis that is the vocabulary, and which
 SPEAKERS = "speakers"  # the leaf with a row for each speaker

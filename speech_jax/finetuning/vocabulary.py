@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 
 class VocabularyChange(NamedTuple):

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import named_leaves, nested
+from speech_jax.core.types import PyTree
 from speech_jax.interop.tensors import Tensors
 from speech_jax.models.conformer import ConformerConfig
-from speech_jax.training.rules import named_leaves, nested
-from speech_jax.types import PyTree
 
 Change = Callable[[np.ndarray], np.ndarray]
 

@@ -22,8 +22,8 @@ import yaml
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.mel import mel_matrix
 from speech_jax.audio.presets import nemo as nemo_audio
-from speech_jax.data.files import writing
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import writing
 from speech_jax.interop.conformer_names import to_ours, to_theirs
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.sentencepieces import UNKNOWN, read_sentencepiece, write_sentencepiece

@@ -12,7 +12,7 @@ from typing import Any
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nemo as nemo_audio
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.interop.conformer_names import to_ours, to_theirs
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tensors import Tensors, read_safetensors, write_safetensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 
 _KINDS = {1: "unigram", 2: "bpe"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 
 class Settings:

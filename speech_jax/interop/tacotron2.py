@@ -11,7 +11,7 @@ from typing import Literal
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nvidia_tacotron2, torchaudio_tacotron2
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tacotron2_names import config_of, nvidia_name, plain_name, to_ours, to_theirs
 from speech_jax.interop.tensors import Tensors, read_state_dict, write_torch

@@ -7,13 +7,13 @@ import re
 
 import numpy as np
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import named_leaves
+from speech_jax.core.types import PyTree
 from speech_jax.interop.conformer_names import LINEAR, SAME, Change, Place, take
 from speech_jax.interop.tensors import Tensors
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.tacotron2 import Tacotron2Config
-from speech_jax.training.rules import named_leaves
-from speech_jax.types import PyTree
 
 _WRAPPERS = re.compile(r"\.(linear_layer|conv)(?=\.(weight|bias)$)")
 

@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 Tensors = dict[str, np.ndarray]
 _MAX_LINE = 1 << 16  # bytes of a name in a pickle of protocol 2

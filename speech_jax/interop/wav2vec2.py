@@ -15,8 +15,8 @@ import numpy as np
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import waveform
-from speech_jax.config_dict import from_dict
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import from_dict
+from speech_jax.core.errors import UserError
 from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, Place, take
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.parakeet import read_json, read_weights

@@ -15,7 +15,7 @@ import numpy as np
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_master, r9y9_released
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tensors import Tensors, read_state_dict
 from speech_jax.interop.wavenet_names import Layout, config_of, folded, layout_of, to_ours

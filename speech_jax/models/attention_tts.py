@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.core.types import PyTree
 from speech_jax.models.layers import uniform_fan_in
-from speech_jax.types import PyTree
 
 _FAR = -1e9  # energies outside the text; finite, so that a row without any text has no NaN
 _PRIOR_FLOOR = 1e-6

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.config_dict import added
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import added
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, Model, PyTree
 from speech_jax.models.attention import ATTENDED, RelativeAttention, relative_positions
 from speech_jax.models.convolution import DepthwiseConv1d
 from speech_jax.models.layers import (
@@ -27,7 +28,6 @@ from speech_jax.models.layers import (
     stochastic_depth,
 )
 from speech_jax.models.subsampling import ConvSubsampling, halve
-from speech_jax.types import Batch, Model, PyTree
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, Model
 from speech_jax.models.layers import Dropout, LayerNorm, dense, uniform_fan_in
 from speech_jax.models.linen import as_model
 from speech_jax.models.recurrent import gru_gates, lstm_gates
 from speech_jax.models.subsampling import ConvSubsampling, halve
-from speech_jax.types import Batch, Model
 
 STAGES = {2: 1, 4: 2, 8: 3}
 GATES = {"lstm": 4, "gru": 3}

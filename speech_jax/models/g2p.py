@@ -13,11 +13,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, Model
 from speech_jax.models.crnn import BidirectionalRNN
 from speech_jax.models.layers import Dropout, LayerNorm, dense
 from speech_jax.models.linen import as_model
-from speech_jax.types import Batch, Model
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from speech_jax.types import Batch, Model, PyTree
+from speech_jax.core.types import Batch, Model, PyTree
 
 
 def as_model(module: nn.Module) -> Model:

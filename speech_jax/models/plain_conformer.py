@@ -16,12 +16,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, Model
 from speech_jax.models.attention import RelativeAttention
 from speech_jax.models.conformer import ConformerConfig, ConvModule
 from speech_jax.models.layers import Dropout, FeedForward, LayerNorm, dense
 from speech_jax.models.linen import as_model
-from speech_jax.types import Batch, Model
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.core.types import Batch, PyTree
 from speech_jax.models.layers import LayerNorm, uniform_fan_in
 from speech_jax.models.recurrent import gru_gates
-from speech_jax.types import Batch, PyTree
 
 
 @dataclass(frozen=True)

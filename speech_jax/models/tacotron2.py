@@ -21,15 +21,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from speech_jax.audio import rows
-from speech_jax.config_dict import added
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import added
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, Model, PyTree
 from speech_jax.models.attention_tts import Attention, AttentionConfig, make_attention
 from speech_jax.models.convolution import Conv1d
 from speech_jax.models.layers import Dropout, MaskedBatchNorm, uniform_fan_in
 from speech_jax.models.recurrent import Regularizer, lstm, lstm_init, seeds_of
 from speech_jax.models.style import StyleConfig, style_apply, style_init
 from speech_jax.models.tacotron2_decoder import STREAMS, teacher_forced
-from speech_jax.types import Batch, Model, PyTree
 
 _PRENET, _SPEAKER_SCALE = 32, 0.3  # number of the effect in rows.row_keys; deviation of new speakers' vectors
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, PyTree
 from speech_jax.models.recurrent import keep_at, lstm, lstm_gates, scan_product
-from speech_jax.types import Batch, PyTree
 
 if TYPE_CHECKING:
     from speech_jax.models.tacotron2 import Parts, Tacotron2Config

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, Model
 from speech_jax.models.attention import RelativeAttention, relative_positions, rotate
 from speech_jax.models.conformer import ConformerConfig, ConvModule
 from speech_jax.models.convolution import grouped_conv1d, strided_conv1d
@@ -33,7 +34,6 @@ from speech_jax.models.layers import (
     uniform_fan_in,
 )
 from speech_jax.models.linen import as_model
-from speech_jax.types import Batch, Model
 
 Activation = Literal["gelu", "gelu_new", "relu", "swish"]
 ACTIVATIONS: dict[str, Callable] = {

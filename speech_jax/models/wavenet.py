@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, Model, PyTree
 from speech_jax.models.layers import linear_init
 from speech_jax.models.wavenet_condition import (
     ConditionConfig,
@@ -28,7 +29,6 @@ from speech_jax.models.wavenet_condition import (
     condition_init,
     rows_per_frame,
 )
-from speech_jax.types import Batch, Model, PyTree
 
 _LOG_SCALE = -3.0  # what the log scales start at: the deviation of speech given its past, within a factor of a few
 

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import PyTree
 from speech_jax.models.layers import linear_init
-from speech_jax.types import PyTree
 
 
 @dataclass(frozen=True)

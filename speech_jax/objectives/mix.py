@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, LossOut, Objective, PyTree
 from speech_jax.objectives.schedules import Schedule
-from speech_jax.types import Batch, LossOut, Objective, PyTree
 
 Method = Literal["sum", "pcgrad"]
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 

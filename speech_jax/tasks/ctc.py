@@ -15,8 +15,10 @@ from jaxtyping import Array
 from speech_jax.audio.augment import augment_audio, spec_augment
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.core.errors import UserError
+from speech_jax.core.placement import on_rows
+from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 from speech_jax.decoding.ctc import greedy
-from speech_jax.errors import UserError
 from speech_jax.evaluation.wer import cer, wer
 from speech_jax.models import conformer, crnn, plain_conformer, wav2vec2
 from speech_jax.models.conformer import ConformerConfig, conformer_ctc
@@ -26,8 +28,6 @@ from speech_jax.models.wav2vec2 import Wav2Vec2Config, wav2vec2_ctc
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.objectives.distill import posterior_loss, similarity_loss
 from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
-from speech_jax.training.sharding import on_rows
-from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
 SHARDING = {ConformerConfig: conformer.SHARDING}  # the others lie on fsdp alone
 EXAMPLES = 8  # utterances of an evaluation whose transcripts go to the logs

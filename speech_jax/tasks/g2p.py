@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from speech_jax.core.placement import on_rows
+from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 from speech_jax.data.config import PlanConfig
 from speech_jax.data.plan import Plan, eval_plan, make_plan
 from speech_jax.decoding.ctc import greedy
@@ -19,8 +21,6 @@ from speech_jax.models.g2p import G2PConfig, letter_to_sound
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.text.dictionary import Pronunciation
 from speech_jax.text.letters import CLASSES, LETTERS, class_ids, letter_ids, readable
-from speech_jax.training.sharding import on_rows
-from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
 EXAMPLES = 8  # words of an evaluation that go to the logs
 

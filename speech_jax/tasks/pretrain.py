@@ -21,7 +21,9 @@ from speech_jax.audio import rows
 from speech_jax.audio.augment import augment_audio
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract, num_features, num_frames
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.placement import on_rows
+from speech_jax.core.types import Batch, LossOut, Model, Objective, PyTree, Report, Task
 from speech_jax.models import conformer
 from speech_jax.models.conformer import ConformerConfig, conformer_encoder
 from speech_jax.objectives.masking import hidden_frames, hide_features, spread
@@ -30,8 +32,6 @@ from speech_jax.objectives.schedules import Schedule
 from speech_jax.tasks import pretrain_autoencoder, pretrain_best_rq, pretrain_contrastive
 from speech_jax.tasks.ctc import CTCTaskConfig, batch_spec, build_model, ctc_value
 from speech_jax.text.tokenizer import Tokenizer
-from speech_jax.training.sharding import on_rows
-from speech_jax.types import Batch, LossOut, Model, Objective, PyTree, Report, Task
 
 _HIDE = 16  # number of the effect in rows.row_keys
 

@@ -13,14 +13,14 @@ from jaxtyping import Array, Int
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract, num_features
 from speech_jax.audio.presets import nvidia_tacotron2
-from speech_jax.config_dict import added
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import added
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Task
 from speech_jax.models.tacotron2 import Tacotron2Config, make_parts, tacotron2
 from speech_jax.objectives.tts import focus_rate, frame_loss, guided_attention_loss, stop_loss
 from speech_jax.tasks.ctc import batch_spec
 from speech_jax.tasks.tacotron2_report import make_evaluate
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig
-from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_wave
+from speech_jax.core.placement import fetch, on_rows
+from speech_jax.core.types import Batch, PyTree, Report
 from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.evaluation.voice_plots import alignment_picture, mel_picture, stop_picture
 from speech_jax.models.tacotron2 import Parts, utterance_seeds
 from speech_jax.text.frontend import FrontEnd
-from speech_jax.training.sharding import fetch, on_rows
-from speech_jax.types import Batch, PyTree, Report
 
 if TYPE_CHECKING:
     from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig

@@ -19,15 +19,15 @@ from speech_jax.audio.features import extract, num_features, num_frames
 from speech_jax.audio.framing import pieces, time_mask
 from speech_jax.audio.mulaw import zero_class
 from speech_jax.audio.presets import nvidia_tacotron2
+from speech_jax.core.errors import UserError
+from speech_jax.core.placement import fetch, on_rows
+from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 from speech_jax.decoding.wavenet_stream import make_net, stream
-from speech_jax.errors import UserError
 from speech_jax.evaluation.voice_plots import mel_picture
 from speech_jax.models.wavenet import WaveNetConfig, wavenet
 from speech_jax.models.wavenet_condition import check_hop, window_of
 from speech_jax.objectives.waveform import as_target, waveform_nll
 from speech_jax.tasks.ctc import batch_spec
-from speech_jax.training.sharding import fetch, on_rows
-from speech_jax.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 
 _CROP, _INPUT_NOISE = 41, 42  # numbers of the effects in rows.row_keys
 

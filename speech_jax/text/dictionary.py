@@ -11,7 +11,7 @@ import gzip
 import importlib.resources
 from collections.abc import Iterable, Mapping
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.text.symbols import ARPABET
 
 Pronunciation = tuple[str, ...]

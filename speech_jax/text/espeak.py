@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 _CLAUSE = re.compile(r"([!,.:;?()\"]+\s*)")
 _SWITCH = re.compile(r"\([a-z-]+\)")  # "(en)": a word that espeak takes for another language

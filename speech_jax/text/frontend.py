@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.text.english import read_english
 from speech_jax.text.espeak import phonemize_with_espeak
 from speech_jax.text.fold import Change, Folded, fold

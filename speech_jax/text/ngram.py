@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from speech_jax.data.files import writing
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import writing
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 Words = tuple[str, ...]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.text import numbers
 
 LIGHT = ("none", "be", "bg", "ca", "cs", "da", "de", "el", "es", "fi", "fr", "hu", "it", "nl", "no", "pl", "pt", "ro")

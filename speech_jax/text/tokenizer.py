@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.text.normalize import check_language, normalize
 
 BLANK = "<blank>"

@@ -25,7 +25,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import nested
+from speech_jax.core.types import PyTree, TrainState
 from speech_jax.training.layout import (
     HostShape,
     from_groups,
@@ -36,8 +38,6 @@ from speech_jax.training.layout import (
     to_groups,
 )
 from speech_jax.training.manifest import find_damage, write_manifest
-from speech_jax.training.rules import nested
-from speech_jax.types import PyTree, TrainState
 
 FOLDER = "checkpoints"
 NONE, ALL_DAMAGED = -1, -2  # instead of a step

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.training.flops import PEAK_BF16
 from speech_jax.training.hlo import BETWEEN_SLICES, Op
 

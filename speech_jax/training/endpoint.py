@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 from speech_jax import __version__
-from speech_jax.compile_clock import compile_seconds, compiled_programs
-from speech_jax.errors import UserError
+from speech_jax.core.compile_clock import compile_seconds, compiled_programs
+from speech_jax.core.errors import UserError
 
 METRICS = {
     # name: (type, what it is)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from speech_jax.types import PyTree
+from speech_jax.core.types import PyTree
 
 
 class Feed(Protocol):

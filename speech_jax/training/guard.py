@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.training.checkpoint import CheckpointConfig
 
 

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from speech_jax.data.files import write
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import write
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from speech_jax.errors import UserError
-from speech_jax.training.rules import named_leaves
-from speech_jax.types import PyTree, TrainState
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import named_leaves
+from speech_jax.core.types import PyTree, TrainState
 
 GROUPS = ("params", "model_state", "opt_state", "ema")
 

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from speech_jax.config_dict import added
-from speech_jax.errors import UserError
-from speech_jax.training.rules import leaf_name, match_rules, named_leaves
-from speech_jax.types import PyTree
+from speech_jax.core.config_dict import added
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import leaf_name, match_rules, named_leaves
+from speech_jax.core.types import PyTree
 
 NEVER = -1  # instead of the step from which something moves
 _LAYER = re.compile(r"(?:^|/)layers_(\d+)/")

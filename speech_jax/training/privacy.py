@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 KEY_FILE = "noise_key.secret"
 

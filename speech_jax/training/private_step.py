@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.placement import row_shards
+from speech_jax.core.rules import named_leaves
+from speech_jax.core.types import Objective, PyTree
 from speech_jax.objectives.mix import Mix, Term, alpha_metric
 from speech_jax.training.privacy import libraries
-from speech_jax.training.rules import named_leaves
-from speech_jax.training.sharding import row_shards
 from speech_jax.training.step import Metrics, StepConfig, TermOut, moving_part
-from speech_jax.types import Objective, PyTree
 
 
 def whole_term(objective: Objective) -> Term:

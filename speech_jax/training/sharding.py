@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils, multihost_utils
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from speech_jax.errors import UserError
-from speech_jax.training.rules import leaf_name, match_rules, named_leaves
-from speech_jax.types import PyTree
+from speech_jax.core.errors import UserError
+from speech_jax.core.placement import AXES, replicated
+from speech_jax.core.rules import leaf_name, match_rules, named_leaves
+from speech_jax.core.types import PyTree
 
 Rules = tuple[tuple[str, tuple[str | None, ...] | Literal["auto"]], ...]
-
-AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
 
 
 @dataclass(frozen=True)
@@ -71,20 +68,6 @@ def _grid(devices: list, sizes: list[int]) -> np.ndarray:
         raise UserError(f"mesh: found data {sizes[0]} on {slices} slices, expected a multiple of them")
     within = [sizes[0] // slices, *sizes[1:]]
     return mesh_utils.create_hybrid_device_mesh(within, [slices, 1, 1], devices, allow_split_physical_axes=True)
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over data and fsdp."""
-    return NamedSharding(mesh, BATCH)
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def row_shards(mesh: Mesh) -> int:
-    """Into how many parts the rows of a batch are split: its rows must be a multiple of this."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def param_shardings(params: PyTree, mesh: Mesh, config: MeshConfig, own: Rules = ()) -> PyTree:
@@ -144,68 +127,3 @@ def state_shardings(state: PyTree, params: PyTree, shardings: PyTree, mesh: Mesh
     return jax.tree_util.tree_map_with_path(one, state)
 
 
-def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """A host's rows onto its devices; with several hosts each brings its own rows of the global batch."""
-    rows, whole = batch_sharding(mesh), replicated(mesh)
-
-    def one(x: Any) -> jax.Array:
-        x = np.asarray(x)
-        return jax.make_array_from_process_local_data(rows if x.ndim else whole, x)
-
-    return jax.tree.map(one, batch)
-
-
-def fetch(tree: PyTree) -> PyTree:
-    """The whole arrays as NumPy, on every process."""
-    if jax.process_count() > 1:
-        tree = multihost_utils.process_allgather(tree, tiled=True)
-    return jax.device_get(tree)
-
-
-def on_rows(function: Callable[..., PyTree], *state: PyTree, batch: PyTree) -> PyTree:
-    """`function(*state, batch)` with the rows of a whole host batch spread over the devices that hold the state; the
-    results as NumPy arrays, on every process.
-
-    Where the rows do not divide, rows that say nothing follow them, so leaves of the result may have more rows. On
-    several processes each must bring the same batch.
-    """
-    shardings = {x.sharding for x in jax.tree.leaves(state) if isinstance(x, jax.Array)}
-    meshes = {s.mesh for s in shardings if isinstance(s, NamedSharding) and s.mesh.size > 1}
-    if not meshes:
-        return jax.device_get(function(*state, batch))
-    (mesh,) = meshes
-    with jax.set_mesh(mesh):  # for kernels
-        found = function(*state, _spread(batch, mesh))
-    return fetch(found)
-
-
-def _spread(batch: PyTree, mesh: Mesh) -> PyTree:
-    """A whole host batch on the mesh, filled up with rows of zeros and the index -1 until it divides."""
-
-    def one(path: tuple[Any, ...], x: Any) -> jax.Array:
-        x = np.asarray(x)
-        if not x.ndim:
-            return jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index])
-        more = -len(x) % row_shards(mesh)
-        filler = -1 if leaf_name(path).split("/")[-1] == "index" else 0
-        full = np.concatenate([x, np.full((more, *x.shape[1:]), filler, x.dtype)]) if more else x
-        return jax.make_array_from_callback(full.shape, batch_sharding(mesh), lambda index: full[index])
-
-    return jax.tree_util.tree_map_with_path(one, batch)
-
-
-def batch_struct(spec: PyTree, mesh: Mesh) -> PyTree:
-    """The shapes of a global batch with their shardings, for compiling ahead of time.
-
-    Raises UserError if the rows do not divide over the mesh.
-    """
-    parts = row_shards(mesh)
-
-    def one(path: tuple[Any, ...], s: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        if s.shape and s.shape[0] % parts:
-            raise UserError(
-                f"batch {leaf_name(path)!r}: found {s.shape[0]} rows, expected a multiple of {parts} (mesh data x fsdp)"
-            )
-        return jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding(mesh) if s.shape else replicated(mesh))
-
-    return jax.tree_util.tree_map_with_path(one, spec)

@@ -14,7 +14,7 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 
 class StopRequested(Exception):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,11 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from speech_jax.errors import UserError
-from speech_jax.training.rules import named_leaves
-from speech_jax.training.sharding import MeshConfig, Rules, param_shardings, replicated, state_shardings
-from speech_jax.types import Model, PyTree, TrainState
+from speech_jax.core.errors import UserError
+from speech_jax.core.placement import replicated
+from speech_jax.core.rules import named_leaves
+from speech_jax.core.types import Model, PyTree, TrainState
+from speech_jax.training.sharding import MeshConfig, Rules, param_shardings, state_shardings
 
 INIT_STREAM = 0xFFFFFFFF  # no step has this number
 

@@ -13,12 +13,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import named_leaves
+from speech_jax.core.types import LossOut, Objective, PyTree, TrainState
 from speech_jax.objectives.mix import Method, Term, combine, terms
 from speech_jax.training.privacy import PrivacyConfig
-from speech_jax.training.rules import named_leaves
 from speech_jax.training.state import OptState
-from speech_jax.types import LossOut, Objective, PyTree, TrainState
 
 Metrics = dict[str, tuple[Array, Array]]
 

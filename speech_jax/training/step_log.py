@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import PyTree
 from speech_jax.training.flops import peak_flops
 from speech_jax.training.progress import Progress, facts_of
 from speech_jax.training.tracking import Meter, Tracker
-from speech_jax.types import PyTree
 
 
 class Pending(NamedTuple):

@@ -19,9 +19,9 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from speech_jax.data.files import write
-from speech_jax.errors import UserError
-from speech_jax.types import Report
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import write
+from speech_jax.core.types import Report
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.training.sinks import MLflowSink, WandbSink
 
 

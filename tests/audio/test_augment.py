@@ -15,7 +15,7 @@ from speech_jax.audio.augment import augment_audio, augmented_samples, spec_augm
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.audio.convolution import convolve
 from speech_jax.audio.framing import time_mask
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 RATE = 16000
 KEY = jax.random.key(17)

@@ -17,8 +17,8 @@ from speech_jax.audio.features import extract, num_features, num_frames, spectru
 from speech_jax.audio.framing import chunked_frames, num_samples, overlap_add
 from speech_jax.audio.mel import high_pass_taps, mel_matrix
 from speech_jax.audio.normalize import estimate_statistics
-from speech_jax.config_dict import from_dict, to_dict
-from speech_jax.errors import UserError
+from speech_jax.core.config_dict import from_dict, to_dict
+from speech_jax.core.errors import UserError
 
 replace = dataclasses.replace
 CONFIGS = {

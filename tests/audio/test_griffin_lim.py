@@ -24,7 +24,7 @@ from speech_jax.audio.griffin_lim import (
     stft,
 )
 from speech_jax.audio.mel import mel_matrix
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 SIGNALS = Path(__file__).parent / "golden" / "signals.npz"
 replace = dataclasses.replace

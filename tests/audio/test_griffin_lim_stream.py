@@ -11,7 +11,7 @@ from speech_jax.audio.features import num_frames
 from speech_jax.audio.framing import num_samples
 from speech_jax.audio.griffin_lim import mel_to_magnitude, mel_to_wave, spectral_convergence
 from speech_jax.audio.griffin_lim_stream import BLOCK, frames_ahead, stream_wave
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from tests.audio.test_griffin_lim import extracted, speech
 
 CONFIGS = {

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from speech_jax.audio.io import _collect, probe, read_audio
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 RATE = 16_000
 

@@ -9,7 +9,7 @@ import soxr
 
 from speech_jax.audio import trim
 from speech_jax.audio.trim import Cut, TrimConfig, cut_report, cut_text, sound_bounds
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 RATE = 16000
 

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from speech_jax.audio.io import read_audio
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import asterisk
-from speech_jax.errors import UserError
 from tests.data.packages import make_deb, name_with
 
 LIST = """\ufeff; Core sounds

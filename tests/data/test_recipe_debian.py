@@ -5,8 +5,8 @@ import tarfile
 
 import pytest
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.recipes import debian
-from speech_jax.errors import UserError
 from tests.data.packages import make_deb
 
 

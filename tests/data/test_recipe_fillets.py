@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import fillets
-from speech_jax.errors import UserError
 from tests.data.packages import make_deb, name_with, sound
 
 GAME = "./usr/share/games/fillets-ng"

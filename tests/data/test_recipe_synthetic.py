@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import sentences, synthetic
 from speech_jax.data.recipes.clips import letters_only
-from speech_jax.errors import UserError
 
 pytest.importorskip("espeakng_loader")
 SMALL = synthetic.Options(train_a=7, train_b=5, dev=2, test=3, seed=3, workers=2)

@@ -8,12 +8,12 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from speech_jax.core.errors import UserError
 from speech_jax.data import shards
 from speech_jax.data.config import DataConfig, SourceConfig
 from speech_jax.data.manifest import Utterance, write_manifest
 from speech_jax.data.recordings import read_recording, run_pipe
 from speech_jax.data.sources import load_source, load_sources
-from speech_jax.errors import UserError
 
 RATE = 8000
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.config import SourceConfig
 from speech_jax.data.manifest import Utterance, write_manifest
 from speech_jax.data.sources import load_source
 from speech_jax.data.speakers import find_speaker, speaker_ids, speaker_table
-from speech_jax.errors import UserError
 
 
 def utterance(number, speaker):

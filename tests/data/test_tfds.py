@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("tensorflow_datasets")
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.config import SourceConfig
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording
 from speech_jax.data.sources import load_source
 from speech_jax.data.sources import tfds as tfds_source
-from speech_jax.errors import UserError
 from speech_jax.prepare import main
 
 

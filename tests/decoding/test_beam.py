@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from speech_jax.core.errors import UserError
 from speech_jax.decoding import beam as beam_module
 from speech_jax.decoding.beam import BeamConfig, BeamSearch, align, search_batch
-from speech_jax.errors import UserError
 from speech_jax.text.ngram import START, train_ngrams
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 from tests.tones import recognizer, say

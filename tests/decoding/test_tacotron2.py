@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from speech_jax.core.errors import UserError
 from speech_jax.decoding.tacotron2 import BOUND, SATURATED, STOP, DecodeConfig, speak, stream
-from speech_jax.errors import UserError
 from speech_jax.evaluation.alignment import score_alignment
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts, utterance_seeds

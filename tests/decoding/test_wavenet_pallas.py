@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
+from speech_jax.core.errors import UserError
 from speech_jax.decoding import wavenet_pallas, wavenet_plain
 from speech_jax.decoding.wavenet_pallas import fits, sample, start
 from speech_jax.decoding.wavenet_weights import StepShape, StepWeights, before_first, noise_width, outputs_of
-from speech_jax.errors import UserError
 
 GATE, CLASSES, MIXTURES = 10, 20, 3
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.evaluation import compare, report
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
 from speech_jax.evaluation.report import Item, aligned, interval, paired, read_report, score, to_html, to_markdown

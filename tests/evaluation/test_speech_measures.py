@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soxr
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.evaluation import cepstra, dnsmos, measures, waveform
 from speech_jax.evaluation.dtw import diagonal, warp
 from speech_jax.evaluation.measures import MeasureConfig, analyse, best_path, measure

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import named_leaves
 from speech_jax.finetuning.adapters import (
     AdapterConfig,
     adapter_groups,
@@ -20,7 +21,6 @@ from speech_jax.models.conformer import ConformerConfig, conformer_ctc
 from speech_jax.models.crnn import CRNNConfig, crnn_ctc
 from speech_jax.objectives.mix import mix
 from speech_jax.training.optimizer import OptimizerConfig, make_optimizer
-from speech_jax.training.rules import named_leaves
 from tests.training import toy
 
 TOY = AdapterConfig("lora", rank=2, targets=("hidden/kernel$",))

@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import named_leaves
+from speech_jax.core.types import LossOut
 from speech_jax.finetuning.fisher import estimate_fisher
 from speech_jax.training.optimizer import OptimizerConfig, make_optimizer, pull_back
-from speech_jax.training.rules import named_leaves
-from speech_jax.types import LossOut
 from tests.training import toy
 from tests.training.test_optimizer import GRADIENTS, make_params, steps
 

@@ -13,7 +13,7 @@ import pytest
 
 from speech_jax import convert as front_door
 from speech_jax import synthesize
-from speech_jax.errors import UserError, run_front_door
+from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.interop.tacotron2 import TORCHAUDIO, read_tacotron2, write_tacotron2
 from speech_jax.interop.tacotron2_names import plain_name
 from speech_jax.interop.tensors import read_torch, write_torch

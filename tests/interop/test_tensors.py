@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.interop.tensors import read_safetensors, read_torch, write_safetensors, write_torch
 
 

@@ -15,8 +15,8 @@ import soundfile
 
 from speech_jax import convert, train, transcribe
 from speech_jax.config import TrainConfig
+from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
-from speech_jax.errors import UserError
 from speech_jax.interop.tensors import read_torch, write_safetensors, write_torch
 from speech_jax.interop.torchaudio import TorchaudioConfig, read_torchaudio
 from speech_jax.models.plain_conformer import PlainConformerConfig, plain_conformer_ctc

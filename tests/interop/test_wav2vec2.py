@@ -14,9 +14,9 @@ from speech_jax import convert, evaluate, train, transcribe
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract
 from speech_jax.config import TrainConfig
+from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.decoding.longform import encode_windows, whole_features
-from speech_jax.errors import UserError
 from speech_jax.interop.tensors import read_safetensors, write_safetensors, write_torch
 from speech_jax.interop.wav2vec2 import read_wav2vec2
 from speech_jax.models.conformer import ConformerConfig

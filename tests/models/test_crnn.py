@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.models.crnn import BidirectionalRNN, CRNNConfig, crnn_ctc, output_length
 from speech_jax.objectives.ctc import ctc_loss
 from tests.contracts import check_layer

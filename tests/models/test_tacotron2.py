@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.interop.tacotron2_names import config_of, nvidia_name, plain_name, to_ours, to_theirs
 from speech_jax.interop.tensors import read_torch
 from speech_jax.models.attention_tts import AttentionConfig, make_attention, prior_filter

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.models.convolution import grouped_conv1d, strided_conv1d
 from speech_jax.models.wav2vec2 import Wav2Vec2Config, _spans, output_length, samples_per_frame, wav2vec2_ctc
 from speech_jax.objectives.ctc import ctc_loss

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import LossOut
 from speech_jax.objectives import schedules
 from speech_jax.objectives.mix import (
     combine,
@@ -18,7 +19,6 @@ from speech_jax.objectives.mix import (
     mix,
     terms,
 )
-from speech_jax.types import LossOut
 
 KEY = jax.random.key(3)
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.models.g2p import G2PConfig
 from speech_jax.tasks.g2p import (
     Entry,

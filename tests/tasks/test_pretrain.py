@@ -10,7 +10,7 @@ import pytest
 
 from speech_jax.audio import rows
 from speech_jax.audio.config import AugmentConfig
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.objectives.masking import code_perplexity, hidden_frames, hide_features, spread, stack_frames
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task

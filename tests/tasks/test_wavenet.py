@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_released
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Bucket, Model
 from speech_jax.decoding import wavenet_plain
 from speech_jax.decoding.wavenet import layers_condition, step_weights
-from speech_jax.errors import UserError
 from speech_jax.models.wavenet import WaveNetConfig, init_params, wavenet
 from speech_jax.models.wavenet_condition import ConditionConfig, condition, window_of
 from speech_jax.objectives.waveform import waveform_nll
@@ -25,7 +26,6 @@ from speech_jax.tasks.wavenet import (
     wavenet_task,
     whole_nll,
 )
-from speech_jax.types import Bucket, Model
 
 AUDIO = dataclasses.replace(
     nvidia_tacotron2(), sample_rate=4_000, window=64, hop=32, n_fft=64, num_mels=10, fmax=2_000.0

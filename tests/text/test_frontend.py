@@ -8,9 +8,9 @@ import shutil
 
 import pytest
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.plan import lengths
-from speech_jax.errors import UserError
 from speech_jax.text import espeak
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig, make_front_end
 from speech_jax.text.symbols import TACOTRON2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from speech_jax import lm as front_door
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.text.ngram import END, START, UNKNOWN, read_arpa, train_ngrams, write_arpa
 
 TEXTS = ["a b a", "a b c", "b b a c", "c a b", "a", "d"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.evaluation.wer import ErrorCounts, count_errors
 from speech_jax.tasks.g2p import entries, error_rates
 from speech_jax.text.dictionary import cmudict, read_dictionary

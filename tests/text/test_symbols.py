@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.text.symbols import ARPABET, PHONES, TACOTRON2, Symbols, graphemes
 
 # The list of NVIDIA's text/symbols.py and text/cmudict.py, written out.

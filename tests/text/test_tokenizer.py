@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.text.tokenizer import BLANK, Tokenizer, TokenizerConfig, train_tokenizer
 
 

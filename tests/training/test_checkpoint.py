@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import named_leaves
+from speech_jax.core.types import TrainState
 from speech_jax.training.checkpoint import (
     CheckpointConfig,
     Checkpoints,
@@ -22,9 +24,7 @@ from speech_jax.training.checkpoint import (
     saved_steps,
 )
 from speech_jax.training.manifest import NAME, find_damage
-from speech_jax.training.rules import named_leaves
 from speech_jax.training.state import OptState
-from speech_jax.types import TrainState
 from tests.training import toy
 
 ASSETS = {"tokenizer": ["<blank>", "ä"], "config": {"rate": 16000}}
@@ -254,7 +254,7 @@ SAVER = """
 import resource, sys
 from pathlib import Path
 from tests.training.test_checkpoint import ASSETS, CheckpointConfig, Checkpoints, make_state
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 if sys.argv[4] != "0":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
 checkpoints = Checkpoints(Path(sys.argv[1]), CheckpointConfig(), ASSETS)

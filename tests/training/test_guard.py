@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Report
 from speech_jax.training.checkpoint import CheckpointConfig, find_checkpoint
 from speech_jax.training.guard import GuardConfig, Guards
-from speech_jax.types import Report
 from tests.training import toy
 
 OLD = GuardConfig("old/wer", within=0.1)

@@ -10,6 +10,9 @@ import pytest
 
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.audio.presets import nvidia_tacotron2, waveform
+from speech_jax.core.placement import put_batch
+from speech_jax.core.rules import named_leaves
+from speech_jax.core.types import Bucket
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.models.crnn import CRNNConfig
@@ -23,11 +26,9 @@ from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import make_front_end
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable
-from speech_jax.training.rules import named_leaves
-from speech_jax.training.sharding import MeshConfig, make_mesh, put_batch
+from speech_jax.training.sharding import MeshConfig, make_mesh
 from speech_jax.training.state import init_shapes, make_state
 from speech_jax.training.step import StepConfig, make_step
-from speech_jax.types import Bucket
 
 STEPS = 5
 CONFORMER = ConformerConfig(

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import match_rules, named_leaves
 from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, rate_factors, trainable
 from speech_jax.training.presets import tacotron2_deep_learning_examples, tacotron2_nvidia, tacotron2_paper
-from speech_jax.training.rules import match_rules, named_leaves
 
 
 def make_params(seed=0):

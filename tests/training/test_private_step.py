@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.placement import batch_sharding
+from speech_jax.core.rules import named_leaves
 from speech_jax.objectives.mix import mix
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.privacy import KEY_FILE, Accountant, PrivacyConfig
 from speech_jax.training.private_step import make_private_gradient, whole_term
-from speech_jax.training.rules import named_leaves
-from speech_jax.training.sharding import MeshConfig, batch_sharding, make_mesh
+from speech_jax.training.sharding import MeshConfig, make_mesh
 from speech_jax.training.step import StepConfig
 from tests.training import toy
 

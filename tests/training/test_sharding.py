@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.placement import batch_struct, put_batch
+from speech_jax.core.rules import named_leaves
 from speech_jax.objectives.mix import mix
 from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable
-from speech_jax.training.rules import named_leaves
-from speech_jax.training.sharding import MeshConfig, batch_struct, make_mesh, param_shardings, put_batch
+from speech_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 from speech_jax.training.state import init_shapes, make_state
 from speech_jax.training.step import StepConfig, make_gradient, make_step, terms
 from tests.training import toy

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
+from speech_jax.core.rules import named_leaves
 from speech_jax.objectives.mix import mix, terms
 from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, moving_state, trainable
-from speech_jax.training.rules import named_leaves
 from speech_jax.training.state import init_shapes, new_state
 from speech_jax.training.step import StepConfig, check_names, make_gradient, make_step
 from tests.training import toy

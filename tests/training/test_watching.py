@@ -15,7 +15,7 @@ import jax
 import pytest
 import yaml
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 from speech_jax.training import endpoint as endpoint_module
 from speech_jax.training.endpoint import METRICS, Endpoint
 from speech_jax.training.sinks import MLflowSink, WandbSink

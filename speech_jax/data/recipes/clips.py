@@ -17,9 +17,9 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
-from speech_jax.data.files import writing
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import writing
 from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
-from speech_jax.errors import UserError
 
 log = logging.getLogger("speech_jax")
 

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 _MAGIC = b"!<arch>\n"
 

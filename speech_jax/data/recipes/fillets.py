@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.recipes.clips import Clip, letters_only, write_clips, write_splits
 from speech_jax.data.recipes.debian import package_root
-from speech_jax.errors import UserError
 
 log = logging.getLogger("speech_jax")
 

@@ -6,9 +6,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance, write_manifest
 from speech_jax.data.sources.folder import read_folder
-from speech_jax.errors import UserError
 
 
 @dataclass(frozen=True)

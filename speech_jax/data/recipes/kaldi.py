@@ -13,11 +13,11 @@ import soundfile
 from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
-from speech_jax.data.files import writing
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import writing
 from speech_jax.data.manifest import write_manifest
 from speech_jax.data.recordings import run_pipe
 from speech_jax.data.sources.kaldi import read_kaldi
-from speech_jax.errors import UserError
 
 log = logging.getLogger("speech_jax")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from speech_jax.data.files import lines, writing
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import lines, writing
 from speech_jax.data.manifest import Utterance, check_ids, measured, write_manifest
-from speech_jax.errors import UserError
 
 PARTS = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other")
 _TARS = (".tar", ".tar.gz", ".tgz")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import write_manifest
 from speech_jax.data.sources.ljspeech import read_ljspeech
-from speech_jax.errors import UserError
 
 
 @dataclass(frozen=True)

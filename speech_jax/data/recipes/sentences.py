@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 # A pattern's [name] is replaced by one of the words of that name.
 _HOME_PATTERNS = (

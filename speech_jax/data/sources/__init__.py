@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, SourceConfig
 from speech_jax.data.manifest import Utterance, read_manifest
-from speech_jax.errors import UserError
 
 
 def load_source(source: SourceConfig, *, allow_pipes: bool = False, on_error: str = "raise") -> list[Utterance]:

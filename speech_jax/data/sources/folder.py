@@ -13,9 +13,9 @@ import math
 import os
 from pathlib import Path
 
-from speech_jax.data.files import lines
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import lines
 from speech_jax.data.manifest import Utterance, check_ids, measured
-from speech_jax.errors import UserError
 
 _NAMES = {
     "audio": ("audio", "path", "file", "filename", "file_name", "wav"),

@@ -10,9 +10,9 @@ import math
 import os
 from pathlib import Path
 
-from speech_jax.data.files import lines
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import lines
 from speech_jax.data.manifest import Utterance, measured
-from speech_jax.errors import UserError
 
 
 def read_kaldi(folder: str | Path, *, allow_pipes: bool = False, on_error: str = "raise") -> list[Utterance]:

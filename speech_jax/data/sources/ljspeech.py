@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from speech_jax.data.files import lines
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import lines
 from speech_jax.data.manifest import Utterance, check_ids, measured
-from speech_jax.errors import UserError
 
 _ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.shards import SUFFIX, list_shard
-from speech_jax.errors import UserError
 
 
 def read_shards(path: str | Path, split: str = "") -> list[Utterance]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance, read_manifest
-from speech_jax.errors import UserError
 
 
 def read_synthetic(folder: str | Path, split: str) -> list[Utterance]:

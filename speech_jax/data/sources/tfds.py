@@ -22,8 +22,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
+from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance
-from speech_jax.errors import UserError
 
 _TEXT = ("text_normalized", "text", "transcript", "sentence", "transcription")
 _SPEAKER = ("speaker_id", "speaker", "client_id")

@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 
-from speech_jax.errors import UserError
-from speech_jax.types import PyTree
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import PyTree
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from speech_jax.memory import keep_freed_memory
+from speech_jax.core.memory import keep_freed_memory
 
 
 class UserError(Exception):

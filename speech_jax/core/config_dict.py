@@ -14,7 +14,7 @@ import types
 import typing
 from typing import Any
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 
 def added(default: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from speech_jax.errors import UserError
+from speech_jax.core.errors import UserError
 
 MAX_LINE = 1 << 20  # bytes; a longer line is not text that anyone meant
 

@@ -2,7 +2,7 @@
 
 The trainer's own programs (the gradient of every bucket and the update), or with `--step use` those that recognise,
 speak or draw a waveform, go through the real TPU compiler, which needs no TPU. Shown are bytes on each chip,
-operations, collectives, a roofline time by a stated model of the chip (training/chips.py), and compile times. Needs
+operations, collectives, a roofline time by a stated model of the chip (lowering/chips.py), and compile times. Needs
 the extra `tpu`; run it with JAX_PLATFORMS=cpu.
 """
 
@@ -30,6 +30,9 @@ from speech_jax.core.log import setup_logging
 from speech_jax.core.placement import batch_struct, replicated, row_shards
 from speech_jax.core.types import Bucket, PyTree, Task
 from speech_jax.evaluation.report import text_table
+from speech_jax.lowering.chips import Chip, chip_of, roofline, topology_devices
+from speech_jax.lowering.flops import largest_values, matmul_flops
+from speech_jax.lowering.hlo import operations, parse
 from speech_jax.models import attention, attention_pallas
 from speech_jax.objectives.mix import terms
 from speech_jax.starting import check_settings, make_task, replays, resolve, with_old_term
@@ -39,10 +42,7 @@ from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEnd, make_front_end
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 from speech_jax.training import optimizer as optimizers
-from speech_jax.training.chips import Chip, chip_of, roofline, topology_devices
 from speech_jax.training.compiling import batch_spec_of, compile_programs, init_spec_of
-from speech_jax.training.flops import largest_values, matmul_flops
-from speech_jax.training.hlo import operations, parse
 from speech_jax.training.sharding import make_mesh
 from speech_jax.training.state import init_shapes, make_state, num_params
 from speech_jax.use import use_of

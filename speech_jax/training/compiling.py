@@ -18,8 +18,8 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.placement import batch_struct, put_batch, replicated
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import PyTree, Task, TrainState
+from speech_jax.lowering.flops import program_flops
 from speech_jax.objectives.mix import Term, terms
-from speech_jax.training.flops import program_flops
 from speech_jax.training.private_step import make_private_gradient, whole_term
 from speech_jax.training.step import StepConfig, TermOut, make_gradient, make_update, moving_part
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import PyTree
-from speech_jax.training.flops import peak_flops
+from speech_jax.lowering.flops import peak_flops
 from speech_jax.training.progress import Progress, facts_of
 from speech_jax.training.tracking import Meter, Tracker
 

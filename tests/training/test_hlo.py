@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.training.chips import CHIPS, DISPATCH, roofline
-from speech_jax.training.flops import matmul_flops
-from speech_jax.training.hlo import BETWEEN_SLICES, Op, arrays, group_size, nbytes, operations, parse
+from speech_jax.lowering.chips import CHIPS, DISPATCH, roofline
+from speech_jax.lowering.flops import matmul_flops
+from speech_jax.lowering.hlo import BETWEEN_SLICES, Op, arrays, group_size, nbytes, operations, parse
 
 # What a TPU's text has and a CPU's has not: S(1) lies on the chip, slices are fetched ahead, groups are axes of a mesh.
 TPU = """HloModule jit_f, is_scheduled=true

@@ -18,8 +18,8 @@ from typing import Any
 import jax
 
 from speech_jax.core.errors import UserError
-from speech_jax.training.flops import PEAK_BF16
-from speech_jax.training.hlo import BETWEEN_SLICES, Op
+from speech_jax.lowering.flops import PEAK_BF16
+from speech_jax.lowering.hlo import BETWEEN_SLICES, Op
 
 DISPATCH = 0.4e-6  # seconds that the smallest instruction takes: 0.3 to 0.5 µs for one that waits for the one before
 

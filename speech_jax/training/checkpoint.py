@@ -28,6 +28,7 @@ from jax.experimental import multihost_utils
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import nested
 from speech_jax.core.types import PyTree, TrainState
+from speech_jax.training.checksums import find_damage, write_manifest
 from speech_jax.training.layout import (
     HostShape,
     from_groups,
@@ -37,7 +38,6 @@ from speech_jax.training.layout import (
     stored_shapes,
     to_groups,
 )
-from speech_jax.training.manifest import find_damage, write_manifest
 
 FOLDER = "checkpoints"
 NONE, ALL_DAMAGED = -1, -2  # instead of a step

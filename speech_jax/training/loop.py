@@ -20,23 +20,23 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.files import write
 from speech_jax.core.placement import replicated
 from speech_jax.core.types import PyTree, Report, Task, TrainState
+from speech_jax.monitoring.progress import Progress, clock
+from speech_jax.monitoring.prometheus import Endpoint
+from speech_jax.monitoring.step_log import Pending, StepLog
+from speech_jax.monitoring.tracking import Tracker
+from speech_jax.monitoring.watchdog import Profile, WatchConfig, Watchdog, make_sinks
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
-from speech_jax.training.endpoint import Endpoint
 from speech_jax.training.feed import Feed
 from speech_jax.training.guard import GuardConfig, Guards
 from speech_jax.training.hosts import check_shared, together
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.privacy import forget_noise_key, noise_key
-from speech_jax.training.progress import Progress, clock
 from speech_jax.training.sharding import MeshConfig, make_mesh
 from speech_jax.training.signals import RunLock, StopRequested, StopSignal
 from speech_jax.training.state import init_shapes, make_state, num_params
 from speech_jax.training.step import StepConfig, check_names
-from speech_jax.training.step_log import Pending, StepLog
-from speech_jax.training.tracking import Tracker
-from speech_jax.training.watching import Profile, WatchConfig, Watchdog, make_sinks
 
 
 @dataclass(frozen=True)

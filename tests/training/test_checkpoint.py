@@ -23,7 +23,7 @@ from speech_jax.training.checkpoint import (
     load_params,
     saved_steps,
 )
-from speech_jax.training.manifest import NAME, find_damage
+from speech_jax.training.checksums import NAME, find_damage
 from speech_jax.training.state import OptState
 from tests.training import toy
 

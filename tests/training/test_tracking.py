@@ -12,10 +12,10 @@ from PIL import Image
 
 from speech_jax.core.types import Report
 from speech_jax.lowering.flops import peak_flops, program_flops
-from speech_jax.training import progress as progress_module
+from speech_jax.monitoring import progress as progress_module
+from speech_jax.monitoring.progress import Progress, clock
+from speech_jax.monitoring.tracking import Meter, Tracker
 from speech_jax.training.feed import Batches, PairedBatches
-from speech_jax.training.progress import Progress, clock
-from speech_jax.training.tracking import Meter, Tracker
 from tests.training import toy
 
 

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from speech_jax.core.errors import UserError
-from speech_jax.training import endpoint as endpoint_module
-from speech_jax.training.endpoint import METRICS, Endpoint
-from speech_jax.training.sinks import MLflowSink, WandbSink
-from speech_jax.training.watching import Profile, WatchConfig, Watchdog
+from speech_jax.monitoring import prometheus as endpoint_module
+from speech_jax.monitoring.prometheus import METRICS, Endpoint
+from speech_jax.monitoring.sinks import MLflowSink, WandbSink
+from speech_jax.monitoring.watchdog import Profile, WatchConfig, Watchdog
 from tests.training import toy
 
 MONITORING = Path(__file__).parents[2] / "tpu_scripts" / "monitoring"

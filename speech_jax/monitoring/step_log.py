@@ -11,8 +11,8 @@ import numpy as np
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import PyTree
 from speech_jax.lowering.flops import peak_flops
-from speech_jax.training.progress import Progress, facts_of
-from speech_jax.training.tracking import Meter, Tracker
+from speech_jax.monitoring.progress import Progress, facts_of
+from speech_jax.monitoring.tracking import Meter, Tracker
 
 
 class Pending(NamedTuple):

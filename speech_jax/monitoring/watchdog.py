@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 
 from speech_jax.core.errors import UserError
-from speech_jax.training.sinks import MLflowSink, WandbSink
+from speech_jax.monitoring.sinks import MLflowSink, WandbSink
 
 
 @dataclass(frozen=True)

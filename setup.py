@@ -81,19 +81,19 @@ extras = {
     ],
 }
 
-# The native WaveNet step: plain C that decoding/wavenet_native_pack.py loads with ctypes, so no header of Python or
+# The native WaveNet step: plain C that kernels/wavenet/native_pack.py loads with ctypes, so no header of Python or
 # NumPy is needed. Optional: without a compiler the package installs without it. It chooses its instructions at run
 # time.
 native = Extension(
-    "speech_jax.native._wavenet",
+    "speech_jax.kernels.wavenet.c._wavenet",
     sources=[
-        "speech_jax/native/wavenet.c",
-        "speech_jax/native/draw.c",
-        "speech_jax/native/matvec_portable.c",
-        "speech_jax/native/matvec_avx2.c",
-        "speech_jax/native/matvec_avx512.c",
+        "speech_jax/kernels/wavenet/c/wavenet.c",
+        "speech_jax/kernels/wavenet/c/draw.c",
+        "speech_jax/kernels/wavenet/c/matvec_portable.c",
+        "speech_jax/kernels/wavenet/c/matvec_avx2.c",
+        "speech_jax/kernels/wavenet/c/matvec_avx512.c",
     ],
-    depends=["speech_jax/native/wavenet.h", "speech_jax/native/elementwise.h"],
+    depends=["speech_jax/kernels/wavenet/c/wavenet.h", "speech_jax/kernels/wavenet/c/elementwise.h"],
     extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math"],
     optional=True,
 )

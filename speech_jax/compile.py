@@ -30,10 +30,11 @@ from speech_jax.core.log import setup_logging
 from speech_jax.core.placement import batch_struct, replicated, row_shards
 from speech_jax.core.types import Bucket, PyTree, Task
 from speech_jax.evaluation.report import text_table
+from speech_jax.kernels import attention_tpu as attention_pallas
 from speech_jax.lowering.chips import Chip, chip_of, roofline, topology_devices
 from speech_jax.lowering.flops import largest_values, matmul_flops
 from speech_jax.lowering.hlo import operations, parse
-from speech_jax.models import attention, attention_pallas
+from speech_jax.models import attention
 from speech_jax.objectives.mix import terms
 from speech_jax.starting import check_settings, make_task, replays, resolve, with_old_term
 from speech_jax.streams import load_stream, stream_options

@@ -16,8 +16,8 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Bucket, PyTree
 from speech_jax.decoding import wavenet as scan
 from speech_jax.decoding.tacotron2 import DecodeConfig, Spoken, speak
-from speech_jax.decoding.wavenet_draw import make_noise
 from speech_jax.decoding.wavenet_stream import chunk_frames
+from speech_jax.kernels.wavenet.draw import make_noise
 from speech_jax.models.tacotron2 import make_parts
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet import init_params as wavenet_params

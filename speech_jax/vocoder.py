@@ -17,7 +17,7 @@ from speech_jax.core.types import PyTree
 from speech_jax.data.mels import check_mel, read_mel
 from speech_jax.decoding.wavenet_engines import Cores, Dtype, make_engine
 from speech_jax.decoding.wavenet_stream import folded, make_net, stream
-from speech_jax.decoding.wavenet_weights import tempered
+from speech_jax.kernels.wavenet.step import tempered
 from speech_jax.models.wavenet import init_params
 from speech_jax.models.wavenet_condition import rows_per_frame
 from speech_jax.run_folder import task_in, write_run

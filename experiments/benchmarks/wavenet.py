@@ -30,8 +30,6 @@ import numpy as np
 
 from experiments.benchmarks.wavenet_native import limits, limits_now, products, seconds
 from speech_jax.decoding import wavenet as scan
-from speech_jax.decoding import wavenet_native as native
-from speech_jax.decoding.wavenet_draw import make_noise
 from speech_jax.decoding.wavenet_engines import make_engine
 from speech_jax.decoding.wavenet_stream import (
     FOLD_FRAMES,
@@ -42,6 +40,8 @@ from speech_jax.decoding.wavenet_stream import (
     make_net,
     stream,
 )
+from speech_jax.kernels.wavenet import native
+from speech_jax.kernels.wavenet.draw import make_noise
 from speech_jax.models import wavenet as presets
 
 RATE = 22_050

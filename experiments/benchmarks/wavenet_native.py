@@ -29,9 +29,8 @@ from unittest import mock
 
 import numpy as np
 
-from speech_jax.decoding import wavenet_native as native
-from speech_jax.decoding import wavenet_native_pack as native_pack
-from speech_jax.decoding.wavenet_weights import StepShape, StepWeights
+from speech_jax.kernels.wavenet import native, native_pack
+from speech_jax.kernels.wavenet.step import StepShape, StepWeights
 
 RATE = 22_050
 PRESETS = {  # residual, gate, skip, head, layers, cycles, kernel

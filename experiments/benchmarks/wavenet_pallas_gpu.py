@@ -27,9 +27,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from speech_jax.decoding import wavenet_pallas, wavenet_plain
-from speech_jax.decoding.wavenet_pallas_kernel import WARPS
-from speech_jax.decoding.wavenet_weights import StepShape, StepWeights, noise_width, outputs_of
+from speech_jax.kernels.wavenet import pallas as wavenet_pallas
+from speech_jax.kernels.wavenet import reference as wavenet_plain
+from speech_jax.kernels.wavenet.pallas_kernel import WARPS
+from speech_jax.kernels.wavenet.step import StepShape, StepWeights, noise_width, outputs_of
 
 RATE, HOP, MIXTURES, CLASSES = 22050, 256, 10, 256
 BAR = 42_800

@@ -42,7 +42,7 @@ def compile_one(name: str, output: str, folds: int, dtype: str, topology: str) -
     from jax.experimental import topologies
     from wavenet_pallas_gpu import HOP, inputs, shape_of, weight_shapes
 
-    from speech_jax.decoding import wavenet_pallas
+    from speech_jax.kernels.wavenet import pallas as wavenet_pallas
 
     device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
     place = jax.sharding.SingleDeviceSharding(device)

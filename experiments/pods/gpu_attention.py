@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from speech_jax.models import attention_pallas_gpu
+from speech_jax.kernels import attention_gpu as attention_pallas_gpu
 from speech_jax.models.attention import Asked, attend, attend_in_blocks
 
 H100 = """

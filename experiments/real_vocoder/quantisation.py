@@ -16,7 +16,7 @@ import numpy as np
 from experiments.real_vocoder.summary import CLIPS, followed
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.decoding.wavenet_native_pack import NARROW
+from speech_jax.kernels.wavenet.native_pack import NARROW
 from speech_jax.objectives.waveform import waveform_nll
 from speech_jax.vocoder import Vocoder, load_vocoder_parts
 

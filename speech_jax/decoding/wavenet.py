@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from speech_jax.core.types import PyTree
-from speech_jax.decoding.wavenet_draw import draw
-from speech_jax.decoding.wavenet_plain import first_layer, gate, head
-from speech_jax.decoding.wavenet_weights import StepShape, StepState, StepWeights, before_first
+from speech_jax.kernels.wavenet.draw import draw
+from speech_jax.kernels.wavenet.reference import first_layer, gate, head
+from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights, before_first
 from speech_jax.models.wavenet import WaveNetConfig, layer_condition
 
 Layout = Literal["flat", "layers"]

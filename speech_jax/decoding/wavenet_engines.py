@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_jax.decoding import wavenet
-from speech_jax.decoding.wavenet_weights import StepShape, StepState, StepWeights
+from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights
 
 log = logging.getLogger("speech_jax")
 
@@ -109,7 +109,7 @@ def _groups(batch: int) -> int:
 
 def _native(shape: StepShape, weights: StepWeights, dtype: Dtype, batch: int, cores: Cores) -> Engine | str:
     """The C step, or why there is none."""
-    from speech_jax.decoding import wavenet_native as native
+    from speech_jax.kernels.wavenet import native
 
     if not native.available():
         return "it was not compiled when the package was installed"
@@ -126,7 +126,7 @@ def _native(shape: StepShape, weights: StepWeights, dtype: Dtype, batch: int, co
 def _pallas(shape: StepShape, weights: StepWeights, dtype: Dtype, hop: int, batch: int, backend: str) -> Engine | str:
     """The kernel, or why there is none."""
     try:
-        from speech_jax.decoding import wavenet_pallas as pallas
+        from speech_jax.kernels.wavenet import pallas
     except ImportError:
         return "this installation has none"
     why_not = pallas.fits(shape, weights, backend, batch=batch, dtype=dtype, hop=hop)

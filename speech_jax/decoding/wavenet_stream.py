@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float
 
 from speech_jax.core.types import PyTree
 from speech_jax.decoding import wavenet as scan
-from speech_jax.decoding.wavenet_draw import make_noise, to_audio
 from speech_jax.decoding.wavenet_engines import Engine, scan_engine
-from speech_jax.decoding.wavenet_weights import StepShape, StepWeights
+from speech_jax.kernels.wavenet.draw import make_noise, to_audio
+from speech_jax.kernels.wavenet.step import StepShape, StepWeights
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
 

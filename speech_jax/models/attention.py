@@ -15,7 +15,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.models import attention_pallas
+from speech_jax.kernels import attention_tpu as attention_pallas
 from speech_jax.models.layers import dense, dropout
 
 ATTENDED = "attended"  # the name of what comes out of attention, for a policy of jax.checkpoint
@@ -140,7 +140,7 @@ def attend_fused(
         kernels["tpu"] = by(attention_pallas.attend, most)
     if gpu:
         # only where it is asked for: it needs a part of JAX's inside
-        from speech_jax.models import attention_pallas_gpu
+        from speech_jax.kernels import attention_gpu as attention_pallas_gpu
 
         if most := attention_pallas_gpu.block_size(width, itemsize):
             kernels["cuda"] = by(attention_pallas_gpu.attend, most)

@@ -1,4 +1,4 @@
-"""The negative log likelihood of samples under a WaveNet's outputs, in nats; decoding/wavenet_draw.py draws from them.
+"""The negative log likelihood of samples under a WaveNet's outputs, in nats; kernels/wavenet/draw.py draws from them.
 
 All are exact: a Gaussian's density; the probability of a sample's level under a mixture of discretised logistics
 (PixelCNN++, Salimans et al. 2017), without its approximations; the probability of a µ-law class.

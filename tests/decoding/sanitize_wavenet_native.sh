@@ -10,7 +10,7 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r "$here/speech_jax" "$here/tests" "$here/setup.py" "$here/pyproject.toml" "$here/README.md" "$copy"
 cd "$copy"
-rm -f speech_jax/native/*.so
+rm -f speech_jax/kernels/wavenet/c/*.so
 
 build() {
   CFLAGS="-O1 -g -fno-omit-frame-pointer $1" LDFLAGS="$1" "$python" setup.py -q build_ext --inplace

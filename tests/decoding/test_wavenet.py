@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding import wavenet, wavenet_plain
-from speech_jax.decoding import wavenet_native as native
+from speech_jax.decoding import wavenet
 from speech_jax.decoding.wavenet import layout_for, sample, start, step_weights
-from speech_jax.decoding.wavenet_draw import make_noise
 from speech_jax.decoding.wavenet_engines import make_engine, scan_engine
 from speech_jax.decoding.wavenet_stream import chunk_frames, folded, join, make_net, stream, warm_up_frames, windows
-from speech_jax.decoding.wavenet_weights import check_weights, outputs_of, tempered
+from speech_jax.kernels.wavenet import native
+from speech_jax.kernels.wavenet import reference as wavenet_plain
+from speech_jax.kernels.wavenet.draw import make_noise
+from speech_jax.kernels.wavenet.step import check_weights, outputs_of, tempered
 from speech_jax.models import wavenet as presets
 from tests.wavenets import random_mel, random_params, tiny
 

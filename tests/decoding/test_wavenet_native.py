@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding import wavenet_native as native
-from speech_jax.decoding import wavenet_native_pack as native_pack
-from speech_jax.decoding.wavenet_weights import StepShape, StepWeights, noise_width, outputs_of
+from speech_jax.kernels.wavenet import native, native_pack
+from speech_jax.kernels.wavenet.step import StepShape, StepWeights, noise_width, outputs_of
 
 needs_library = pytest.mark.skipif(
     not native.available(), reason="the native WaveNet step was not built: no C compiler when the package was installed"

@@ -14,9 +14,10 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding import wavenet_pallas, wavenet_plain
-from speech_jax.decoding.wavenet_pallas import fits, sample, start
-from speech_jax.decoding.wavenet_weights import StepShape, StepWeights, before_first, noise_width, outputs_of
+from speech_jax.kernels.wavenet import pallas as wavenet_pallas
+from speech_jax.kernels.wavenet import reference as wavenet_plain
+from speech_jax.kernels.wavenet.pallas import fits, sample, start
+from speech_jax.kernels.wavenet.step import StepShape, StepWeights, before_first, noise_width, outputs_of
 
 GATE, CLASSES, MIXTURES = 10, 20, 3
 
@@ -43,7 +44,7 @@ def inputs(shape, batch, rows, hop, gate=GATE, seed=1):
 
 
 def float64_loop(shape, weights, cond, hop, noise):
-    """decoding/wavenet_weights.py's equations, one stream and one sample at a time."""
+    """kernels/wavenet/step.py's equations, one stream and one sample at a time."""
     w = StepWeights(*(np.asarray(array, np.float64) for array in weights))
     cond, noise = np.asarray(cond, np.float64), np.asarray(noise, np.float64)
     made = np.zeros(noise.shape[:2])
@@ -202,7 +203,7 @@ def test_both_programs_are_lowered_for_their_accelerators(backend, widths, outpu
 COMPILE = """
 import jax, jax.numpy as jnp
 from jax.experimental import topologies
-from speech_jax.decoding.wavenet_pallas import sample, start
+from speech_jax.kernels.wavenet.pallas import sample, start
 from tests.decoding.test_wavenet_pallas import inputs, net
 device = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
 place = lambda tree: jax.tree.map(

@@ -14,11 +14,11 @@ import pytest
 
 from speech_jax import convert as front_door
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.decoding import wavenet_plain
 from speech_jax.decoding.wavenet import layers_condition, sample, start, step_weights
 from speech_jax.interop.tensors import read_torch, write_torch
 from speech_jax.interop.wavenet import WaveNetImport, is_wavenet, read_wavenet
 from speech_jax.interop.wavenet_names import config_of, folded, layout_of, to_ours
+from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.models.wavenet import stack
 from speech_jax.models.wavenet_condition import condition, window_of
 from speech_jax.vocoder import load_vocoder_parts

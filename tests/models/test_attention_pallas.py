@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.models import attention_pallas, attention_pallas_gpu
+from speech_jax.kernels import attention_gpu as attention_pallas_gpu
+from speech_jax.kernels import attention_tpu as attention_pallas
 from speech_jax.models.attention import (
     Asked,
     RelativeAttention,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding import wavenet_plain
 from speech_jax.decoding.wavenet import layers_condition, step_weights
-from speech_jax.decoding.wavenet_weights import before_first, check_weights, receptive_field
+from speech_jax.kernels.wavenet import reference as wavenet_plain
+from speech_jax.kernels.wavenet.step import before_first, check_weights, receptive_field
 from speech_jax.models import wavenet as presets
 from speech_jax.models.wavenet import WaveNetConfig, init_params, wavenet
 from speech_jax.models.wavenet_condition import ConditionConfig, condition, reach, rows_per_frame, window_of

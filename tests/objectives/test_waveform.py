@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import norm
 
 from speech_jax.audio.mulaw import mulaw_decode, mulaw_encode, zero_class
-from speech_jax.decoding.wavenet_draw import draw, make_noise, to_audio
-from speech_jax.decoding.wavenet_weights import StepShape
+from speech_jax.kernels.wavenet.draw import draw, make_noise, to_audio
+from speech_jax.kernels.wavenet.step import StepShape
 from speech_jax.objectives.waveform import gaussian_nll, logistics_nll, mulaw_nll, waveform_nll
 
 

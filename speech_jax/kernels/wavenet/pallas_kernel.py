@@ -1,4 +1,4 @@
-"""The Pallas kernel of decoding/wavenet_pallas.py: one step, and the two calls (operands: wavenet_pallas_pack.py).
+"""The Pallas kernel of kernels/wavenet/pallas.py: one step, and the two calls (operands: wavenet_pallas_pack.py).
 
 Units lie on the second last axis and folds (independent streams) on the last, on both kinds of accelerator. So a TPU
 has 128 folds on its lanes and any width that is a multiple of 8 (16 for bfloat16) on its sublanes, the halves of a gate
@@ -26,8 +26,8 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.experimental.pallas import triton as pltriton
 from jaxtyping import Array, Float, Int
 
-from speech_jax.decoding.wavenet_pallas_pack import Packed, Plan, groups, noise_rows
-from speech_jax.decoding.wavenet_weights import StepShape
+from speech_jax.kernels.wavenet.pallas_pack import Packed, Plan, groups, noise_rows
+from speech_jax.kernels.wavenet.step import StepShape
 
 WARPS = 8  # of a thread block, on a GPU
 
@@ -72,7 +72,7 @@ def _product(plan: Plan, matrix, index: tuple, sizes: Sequence[int], parts: Sequ
 
 
 def _draw(shape: StepShape, plan: Plan, outputs: list[Array], noise: Callable[[int, int], Array]) -> Array:
-    """decoding/wavenet_draw.py's `draw` on columns: the sample, or the class as a float, [1, tile].
+    """kernels/wavenet/draw.py's `draw` on columns: the sample, or the class as a float, [1, tile].
 
     noise(start, size): rows of this sample's noise. Padding rows of means and scales are zero, so that a sum over rows
     is the one that counts.

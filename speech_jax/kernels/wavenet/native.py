@@ -2,7 +2,7 @@
 
 With one stream every weight is read once a sample and used once, so the speed is the number of bytes over the
 bandwidth of the cache that holds them, and small weights are fast weights. The loop over samples is in C
-(speech_jax/native/); here the weights are laid out for it, and everything it is handed is checked, because it does not
+(speech_jax/kernels/wavenet/c/); here the weights are laid out for it, and everything it is handed is checked, because it does not
 check.
 
 - float32: the arithmetic of `wavenet_plain`, up to the order of sums.
@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float32, Num, UInt8
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding.wavenet_native_pack import (
+from speech_jax.kernels.wavenet.native_pack import (
     DTYPES,
     INSTRUCTIONS,
     Dtype,
@@ -37,7 +37,7 @@ from speech_jax.decoding.wavenet_native_pack import (
     library,
     pack,
 )
-from speech_jax.decoding.wavenet_weights import StepState, before_first, noise_width, outputs_of
+from speech_jax.kernels.wavenet.step import StepState, before_first, noise_width, outputs_of
 
 __all__ = [
     "DTYPES", "INSTRUCTIONS", "Dtype", "Packed", "Rings", "available", "follow", "instructions", "pack",

@@ -1,6 +1,6 @@
 """Weights of the native WaveNet step as its C code reads them, and the compiled library itself.
 
-The layouts are those of native/wavenet.h: all matrices in one piece of memory, in the order in which a sample reads
+The layouts are those of kernels/wavenet/c/wavenet.h: all matrices in one piece of memory, in the order in which a sample reads
 them.
 """
 
@@ -19,15 +19,15 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-import speech_jax.native
+import speech_jax.kernels.wavenet.c
 from speech_jax.core.errors import UserError
-from speech_jax.decoding.wavenet_weights import StepShape, StepWeights, check_weights, outputs_of
+from speech_jax.kernels.wavenet.step import StepShape, StepWeights, check_weights, outputs_of
 
 Dtype = Literal["float32", "bfloat16", "int8"]
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")
 INSTRUCTIONS = ("portable", "avx2", "avx512")
 OUTPUTS = ("gaussian", "logistics", "mulaw")
-LANES = 16  # as in native/wavenet.h
+LANES = 16  # as in kernels/wavenet/c/wavenet.h
 NARROW = 32  # a last product with at most so many outputs stays float32: it is small, and decides the likelihood
 # With int8 weights the first layers, and the head, take vectors of 16 bits. The first layers carry the samples before
 # this one, of which a trained net predicts the next to within a thousandth of full scale: nearly all that vectors of
@@ -93,7 +93,7 @@ class Packed(NamedTuple):
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    folder = Path(speech_jax.native.__file__).parent
+    folder = Path(speech_jax.kernels.wavenet.c.__file__).parent
     for suffix in EXTENSION_SUFFIXES:
         path = folder / f"_wavenet{suffix}"
         if path.exists():
@@ -274,7 +274,7 @@ def _pad(array: Float[np.ndarray, "*rows columns"]) -> Float32[np.ndarray, "*row
 def _layout(
     matrix: Float32[np.ndarray, "rows columns"], kind: str, block: int, signed: bool
 ) -> UInt8[np.ndarray, " bytes"]:
-    """A matrix's bytes in the order that native/wavenet.h describes; signed: int8 and fine without 128."""
+    """A matrix's bytes in the order that kernels/wavenet/c/wavenet.h describes; signed: int8 and fine without 128."""
     together = {"float32": 1, "bfloat16": 2, "int8": 4, "fine": 4}[kind]  # rows in 32 bits
     in_bytes = kind in ("int8", "fine")
     matrix = np.pad(matrix, [(0, -len(matrix) % together), (0, 0)])

@@ -36,8 +36,8 @@ from jax.interpreters import mlir
 from jaxlib.triton import dialect as triton_dialect
 from jaxtyping import Array, Float
 
-from speech_jax.models import attention_pallas
-from speech_jax.models.attention_pallas import Kernels, Padded, Plan, kept, up
+from speech_jax.kernels import attention_tpu as attention_pallas
+from speech_jax.kernels.attention_tpu import Kernels, Padded, Plan, kept, up
 
 _NARROWEST = 16  # channels of a head, which are padded to a power of two
 _WIDEST = 256  # bytes of them

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from speech_jax.audio.mulaw import mulaw_decode
-from speech_jax.decoding.wavenet_weights import StepShape, noise_width
+from speech_jax.kernels.wavenet.step import StepShape, noise_width
 
 _TINY = 2.0**-24  # uniforms lie in [_TINY, 1 - _TINY]: their logarithms are finite
 

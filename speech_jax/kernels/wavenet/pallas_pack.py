@@ -1,4 +1,4 @@
-"""What decoding/wavenet_pallas_kernel.py works on: its static plan; weights, conditioning and noise packed for it."""
+"""What kernels/wavenet/pallas_kernel.py works on: its static plan; weights, conditioning and noise packed for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from speech_jax.decoding.wavenet_weights import StepShape, StepWeights
+from speech_jax.kernels.wavenet.step import StepShape, StepWeights
 
 _NEVER = -1e30  # a logit that is never drawn, finite so that nothing becomes NaN
 

@@ -1,4 +1,4 @@
-/* The loop over samples. See wavenet.h for the layouts and decoding/wavenet_native.py for what calls this.
+/* The loop over samples. See wavenet.h for the layouts and kernels/wavenet/native.py for what calls this.
 
    For each layer l, with x the residual vector and a ring of the last (kernel - 1) * dilation inputs:
      a = cond + sum over taps of x(earlier) @ taps;  z = tanh(a) sigmoid(a);  s += z @ skips;  x = (x + z @ out + bias) * scale

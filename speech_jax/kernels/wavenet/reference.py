@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from speech_jax.decoding.wavenet_draw import draw
-from speech_jax.decoding.wavenet_weights import StepShape, StepState, StepWeights, before_first
+from speech_jax.kernels.wavenet.draw import draw
+from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights, before_first
 
 
 def start(shape: StepShape, weights: StepWeights, batch: int) -> StepState:

@@ -1,4 +1,4 @@
-/* The network's outputs and explicit noise -> the next sample, as decoding/wavenet_draw.py draws it. */
+/* The network's outputs and explicit noise -> the next sample, as kernels/wavenet/draw.py draws it. */
 
 #include <math.h>
 

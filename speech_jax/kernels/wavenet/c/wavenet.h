@@ -54,7 +54,7 @@ typedef struct {
   float scale[MAX_STREAMS]; /* int8, fine: what one step is worth */
 } Input;
 
-/* A net, as decoding/wavenet_native_pack.py packs it. Widths are without padding; every array of floats is padded. */
+/* A net, as kernels/wavenet/native_pack.py packs it. Widths are without padding; every array of floats is padded. */
 typedef struct {
   int32_t layers, kernel, residual, half, skip, head, outputs, inputs; /* half: of the gate; inputs: 1 or classes */
   int32_t output, mixtures, level;

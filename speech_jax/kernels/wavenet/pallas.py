@@ -27,9 +27,9 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding.wavenet_pallas_kernel import run
-from speech_jax.decoding.wavenet_pallas_pack import Packed, Plan, groups, noise_rows, pack, pack_cond, pack_noise
-from speech_jax.decoding.wavenet_weights import StepShape, StepState, StepWeights, before_first, check_weights
+from speech_jax.kernels.wavenet.pallas_kernel import run
+from speech_jax.kernels.wavenet.pallas_pack import Packed, Plan, groups, noise_rows, pack, pack_cond, pack_noise
+from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights, before_first, check_weights
 
 _LANES = 128
 _TILES = (512, 256, 128)  # of folds, on a TPU
@@ -100,7 +100,7 @@ def sample(
 ) -> tuple[Array, StepState]:
     """(float32 [batch, time] in [-1, 1], for "mulaw" the classes, int32; the state after it). time = rows · hop.
 
-    As decoding/wavenet_plain.py's `sample`, with the same noise. What the products take is float32 or bfloat16, as
+    As kernels/wavenet/reference.py's `sample`, with the same noise. What the products take is float32 or bfloat16, as
     `start` was told. interpret: run the kernel's program without the accelerator, slowly, for tests;
     for a TPU's also by the interpreter that knows its memories.
     """

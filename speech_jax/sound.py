@@ -20,7 +20,7 @@ from speech_jax.audio.griffin_lim_stream import stream_wave
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import writing
 from speech_jax.data.speakers import find_speaker
-from speech_jax.decoding.wavenet_engines import Cores, Dtype
+from speech_jax.decoding.wavenet.engines import Cores, Dtype
 from speech_jax.vocoder import EngineName, load_vocoder
 
 GRIFFIN_LIM = "griffin-lim"

@@ -21,7 +21,7 @@ from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import lines, writing
 from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.tacotron2 import DecodeConfig
-from speech_jax.decoding.wavenet_engines import Cores, Dtype
+from speech_jax.decoding.wavenet.engines import Cores, Dtype
 from speech_jax.evaluation.report import plain, text_table
 from speech_jax.resynthesis import resynthesize
 from speech_jax.run_folder import task_in

@@ -14,9 +14,9 @@ from jaxtyping import Array
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Bucket, PyTree
-from speech_jax.decoding import wavenet as scan
 from speech_jax.decoding.tacotron2 import DecodeConfig, Spoken, speak
-from speech_jax.decoding.wavenet_stream import chunk_frames
+from speech_jax.decoding.wavenet import scan
+from speech_jax.decoding.wavenet.stream import chunk_frames
 from speech_jax.kernels.wavenet.draw import make_noise
 from speech_jax.models.tacotron2 import make_parts
 from speech_jax.models.wavenet import WaveNetConfig

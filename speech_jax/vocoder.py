@@ -15,8 +15,8 @@ from speech_jax.audio.emphasis import plain
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import PyTree
 from speech_jax.data.mels import check_mel, read_mel
-from speech_jax.decoding.wavenet_engines import Cores, Dtype, make_engine
-from speech_jax.decoding.wavenet_stream import folded, make_net, stream
+from speech_jax.decoding.wavenet.engines import Cores, Dtype, make_engine
+from speech_jax.decoding.wavenet.stream import folded, make_net, stream
 from speech_jax.kernels.wavenet.step import tempered
 from speech_jax.models.wavenet import init_params
 from speech_jax.models.wavenet_condition import rows_per_frame
@@ -71,7 +71,7 @@ def load_vocoder(
 class Vocoder:
     """Makes sound of log-mel frames, in [-1, 1] at `audio.sample_rate`: hop samples a frame.
 
-    engine: "auto", "scan", "native" or "pallas" (see decoding/wavenet_engines.py); "fold" is the scan over 16 segments
+    engine: "auto", "scan", "native" or "pallas" (see decoding/wavenet/engines.py); "fold" is the scan over 16 segments
     of a recording at once. folds: segments that `wave` makes at once with any engine; 0 makes one sample after the
     other. dtype: of the weights in the engines that know others than float32. cores: that the native engine takes.
     temperature: of what is drawn: below 1 there is less noise, and less breath. See `wavenet_weights.tempered`.

@@ -29,17 +29,9 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.wavenet_native import limits, limits_now, products, seconds
-from speech_jax.decoding import wavenet as scan
-from speech_jax.decoding.wavenet_engines import make_engine
-from speech_jax.decoding.wavenet_stream import (
-    FOLD_FRAMES,
-    Net,
-    chunk_frames,
-    fold_frames,
-    folded,
-    make_net,
-    stream,
-)
+from speech_jax.decoding.wavenet import scan
+from speech_jax.decoding.wavenet.engines import make_engine
+from speech_jax.decoding.wavenet.stream import FOLD_FRAMES, Net, chunk_frames, fold_frames, folded, make_net, stream
 from speech_jax.kernels.wavenet import native
 from speech_jax.kernels.wavenet.draw import make_noise
 from speech_jax.models import wavenet as presets

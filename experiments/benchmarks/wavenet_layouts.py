@@ -15,7 +15,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from speech_jax.decoding.wavenet import layout_for, sample, start, step_weights
+from speech_jax.decoding.wavenet.scan import layout_for, sample, start, step_weights
 from speech_jax.kernels.wavenet.draw import make_noise
 from speech_jax.models import wavenet as presets
 

@@ -19,8 +19,8 @@ from matplotlib.image import imsave
 from speech_jax.audio.config import AudioConfig
 from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.decoding.wavenet import layers_condition
-from speech_jax.decoding.wavenet_stream import windows
+from speech_jax.decoding.wavenet.scan import layers_condition
+from speech_jax.decoding.wavenet.stream import windows
 from speech_jax.evaluation.voice_plots import mel_picture
 from speech_jax.kernels.wavenet import native
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame

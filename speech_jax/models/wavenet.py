@@ -2,7 +2,7 @@
 
 The stack is that of r9y9/wavenet_vocoder and nv-wavenet, whose weights can be renamed into ours: the equations are in
 kernels/wavenet/step.py. Here it runs over all samples of a recording at once, for training and for likelihoods;
-decoding/wavenet.py samples from it.
+decoding/wavenet/scan.py samples from it.
 
 Parameters are plain dicts: {"condition", "first", "layers_0", …, "skip_bias", "head1", "head2"} and, with several
 voices, "speakers".

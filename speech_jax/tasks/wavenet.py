@@ -22,7 +22,7 @@ from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.core.errors import UserError
 from speech_jax.core.placement import fetch, on_rows
 from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
-from speech_jax.decoding.wavenet_stream import make_net, stream
+from speech_jax.decoding.wavenet.stream import make_net, stream
 from speech_jax.evaluation.voice_plots import mel_picture
 from speech_jax.models.wavenet import WaveNetConfig, wavenet
 from speech_jax.models.wavenet_condition import check_hop, window_of

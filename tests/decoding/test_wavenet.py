@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding import wavenet
-from speech_jax.decoding.wavenet import layout_for, sample, start, step_weights
-from speech_jax.decoding.wavenet_engines import make_engine, scan_engine
-from speech_jax.decoding.wavenet_stream import chunk_frames, folded, join, make_net, stream, warm_up_frames, windows
+from speech_jax.decoding.wavenet import scan as wavenet
+from speech_jax.decoding.wavenet.engines import make_engine, scan_engine
+from speech_jax.decoding.wavenet.scan import layout_for, sample, start, step_weights
+from speech_jax.decoding.wavenet.stream import chunk_frames, folded, join, make_net, stream, warm_up_frames, windows
 from speech_jax.kernels.wavenet import native
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.kernels.wavenet.draw import make_noise

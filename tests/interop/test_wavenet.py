@@ -14,7 +14,7 @@ import pytest
 
 from speech_jax import convert as front_door
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.decoding.wavenet import layers_condition, sample, start, step_weights
+from speech_jax.decoding.wavenet.scan import layers_condition, sample, start, step_weights
 from speech_jax.interop.tensors import read_torch, write_torch
 from speech_jax.interop.wavenet import WaveNetImport, is_wavenet, read_wavenet
 from speech_jax.interop.wavenet_names import config_of, folded, layout_of, to_ours

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding.wavenet import layers_condition, step_weights
+from speech_jax.decoding.wavenet.scan import layers_condition, step_weights
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.kernels.wavenet.step import before_first, check_weights, receptive_field
 from speech_jax.models import wavenet as presets

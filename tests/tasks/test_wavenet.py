@@ -11,7 +11,7 @@ import pytest
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_released
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket, Model
-from speech_jax.decoding.wavenet import layers_condition, step_weights
+from speech_jax.decoding.wavenet.scan import layers_condition, step_weights
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.models.wavenet import WaveNetConfig, init_params, wavenet
 from speech_jax.models.wavenet_condition import ConditionConfig, condition, window_of

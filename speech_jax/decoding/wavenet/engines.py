@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from speech_jax.decoding import wavenet
+from speech_jax.decoding.wavenet import scan as wavenet
 from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights
 
 log = logging.getLogger("speech_jax")

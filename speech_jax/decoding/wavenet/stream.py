@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from speech_jax.core.types import PyTree
-from speech_jax.decoding import wavenet as scan
-from speech_jax.decoding.wavenet_engines import Engine, scan_engine
+from speech_jax.decoding.wavenet import scan
+from speech_jax.decoding.wavenet.engines import Engine, scan_engine
 from speech_jax.kernels.wavenet.draw import make_noise, to_audio
 from speech_jax.kernels.wavenet.step import StepShape, StepWeights
 from speech_jax.models.wavenet import WaveNetConfig

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tyro
 
+from speech_jax.artifacts.recognizer import RecognizerParts, load_recognizer_parts, save_recognizer
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write
 from speech_jax.data.manifest import read_manifest
@@ -20,7 +21,7 @@ from speech_jax.evaluation.compare import compare
 from speech_jax.evaluation.pareto import Point, draw, front, pareto_table
 from speech_jax.evaluation.report import to_json
 from speech_jax.finetuning.average import in_vocabulary, interpolate
-from speech_jax.recognizer import RecognizerParts, load_recognizer_parts, make_recognizer, save_recognizer
+from speech_jax.inference.recognizer import make_recognizer
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from speech_jax.core.log import setup_logging
 from speech_jax.core.placement import batch_struct, replicated, row_shards
 from speech_jax.core.types import Bucket, PyTree, Task
 from speech_jax.evaluation.report import text_table
+from speech_jax.inference.programs import use_of
 from speech_jax.kernels import attention_tpu as attention_pallas
 from speech_jax.lowering.chips import Chip, chip_of, roofline, topology_devices
 from speech_jax.lowering.flops import largest_values, matmul_flops
@@ -46,7 +47,6 @@ from speech_jax.training import optimizer as optimizers
 from speech_jax.training.compiling import batch_spec_of, compile_programs, init_spec_of
 from speech_jax.training.sharding import make_mesh
 from speech_jax.training.state import init_shapes, make_state, num_params
-from speech_jax.use import use_of
 
 log = logging.getLogger("speech_jax")
 

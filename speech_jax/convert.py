@@ -17,6 +17,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from speech_jax.artifacts.recognizer import RecognizerParts, load_recognizer_parts
+from speech_jax.artifacts.voice import load_voice_parts
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.interop.imported import Imported, write_checkpoint
 from speech_jax.interop.nemo import read_nemo, write_nemo
@@ -26,8 +28,6 @@ from speech_jax.interop.tensors import read_state_dict
 from speech_jax.interop.torchaudio import TorchaudioConfig, is_state_dict, read_torchaudio
 from speech_jax.interop.wav2vec2 import PREFIXES, read_wav2vec2
 from speech_jax.interop.wavenet import WaveNetImport, is_wavenet, read_wavenet
-from speech_jax.recognizer import RecognizerParts, load_recognizer_parts
-from speech_jax.voice import load_voice_parts
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from speech_jax.evaluation.report import (
 )
 from speech_jax.evaluation.speech_pairs import SpeechRequest, evaluate_speech
 from speech_jax.evaluation.wer import Costs
-from speech_jax.recognizer import Recognizer, WindowConfig, load_recognizer
+from speech_jax.inference.recognizer import Recognizer, WindowConfig, load_recognizer
 from speech_jax.text.normalize import normalize
 
 SHOWN_WORST = 5  # on the screen; the reports have --worst

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 
+from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.audio.config import check_same_audio, fingerprint
 from speech_jax.config import TrainConfig, config_from_assets
 from speech_jax.core.errors import UserError
@@ -20,7 +21,6 @@ from speech_jax.finetuning.restore import SPEAKERS, Start, start_from
 from speech_jax.models.tacotron2 import with_speaker_inputs
 from speech_jax.objectives.mix import mix
 from speech_jax.objectives.schedules import make_alpha
-from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.tasks.ctc import CTCTaskConfig, Teacher, build_model, ctc_task, output_frames, own_state
 from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, shared_objective, with_pretext
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config, tacotron2_task

@@ -15,6 +15,8 @@ import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
+from speech_jax.artifacts.folder import task_in
+from speech_jax.artifacts.voice import load_voice_parts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.core.compile_clock import Stopwatch
 from speech_jax.core.errors import UserError, run_front_door
@@ -23,15 +25,14 @@ from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.tacotron2 import DecodeConfig
 from speech_jax.decoding.wavenet.engines import Cores, Dtype
 from speech_jax.evaluation.report import plain, text_table
-from speech_jax.resynthesis import resynthesize
-from speech_jax.run_folder import task_in
-from speech_jax.sound import Vocoder, find_vocoder, stdout_sound, wav_file
+from speech_jax.inference.audio_output import Vocoder, find_vocoder, stdout_sound, wav_file
+from speech_jax.inference.resynthesis import resynthesize
+from speech_jax.inference.teacher_forced import export_mels
+from speech_jax.inference.vocoder import EngineName
+from speech_jax.inference.voice import Piece, Voice, spoken_pieces
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.teacher_forced import export_mels
 from speech_jax.training.checkpoint import find_checkpoint, read_assets
-from speech_jax.vocoder import EngineName
-from speech_jax.voice import Piece, Voice, load_voice_parts, spoken_pieces
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write
 from speech_jax.decoding.beam import BeamConfig
 from speech_jax.decoding.words import Transcript, to_cues, to_srt
-from speech_jax.recognizer import Recognizer, WindowConfig, load_recognizer
+from speech_jax.inference.recognizer import Recognizer, WindowConfig, load_recognizer
 
 ENDINGS = frozenset(".wav .flac .ogg .oga .opus .mp3 .g722 .aif .aiff .au .snd .caf .w64 .sph .rf64".split())
 _FILE_ENDINGS = {"text": ".txt", "json": ".json", "jsonl": ".json", "srt": ".srt"}

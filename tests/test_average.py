@@ -9,11 +9,11 @@ import pytest
 import soundfile
 
 from speech_jax import average as front_door
+from speech_jax.artifacts.recognizer import load_recognizer_parts, save_recognizer
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation.pareto import Point, draw, front, pareto_table
 from speech_jax.finetuning.average import in_vocabulary, interpolate
 from speech_jax.interop.nemo import read_nemo
-from speech_jax.recognizer import load_recognizer_parts, save_recognizer
 
 GOLDEN = Path(__file__).parent / "interop" / "golden"
 

@@ -9,13 +9,13 @@ import pytest
 import soundfile
 
 from speech_jax import evaluate as front_door
-from speech_jax import recognizer as recognizer_module
 from speech_jax.audio.config import fingerprint
 from speech_jax.config import TrainConfig
 from speech_jax.core.config_dict import to_dict
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import TrainState
 from speech_jax.data.config import DataConfig
+from speech_jax.inference import recognizer as recognizer_module
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
 from speech_jax.text.tokenizer import train_tokenizer
@@ -189,7 +189,7 @@ def test_checkpoint_of_another_model(run_folder, monkeypatch, change, message):
     folder, *_, assets = run_folder
     changed = json.loads(json.dumps(assets))
     change(changed)
-    monkeypatch.setattr("speech_jax.recognizer.read_assets", lambda path: changed)
+    monkeypatch.setattr("speech_jax.inference.recognizer.read_assets", lambda path: changed)
     with pytest.raises(UserError, match=message) as error:
         recognizer_module.load_recognizer(folder)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)

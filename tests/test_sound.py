@@ -13,20 +13,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech_jax import sound
 from speech_jax import synthesize as front_door
+from speech_jax.artifacts.vocoder import VocoderParts, save_vocoder
+from speech_jax.artifacts.voice import VoiceParts, load_voice_parts, save_voice
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_released
 from speech_jax.core.compile_clock import _Clock, compile_seconds
 from speech_jax.core.errors import UserError
+from speech_jax.inference import audio_output as sound
+from speech_jax.inference.audio_output import find_vocoder, samples16, stdout_sound, wav_file, wav_header
+from speech_jax.inference.voice import Voice
 from speech_jax.models import wavenet
 from speech_jax.models.tacotron2 import init_params, make_parts
-from speech_jax.sound import find_vocoder, samples16, stdout_sound, wav_file, wav_header
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.tasks.wavenet import network_config as wavenet_config
 from speech_jax.text.frontend import FrontEndConfig, make_front_end
-from speech_jax.vocoder import VocoderParts, save_vocoder
-from speech_jax.voice import Voice, VoiceParts, load_voice_parts, save_voice
 from tests.test_synthesize import AUDIO, NETWORK
 
 

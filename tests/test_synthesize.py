@@ -14,6 +14,8 @@ import soundfile
 
 from speech_jax import synthesize as front_door
 from speech_jax import train as trainer
+from speech_jax.artifacts.recognizer import load_recognizer_parts
+from speech_jax.artifacts.voice import VoiceParts, load_voice_parts, save_voice
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.core.errors import UserError, run_front_door
@@ -22,17 +24,16 @@ from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.decoding.tacotron2 import DecodeConfig
 from speech_jax.finetuning.restore import StartConfig
+from speech_jax.inference.voice import Voice, pieces, spoken_pieces
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
 from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.starting import make_task, read_start, resolve
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.text.frontend import FrontEndConfig, make_front_end
 from speech_jax.training.checkpoint import CheckpointConfig, load_params
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.voice import Voice, VoiceParts, load_voice_parts, pieces, save_voice, spoken_pieces
 from tests.test_train import corpus, data  # noqa: F401
 
 NETWORK = Tacotron2Config(

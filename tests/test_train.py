@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from speech_jax import train as front_door
+from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig, TrainConfig, config_from_assets, load_config_file, parse_config
 from speech_jax.core.errors import UserError
@@ -25,7 +26,6 @@ from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.recognizer import load_recognizer_parts
 from speech_jax.streams import load_stream, warn_of_misfits
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig

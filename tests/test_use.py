@@ -7,6 +7,7 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket
+from speech_jax.inference.programs import use_of
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.models.tacotron2 import Tacotron2Config
 from speech_jax.models.wavenet import WaveNetConfig
@@ -14,7 +15,6 @@ from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.use import use_of
 
 BUCKET = Bucket(rows=2, samples=16000, labels=8)
 TASKS = {

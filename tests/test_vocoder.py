@@ -11,6 +11,9 @@ import soundfile
 
 from speech_jax import synthesize
 from speech_jax import train as training
+from speech_jax.artifacts.folder import write_run
+from speech_jax.artifacts.vocoder import VocoderParts, load_vocoder_parts, save_vocoder
+from speech_jax.artifacts.voice import VoiceParts, save_voice
 from speech_jax.audio.config import fingerprint
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.config import EvalConfig, TrainConfig
@@ -18,14 +21,14 @@ from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.mels import read_mel, write_mel
+from speech_jax.inference.audio_output import find_vocoder
+from speech_jax.inference.vocoder import Vocoder, load_vocoder
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet_condition import ConditionConfig
 from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.run_folder import write_run
-from speech_jax.sound import find_vocoder
 from speech_jax.tasks.ctc import CTCTaskConfig, network_shapes
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
@@ -35,8 +38,6 @@ from speech_jax.training.checkpoint import CheckpointConfig
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.step import StepConfig
-from speech_jax.vocoder import Vocoder, VocoderParts, load_vocoder, load_vocoder_parts, save_vocoder
-from speech_jax.voice import VoiceParts, save_voice
 
 RATE, HOP, BANDS = 4_000, 32, 10
 AUDIO = dataclasses.replace(

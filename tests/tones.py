@@ -9,7 +9,7 @@ import numpy as np
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.mel import mel_matrix
 from speech_jax.core.types import Model
-from speech_jax.recognizer import Recognizer, WindowConfig
+from speech_jax.inference.recognizer import Recognizer, WindowConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 
 AUDIO = AudioConfig(normalize="none", pre_emphasis=0.0, dither=0.0)

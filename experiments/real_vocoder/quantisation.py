@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.real_vocoder.summary import CLIPS, followed
+from speech_jax.artifacts.vocoder import load_vocoder_parts
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording
+from speech_jax.inference.vocoder import Vocoder
 from speech_jax.kernels.wavenet.native_pack import NARROW
 from speech_jax.objectives.waveform import waveform_nll
-from speech_jax.vocoder import Vocoder, load_vocoder_parts
 
 Bits = Callable[[str, int], int]  # (what, layer) -> bits; 0: not rounded
 WEIGHTS = ("taps", "out", "skip", "head")  # matrices; the head's two as layers 0 and 1

@@ -16,18 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.image import imsave
 
+from speech_jax.artifacts.vocoder import load_vocoder_parts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.recordings import read_recording
 from speech_jax.decoding.wavenet.scan import layers_condition
 from speech_jax.decoding.wavenet.stream import windows
 from speech_jax.evaluation.voice_plots import mel_picture
+from speech_jax.inference.resynthesis import mel_of
+from speech_jax.inference.vocoder import Vocoder
 from speech_jax.kernels.wavenet import native
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
 from speech_jax.objectives.waveform import waveform_nll
-from speech_jax.resynthesis import mel_of
 from speech_jax.tasks.wavenet import frame_offset, prepare
-from speech_jax.vocoder import Vocoder, load_vocoder_parts
 
 MEASURES = {"mcd": "MCD, dB", "f0_cents": "F0, cents", "f0_correlation": "F0 correlation",
             "voicing_error": "voicing error, %", "stoi": "STOI", "dnsmos": "DNSMOS (proxy)",

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from speech_jax.artifacts.recognizer import RecognizerParts, save_recognizer
+from speech_jax.artifacts.vocoder import VocoderParts, save_vocoder
+from speech_jax.artifacts.voice import VoiceParts, save_voice
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
-from speech_jax.recognizer import RecognizerParts, save_recognizer
 from speech_jax.training.state import num_params
-from speech_jax.vocoder import VocoderParts, save_vocoder
-from speech_jax.voice import VoiceParts, save_voice
 
 
 class Imported(NamedTuple):

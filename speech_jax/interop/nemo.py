@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from speech_jax.artifacts.recognizer import RecognizerParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.mel import mel_matrix
 from speech_jax.audio.presets import nemo as nemo_audio
@@ -30,7 +31,6 @@ from speech_jax.interop.sentencepieces import UNKNOWN, read_sentencepiece, write
 from speech_jax.interop.settings import Settings
 from speech_jax.interop.tensors import Span, Tensors, read_torch, write_torch
 from speech_jax.models.conformer import ConformerConfig
-from speech_jax.recognizer import RecognizerParts
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 

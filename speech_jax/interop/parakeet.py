@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from speech_jax.artifacts.recognizer import RecognizerParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nemo as nemo_audio
 from speech_jax.core.errors import UserError
@@ -17,7 +18,6 @@ from speech_jax.interop.conformer_names import to_ours, to_theirs
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tensors import Tensors, read_safetensors, write_safetensors
 from speech_jax.models.conformer import ConformerConfig
-from speech_jax.recognizer import RecognizerParts
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, WORD_START, Tokenizer
 

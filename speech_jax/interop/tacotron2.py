@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from speech_jax.artifacts.voice import VoiceParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nvidia_tacotron2, torchaudio_tacotron2
 from speech_jax.core.errors import UserError
@@ -18,7 +19,6 @@ from speech_jax.interop.tensors import Tensors, read_state_dict, write_torch
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig
 from speech_jax.text.symbols import TACOTRON2, Symbols
-from speech_jax.voice import VoiceParts
 
 MARK = "decoder.attention_rnn.weight_ih"  # a tensor that no other model has
 Mel = Literal["nvidia", "griffinlim", "wavernn"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from speech_jax.artifacts.recognizer import RecognizerParts
 from speech_jax.audio import presets
 from speech_jax.audio.config import AudioConfig
 from speech_jax.core.config_dict import from_dict
@@ -23,7 +24,6 @@ from speech_jax.interop.parakeet import read_json
 from speech_jax.interop.sentencepieces import read_sentencepiece
 from speech_jax.interop.tensors import Tensors, read_state_dict
 from speech_jax.models.plain_conformer import PlainConformerConfig
-from speech_jax.recognizer import RecognizerParts
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, SPECIAL, Tokenizer
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from speech_jax.artifacts.recognizer import RecognizerParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import waveform
 from speech_jax.core.config_dict import from_dict
@@ -23,7 +24,6 @@ from speech_jax.interop.parakeet import read_json, read_weights
 from speech_jax.interop.settings import Settings
 from speech_jax.interop.tensors import Tensors, read_torch
 from speech_jax.models.wav2vec2 import Wav2Vec2Config
-from speech_jax.recognizer import RecognizerParts
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 

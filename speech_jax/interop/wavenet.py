@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from speech_jax.artifacts.vocoder import VocoderParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_master, r9y9_released
 from speech_jax.core.errors import UserError
@@ -20,7 +21,6 @@ from speech_jax.interop.imported import Imported
 from speech_jax.interop.tensors import Tensors, read_state_dict
 from speech_jax.interop.wavenet_names import Layout, config_of, folded, layout_of, to_ours
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.vocoder import VocoderParts
 
 _NO_MODEL = ("optimizer", "global_step", "global_epoch", "global_test_step", "iteration", "learning_rate")
 _TITLES = {

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+from speech_jax.artifacts.voice import load_voice_parts, network_shapes
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Model
 from speech_jax.finetuning.restore import start_from
 from speech_jax.finetuning.vocabulary import compare_vocabularies, move_tokens
 from speech_jax.training.state import init_shapes, init_values
-from speech_jax.voice import load_voice_parts, network_shapes
 from tests.test_sound import voice  # noqa: F401
 from tests.training import toy
 

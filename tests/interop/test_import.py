@@ -15,10 +15,10 @@ import pytest
 from speech_jax import convert
 from speech_jax.audio.features import extract
 from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.inference.recognizer import load_recognizer
 from speech_jax.interop.nemo import CONFIG, WEIGHTS, read_nemo, write_nemo
 from speech_jax.interop.parakeet import read_parakeet, write_parakeet
 from speech_jax.interop.tensors import read_torch, write_torch
-from speech_jax.recognizer import load_recognizer
 from speech_jax.tasks.ctc import build_model
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,6 +13,7 @@ import pytest
 
 from speech_jax import convert as front_door
 from speech_jax import synthesize
+from speech_jax.artifacts.voice import VoiceParts, load_voice_parts, save_voice
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.interop.tacotron2 import TORCHAUDIO, read_tacotron2, write_tacotron2
 from speech_jax.interop.tacotron2_names import plain_name
@@ -22,7 +23,6 @@ from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig
 from speech_jax.text.symbols import TACOTRON2
-from speech_jax.voice import VoiceParts, load_voice_parts, save_voice
 
 NETWORK = Tacotron2Config(
     embedding=8, encoder_layers=2, encoder_width=8, prenet=8, attention_rnn=12, decoder_rnn=10, postnet_layers=2,

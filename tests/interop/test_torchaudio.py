@@ -14,13 +14,14 @@ import pytest
 import soundfile
 
 from speech_jax import convert, train, transcribe
+from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+from speech_jax.inference.recognizer import load_recognizer
 from speech_jax.interop.tensors import read_torch, write_safetensors, write_torch
 from speech_jax.interop.torchaudio import TorchaudioConfig, read_torchaudio
 from speech_jax.models.plain_conformer import PlainConformerConfig, plain_conformer_ctc
-from speech_jax.recognizer import load_recognizer, load_recognizer_parts
 from speech_jax.tasks.ctc import build_model, output_frames
 from speech_jax.training.loop import TrainerConfig
 from tests.contracts import check_layer

@@ -11,17 +11,18 @@ import pytest
 import soundfile
 
 from speech_jax import convert, evaluate, train, transcribe
+from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.decoding.longform import encode_windows, whole_features
+from speech_jax.inference.recognizer import WindowConfig, load_recognizer, make_recognizer
 from speech_jax.interop.tensors import read_safetensors, write_safetensors, write_torch
 from speech_jax.interop.wav2vec2 import read_wav2vec2
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.models.wav2vec2 import FeatureEncoder
-from speech_jax.recognizer import WindowConfig, load_recognizer, load_recognizer_parts, make_recognizer
 from speech_jax.tasks.ctc import CTCTaskConfig, build_model, output_frames
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.optimizer import OptimizerConfig

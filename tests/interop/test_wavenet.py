@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from speech_jax import convert as front_door
+from speech_jax.artifacts.vocoder import load_vocoder_parts
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.decoding.wavenet.scan import layers_condition, sample, start, step_weights
 from speech_jax.interop.tensors import read_torch, write_torch
@@ -21,7 +22,6 @@ from speech_jax.interop.wavenet_names import config_of, folded, layout_of, to_ou
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.models.wavenet import stack
 from speech_jax.models.wavenet_condition import condition, window_of
-from speech_jax.vocoder import load_vocoder_parts
 
 GOLDEN = Path(__file__).parent / "golden"
 HOP, FRAMES = 6, 8

@@ -21,7 +21,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.files import writing
 from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.wavenet.engines import Cores, Dtype
-from speech_jax.vocoder import EngineName, load_vocoder
+from speech_jax.inference.vocoder import EngineName, load_vocoder
 
 GRIFFIN_LIM = "griffin-lim"
 Wave = Float[np.ndarray, " time"]

@@ -12,20 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from speech_jax.artifacts.voice import network_shapes as voice_shapes
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Bucket, PyTree
 from speech_jax.decoding.tacotron2 import DecodeConfig, Spoken, speak
 from speech_jax.decoding.wavenet import scan
 from speech_jax.decoding.wavenet.stream import chunk_frames
+from speech_jax.inference.recognizer import recognize
 from speech_jax.kernels.wavenet.draw import make_noise
 from speech_jax.models.tacotron2 import make_parts
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet import init_params as wavenet_params
 from speech_jax.models.wavenet_condition import rows_per_frame
-from speech_jax.recognizer import recognize
 from speech_jax.tasks import tacotron2, wavenet
 from speech_jax.tasks.ctc import CTCTaskConfig, batch_spec, build_model, network_shapes
-from speech_jax.voice import network_shapes as voice_shapes
 
 
 class Use(NamedTuple):

@@ -24,7 +24,7 @@ from speech_jax.core.compile_clock import Stopwatch
 from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.sound import Vocoder, wav_file
+from speech_jax.inference.audio_output import Vocoder, wav_file
 
 SAMPLES_MULTIPLE = 16384  # recordings are padded to multiples of this, so that few programs are compiled
 

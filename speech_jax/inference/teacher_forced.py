@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from speech_jax.artifacts.voice import load_voice_parts
 from speech_jax.audio.features import num_frames
 from speech_jax.data.config import DataConfig, PlanConfig
 from speech_jax.data.manifest import read_manifest, write_manifest
@@ -25,7 +26,6 @@ from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan, left_out, lengths
 from speech_jax.data.speakers import speaker_ids
 from speech_jax.tasks.tacotron2 import tacotron2_task
-from speech_jax.voice import load_voice_parts
 
 PLAN = PlanConfig(num_buckets=4, seconds_per_batch=60, row_multiple=4)
 SEED = 0  # of the prenet's dropout: the same checkpoint and recordings make the same frames

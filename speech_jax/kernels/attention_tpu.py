@@ -28,7 +28,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, UInt32
 
-from speech_jax.models.layers import hash_bits
+from speech_jax.core.hashing import hash_bits
 
 _LANES = 128
 _VMEM = 12 * 2**20  # bytes; a program may take 16 MiB where nothing else is said

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from speech_jax.core.config_dict import added
 from speech_jax.core.errors import UserError
+from speech_jax.core.hashing import hashed_key
 from speech_jax.core.types import Batch, Model, PyTree
 from speech_jax.models.attention import ATTENDED, RelativeAttention, relative_positions
 from speech_jax.models.convolution import DepthwiseConv1d
@@ -24,7 +25,6 @@ from speech_jax.models.layers import (
     MaskedGroupNorm,
     dense,
     dropout,
-    hashed_key,
     stochastic_depth,
 )
 from speech_jax.models.subsampling import ConvSubsampling, halve

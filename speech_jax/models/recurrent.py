@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from speech_jax.models.layers import hash_bits, uniform_fan_in
+from speech_jax.core.hashing import hash_bits
+from speech_jax.models.layers import uniform_fan_in
 
 PyTree = Any
 State = tuple[Array, Array]  # h and c

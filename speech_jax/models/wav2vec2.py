@@ -20,19 +20,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from speech_jax.core.errors import UserError
+from speech_jax.core.hashing import random_keep
 from speech_jax.core.types import Batch, Model
 from speech_jax.models.attention import RelativeAttention, relative_positions, rotate
 from speech_jax.models.conformer import ConformerConfig, ConvModule
 from speech_jax.models.convolution import grouped_conv1d, strided_conv1d
-from speech_jax.models.layers import (
-    Dropout,
-    FeedForward,
-    LayerNorm,
-    MaskedGroupNorm,
-    dense,
-    random_keep,
-    uniform_fan_in,
-)
+from speech_jax.models.layers import Dropout, FeedForward, LayerNorm, MaskedGroupNorm, dense, uniform_fan_in
 from speech_jax.models.linen import as_model
 
 Activation = Literal["gelu", "gelu_new", "relu", "swish"]

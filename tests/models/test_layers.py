@@ -5,18 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from speech_jax.core.hashing import hashed_key, random_keep
 from speech_jax.models.attention import RelativeAttention, relative_positions, relative_shift
 from speech_jax.models.conformer import ConformerConfig, ConformerLayer
 from speech_jax.models.convolution import depthwise_conv1d
-from speech_jax.models.layers import (
-    LayerNorm,
-    MaskedBatchNorm,
-    MaskedGroupNorm,
-    dropout,
-    hashed_key,
-    random_keep,
-    stochastic_depth,
-)
+from speech_jax.models.layers import LayerNorm, MaskedBatchNorm, MaskedGroupNorm, dropout, stochastic_depth
 from speech_jax.models.subsampling import ConvSubsampling, _in_windows, _whole
 from tests.contracts import check_layer
 

@@ -2,7 +2,7 @@
 
 With one stream every weight is read once a sample and used once, so the speed is the number of bytes over the
 bandwidth of the cache that holds them, and small weights are fast weights. The loop over samples is in C
-(speech_jax/kernels/wavenet/c/); here the weights are laid out for it, and everything it is handed is checked, because it does not
+(kernels/wavenet/c/); here the weights are laid out for it, and every argument is checked, because the C code does not
 check.
 
 - float32: the arithmetic of `wavenet_plain`, up to the order of sums.

@@ -1,7 +1,7 @@
 """Weights of the native WaveNet step as its C code reads them, and the compiled library itself.
 
-The layouts are those of kernels/wavenet/c/wavenet.h: all matrices in one piece of memory, in the order in which a sample reads
-them.
+The layouts are those of kernels/wavenet/c/wavenet.h: all matrices in one piece of memory, in the order in which a
+sample reads them.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ from speech_jax.inference import audio_output as sound
 from speech_jax.inference.audio_output import find_vocoder, samples16, stdout_sound, wav_file, wav_header
 from speech_jax.inference.voice import Voice
 from speech_jax.models import wavenet
-from speech_jax.models.tacotron2 import init_params, make_parts
+from speech_jax.models.tacotron2 import init_params
+from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.tasks.wavenet import network_config as wavenet_config

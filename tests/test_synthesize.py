@@ -26,7 +26,8 @@ from speech_jax.decoding.tacotron2 import DecodeConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.inference.voice import Voice, pieces, spoken_pieces
 from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
+from speech_jax.models.tacotron2 import init_params
+from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
 from speech_jax.objectives.schedules import AlphaConfig
 from speech_jax.starting import make_task, read_start, resolve
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config

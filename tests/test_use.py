@@ -9,7 +9,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket
 from speech_jax.inference.programs import use_of
 from speech_jax.models.conformer import ConformerConfig
-from speech_jax.models.tacotron2 import Tacotron2Config
+from speech_jax.models.tacotron2_parts import Tacotron2Config
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig

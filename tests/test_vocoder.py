@@ -25,7 +25,8 @@ from speech_jax.inference.audio_output import find_vocoder
 from speech_jax.inference.vocoder import Vocoder, load_vocoder
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.conformer import ConformerConfig
-from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
+from speech_jax.models.tacotron2 import init_params
+from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet_condition import ConditionConfig
 from speech_jax.objectives.schedules import AlphaConfig

@@ -10,7 +10,8 @@ import jax
 from speech_jax.artifacts.folder import task_in, write_run
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import PyTree
-from speech_jax.models.tacotron2 import init_params, make_parts
+from speech_jax.models.tacotron2 import init_params
+from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params

@@ -18,8 +18,9 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, PyTree
-from speech_jax.models.tacotron2 import Parts, encode, refine
+from speech_jax.models.tacotron2 import encode, refine
 from speech_jax.models.tacotron2_decoder import decoder_step, start_decoder
+from speech_jax.models.tacotron2_parts import Parts
 
 RUNNING, STOP, SATURATED, BOUND = range(4)
 SYMBOLS_MULTIPLE = 32  # texts are padded to multiples of this, so that few programs are compiled

@@ -20,7 +20,7 @@ from speech_jax.decoding.wavenet import scan
 from speech_jax.decoding.wavenet.stream import chunk_frames
 from speech_jax.inference.recognizer import recognize
 from speech_jax.kernels.wavenet.draw import make_noise
-from speech_jax.models.tacotron2 import make_parts
+from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet import init_params as wavenet_params
 from speech_jax.models.wavenet_condition import rows_per_frame

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from speech_jax.artifacts.voice import VoiceParts
 from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, stream, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
-from speech_jax.models.tacotron2 import make_parts, utterance_seeds
+from speech_jax.models.tacotron2 import utterance_seeds
+from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.tasks.tacotron2 import network_config
 from speech_jax.text.frontend import FrontEnd
 

@@ -17,7 +17,7 @@ from speech_jax.core.types import Batch, PyTree
 from speech_jax.models.recurrent import keep_at, lstm, lstm_gates, scan_product
 
 if TYPE_CHECKING:
-    from speech_jax.models.tacotron2 import Parts, Tacotron2Config
+    from speech_jax.models.tacotron2_parts import Parts, Tacotron2Config
 
 STREAMS = {"prenet": 0, "attention_rnn": 2, "decoder_rnn": 3, "encoder": 4}  # of keep_at
 

@@ -16,7 +16,8 @@ from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.core.config_dict import added
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Task
-from speech_jax.models.tacotron2 import Tacotron2Config, make_parts, tacotron2
+from speech_jax.models.tacotron2 import tacotron2
+from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
 from speech_jax.objectives.tts import focus_rate, frame_loss, guided_attention_loss, stop_loss
 from speech_jax.tasks.ctc import batch_spec
 from speech_jax.tasks.tacotron2_report import make_evaluate

@@ -15,7 +15,8 @@ from speech_jax.core.types import Batch, PyTree, Report
 from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.evaluation.voice_plots import alignment_picture, mel_picture, stop_picture
-from speech_jax.models.tacotron2 import Parts, utterance_seeds
+from speech_jax.models.tacotron2 import utterance_seeds
+from speech_jax.models.tacotron2_parts import Parts
 from speech_jax.text.frontend import FrontEnd
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from speech_jax.interop.tacotron2 import TORCHAUDIO, read_tacotron2, write_tacot
 from speech_jax.interop.tacotron2_names import plain_name
 from speech_jax.interop.tensors import read_torch, write_torch
 from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.tacotron2 import Tacotron2Config, init_params, make_parts
+from speech_jax.models.tacotron2 import init_params
+from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig
 from speech_jax.text.symbols import TACOTRON2

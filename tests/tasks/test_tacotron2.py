@@ -11,7 +11,7 @@ import pytest
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.core.errors import UserError
 from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.tacotron2 import Tacotron2Config
+from speech_jax.models.tacotron2_parts import Tacotron2Config
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, stage, tacotron2_task
 from speech_jax.text.frontend import FrontEndConfig, make_front_end
 

@@ -37,8 +37,9 @@ from speech_jax.lowering.flops import largest_values, matmul_flops
 from speech_jax.lowering.hlo import operations, parse
 from speech_jax.models import attention
 from speech_jax.objectives.mix import terms
-from speech_jax.starting import check_settings, make_task, replays, resolve, with_old_term
-from speech_jax.streams import load_stream, stream_options
+from speech_jax.runs.objective import make_task, replays, with_old_term
+from speech_jax.runs.resolve import check_settings, resolve
+from speech_jax.runs.streams import load_stream, stream_options
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEnd, make_front_end

@@ -29,7 +29,9 @@ from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.tacotron2 import init_params
 from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
 from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.starting import make_task, read_start, resolve
+from speech_jax.runs.objective import make_task
+from speech_jax.runs.resolve import resolve
+from speech_jax.runs.start import read_start
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
 from speech_jax.text.frontend import FrontEndConfig, make_front_end
 from speech_jax.training.checkpoint import CheckpointConfig, load_params

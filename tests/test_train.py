@@ -26,7 +26,7 @@ from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.streams import load_stream, warn_of_misfits
+from speech_jax.runs.streams import load_stream, warn_of_misfits
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.pretrain_best_rq import BestRQConfig

@@ -6,7 +6,7 @@ The loop of teacher forcing holds the attention LSTM and the attention alone (se
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, PyTree
 from speech_jax.models.recurrent import keep_at, lstm, lstm_gates, scan_product
-
-if TYPE_CHECKING:
-    from speech_jax.models.tacotron2_parts import Parts, Tacotron2Config
+from speech_jax.models.tacotron2_parts import Parts, Tacotron2Config
 
 STREAMS = {"prenet": 0, "attention_rnn": 2, "decoder_rnn": 3, "encoder": 4}  # of keep_at
 

@@ -19,7 +19,7 @@ from speech_jax.models.crnn import CRNNConfig
 from speech_jax.models.plain_conformer import PlainConformerConfig
 from speech_jax.models.tacotron2_parts import Tacotron2Config
 from speech_jax.models.wav2vec2 import Wav2Vec2Config
-from speech_jax.starting import make_task
+from speech_jax.runs.objective import make_task
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig

@@ -9,7 +9,7 @@ from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.plan import Plan
-from speech_jax.starting import goes_on
+from speech_jax.runs.resolve import goes_on
 from speech_jax.training.privacy import Accountant
 
 FLAG = "trainer.step.privacy"

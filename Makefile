@@ -42,7 +42,7 @@ tools:
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends bats prometheus; }
 
 test-scripts: install tools
-	$(BIN)/python -m pytest tests/tpu_scripts tests/training/test_watching.py
+	$(BIN)/python -m pytest tests/tpu_scripts tests/monitoring/test_watchdog.py
 
 test: install tpu-compiler
 	$(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 2

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.contracts import check_layer
+from tests.support.contracts import check_layer
 
 
 def case():

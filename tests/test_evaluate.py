@@ -20,7 +20,7 @@ from speech_jax.models.conformer import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
 from speech_jax.text.tokenizer import train_tokenizer
 from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
-from tests.tones import recognizer, say
+from tests.support.tones import recognizer, say
 
 # id: (what the manifest says, what is beeped): three errors in eleven words, one of each kind
 CLIPS = {

@@ -13,7 +13,7 @@ from speech_jax import evaluate as front_door
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation.measures import MEASURES
 from speech_jax.evaluation.speech_report import Pair, SpeechEvaluation, summary, to_html, to_markdown, worst_table
-from tests.tones import recognizer, say
+from tests.support.tones import recognizer, say
 
 RATE = 16000
 

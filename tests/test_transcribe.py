@@ -10,7 +10,7 @@ import soundfile
 
 from speech_jax import transcribe as front_door
 from speech_jax.core.errors import UserError, run_front_door
-from tests.tones import recognizer, say
+from tests.support.tones import recognizer, say
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from speech_jax.data.manifest import Utterance
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import make_plan
 from speech_jax.data.recordings import read_recording
-from tests.data.lengths import librispeech_like
+from tests.support.lengths import librispeech_like
 
 RATE = 16_000
 FORMATS = {

@@ -11,7 +11,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.data.config import PlanConfig
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.plan import eval_plan, left_out, lengths, make_plan
-from tests.data.lengths import librispeech_like
+from tests.support.lengths import librispeech_like
 
 
 def some_lengths(n, seed=0, longest=20.0):

@@ -14,7 +14,7 @@ from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import asterisk
-from tests.data.packages import make_deb, name_with
+from tests.support.packages import make_deb, name_with
 
 LIST = """\ufeff; Core sounds
 activated: Activated.

@@ -7,7 +7,7 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.data.recipes import debian
-from tests.data.packages import make_deb
+from tests.support.packages import make_deb
 
 
 @pytest.mark.parametrize("compression", ["xz", "gz", "bz2"])

@@ -11,7 +11,7 @@ import soundfile
 from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import queen
-from tests.data.packages import make_deb, name_with, sound
+from tests.support.packages import make_deb, name_with, sound
 
 FILE = "./usr/share/scummvm/flight-of-the-amazon-queen/queen.1c"
 

@@ -8,7 +8,7 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import tuxpaint
-from tests.data.packages import make_deb, name_with, sound
+from tests.support.packages import make_deb, name_with, sound
 
 STAMPS = "./usr/share/tuxpaint/stamps"
 

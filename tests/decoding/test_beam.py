@@ -12,7 +12,7 @@ from speech_jax.decoding import beam as beam_module
 from speech_jax.decoding.beam import BeamConfig, BeamSearch, align, search_batch
 from speech_jax.text.ngram import START, train_ngrams
 from speech_jax.text.tokenizer import BLANK, Tokenizer
-from tests.tones import recognizer, say
+from tests.support.tones import recognizer, say
 
 LETTERS = Tokenizer("char", (BLANK, "a", "b", " "))
 PIECES = Tokenizer("bpe", (BLANK, "\u2581a", "b", "\u2581b"), (0.0, -1.0, -2.0, -3.0))

@@ -11,7 +11,7 @@ from speech_jax.audio import presets
 from speech_jax.audio.features import extract, num_frames
 from speech_jax.decoding.longform import encode_windows, plan_windows, whole_features
 from speech_jax.models.conformer import ConformerConfig, conformer_ctc
-from tests.tones import FACTOR, LETTERS, recognizer, say
+from tests.support.tones import FACTOR, LETTERS, recognizer, say
 
 FRONT_ENDS = {
     "nemo": presets.nemo(),

@@ -19,7 +19,7 @@ from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.kernels.wavenet.draw import make_noise
 from speech_jax.kernels.wavenet.step import check_weights, outputs_of, tempered
 from speech_jax.models import wavenet as presets
-from tests.wavenets import random_mel, random_params, tiny
+from tests.support.wavenets import random_mel, random_params, tiny
 
 ROWS, HOP, BATCH = 5, 6, 2
 

@@ -21,7 +21,7 @@ from speech_jax.models.conformer import ConformerConfig, conformer_ctc
 from speech_jax.models.crnn import CRNNConfig, crnn_ctc
 from speech_jax.objectives.mix import mix
 from speech_jax.training.optimizer import OptimizerConfig, make_optimizer
-from tests.training import toy
+from tests.support import toy
 
 TOY = AdapterConfig("lora", rank=2, targets=("hidden/kernel$",))
 MODELS = {

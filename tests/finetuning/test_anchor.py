@@ -11,7 +11,7 @@ from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import LossOut
 from speech_jax.finetuning.fisher import estimate_fisher
 from speech_jax.training.optimizer import OptimizerConfig, make_optimizer, pull_back
-from tests.training import toy
+from tests.support import toy
 from tests.training.test_optimizer import GRADIENTS, make_params, steps
 
 SGD = dict(name="sgd", momentum=0.0, schedule="constant", peak_lr=0.1, warmup_steps=0, weight_decay=0, clip_norm=None)

@@ -12,8 +12,8 @@ from speech_jax.core.types import Model
 from speech_jax.finetuning.restore import start_from
 from speech_jax.finetuning.vocabulary import compare_vocabularies, move_tokens
 from speech_jax.training.state import init_shapes, init_values
-from tests.test_sound import voice  # noqa: F401
-from tests.training import toy
+from tests.inference.test_audio_output import voice  # noqa: F401
+from tests.support import toy
 
 
 @pytest.fixture(name="run", scope="module")

@@ -20,7 +20,7 @@ from speech_jax.models.conformer import (
     small,
 )
 from speech_jax.objectives.ctc import ctc_loss
-from tests.contracts import check_layer
+from tests.support.contracts import check_layer
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = ConformerConfig(

@@ -10,7 +10,7 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.models.crnn import BidirectionalRNN, CRNNConfig, crnn_ctc, output_length
 from speech_jax.objectives.ctc import ctc_loss
-from tests.contracts import check_layer
+from tests.support.contracts import check_layer
 
 
 def sigmoid(x):

@@ -11,7 +11,7 @@ from speech_jax.models.conformer import ConformerConfig, ConformerLayer
 from speech_jax.models.convolution import depthwise_conv1d
 from speech_jax.models.layers import LayerNorm, MaskedBatchNorm, MaskedGroupNorm, dropout, stochastic_depth
 from speech_jax.models.subsampling import ConvSubsampling, _in_windows, _whole
-from tests.contracts import check_layer
+from tests.support.contracts import check_layer
 
 WIDTH = 8
 TINY = dict(num_features=12, width=WIDTH, layers=2, heads=2, kernel_size=5, subsampling_channels=4, conv_norm_groups=2)

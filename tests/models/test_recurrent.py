@@ -7,7 +7,7 @@ import pytest
 
 from speech_jax.models import recurrent
 from speech_jax.models.recurrent import Regularizer, keep_at, lstm, lstm_init, seeds_of
-from tests.contracts import check_layer
+from tests.support.contracts import check_layer
 
 
 def plain(params, x, mask):

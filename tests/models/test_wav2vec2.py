@@ -12,7 +12,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.models.convolution import grouped_conv1d, strided_conv1d
 from speech_jax.models.wav2vec2 import Wav2Vec2Config, _spans, output_length, samples_per_frame, wav2vec2_ctc
 from speech_jax.objectives.ctc import ctc_loss
-from tests.contracts import check_layer
+from tests.support.contracts import check_layer
 
 TINY = Wav2Vec2Config(
     width=8, layers=2, heads=2, hidden=12, conv_width=(6, 6, 6), conv_kernel=(5, 3, 2), conv_stride=(3, 2, 2),

@@ -18,7 +18,7 @@ from speech_jax.models import wavenet as presets
 from speech_jax.models.wavenet import WaveNetConfig, init_params, wavenet
 from speech_jax.models.wavenet_condition import ConditionConfig, condition, reach, rows_per_frame, window_of
 from speech_jax.objectives.waveform import as_target, waveform_nll
-from tests.wavenets import random_mel, random_params, tiny
+from tests.support.wavenets import random_mel, random_params, tiny
 
 FRAMES = 6
 

@@ -25,7 +25,7 @@ from speech_jax.training.checkpoint import (
 )
 from speech_jax.training.checksums import NAME, find_damage
 from speech_jax.training.state import OptState
-from tests.training import toy
+from tests.support import toy
 
 ASSETS = {"tokenizer": ["<blank>", "ä"], "config": {"rate": 16000}}
 

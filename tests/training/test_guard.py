@@ -8,7 +8,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.types import Report
 from speech_jax.training.checkpoint import CheckpointConfig, find_checkpoint
 from speech_jax.training.guard import GuardConfig, Guards
-from tests.training import toy
+from tests.support import toy
 
 OLD = GuardConfig("old/wer", within=0.1)
 

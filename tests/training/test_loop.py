@@ -19,7 +19,7 @@ from speech_jax.training.feed import Batches, PairedBatches
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.signals import RunLock
 from speech_jax.training.step import StepConfig
-from tests.training import toy
+from tests.support import toy
 
 
 def lines(folder, kind):

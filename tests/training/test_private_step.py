@@ -19,7 +19,7 @@ from speech_jax.training.privacy import KEY_FILE, Accountant, PrivacyConfig
 from speech_jax.training.private_step import make_private_gradient, whole_term
 from speech_jax.training.sharding import MeshConfig, make_mesh
 from speech_jax.training.step import StepConfig
-from tests.training import toy
+from tests.support import toy
 
 TASK = toy.make_objective(train=False)  # no dropout, no batch statistics
 PRE = toy.make_objective(train=False, scale=-1.0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from speech_jax.training.checkpoint import saved_steps
-from tests.training import toy
+from tests.support import toy
 
 STEPS = 30
 

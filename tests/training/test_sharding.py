@@ -14,7 +14,7 @@ from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_o
 from speech_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 from speech_jax.training.state import init_shapes, make_state
 from speech_jax.training.step import StepConfig, make_gradient, make_step, terms
-from tests.training import toy
+from tests.support import toy
 
 
 def test_axes_are_auto_and_sizes_are_checked():

@@ -11,7 +11,7 @@ from speech_jax.objectives.mix import mix, terms
 from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, moving_state, trainable
 from speech_jax.training.state import init_shapes, new_state
 from speech_jax.training.step import StepConfig, check_names, make_gradient, make_step
-from tests.training import toy
+from tests.support import toy
 
 EXACT = toy.make_objective(train=False)  # no dropout, no batch statistics
 

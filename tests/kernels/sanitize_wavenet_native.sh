@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The native WaveNet step's tests with a library that stops at the first read or write out of bounds and at the first
 # undefined operation; with "thread" instead those of two cores, with one that reports what they touch at the same time:
-# tests/decoding/sanitize_wavenet_native.sh [PYTHON [address|thread]]. Needs gcc; works in a copy of the sources.
+# tests/kernels/sanitize_wavenet_native.sh [PYTHON [address|thread]]. Needs gcc; works in a copy of the sources.
 set -euo pipefail
 python=${1:-python}
 kind=${2:-address}
@@ -19,7 +19,7 @@ build() {
 # Python itself is not built with the sanitizer, so its runtime comes first by hand.
 tests() { # RUNTIMES FLAGS…
   LD_PRELOAD=$1 PYTHONPATH=$copy JAX_PLATFORMS=cpu \
-    "$python" -m pytest -q -p no:cacheprovider tests/decoding/test_wavenet_native.py "${@:2}"
+    "$python" -m pytest -q -p no:cacheprovider tests/kernels/test_wavenet_native.py "${@:2}"
 }
 
 if [[ $kind == thread ]]; then

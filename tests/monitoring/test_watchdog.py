@@ -20,7 +20,7 @@ from speech_jax.monitoring import prometheus as endpoint_module
 from speech_jax.monitoring.prometheus import METRICS, Endpoint
 from speech_jax.monitoring.sinks import MLflowSink, WandbSink
 from speech_jax.monitoring.watchdog import Profile, WatchConfig, Watchdog
-from tests.training import toy
+from tests.support import toy
 
 MONITORING = Path(__file__).parents[2] / "tpu_scripts" / "monitoring"
 needs_promtool = pytest.mark.skipif(

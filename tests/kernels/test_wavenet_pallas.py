@@ -204,7 +204,7 @@ COMPILE = """
 import jax, jax.numpy as jnp
 from jax.experimental import topologies
 from speech_jax.kernels.wavenet.pallas import sample, start
-from tests.decoding.test_wavenet_pallas import inputs, net
+from tests.kernels.test_wavenet_pallas import inputs, net
 device = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
 place = lambda tree: jax.tree.map(
     lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=jax.sharding.SingleDeviceSharding(device)), tree)

@@ -16,7 +16,7 @@ from speech_jax.monitoring import progress as progress_module
 from speech_jax.monitoring.progress import Progress, clock
 from speech_jax.monitoring.tracking import Meter, Tracker
 from speech_jax.training.feed import Batches, PairedBatches
-from tests.training import toy
+from tests.support import toy
 
 
 def test_metrics_merge_as_sums_and_counts():

@@ -36,7 +36,7 @@ core = [
 extras = {
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],
-    # The synthesiser of the quickstart's corpus, library and voices in one wheel. GPL-3, so never part of the core.
+    # The synthesizer of the quickstart's corpus, library and voices in one wheel. GPL-3, so never part of the core.
     "synthetic": ["espeakng-loader>=0.2.4"],
     "privacy": ["jax-privacy>=2.0", "dp-accounting>=0.6"],  # the second pins attrs<24
     # DNSMOS for `evaluate --speech`: networks in a wheel, without torch. speechmos does not name what it imports.

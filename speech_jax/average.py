@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def between(start: RecognizerParts, end: RecognizerParts, ratio: float) -> RecognizerParts:
-    """The recogniser at `ratio` of the way, with the end's tokenizer. UserError if the two are different networks."""
+    """The recognizer at `ratio` of the way, with the end's tokenizer. UserError if the two are different networks."""
     if start.task.model != end.task.model or start.task.audio != end.task.audio:
         raise UserError("found two networks or audio settings, expected checkpoints of one and the same")
     moved = in_vocabulary(start.params, end.params, start.tokenizer.pieces, end.tokenizer.pieces)

@@ -1,6 +1,6 @@
 """What a run would do on a TPU that is not at hand: `python -m speech_jax.compile --config X --topology v5e:16x16`.
 
-The trainer's own programs (the gradient of every bucket and the update), or with `--step use` those that recognise,
+The trainer's own programs (the gradient of every bucket and the update), or with `--step use` those that recognize,
 speak or draw a waveform, go through the real TPU compiler, which needs no TPU. Shown are bytes on each chip,
 operations, collectives, a roofline time by a stated model of the chip (lowering/chips.py), and compile times. Needs
 the extra `tpu`; run it with JAX_PLATFORMS=cpu.
@@ -75,12 +75,12 @@ class CompileConfig:
     """train: the training step. use: recognition by the best path, speech from texts of so many LABELS, or a chunk of a
     waveform with ROWS folds by the scan, the rows spread over the chips and the parameters on each."""
     slices: int = 1
-    """Slices that train together over the data centre's network."""
+    """Slices that train together over the data center's network."""
     bucket: tuple[str, ...] = ()
     """ROWSxSECONDSxLABELS, 256x16x200: shapes of the global batch. Without any, those of the config's data are taken,
     which must then be there."""
     vocab_size: int = 128
-    """Of the recogniser, where `bucket` is given: then no text is read."""
+    """Of the recognizer, where `bucket` is given: then no text is read."""
     longest: bool = False
     """Only the largest shape of the batch, not every bucket."""
     out: str = ""
@@ -255,7 +255,7 @@ def check_use(
     )
     return facts | {
         "bytes_per_chip": needed, "fits": needed <= chip.memory, "step_seconds": seconds,
-        "utilisation": longest["model_flops"] / (seconds * facts["chips"] * chip.peak),
+        "utilization": longest["model_flops"] / (seconds * facts["chips"] * chip.peak),
     }  # fmt: skip
 
 
@@ -270,7 +270,7 @@ def whole_step(facts: dict[str, Any], chip: Chip) -> dict[str, Any]:
     flops = sum(g["model_flops"] for g in longest)
     return {
         "bytes_per_chip": needed, "fits": needed <= chip.memory, "step_seconds": seconds,
-        "utilisation": flops / (seconds * facts["chips"] * chip.peak),
+        "utilization": flops / (seconds * facts["chips"] * chip.peak),
     }  # fmt: skip
 
 
@@ -363,7 +363,7 @@ def table(facts: dict[str, Any], chip: Chip) -> str:
         head,
         text_table(header, rows),
         f"\nlargest step: {facts['bytes_per_chip'] / GIB:.2f} of {facts['chip_bytes'] / GIB:.0f} GiB on each chip, "
-        f"{1e3 * facts['step_seconds']:.2f} ms by the roofline, {100 * facts['utilisation']:.1f} % of {chip.kind}'s "
+        f"{1e3 * facts['step_seconds']:.2f} ms by the roofline, {100 * facts['utilization']:.1f} % of {chip.kind}'s "
         f"bfloat16 peak as model FLOPs; compiled in {facts['compile_seconds']:.0f} s",
         *([f"taken once, as nothing says how often they run: {unknown} loops"] if unknown else []),
     ])  # fmt: skip

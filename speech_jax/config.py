@@ -52,12 +52,12 @@ class TrainConfig:
     data: DataConfig
     """Recordings of the task, L_task."""
     task: CTCTaskConfig | PretrainTaskConfig | Tacotron2TaskConfig | WaveNetTaskConfig | None = None
-    """What is learned: a recogniser, an encoder from recordings without text, a voice, or a vocoder. None takes it
+    """What is learned: a recognizer, an encoder from recordings without text, a voice, or a vocoder. None takes it
     from `init_from`."""
     pre: DataConfig | None = None
     """Recordings of the old domain, L_pre; None trains on those of the task alone."""
     pre_task: PretrainTaskConfig | None = None
-    """L_pre is this unsupervised loss of the recogniser's encoder, on `pre`; without `pre` on the task's recordings, in
+    """L_pre is this unsupervised loss of the recognizer's encoder, on `pre`; without `pre` on the task's recordings, in
     the same forward pass. None is the task's own loss."""
     alpha: AlphaConfig = AlphaConfig()
     """The weight of L_pre over the steps."""
@@ -70,7 +70,7 @@ class TrainConfig:
     adapter: AdapterConfig = AdapterConfig()
     """Low-rank adapters that are trained instead of the whole network."""
     teacher: TeacherConfig = TeacherConfig()
-    """A recogniser whose scores the new one is pulled to."""
+    """A recognizer whose scores the new one is pulled to."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer, learning rate, weight decay, what is frozen."""
     mesh: MeshConfig = MeshConfig()
@@ -80,7 +80,7 @@ class TrainConfig:
     trainer: TrainerConfig = TrainerConfig()
     """Steps, evaluation, checkpoints, logging."""
     seed: int = 0
-    """Seed of initialisation, data order, augmentation and dropout."""
+    """Seed of initialization, data order, augmentation and dropout."""
 
 
 def load_config_file(path: str) -> TrainConfig:

@@ -1,6 +1,6 @@
 """Error rates of a checkpoint, or of anybody's transcripts, on manifests: `python -m speech_jax.evaluate`.
 
-With --speech, synthesised recordings against those of the manifests: see `speech_pairs`.
+With --speech, synthesized recordings against those of the manifests: see `speech_pairs`.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ SHOWN_WORST = 5  # on the screen; the reports have --worst
 class EvaluateConfig:
     """Word and character error rates. Give a checkpoint and manifests; or transcripts and manifests; or reports.
 
-    Or synthesised speech: --speech SYNTHESISED --manifest REFERENCE measures MCD, F0, duration and more of recordings
-    with the same ids, and with a checkpoint also what its recogniser hears.
+    Or synthesized speech: --speech SYNTHESIZED --manifest REFERENCE measures MCD, F0, duration and more of recordings
+    with the same ids, and with a checkpoint also what its recognizer hears.
     """
 
     checkpoint: str = ""
-    """A run's folder: its recogniser writes the transcripts."""
+    """A run's folder: its recognizer writes the transcripts."""
     manifest: tuple[str, ...] = ()
     """Manifests (JSON lines, as `prepare` writes them) of the recordings and what is said in them."""
     hypotheses: str = ""
@@ -68,9 +68,9 @@ class EvaluateConfig:
     compare: tuple[str, ...] = ()
     """Instead of both, the report.json of several systems, for one table and one plot. The first is the baseline."""
     speech: tuple[str, ...] = ()
-    """Manifests of synthesised recordings, one for each --manifest in their order, with the same ids."""
+    """Manifests of synthesized recordings, one for each --manifest in their order, with the same ids."""
     measures: MeasureConfig = field(default_factory=MeasureConfig)
-    """How synthesised speech is measured."""
+    """How synthesized speech is measured."""
     by: By = "set"
     """What makes the columns of a comparison."""
     samples: int = 3
@@ -83,13 +83,13 @@ class EvaluateConfig:
     which: Literal["best", "last"] = "best"
     """The checkpoint's best or last parameters."""
     language: str = ""
-    """How both texts are normalised before they are compared; left out, as the checkpoint's tokenizer, or English."""
+    """How both texts are normalized before they are compared; left out, as the checkpoint's tokenizer, or English."""
     costs: Costs = "levenshtein"
     """levenshtein counts the fewest errors, as jiwer; sclite aligns as NIST's tool does."""
     worst: int = 50
     """How many of the worst utterances the reports show."""
     batch_seconds: float = 120.0
-    """Seconds of audio recognised at a time, padding included."""
+    """Seconds of audio recognized at a time, padding included."""
     max_hours: float = 4.0
     """A longer recording is refused."""
     windows: WindowConfig = field(default_factory=WindowConfig)
@@ -148,7 +148,7 @@ def _measure_speech(config: EvaluateConfig) -> int:
     request = SpeechRequest(
         tuple(zip(sets, config.manifest, strict=True)), config.speech, config.out, config.name, config.worst, language
     )
-    details = [("recogniser", f"{config.checkpoint} ({config.which})")] if config.checkpoint else []
+    details = [("recognizer", f"{config.checkpoint} ({config.which})")] if config.checkpoint else []
     return evaluate_speech(request, config.measures, hear, details)
 
 
@@ -180,7 +180,7 @@ def score_hypotheses(config: EvaluateConfig, sets: dict[str, list[Utterance]]) -
 def evaluate(
     recognizer: Recognizer, config: EvaluateConfig, sets: dict[str, list[Utterance]]
 ) -> tuple[Evaluation, list[str]]:
-    """Recognises and scores every utterance. The second result says which recordings could not be read, and why."""
+    """Recognizes and scores every utterance. The second result says which recordings could not be read, and why."""
     language = config.language or recognizer.tokenizer.language or "none"
     begun = time.perf_counter()
     utterances = [(name, utterance) for name, rows in sets.items() for utterance in rows]
@@ -264,7 +264,7 @@ def _item(name: str, utterance: Utterance, hypothesis: str, language: str) -> It
 
 
 def _inputs(config: EvaluateConfig, language: str) -> list[tuple[str, str]]:
-    return [("manifests", ", ".join(config.manifest)), ("normalised as", language), ("costs", config.costs)]
+    return [("manifests", ", ".join(config.manifest)), ("normalized as", language), ("costs", config.costs)]
 
 
 def _show(evaluation: Evaluation) -> None:

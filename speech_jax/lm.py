@@ -32,7 +32,7 @@ class LanguageModelConfig:
     order: int = 3
     """Words of the longest n-gram."""
     language: str = "en"
-    """How texts are normalised, as for the recogniser; "" takes them as they are."""
+    """How texts are normalized, as for the recognizer; "" takes them as they are."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -43,7 +43,7 @@ class SweepConfig:
     """NAME=V1,V2,…: a flag of the training and its values; alpha and lr are short for alpha.start and
     optimizer.peak-lr. Several multiply."""
     seeds: int = 1
-    """Each combination with the seeds 0 to this, for initialisation, data order, augmentation and dropout."""
+    """Each combination with the seeds 0 to this, for initialization, data order, augmentation and dropout."""
     old: str = "old/wer"
     """The old domain's metric in the config's evaluation sets."""
     new: str = "new/wer"

@@ -8,7 +8,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     flags = "--xla_force_host_platform_device_count=8"
     if importlib.metadata.version("jaxlib").startswith("0.10."):  # an unknown flag ends the process
-        # Without optimised machine code, the suite compiles in a quarter of the time.
+        # Without optimized machine code, the suite compiles in a quarter of the time.
         flags += " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "speech_jax_test_cache"))

@@ -107,7 +107,7 @@ def test_a_small_config_through_the_tpu_compiler(tmp_path):
     assert 0.3 < facts["chips"] * gradient["flops"] / gradient["model_flops"] < 2
     assert 0 < facts["bytes_per_chip"] < facts["chip_bytes"] and facts["fits"]
     assert update["flops"] == 0 and update["bytes"] > 3 * 4 * facts["parameters"] / 2
-    assert 0 < facts["utilisation"] < 1
+    assert 0 < facts["utilization"] < 1
 
 
 @needs_compiler
@@ -123,7 +123,7 @@ def test_how_a_model_is_used_through_the_tpu_compiler(tmp_path):
     assert sum(kind["bytes"] for kind in program["collectives"].values()) <= 8 * 100 * 4
     assert facts["state_bytes"] == 4 * facts["parameters"]
     assert 0.9 < facts["chips"] * program["flops"] / program["model_flops"] < 2
-    assert facts["bytes_per_chip"] > facts["state_bytes"] and 0 < facts["utilisation"] < 1
+    assert facts["bytes_per_chip"] > facts["state_bytes"] and 0 < facts["utilization"] < 1
 
 
 @needs_compiler

@@ -161,7 +161,7 @@ def run_folder(tmp_path_factory):
 
 
 def test_checkpoint_folder_is_enough(run_folder, manifests):
-    """The recogniser of the folder says what the network that was saved says, in both front doors' paths."""
+    """The recognizer of the folder says what the network that was saved says, in both front doors' paths."""
     folder, task, state, tokenizer, _ = run_folder
     loaded = recognizer_module.load_recognizer(folder)
     assert loaded.tokenizer == tokenizer and loaded.factor == 4

@@ -1,4 +1,4 @@
-"""evaluate --speech: beeps that a recogniser reads and voices of known pitch, recordings that cannot be measured."""
+"""evaluate --speech: beeps that a recognizer reads and voices of known pitch, recordings that cannot be measured."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ def voice(hertz, seconds=0.8):
     return 0.1 * sum(np.sin(k * phase) / k for k in range(1, 9)) + 1e-4 * noise
 
 
-# set, id: text, what the reference has, what was synthesised (None: no such line)
+# set, id: text, what the reference has, what was synthesized (None: no such line)
 RECORDINGS = {
     ("beeps", "same"): ("abba bad", say("abba bad"), say("abba bad")),
     ("beeps", "wrong"): ("cab jig", say("cab jig"), say("cab gig", seed=1)),
@@ -44,8 +44,8 @@ LEFT_OUT = ("silent", "nan", "empty", "broken", "forgotten", "invented")
 
 @pytest.fixture
 def manifests(tmp_path):
-    """(references, synthesised): the paths of two manifests each."""
-    for side, column in (("reference", 1), ("synthesised", 2)):
+    """(references, synthesized): the paths of two manifests each."""
+    for side, column in (("reference", 1), ("synthesized", 2)):
         (tmp_path / side).mkdir()
         for name in ("beeps", "voices"):
             rows = []
@@ -61,7 +61,7 @@ def manifests(tmp_path):
                 row = {"id": identity, "audio": file.name, "text": recording[0], "domain": name}
                 rows.append(row | {"speaker": identity[0], "seconds": len(audio) / RATE if len(audio) > 99 else 0.8})
             (tmp_path / side / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tuple([str(tmp_path / s / f"{n}.jsonl") for n in ("beeps", "voices")] for s in ("reference", "synthesised"))
+    return tuple([str(tmp_path / s / f"{n}.jsonl") for n in ("beeps", "voices")] for s in ("reference", "synthesized"))
 
 
 @pytest.fixture
@@ -106,14 +106,14 @@ def test_figures_page_and_what_is_left_out(manifests, tones, tmp_path, capsys):
         assert identity in page and identity in (out / "report.md").read_text()
 
 
-def test_without_a_recogniser_and_all_well(manifests, tmp_path, capsys):
+def test_without_a_recognizer_and_all_well(manifests, tmp_path, capsys):
     references, speech = manifests
     out = tmp_path / "out"
     arguments = ["--manifest", references[0], "--speech", speech[0], "--out", str(out)]
     assert front_door.main([*arguments, "--measures.examples", "0", "--measures.waveform", "never"]) == 0
     report = json.loads((out / "report.json").read_text())
     assert not {"wer", "si_sdr", "dnsmos"} & set(report["measures"]) and "mcd" in report["measures"]
-    assert report["name"] == "synthesised" and "Left out" not in (out / "report.html").read_text()
+    assert report["name"] == "synthesized" and "Left out" not in (out / "report.html").read_text()
     assert "error" not in capsys.readouterr().err
 
 

@@ -84,7 +84,7 @@ def test_training_logs_what_a_voice_is_judged_by(voice):
         assert left == pictures | {"old_teacher_forced.wav", "old_free.wav"}
     sound, rate = soundfile.read(voice / "evaluations" / "4" / "old_teacher_forced.wav")
     assert rate == 16_000 and 0.8 < len(sound) / rate < 1.1  # the longest of the set
-    with pytest.raises(UserError, match="expected a recogniser"):
+    with pytest.raises(UserError, match="expected a recognizer"):
         load_recognizer_parts(voice)
 
 

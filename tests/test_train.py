@@ -348,7 +348,7 @@ def test_elastic_weights_need_the_old_recordings_and_hold_what_matters(corpus, t
 
 
 def test_adapters_are_trained_on_a_checkpoint_and_put_on_it_again(corpus, trained, tmp_path):
-    """The run's own folder and the base with the small file are the same recogniser; without a base it is an error."""
+    """The run's own folder and the base with the small file are the same recognizer; without a base it is an error."""
     start, _ = trained
     config = tiny(
         corpus,
@@ -419,33 +419,33 @@ def test_a_teacher_holds_the_student_and_survives_a_restart(corpus, trained, tmp
             front_door.train(bad)
 
 
-def test_from_recordings_without_text_to_a_recogniser_that_keeps_its_pre_training(corpus, trained, tmp_path):
+def test_from_recordings_without_text_to_a_recognizer_that_keeps_its_pre_training(corpus, trained, tmp_path):
     """Pre-train, fine-tune from it with L_pre still on, and read with the result; the pretext never leaves training."""
     start, _ = trained
     silent = tmp_path / "silent.jsonl"
     rows = [json.loads(line) for line in (corpus / "old.jsonl").read_text().splitlines()]
     silent.write_text("".join(json.dumps(r | {"audio": str(corpus / r["audio"]), "text": ""}) + "\n" for r in rows))
-    unlabelled = DataConfig(sources=(SourceConfig(path=str(silent)),), plan=PlanConfig(num_buckets=1, rows=8))
+    unlabeled = DataConfig(sources=(SourceConfig(path=str(silent)),), plan=PlanConfig(num_buckets=1, rows=8))
     pretext = PretrainTaskConfig(model=start.task.model, best_rq=BestRQConfig(codes=16), hidden_span=3)
     trainer = dataclasses.replace(start.trainer, steps=2, checkpoint=CheckpointConfig(every=2), step=StepConfig())
     first = tiny(
         corpus,
         tmp_path / "pretrained",
-        data=unlabelled,
+        data=unlabeled,
         task=pretext,
-        evaluate=(EvalConfig("old", unlabelled),),
+        evaluate=(EvalConfig("old", unlabeled),),
         trainer=trainer,
     )
     front_door.train(first)
     assert "tokenizer" not in load_assets(first.out_dir)
-    with pytest.raises(UserError, match="expected a recogniser"):
+    with pytest.raises(UserError, match="expected a recognizer"):
         load_recognizer_parts(first.out_dir)
 
     second = tiny(
         corpus,
         tmp_path / "tuned",
         data=data(corpus, "new", num_buckets=1),
-        pre=unlabelled,
+        pre=unlabeled,
         pre_task=pretext,
         alpha=AlphaConfig(start=0.5),
         init_from=first.out_dir,

@@ -5,7 +5,7 @@
 #   create.sh --name NAME --zone ZONE --accelerator v5p-256 --slices 4 --reserved
 #
 #   --accelerator TYPE      v4-N, v5p-N (N TensorCores), v5e-N, v6e-N (N chips)
-#   --slices N              slices that train together over the data-centre network; default 1
+#   --slices N              slices that train together over the data-center network; default 1
 #   --spot                  cheap, and taken away at any time; supervise.sh asks again
 #   --reserved              from the project's reservation; without either, on demand
 #   --runtime VERSION       machine image; default: the one for the accelerator

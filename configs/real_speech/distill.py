@@ -1,4 +1,4 @@
-"""A small recogniser (a quarter of the parameters) from a large one: CTC on the texts, and the posteriors and the
+"""A small recognizer (a quarter of the parameters) from a large one: CTC on the texts, and the posteriors and the
 encoder of the large one as targets."""
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""A recogniser of one voice from 14 minutes with texts (Asterisk): on top of unsupervised pre-training, or from nothing
+"""A recognizer of one voice from 14 minutes with texts (Asterisk): on top of unsupervised pre-training, or from nothing
 with `--init-from ''`. The upper half of the layers begins anew: what it had learned belongs to the pretext."""
 
 import dataclasses

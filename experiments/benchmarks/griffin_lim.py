@@ -35,8 +35,8 @@ def vowels(samples: int, seed: int) -> np.ndarray:
     wave = np.zeros(samples)
     for harmonic in range(1, 40):
         resonance = sum(
-            np.exp(-(((harmonic * pitch - centre * (1 + 0.3 * np.sin(2 * np.pi * speed * time_))) / 150) ** 2))
-            for centre, speed in ((600, 1.1), (1500, 1.7), (2600, 0.6))
+            np.exp(-(((harmonic * pitch - center * (1 + 0.3 * np.sin(2 * np.pi * speed * time_))) / 150) ** 2))
+            for center, speed in ((600, 1.1), (1500, 1.7), (2600, 0.6))
         )
         wave += (resonance + 0.01) * np.sin(harmonic * phase)
     wave = wave / np.abs(wave).max() * 0.5 * (np.sin(2 * np.pi * 0.9 * time_) > -0.8)

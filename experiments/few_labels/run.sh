@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does unsupervised pre-training help where there are few labels? A recogniser of one voice (Asterisk, 14 minutes with texts)
+# Does unsupervised pre-training help where there are few labels? A recognizer of one voice (Asterisk, 14 minutes with texts)
 # from nothing and from an encoder that has heard 9.4 hours without texts, the same steps, three seeds. What is finished is
 # not done again. Usage: experiments/few_labels/run.sh [METHOD…], by default autoencoder; also best_rq, contrastive.
 set -euo pipefail

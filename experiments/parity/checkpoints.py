@@ -29,7 +29,7 @@ RATE = 16_000
 
 
 def waveforms():
-    """Three signals of different lengths, coloured noise with a tone, padded with zeros."""
+    """Three signals of different lengths, colored noise with a tone, padded with zeros."""
     rng = np.random.default_rng(0)
     lengths = np.array([19_000, 12_345, 7_000])
     audio = np.zeros((3, lengths.max()), np.float32)

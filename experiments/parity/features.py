@@ -133,7 +133,7 @@ def nemo_conventions() -> dict:
 
     return {
         "version2": lambda w: run(FilterbankFeatures, w),
-        "version2_not_normalised": lambda w: run(FilterbankFeatures, w, normalize=None),
+        "version2_not_normalized": lambda w: run(FilterbankFeatures, w, normalize=None),
         "version1": lambda w: run(Before, w),
     }
 

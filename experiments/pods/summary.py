@@ -23,7 +23,7 @@ def main(results: str) -> None:
             print(f"| {path.stem} | {chips} | {rows} | more than {of[3:]} | | | | |")
             continue
         wire = sum(kind["bytes"] for p in facts["programs"] for kind in p["collectives"].values())
-        share, took = f"{100 * facts['utilisation']:.1f} %", f"{facts['compile_seconds']:.0f} s"
+        share, took = f"{100 * facts['utilization']:.1f} %", f"{facts['compile_seconds']:.0f} s"
         print(
             f"| {path.stem} | {chips} | {rows} | {facts['bytes_per_chip'] / GIB:.1f} {of} | {wire / 1e6:.0f} | "
             f"{1e3 * facts['step_seconds']:.1f} | {share} | {took} |"

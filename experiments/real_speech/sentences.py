@@ -71,7 +71,7 @@ _WORDS = {
     "fifty_one,sixty,seventy_two,eighty_three,ninety_six",
     "state": "new,old,urgent,saved,unread,deleted",
     "place": "inbox,mailbox,work_folder,family_folder,friends_folder,queue",
-    "done": "saved,deleted,forwarded,cancelled,recorded,activated,disconnected,transferred,scheduled,enabled,disabled",
+    "done": "saved,deleted,forwarded,canceled,recorded,activated,disconnected,transferred,scheduled,enabled,disabled",
     "when": "now,immediately,at_this_time,later,in_a_moment,tomorrow,shortly",
     "valid": "valid,available,in_service,complete,authorized,open,registered",
     "clock": "o'clock,a_m,p_m,hours",

@@ -22,7 +22,7 @@ def texts(manifest: str, out: str) -> None:
     write(out, "".join(" ".join(u.text.split()) + "\n" for u in read_manifest(manifest)))
 
 
-def synthesised(manifest: str, folder: str, out: str) -> None:
+def synthesized(manifest: str, folder: str, out: str) -> None:
     """The rows whose recording is there, under the ids of the originals."""
     rows = []
     for number, utterance in enumerate(read_manifest(manifest), 1):
@@ -35,4 +35,4 @@ def synthesised(manifest: str, folder: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    {"texts": texts, "manifest": synthesised}[sys.argv[1]](*sys.argv[2:])
+    {"texts": texts, "manifest": synthesized}[sys.argv[1]](*sys.argv[2:])

@@ -3,7 +3,7 @@
 # model on held-out sentences, and the hard sentences. A training goes on where it was stopped; what is measured is not
 # measured again. Usage: experiments/real_voice/run.sh [ALPHA]
 #
-# RECOGNISER: the run whose recogniser listens (experiments/real_speech/run.sh makes it). PEERS: a Python that has whisper
+# RECOGNIZER: the run whose recognizer listens (experiments/real_speech/run.sh makes it). PEERS: a Python that has whisper
 # (experiments/real_speech/baselines.py says what it needs); without it whisper's column stays empty.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -11,7 +11,7 @@ trap 'exit 130' INT TERM # a training that is stopped saves and leaves 0: the re
 
 alpha=${1:-0.3}
 python=${PYTHON:-python}
-recogniser=${RECOGNISER:-runs/real_speech/pretrain_longer}
+recognizer=${RECOGNIZER:-runs/real_speech/pretrain_longer}
 data=data/real_voice
 runs=runs/real_voice
 results=experiments/real_voice/results
@@ -41,7 +41,7 @@ speak() { # NAME RUN SPEAKER: the test sentences of both sets, of which the spea
   fi
   if [[ ! -f $out/report.json ]]; then
     "$python" -m speech_jax.evaluate --speech "$folder/manifest.jsonl" --manifest "$data/$set/test.jsonl" \
-      ${recogniser:+--checkpoint "$recogniser"} --name "$name" --out "$out" >/dev/null || [[ $? == 2 ]]
+      ${recognizer:+--checkpoint "$recognizer"} --name "$name" --out "$out" >/dev/null || [[ $? == 2 ]]
   fi
   listen "$name" "$out" "$folder/manifest.jsonl"
 }
@@ -75,7 +75,7 @@ for weight in 0.0 "$alpha"; do
   done
   hard "$name" "$runs/$name" asterisk-en
 done
-# What the recognisers make of the recordings themselves.
+# What the recognizers make of the recordings themselves.
 for set in joe asterisk; do
   mkdir -p "$results/recordings/$set"
   listen recordings "$results/recordings/$set" "$data/$set/test.jsonl"

@@ -1,7 +1,7 @@
 """The table and the figure: `python -m experiments.real_voice.summary RESULTS` prints Markdown, writes voices.png.
 
 For every model and each of its voices, on the held-out sentences of that speaker: the alignment's scores, MCD and what
-recognisers hear; and how many of the 100 hard sentences failed, by reason.
+recognizers hear; and how many of the 100 hard sentences failed, by reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 NAMES = {"joe": "first part", "joe_longer": "before fine-tuning"}
-MEASURES = (("mcd", "MCD with DTW, dB"), ("wer", "WER, our recogniser, %"))
+MEASURES = (("mcd", "MCD with DTW, dB"), ("wer", "WER, our recognizer, %"))
 
 
 def rows_of(path: Path) -> list[dict]:

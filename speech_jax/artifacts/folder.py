@@ -19,7 +19,7 @@ from speech_jax.training.state import check_shapes
 
 
 def task_in(assets: dict, kind: type | tuple[type, ...], path: str | Path, whose: str, *, reads: bool = True) -> Any:
-    """The task of the checkpoint with these assets. Raises UserError if it is not of this kind ("a recogniser's"), or
+    """The task of the checkpoint with these assets. Raises UserError if it is not of this kind ("a recognizer's"), or
     if its audio settings are not those that it was hashed with. reads: whether it has to have a tokenizer."""
     missing = [key for key in ("config", "tokenizer")[: 1 + reads] if key not in assets]
     if missing:

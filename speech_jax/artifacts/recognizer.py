@@ -23,7 +23,7 @@ from speech_jax.training.state import check_shapes
 
 
 class RecognizerParts(NamedTuple):
-    """What a recogniser's checkpoint folder holds."""
+    """What a recognizer's checkpoint folder holds."""
 
     task: CTCTaskConfig
     tokenizer: Tokenizer
@@ -32,15 +32,15 @@ class RecognizerParts(NamedTuple):
 
 
 def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str = "") -> RecognizerParts:
-    """The recogniser in a run's folder (or in one step's folder of it), with its best or its last parameters.
+    """The recognizer in a run's folder (or in one step's folder of it), with its best or its last parameters.
 
     adapter: an adapter's file to merge into them.
 
-    Raises UserError where there is no whole checkpoint, or where it is not a recogniser's.
+    Raises UserError where there is no whole checkpoint, or where it is not a recognizer's.
     """
     folder = find_checkpoint(path, which)  # once, so that all is of one step while a run goes on writing
     assets = read_assets(folder)
-    task = task_in(assets, CTCTaskConfig, path, "a recogniser's")
+    task = task_in(assets, CTCTaskConfig, path, "a recognizer's")
     tokenizer = Tokenizer.from_json(assets["tokenizer"])
     params, model_state = read_params(folder)
     model_state = own_state(model_state)

@@ -36,7 +36,7 @@ def augment_audio(
 
     index: each utterance's number in its manifest. What is drawn depends on key and index alone, so an utterance
         is changed in the same way whatever it is batched with; by default the row's number.
-    noise: recorded noise to draw from instead of synthetic colours, each row filled to its end.
+    noise: recorded noise to draw from instead of synthetic colors, each row filled to its end.
     responses: impulse responses to draw from instead of simulated rooms.
 
     The output has augmented_samples(samples, config) samples. Levels beyond 1 are not clipped.

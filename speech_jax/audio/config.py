@@ -32,7 +32,7 @@ class AudioConfig:
     hop: int = 160
     """Distance between frames."""
     n_fft: int = 512
-    """Length of the Fourier transform, at least `window`; the window is centred in it and zero-padded."""
+    """Length of the Fourier transform, at least `window`; the window is centered in it and zero-padded."""
     window_shape: Literal["hann", "hann_symmetric", "hamming", "hamming_symmetric", "povey", "sine", "rectangular"] = (
         "hann_symmetric"
     )
@@ -185,7 +185,7 @@ class AugmentConfig:
     time_width_max: int = 0
     """SpecAugment: greatest length of such a span in frames, whatever the utterance's; 0 is no limit."""
     mask_value: float = 0.0
-    """SpecAugment: what masked features become; 0 is the mean of normalised features."""
+    """SpecAugment: what masked features become; 0 is the mean of normalized features."""
 
     def __post_init__(self):
         shares = ("reverb", "noise", "gain", "time_width")

@@ -15,7 +15,7 @@ from speech_jax.audio.framing import time_mask
 from speech_jax.audio.mel import high_pass_taps
 
 
-def emphasised(
+def emphasized(
     audio: Float[Array, "batch samples"],
     lengths: Int[Array, " batch"],
     config: AudioConfig,

@@ -1,4 +1,4 @@
-"""Waveforms to features on the device: log-mel, MFCC, derivatives, normalisation, or the normalised samples alone.
+"""Waveforms to features on the device: log-mel, MFCC, derivatives, normalization, or the normalized samples alone.
 Pure functions of a padded batch.
 
 Nothing here gathers over the batch: frames are reshapes, transforms are matrix products (an rfft of a batch that is

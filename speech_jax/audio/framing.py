@@ -98,7 +98,7 @@ def samples_before_first(config: AudioConfig) -> int:
         return 0
     if config.framing == "full":
         return (pieces(config) - 1) * config.hop
-    # torch and librosa pad the window by (n_fft - window)//2 on the left, and centre the padded one on t·hop
+    # torch and librosa pad the window by (n_fft - window)//2 on the left, and center the padded one on t·hop
     return config.n_fft // 2 - (config.n_fft - config.window) // 2
 
 

@@ -57,7 +57,7 @@ def stream_wave(
 def _blocks(
     chunks: Iterable[Float[np.ndarray, "frames mels"]], config: AudioConfig, iterations: int, momentum: float
 ) -> Iterator[Float[np.ndarray, " samples"]]:
-    """The samples that the features were made of, scaled and pre-emphasised as the config says."""
+    """The samples that the features were made of, scaled and pre-emphasized as the config says."""
     ahead, left = frames_ahead(config), samples_before_first(config)
     waiting = past = None  # features: of frames that are not sound yet, and of the last ones that are
     signal = np.zeros((2 * ahead + BLOCK + pieces(config) - 1) * config.hop, np.float32)  # what went out, then a guess

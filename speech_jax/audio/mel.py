@@ -57,9 +57,9 @@ def mel_matrix(config: AudioConfig) -> np.ndarray:
         position = to_mel(hertz)
     else:
         position, edges = hertz, edges_hertz
-    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
-    rising = (position[:, None] - lower) / (centre - lower)
-    falling = (upper - position[:, None]) / (upper - centre)
+    lower, center, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (position[:, None] - lower) / (center - lower)
+    falling = (upper - position[:, None]) / (upper - center)
     bands = np.maximum(0.0, np.minimum(rising, falling))
     if config.mel_norm == "slaney":
         bands *= 2.0 / (edges_hertz[2:] - edges_hertz[:-2])

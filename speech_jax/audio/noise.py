@@ -1,4 +1,4 @@
-"""Noise: synthetic colours or given recordings, added at a drawn ratio of signal to noise."""
+"""Noise: synthetic colors or given recordings, added at a drawn ratio of signal to noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PINK_TAPS = 2048  # pink down to 8 Hz at 16 kHz, flat below
 
 
 def colored_noise(keys: jax.Array, samples: int, colors: tuple[str, ...]) -> Float[Array, "batch samples"]:
-    """A row of noise of a drawn colour for each key. "white" is flat, "pink" falls by 3 dB an octave."""
+    """A row of noise of a drawn color for each key. "white" is flat, "pink" falls by 3 dB an octave."""
     color = rows.choice(rows.fold(keys, 0), len(colors))
     white = rows.normal(rows.fold(keys, 1), samples + _PINK_TAPS)
     noise = jnp.zeros((keys.shape[0], samples))

@@ -1,4 +1,4 @@
-"""Normalisation of features: over the utterance, or with constants estimated beforehand."""
+"""Normalization of features: over the utterance, or with constants estimated beforehand."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def normalize(
     if config.normalize in ("utterance", "unit_variance"):
         count = jnp.sum(real, axis=1, keepdims=True).astype(jnp.float32)
         mean = jnp.sum(jnp.where(real, features, 0.0), axis=1, keepdims=True) / jnp.maximum(count, 1.0)
-        centred = jnp.where(real, features - mean, 0.0)
-        squares = jnp.sum(centred**2, axis=1, keepdims=True)
+        centered = jnp.where(real, features - mean, 0.0)
+        squares = jnp.sum(centered**2, axis=1, keepdims=True)
         if config.normalize == "unit_variance":
-            return centred * jax.lax.rsqrt(squares / jnp.maximum(count, 1.0) + 1e-7)
+            return centered * jax.lax.rsqrt(squares / jnp.maximum(count, 1.0) + 1e-7)
         variance = squares / jnp.maximum(count - 1.0, 1.0)
         # a constant feature has variance 0, where the square root's slope is infinite
         std = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
-        return centred / (std + 1e-5)
+        return centered / (std + 1e-5)
     if config.normalize == "global":
         mean, std = (jnp.asarray(v, jnp.float32)[None, None] for v in (config.mean, config.std))
         features = (features - mean) / std

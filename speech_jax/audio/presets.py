@@ -23,7 +23,7 @@ def nemo(version: int = 2, num_mels: int = 80) -> AudioConfig:
 
 
 def kaldi(num_mels: int = 80) -> AudioConfig:
-    """Kaldi's compute-fbank-feats (also kaldi-native-fbank, torchaudio.compliance.kaldi), not normalised.
+    """Kaldi's compute-fbank-feats (also kaldi-native-fbank, torchaudio.compliance.kaldi), not normalized.
 
     Lhotse and icefall leave the waveform in [-1, 1]: `dataclasses.replace(kaldi(), scale=1.0, framing="kaldi")`.
     """
@@ -131,10 +131,10 @@ def torchaudio_tacotron2(vocoder: str = "wavernn") -> AudioConfig:
 def r9y9_master(mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> AudioConfig:
     """The mel spectrogram of r9y9/wavenet_vocoder's last version, egs/mol/conf/mol_wavenet.json.
 
-    mean, std: its meanvar.joblib, 80 numbers each (mean_ and scale_); without them the features are not normalised.
+    mean, std: its meanvar.joblib, 80 numbers each (mean_ and scale_); without them the features are not normalized.
 
     Its 70 Hz high-pass comes before the mel, so it is part of the features. Its gain of 0.55 and its pre-emphasis of
-    0.85 come after: they are the business of the vocoder's waveform, which is high-passed, scaled, then pre-emphasised.
+    0.85 come after: they are the business of the vocoder's waveform, which is high-passed, scaled, then pre-emphasized.
     """
     return dataclasses.replace(
         nvidia_tacotron2(),

@@ -43,7 +43,7 @@ def match_rules(tree: PyTree, rules: Sequence[tuple[str, Any]], what: str, *, mu
     """The tree with each leaf replaced by the value of the first rule whose pattern is found in its name.
 
     what: how the list is called in messages, for example "optimizer.groups".
-    must_be_used: also refuse a pattern that is found in no name at all: a misspelt freeze would freeze nothing.
+    must_be_used: also refuse a pattern that is found in no name at all: a misspelled freeze would freeze nothing.
     Raises UserError for a leaf without a rule, or a pattern that is no regular expression.
     """
     compiled = []

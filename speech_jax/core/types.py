@@ -52,7 +52,7 @@ class Report(NamedTuple):
 
     metrics:  name -> value, ready to log (for example {"wer": 0.123, "cer": 0.05, "loss": 0.7})
     examples: one dict an utterance, {"id", "reference", "hypothesis", …}, for tables and transcripts in the logs
-    images:   name -> float array [height, width] to draw in grey, for example a spectrogram, or a finished picture,
+    images:   name -> float array [height, width] to draw in gray, for example a spectrogram, or a finished picture,
               bytes [height, width, 3]
     audio:    name -> (samples [time] in [-1, 1], sample rate)
     """

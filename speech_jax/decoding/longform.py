@@ -1,7 +1,7 @@
 """Long recordings in overlapping windows, joined without a seam.
 
 1. Features are computed over the whole recording, block by block with enough samples around each block that its frames
-   are those of one pass, and normalised with the statistics of the whole recording: windows do not differ in level.
+   are those of one pass, and normalized with the statistics of the whole recording: windows do not differ in level.
 2. The encoder runs on windows of one static shape, core + 2 · context frames. Window starts are multiples of the
    encoder's subsampling, so that its frames lie on one grid whichever window they come from.
 3. Of each window the middle is kept, where the encoder has heard `context` on both sides; the middles, side by side,
@@ -9,7 +9,7 @@
 
 For an encoder that looks at most `context` to each side the result is that of one pass; attention over the whole
 utterance sees the window instead. What no windows mend: a network that was trained on clips of a few seconds, each
-normalised by itself, is weaker on minutes of changing speakers and levels, in one pass as in many.
+normalized by itself, is weaker on minutes of changing speakers and levels, in one pass as in many.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def whole_features(
 ) -> Float[np.ndarray, "frames features"]:
     """`extract` of one recording in blocks of one static shape: memory for one block, whatever the length.
 
-    The same frames as one pass, to rounding; the normalisation is over the whole recording.
+    The same frames as one pass, to rounding; the normalization is over the whole recording.
     """
     frames, hop = num_frames(len(audio), config), config.hop
     if frames == 0:

@@ -11,7 +11,7 @@ from speech_jax.text.tokenizer import WORD_START, Tokenizer
 
 
 class Word(NamedTuple):
-    """A recognised word. Times in seconds; confidence is the least of its tokens', in (0, 1].
+    """A recognized word. Times in seconds; confidence is the least of its tokens', in (0, 1].
 
     CTC fires somewhere inside a sound and is blank elsewhere: times are good to a tenth of a second or so, and tend to
     make words too short.

@@ -22,7 +22,7 @@ def hop_samples(rate: int) -> int:
     return max(1, round(HOP_SECONDS * rate))
 
 
-def centred_frames(audio: Float[np.ndarray, "samples"], size: int, hop: int) -> Float[np.ndarray, "frames size"]:
+def centered_frames(audio: Float[np.ndarray, "samples"], size: int, hop: int) -> Float[np.ndarray, "frames size"]:
     """Frame t lies around sample t·hop, with zeros beyond both ends; samples // hop + 1 frames. A view, not a copy."""
     padded = np.pad(np.asarray(audio, np.float64), (size // 2, size))
     return np.lib.stride_tricks.sliding_window_view(padded, size)[::hop][: len(audio) // hop + 1]
@@ -39,7 +39,7 @@ def log_mel(audio: Float[np.ndarray, "samples"], rate: int) -> Float[np.ndarray,
     config = AudioConfig(sample_rate=rate, window=window, hop=hop, n_fft=n_fft, num_mels=BANDS)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     bands = mel_matrix(config)
-    frames = centred_frames(audio, window, hop)
+    frames = centered_frames(audio, window, hop)
     power = [np.abs(np.fft.rfft(part * hann, n_fft)) ** 2 @ bands for part in _blocks(frames)]
     power = np.concatenate(power)
     return np.log(np.maximum(power, max(power.max(), 1e-30) * 10 ** (-RANGE_DB / 10)))

@@ -1,6 +1,6 @@
 """DNSMOS P.835: a network's guess at what listeners would say of noise suppression (Reddy et al. 2022).
 
-A proxy. It was trained on degraded and denoised recordings, not on synthesised speech; no listener is asked.
+A proxy. It was trained on degraded and denoised recordings, not on synthesized speech; no listener is asked.
 """
 
 from __future__ import annotations

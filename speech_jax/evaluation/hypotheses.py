@@ -41,7 +41,7 @@ def read_hypotheses(path: str, wanted: Sequence[tuple[str, str]]) -> dict[tuple[
     if missing:
         raise UserError(
             f"{path}: found no transcript of {len(missing)} of {len(wanted)} utterances, the first {missing[0]!r}; "
-            f"expected one line for each (an empty text where nothing was recognised)"
+            f"expected one line for each (an empty text where nothing was recognized)"
         )
     return texts
 

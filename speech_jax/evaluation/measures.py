@@ -1,4 +1,4 @@
-"""All that is measured of one synthesised recording against its reference."""
+"""All that is measured of one synthesized recording against its reference."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ MEASURES: dict[str, Measure] = {
     "segmental_snr": Measure("segmental SNR dB", "of 30 ms frames, each in -10 … 35, only where parallel", -1),
     "stoi": Measure("STOI", "short-time objective intelligibility, only where parallel", -1, 3),
     "estoi": Measure("ESTOI", "extended STOI, only where parallel", -1, 3),
-    "dnsmos": Measure(f"DNSMOS {_PROXY}", "overall score of DNSMOS P.835, 1 to 5, of the synthesised recording", -1),
+    "dnsmos": Measure(f"DNSMOS {_PROXY}", "overall score of DNSMOS P.835, 1 to 5, of the synthesized recording", -1),
     "dnsmos_reference": Measure(f"DNSMOS of the reference {_PROXY}", "the same of the reference recording", -1),
-    "wer": Measure("WER %", "word errors of our recogniser on the synthesised recordings", 1),
-    "wer_reference": Measure("WER % of the reference", "of the same recogniser on the reference recordings", 1),
-    "cer": Measure("CER %", "character errors of our recogniser on the synthesised recordings", 1),
+    "wer": Measure("WER %", "word errors of our recognizer on the synthesized recordings", 1),
+    "wer_reference": Measure("WER % of the reference", "of the same recognizer on the reference recordings", 1),
+    "cer": Measure("CER %", "character errors of our recognizer on the synthesized recordings", 1),
     "cer_reference": Measure("CER % of the reference", "the same on the reference recordings", 1),
 }
 
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """How synthesised speech is measured."""
+    """How synthesized speech is measured."""
 
     sample_rate: int = 16000
     """Both recordings are brought to this rate first."""
@@ -108,7 +108,7 @@ class Analysis(NamedTuple):
     f0: Float[np.ndarray, "frames"]
 
 
-def analyse(audio: Float[np.ndarray, "samples"], config: MeasureConfig) -> Analysis:
+def analyze(audio: Float[np.ndarray, "samples"], config: MeasureConfig) -> Analysis:
     """Log-mel, cepstra and F0 of a recording at the config's rate.
 
     Raises UserError on what holds no speech: NaN, silence, less than 0.1 s.
@@ -203,7 +203,7 @@ def is_parallel(reference: Analysis, other: Analysis, config: MeasureConfig) -> 
 def speech_seconds(audio: Float[np.ndarray, "samples"], rate: int) -> float:
     """Seconds from the first to the last 25 ms frame that is within 40 dB of the loudest: pauses inside are kept."""
     hop = cepstra.hop_samples(rate)
-    frames = cepstra.centred_frames(audio, round(cepstra.WINDOW_SECONDS * rate), hop)
+    frames = cepstra.centered_frames(audio, round(cepstra.WINDOW_SECONDS * rate), hop)
     energy = np.einsum("ts,ts->t", frames, frames)
     loud = np.flatnonzero(energy >= energy.max() * 10 ** (-TRIM_DB / 10))
     return (loud[-1] - loud[0] + 1) * hop / rate

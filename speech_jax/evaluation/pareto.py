@@ -60,7 +60,7 @@ def draw(
     before: float | None = None,
     on_the_way: Sequence[Point] = (),
 ) -> bytes:
-    """A PNG: every model as a point, methods by colour, the front as a line.
+    """A PNG: every model as a point, methods by color, the front as a line.
 
     before: the old domain's error rate before fine-tuning, as a line. on_the_way: earlier checkpoints, as dots.
     """

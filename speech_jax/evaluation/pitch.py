@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from speech_jax.evaluation.cepstra import HOP_SECONDS, centred_frames, hop_samples
+from speech_jax.evaluation.cepstra import HOP_SECONDS, centered_frames, hop_samples
 
 FLOOR, CEILING = 75.0, 600.0  # hertz
 
@@ -33,7 +33,7 @@ def pitch(
     if not 0 < floor < ceiling <= rate / 2:
         raise ValueError(f"found a pitch range of {floor} to {ceiling} Hz at {rate} Hz, expected less than half of it")
     size = round(3 * rate / floor)
-    frames = centred_frames(audio, size, hop_samples(rate))
+    frames = centered_frames(audio, size, hop_samples(rate))
     peak = np.abs(np.asarray(audio, np.float64) - np.mean(audio)).max(initial=0.0)
     if peak == 0:
         return np.zeros(len(frames))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol's, for all eyes
-_HATCHES = (None, "//", "..")  # of the second and third round of colours
+_COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol's, for all eyes
+_HATCHES = (None, "//", "..")  # of the second and third round of colors
 
 
 def bars(
@@ -31,7 +31,7 @@ def bars(
             rate, low, high = (100 * value for value in rates[system, group])
             x = place + (number - (len(systems) - 1) / 2) * width
             label = system if (system, groups[place]) == _first(system, groups, rates) else None
-            color, hatch = _COLOURS[number % len(_COLOURS)], _HATCHES[number // len(_COLOURS) % len(_HATCHES)]
+            color, hatch = _COLORS[number % len(_COLORS)], _HATCHES[number // len(_COLORS) % len(_HATCHES)]
             axes.bar(x, rate, 0.92 * width, color=color, hatch=hatch, edgecolor="white", label=label)
             axes.errorbar(x, rate, [[max(0.0, rate - low)], [max(0.0, high - rate)]], color="#333333", capsize=2, lw=1)
             axes.annotate(f"{rate:.1f}", (x, high), ha="center", va="bottom", fontsize=8, xytext=(0, 2),

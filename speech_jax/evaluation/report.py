@@ -17,7 +17,7 @@ SHOWN_GROUPS = 20  # rows of a table for people; the JSON holds all
 
 
 class Item(NamedTuple):
-    """One utterance to score. `reference` and `hypothesis` are normalised words; `set` names its manifest."""
+    """One utterance to score. `reference` and `hypothesis` are normalized words; `set` names its manifest."""
 
     id: str
     reference: str
@@ -270,7 +270,7 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
     rows = evaluation.worst(worst)
     if rows:
         parts.append(
-            "<h2>Utterances with most errors</h2><p><small>Above what was said, below what was recognised: "
+            "<h2>Utterances with most errors</h2><p><small>Above what was said, below what was recognized: "
             '<span class="S">substituted</span> <span class="D">deleted</span> <span class="I">inserted</span>'
             "</small></p>"
         )

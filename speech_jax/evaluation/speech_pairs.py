@@ -1,4 +1,4 @@
-"""Synthesised recordings against those of a reference, pair by pair: `python -m speech_jax.evaluate --speech`.
+"""Synthesized recordings against those of a reference, pair by pair: `python -m speech_jax.evaluate --speech`.
 
 A recording that cannot be measured is named, counted and left out; the others are measured and reported all the same.
 """
@@ -25,7 +25,7 @@ from speech_jax.evaluation.measures import (
     MEASURES,
     Analysis,
     MeasureConfig,
-    analyse,
+    analyze,
     best_path,
     check_packages,
     measure,
@@ -67,7 +67,7 @@ class Couple(NamedTuple):
 
     set: str
     reference: Utterance
-    synthesised: Utterance
+    synthesized: Utterance
 
 
 def evaluate_speech(
@@ -83,7 +83,7 @@ def evaluate_speech(
     if not items:
         raise UserError(f"{failed[0]} (and so all {len(couples)} pairs), expected at least one that can be measured")
     if hear:
-        items, unheard = recognise(measured, items, hear, request.language)
+        items, unheard = recognize(measured, items, hear, request.language)
         left_out += unheard
     pairs = f"{len(items)} of {len(couples)} with the same id, {sum(item.seconds for item in items):.0f} s"
     evaluation = SpeechEvaluation(
@@ -91,7 +91,7 @@ def evaluate_speech(
         tuple(items),
         config.worst_by,
         (
-            ("synthesised", ", ".join(request.speech)),
+            ("synthesized", ", ".join(request.speech)),
             ("reference", ", ".join(path for _, path in request.manifests)),
             ("pairs", pairs),
             ("measured at", f"{config.sample_rate} Hz; cepstra {config.cepstra}, c1 to c{config.order}"),
@@ -119,21 +119,21 @@ def match(request: SpeechRequest) -> tuple[list[Couple], list[str], list[tuple[s
     if len(request.manifests) != len(request.speech):
         raise UserError(
             f"found {len(request.speech)} of --speech and {len(request.manifests)} of --manifest, expected as many: "
-            "the synthesised recordings and, in the same order, their references"
+            "the synthesized recordings and, in the same order, their references"
         )
     couples: list[Couple] = []
     left_out: list[str] = []
     for (name, manifest), speech in zip(request.manifests, request.speech, strict=True):
         references = {u.id: u for u in read_manifest(manifest, on_error="skip")}
-        synthesised = {u.id: u for u in read_manifest(speech, on_error="skip")}
-        left_out += _without(manifest, references, synthesised, "synthesised recording", speech)
-        left_out += _without(speech, synthesised, references, "reference", manifest)
-        couples += [Couple(name, u, synthesised[u.id]) for u in references.values() if u.id in synthesised]
+        synthesized = {u.id: u for u in read_manifest(speech, on_error="skip")}
+        left_out += _without(manifest, references, synthesized, "synthesized recording", speech)
+        left_out += _without(speech, synthesized, references, "reference", manifest)
+        couples += [Couple(name, u, synthesized[u.id]) for u in references.values() if u.id in synthesized]
     if not couples:
         raise UserError(
             f"{request.speech[0]}: found no id that {request.manifests[0][1]} has too, expected the same ids"
         )
-    other = [c for c in couples if c.synthesised.text and not _same_words(c, request.language)]
+    other = [c for c in couples if c.synthesized.text and not _same_words(c, request.language)]
     notes = []
     if other:
         named = ", ".join(repr(c.reference.id) for c in other[:NAMED_IDS])
@@ -152,7 +152,7 @@ def _without(where: str, ids: Iterable[str], others: dict, what: str, expected: 
 
 
 def _same_words(couple: Couple, language: str) -> bool:
-    return normalize(couple.reference.text, language) == normalize(couple.synthesised.text, language)
+    return normalize(couple.reference.text, language) == normalize(couple.synthesized.text, language)
 
 
 def measure_all(couples: Sequence[Couple], config: MeasureConfig) -> tuple[list[Pair | None], list[str]]:
@@ -161,14 +161,14 @@ def measure_all(couples: Sequence[Couple], config: MeasureConfig) -> tuple[list[
     failed: list[str] = []
     for couple in tqdm(couples, unit="pair", disable=None, file=sys.stderr):
         try:
-            reference, other = analyses(couple, config)
+            reference, other = analyzes(couple, config)
             values = measure(reference, other, best_path(reference, other), config)
         except UserError as error:
             failed.append(str(error))
             items.append(None)
             continue
         except (ValueError, RuntimeError, ArithmeticError) as error:  # of a library that measures (DNSMOS, WORLD)
-            where = f"{couple.synthesised.where}: {couple.synthesised.id}"
+            where = f"{couple.synthesized.where}: {couple.synthesized.id}"
             failed.append(f"{where}: found {type(error).__name__} ({error}), expected a recording to measure")
             items.append(None)
             continue
@@ -179,26 +179,26 @@ def measure_all(couples: Sequence[Couple], config: MeasureConfig) -> tuple[list[
     return items, failed
 
 
-def analyses(couple: Couple, config: MeasureConfig) -> tuple[Analysis, Analysis]:
-    """(reference, synthesised), read and analysed. Raises UserError naming the line of the manifest."""
+def analyzes(couple: Couple, config: MeasureConfig) -> tuple[Analysis, Analysis]:
+    """(reference, synthesized), read and analyzed. Raises UserError naming the line of the manifest."""
     found = []
-    for utterance in (couple.reference, couple.synthesised):
+    for utterance in (couple.reference, couple.synthesized):
         try:
             audio = read_recording(utterance, config.sample_rate, max_seconds=config.max_seconds)
-            found.append(analyse(audio, config))
+            found.append(analyze(audio, config))
         except UserError as error:
             raise UserError(f"{utterance.where}: {utterance.id}: {error}") from error
     return found[0], found[1]
 
 
-def recognise(
+def recognize(
     couples: Sequence[Couple], items: Sequence[Pair], hear: Hear, language: str
 ) -> tuple[list[Pair], list[str]]:
     """The pairs with WER and CER of both recordings against the reference's text; messages on what was not heard."""
     references = [normalize(couple.reference.text, language) for couple in couples]
     result, failed = list(items), []
     for suffix, utterances in (
-        ("", [couple.synthesised for couple in couples]),
+        ("", [couple.synthesized for couple in couples]),
         ("_reference", [couple.reference for couple in couples]),
     ):
         texts, messages = hear(utterances)
@@ -246,7 +246,7 @@ def write_reports(
 
 def example(row: int, couple: Couple, config: MeasureConfig) -> Example:
     """An utterance for the page. Its recordings are read again: keeping all of them would take too much memory."""
-    reference, other = analyses(couple, config)
+    reference, other = analyzes(couple, config)
     picture = pair_picture(reference, other, best_path(reference, other))
     return Example(row, *(_flac(x.audio, config.sample_rate) for x in (reference, other)), picture)
 

@@ -1,4 +1,4 @@
-"""Pictures of a synthesised recording beside its reference, and of all that was measured."""
+"""Pictures of a synthesized recording beside its reference, and of all that was measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pair_picture(reference: Analysis, other: Analysis, path: Int[np.ndarray, "st
     """A PNG: both log-mel spectrograms on one scale, both F0 along the DTW path, and the path itself."""
     figure = make_figure(11.0, 5.2)
     (left, right), (pitch, warping) = figure.subplots(2, 2, gridspec_kw={"height_ratios": (1.3, 1)})
-    for axes, analysis, title in ((left, reference, "reference"), (right, other, "synthesised")):
+    for axes, analysis, title in ((left, reference, "reference"), (right, other, "synthesized")):
         decibel = 10 / np.log(10) * (analysis.log_mel - analysis.log_mel.max()).T
         seconds = len(analysis.log_mel) * HOP_SECONDS
         axes.imshow(decibel, origin="lower", aspect="auto", cmap="magma", vmin=-RANGE_DB, vmax=0,
@@ -28,17 +28,17 @@ def pair_picture(reference: Analysis, other: Analysis, path: Int[np.ndarray, "st
         axes.set_xlabel("s", fontsize=8)
         axes.set_ylabel("mel band", fontsize=8)
     steps = np.arange(len(path)) * HOP_SECONDS
-    for f0, label, colour in (
+    for f0, label, color in (
         (reference.f0[path[:, 0]], "reference", _REFERENCE),
-        (other.f0[path[:, 1]], "synthesised", _OTHER),
+        (other.f0[path[:, 1]], "synthesized", _OTHER),
     ):
-        pitch.plot(steps, np.where(f0 > 0, f0, np.nan), color=colour, label=label, lw=1.5)
+        pitch.plot(steps, np.where(f0 > 0, f0, np.nan), color=color, label=label, lw=1.5)
     pitch.set_title("F0 along the DTW path, Hz", fontsize=9)
     pitch.legend(frameon=False, fontsize=8)
     warping.plot(path[:, 0] * HOP_SECONDS, path[:, 1] * HOP_SECONDS, color="#228833", lw=1)
     warping.set_title("DTW path, s", fontsize=9)
     warping.set_xlabel("reference", fontsize=8)
-    warping.set_ylabel("synthesised", fontsize=8)
+    warping.set_ylabel("synthesized", fontsize=8)
     for axes in (left, right, pitch, warping):
         axes.tick_params(labelsize=7)
     return _png(figure)
@@ -76,7 +76,7 @@ def make_figure(width: float, height: float):
 
 
 def _png(figure) -> bytes:
-    """A PNG of 128 colours: a third of the size, which counts where twenty of them lie in one page."""
+    """A PNG of 128 colors: a third of the size, which counts where twenty of them lie in one page."""
     from PIL import Image
 
     figure.canvas.draw()

@@ -1,4 +1,4 @@
-"""What was measured of many synthesised recordings: means with their uncertainty; as Markdown, HTML and JSON."""
+"""What was measured of many synthesized recordings: means with their uncertainty; as Markdown, HTML and JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN_MESSAGES = 20
 
 
 class Pair(NamedTuple):
-    """One synthesised recording. values: name -> (sum, how many it is a sum of), for WER 100 · errors and words."""
+    """One synthesized recording. values: name -> (sum, how many it is a sum of), for WER 100 · errors and words."""
 
     id: str
     values: dict[str, tuple[float, float]]
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class SpeechEvaluation:
-    """Measured pairs of one synthesiser."""
+    """Measured pairs of one synthesizer."""
 
     name: str
     items: tuple[Pair, ...]
@@ -158,7 +158,7 @@ def to_text(evaluation: SpeechEvaluation) -> str:
 
 def to_markdown(evaluation: SpeechEvaluation, *, worst: int = 20) -> str:
     """The report as Markdown, without sound and pictures."""
-    lines = [f"# {plain(evaluation.name) or 'Synthesised speech'}", ""]
+    lines = [f"# {plain(evaluation.name) or 'Synthesized speech'}", ""]
     lines += [f"- {plain(key)}: {plain(value)}" for key, value in evaluation.details] + [""]
     for title, (header, rows) in _sections(evaluation, worst):
         cells = [[plain(cell) for cell in row] for row in rows]
@@ -175,7 +175,7 @@ class Example(NamedTuple):
 
     row: int
     reference: bytes
-    synthesised: bytes
+    synthesized: bytes
     picture: bytes
 
 
@@ -196,7 +196,7 @@ def to_html(
     examples: (title, utterances) with sound and pictures. distributions: a PNG.
     """
     e = html.escape
-    title = e(evaluation.name or "Synthesised speech")
+    title = e(evaluation.name or "Synthesized speech")
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
@@ -225,10 +225,10 @@ def _example_html(evaluation: SpeechEvaluation, example: Example) -> str:
     e, item = html.escape, evaluation.items[example.row]
     found = [(MEASURES[name].label, number(name, item.value(name))) for name in evaluation.measured()]
     figures = ", ".join(f"{label} {value}" for label, value in found if value)
-    heard = f"<br>recognised: {e(item.hypothesis)}" if "wer" in item.values else ""
+    heard = f"<br>recognized: {e(item.hypothesis)}" if "wer" in item.values else ""
     return (
         f"<h3>{e(item.id)}</h3><p>{e(item.text)}{heard}<br><small>{e(figures)}</small></p>"
-        f"<p>reference {_player(example.reference)} synthesised {_player(example.synthesised)}</p>"
+        f"<p>reference {_player(example.reference)} synthesized {_player(example.synthesized)}</p>"
         + _image(example.picture, f"spectrograms and F0 of {item.id}")
     )
 

@@ -1,6 +1,6 @@
 """Pictures of what a voice makes: where its attention is, its frames beside the right ones, when it means to stop.
 
-Each is an image [height, width, 3] of bytes, with axes and colour bars, for TensorBoard and for PNG files.
+Each is an image [height, width, 3] of bytes, with axes and color bars, for TensorBoard and for PNG files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def alignment_picture(weights: Float[np.ndarray, "steps symbols"], names: Sequen
 
 
 def mel_picture(panels: Sequence[tuple[str, Float[np.ndarray, "frames mels"]]], hop_seconds: float) -> Picture:
-    """Log-mel frames, one panel above the other, on one scale of colours and of time."""
+    """Log-mel frames, one panel above the other, on one scale of colors and of time."""
     figure = make_figure(9.0, 2.4 * len(panels))
     low = min(float(np.nanmin(mel)) for _, mel in panels if mel.size)
     high = max(float(np.nanmax(mel)) for _, mel in panels if mel.size)

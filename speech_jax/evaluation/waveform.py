@@ -1,6 +1,6 @@
 """Measures of recordings that run in parallel, sample by sample: SI-SDR, SNR, segmental SNR, STOI, ESTOI.
 
-They mean something for copy-synthesis, coding and enhancement. A voice that was synthesised from text has phases and
+They mean something for copy-synthesis, coding and enhancement. A voice that was synthesized from text has phases and
 timing of its own, and no sample of it belongs to one of the reference.
 """
 
@@ -124,9 +124,9 @@ def _envelopes(signal: np.ndarray, bands: np.ndarray) -> Float[np.ndarray, "band
 def _third_octaves() -> Float[np.ndarray, "bands bins"]:
     """1 at the bins of each band, from the bin nearest to its lower edge up to the one before its upper edge's."""
     hertz = np.arange(_STOI_FFT // 2 + 1) * (_STOI_RATE / _STOI_FFT)
-    centres = _STOI_LOWEST * 2.0 ** (np.arange(_STOI_BANDS) / 3)
+    centers = _STOI_LOWEST * 2.0 ** (np.arange(_STOI_BANDS) / 3)
     low, high = (
-        np.abs(hertz - edge[:, None]).argmin(axis=1) for edge in (centres / 2 ** (1 / 6), centres * 2 ** (1 / 6))
+        np.abs(hertz - edge[:, None]).argmin(axis=1) for edge in (centers / 2 ** (1 / 6), centers * 2 ** (1 / 6))
     )
     bins = np.arange(len(hertz))
     return ((bins >= low[:, None]) & (bins < high[:, None])).astype(np.float64)

@@ -46,7 +46,7 @@ class ErrorCounts:
 
     @property
     def rate(self) -> float:
-        """Errors per reference word: 0 where nothing was said and nothing recognised, inf where only insertions are."""
+        """Errors per reference word: 0 where nothing was said and nothing recognized, inf where only insertions are."""
         if self.reference == 0:
             return float("inf") if self.errors else 0.0
         return self.errors / self.reference
@@ -66,7 +66,7 @@ class Op(NamedTuple):
 
 
 def wer(references: Sequence[str], hypotheses: Sequence[str], *, costs: Costs = "levenshtein") -> ErrorCounts:
-    """Word errors over all pairs. Words are what lies between white space; normalise the texts before."""
+    """Word errors over all pairs. Words are what lies between white space; normalize the texts before."""
     return sum(count_errors([r.split() for r in references], [h.split() for h in hypotheses], costs), ErrorCounts())
 
 
@@ -142,7 +142,7 @@ def _ids(tokens: Iterable[str]) -> np.ndarray:
 
 
 def _next_row(row: np.ndarray, equal: np.ndarray, substitution: int, gap: int) -> tuple[np.ndarray, np.ndarray]:
-    """One row of the dynamic programme for a whole batch: [batch, width + 1] costs, and the step that led to each cell.
+    """One row of the dynamic program for a whole batch: [batch, width + 1] costs, and the step that led to each cell.
 
     Insertions run along the row, so it is a running minimum once each cell has its best from above or the diagonal.
     Between equal costs the diagonal wins, then the insertion: sclite's rule (calculate_internal_cells in net_dp.c).

@@ -1,4 +1,4 @@
-"""Starting from a checkpoint: what fits is taken, what is to be new is initialised, and all of it is accounted for."""
+"""Starting from a checkpoint: what fits is taken, what is to be new is initialized, and all of it is accounted for."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class StartConfig:
     which: Literal["best", "last"] = "best"
     """Which of the run's checkpoints."""
     fresh: tuple[str, ...] = ()
-    """Patterns of parameters that are initialised anew, whatever the checkpoint has: "^head/" for a new head,
+    """Patterns of parameters that are initialized anew, whatever the checkpoint has: "^head/" for a new head,
     "layers_1[67]/" for extra layers on top."""
     drop: tuple[str, ...] = ()
     """Patterns of the checkpoint's parameters that the new model does without. What is left over otherwise is an
     error."""
     tokenizer: Literal["keep", "new"] = "keep"
     """keep: the checkpoint's. new: made from the recordings' texts as `task.tokenizer` says; what the head learned for
-    a token stays with its string, new tokens are initialised."""
+    a token stays with its string, new tokens are initialized."""
     speakers: Literal["add", "keep", "new"] = added("add")
     """Of a voice whose `task.speakers` is "data". add: the checkpoint's, and those of the recordings that it lacks.
     keep: the checkpoint's alone. new: those of the recordings alone. What was learned for a speaker stays with the
@@ -62,9 +62,9 @@ class Start(NamedTuple):
     speakers: VocabularyChange | None = None
 
     def describe(self) -> list[str]:
-        """A line each for what was taken, initialised and left behind."""
+        """A line each for what was taken, initialized and left behind."""
         lines = [f"{len(self.taken)} leaves taken"]
-        lines += [f"initialised anew: {_short(self.fresh)}"] if self.fresh else []
+        lines += [f"initialized anew: {_short(self.fresh)}"] if self.fresh else []
         lines += [f"left behind: {_short(self.dropped)}"] if self.dropped else []
         lines += [self.vocabulary.describe()] if self.vocabulary else []
         return lines + ([self.speakers.describe("speakers")] if self.speakers else [])
@@ -112,7 +112,7 @@ def start_from(
         moved = {}
     people = speakers is not None and speakers[0] != speakers[1] and SPEAKERS in wanted and SPEAKERS not in renewed
     if (renewed or moved) and init is None:
-        raise ValueError("start_from: expected `init` where leaves are initialised anew")
+        raise ValueError("start_from: expected `init` where leaves are initialized anew")
     values = {}
     if renewed or moved:
         both = jax.device_get(init())

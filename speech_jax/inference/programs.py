@@ -39,14 +39,14 @@ class Use(NamedTuple):
 
 
 def use_of(task: Any, vocab_size: int, bucket: Bucket) -> Use:
-    """How the model of a task's config is used on a batch of that shape: recordings recognised by the best path, texts
+    """How the model of a task's config is used on a batch of that shape: recordings recognized by the best path, texts
     of so many symbols spoken until all have ended, or a chunk of as many folds of a waveform drawn by the scan.
 
     Raises UserError for a task that only trains.
     """
     make = {CTCTaskConfig: _recognition, tacotron2.Tacotron2TaskConfig: _speech, wavenet.WaveNetTaskConfig: _waveform}
     if type(task) not in make:
-        raise UserError(f"--step use: found {type(task).__name__}, expected a recogniser, a voice or a vocoder")
+        raise UserError(f"--step use: found {type(task).__name__}, expected a recognizer, a voice or a vocoder")
     return make[type(task)](task, vocab_size, bucket)
 
 

@@ -31,14 +31,14 @@ from speech_jax.training.checkpoint import (
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """How recordings are cut for the recogniser."""
+    """How recordings are cut for the recognizer."""
 
     core_seconds: float = 20.0
     """Of a long recording, what each window contributes."""
     context_seconds: float = 4.0
-    """What a window hears before and after that. Recordings up to core + 2 · context are recognised in one pass."""
+    """What a window hears before and after that. Recordings up to core + 2 · context are recognized in one pass."""
     batch_seconds: float = 0.0
-    """Seconds of audio recognised at a time; 0 takes one window on a CPU and about 240 s on an accelerator."""
+    """Seconds of audio recognized at a time; 0 takes one window on a CPU and about 240 s on an accelerator."""
 
     def __post_init__(self):
         for name, value in (("core_seconds", self.core_seconds - 0.1), ("context_seconds", self.context_seconds)):
@@ -114,7 +114,7 @@ class Recognizer:
 
     @property
     def longest(self) -> int:
-        """Samples up to which a recording is recognised in one pass."""
+        """Samples up to which a recording is recognized in one pass."""
         return (self.core + 2 * self.context) * self.audio.hop
 
     def _network(self, params, model_state, batch):
@@ -185,7 +185,7 @@ class Recognizer:
         return next(self.transcribe_many([audio]))
 
     def transcribe_many(self, recordings: Iterable[Float[np.ndarray, " samples"]]) -> Iterator[Transcript]:
-        """A transcript for each recording, in their order; short ones are recognised together."""
+        """A transcript for each recording, in their order; short ones are recognized together."""
         group: list[np.ndarray] = []
         seconds = 0.0
         for audio in recordings:

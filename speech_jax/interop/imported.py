@@ -16,7 +16,7 @@ from speech_jax.training.state import num_params
 
 
 class Imported(NamedTuple):
-    """A recogniser, a voice or a vocoder out of somebody else's files.
+    """A recognizer, a voice or a vocoder out of somebody else's files.
 
     ignored: {tensor or setting that was not taken: the reason}
     notes:   what the user should know, a line each

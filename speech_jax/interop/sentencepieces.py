@@ -12,7 +12,7 @@ UNKNOWN = "<unk>"
 def read_sentencepiece(data: bytes, source: str) -> Tokenizer:
     """The tokenizer of a sentencepiece model: the blank, then its pieces in their order.
 
-    Texts are taken as they are: the model's own normaliser (usually NFKC) is not applied.
+    Texts are taken as they are: the model's own normalizer (usually NFKC) is not applied.
     """
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2 as proto

@@ -68,7 +68,7 @@ def is_state_dict(path: str | Path) -> bool:
 
 
 def read_torchaudio(path: str | Path, config: TorchaudioConfig, tensors: Tensors | None = None) -> Imported:
-    """A CTC recogniser out of a state dict. Nothing in the file is run. tensors: the file's, if they were read already.
+    """A CTC recognizer out of a state dict. Nothing in the file is run. tensors: the file's, if they were read already.
 
     Raises UserError for what is damaged, missing, left over or not said.
     """

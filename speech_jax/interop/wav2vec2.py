@@ -49,7 +49,7 @@ _NO_INFLUENCE = (
 
 
 def read_wav2vec2(folder: str | Path, lower_case: bool = False) -> Imported:
-    """A CTC recogniser out of its folder.
+    """A CTC recognizer out of its folder.
 
     lower_case: hear small letters where the vocabulary has capitals.
     Raises UserError for what is damaged, or not computed exactly by us.

@@ -100,7 +100,7 @@ def _plain(name: str) -> str:
 def _audio(layout: Layout, said: WaveNetImport, path: Path) -> tuple[AudioConfig, list[str]]:
     if said.statistics and layout != "master":
         raise UserError(
-            f"{path}: found statistics beside {_TITLES[layout]}, expected none: it has no such normalisation"
+            f"{path}: found statistics beside {_TITLES[layout]}, expected none: it has no such normalization"
         )
     if layout == "released":
         return r9y9_released(), ["recordings were scaled to a peak of 0.999 before training"]
@@ -109,7 +109,7 @@ def _audio(layout: Layout, said: WaveNetImport, path: Path) -> tuple[AudioConfig
         return dataclasses.replace(nvidia_tacotron2(), **frames), []
     if not said.statistics:
         return r9y9_master(), [
-            "no --wavenet.statistics: mel frames come as they are, but those of its training were normalised by its "
+            "no --wavenet.statistics: mel frames come as they are, but those of its training were normalized by its "
             "meanvar.joblib"
         ]
     try:

@@ -6,7 +6,7 @@ queries, one over the queries for those of the keys and values, and one along th
 the same, for those of the places; each computes the scores again, and none adds to what another program adds to, so the
 same arguments give the same bits. Beside the arguments only the values and one number a query are kept.
 
-The relative shift. A block of scores meets 2 · size - 1 distances: two neighbouring blocks of places, both whole, since
+The relative shift. A block of scores meets 2 · size - 1 distances: two neighboring blocks of places, both whole, since
 queries and keys come in blocks of one size. Row r, column c needs distance size - 1 - r + c of them. Modulo the size,
 that is column c - r - 1 of either block: choose between the two products, then turn row r by r + 1. The next block of
 keys meets one of the two again, so a step forward costs three products of a block with a block, not four. The turning
@@ -121,7 +121,7 @@ def _choose(left: Array, right: Array) -> Array:
 
 
 def _by_key(left: Array, right: Array) -> Array:
-    """Scores by key, from the products of the same queries with two neighbouring blocks of places."""
+    """Scores by key, from the products of the same queries with two neighboring blocks of places."""
     row, column = _rows_and_columns(left)
     return _gather(_choose(left, right), (column - row - 1) & (len(left) - 1))
 

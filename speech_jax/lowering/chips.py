@@ -1,6 +1,6 @@
 """TPU chips that are not at hand: their devices to compile for, and a stated model of what they can do.
 
-The figures are the makers': bfloat16 peak, memory and its bandwidth, and the sum of a chip's links to its neighbours
+The figures are the makers': bfloat16 peak, memory and its bandwidth, and the sum of a chip's links to its neighbors
 (Google Cloud's pages on each TPU's system architecture). The roofline is the sum, over the instructions of a program,
 of the longer of two times: arithmetic at the peak, and main-memory traffic at full bandwidth, but at least `DISPATCH`
 each; then the collectives at the full bandwidth of the links, as if nothing overlapped. A real chip is slower in its

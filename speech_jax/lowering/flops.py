@@ -26,7 +26,7 @@ PEAK_BF16 = {
 
 
 def peak_flops(device: Any | None = None) -> float | None:
-    """Peak bfloat16 FLOP/s of a device, or None where it is not known: then no utilisation is shown."""
+    """Peak bfloat16 FLOP/s of a device, or None where it is not known: then no utilization is shown."""
     kind = (jax.devices()[0] if device is None else device).device_kind
     if "PCIe" in kind or "NVL" in kind:
         return None  # other clocks than the SXM boards in the table

@@ -21,7 +21,7 @@ _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
          "opt-barrier", "iota"}  # fmt: skip
 _FREE_CALLS = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast)"')
-BETWEEN_SLICES = "between-slices"  # kind of an operation that hands data to the network of the data centre
+BETWEEN_SLICES = "between-slices"  # kind of an operation that hands data to the network of the data center
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 
 
@@ -74,7 +74,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Reads the text of an optimised HLO module (`compiled.as_text()`)."""
+    """Reads the text of an optimized HLO module (`compiled.as_text()`)."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():

@@ -178,7 +178,7 @@ class ConvModule(nn.Module):
         linear = partial(dense, dtype=dtype, use_bias=config.use_bias)
         x = linear(config.width, 2 * config.width, name="pointwise_conv1")(x)
         x = jax.nn.glu(x, axis=-1)
-        x = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))  # the next convolution looks at neighbours
+        x = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))  # the next convolution looks at neighbors
         x = DepthwiseConv1d(config.width, config.kernel_size, config.use_bias, dtype, name="depthwise_conv")(x)
         if config.conv_norm == "batch":
             x = MaskedBatchNorm(dtype, name="norm")(x, mask, train=train)

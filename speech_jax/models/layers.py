@@ -1,6 +1,6 @@
 """Layers that several models share: dense maps with torch's initial values, dropout, and norms that know the padding.
 
-Every layer takes `[batch, time, channels]` and, where neighbouring frames meet, a mask `bool [batch, time]`
+Every layer takes `[batch, time, channels]` and, where neighboring frames meet, a mask `bool [batch, time]`
 (True = real). Parameters are float32; `dtype` is what is computed in; statistics are always float32.
 """
 
@@ -94,7 +94,7 @@ def stochastic_depth(
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the channels of each frame; statistics in float32, eps as in torch."""
+    """Layer normalization over the channels of each frame; statistics in float32, eps as in torch."""
 
     dtype: Any = jnp.float32
     eps: float = 1e-5
@@ -105,15 +105,15 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (d,))
         bias = self.param("bias", nn.initializers.zeros, (d,))
         x = x.astype(jnp.float32)
-        centred = x - x.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
+        centered = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(centered).mean(-1, keepdims=True)
         ones = (1,) * (x.ndim - 1)
-        y = centred * lax.rsqrt(variance + self.eps) * scale.reshape(*ones, d) + bias.reshape(*ones, d)
+        y = centered * lax.rsqrt(variance + self.eps) * scale.reshape(*ones, d) + bias.reshape(*ones, d)
         return y.astype(self.dtype)
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation whose statistics are over the valid frames alone.
+    """Batch normalization whose statistics are over the valid frames alone.
 
     Momentum and eps as in torch (0.1, 1e-5; the running variance is the unbiased one). Under a batch sharded by GSPMD
     the sums are global. A batch without any valid frame changes nothing. NeMo counts padded frames too, which makes
@@ -151,7 +151,7 @@ class MaskedBatchNorm(nn.Module):
 
 
 class MaskedGroupNorm(nn.Module):
-    """Group normalisation of each utterance over its valid frames and the channels of one group (torch's GroupNorm
+    """Group normalization of each utterance over its valid frames and the channels of one group (torch's GroupNorm
     on `[batch, channels, time]`, but blind to the padding)."""
 
     groups: int

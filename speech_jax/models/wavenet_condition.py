@@ -1,6 +1,6 @@
 """What a WaveNet hears beside its own samples: mel frames → vectors at frame rate or at sample rate.
 
-Four networks. "frames" is ours and works at frame rate: a convolution over neighbouring frames, and all samples of a
+Four networks. "frames" is ours and works at frame rate: a convolution over neighboring frames, and all samples of a
 frame share its vector, so that each layer's 1×1 is done once a frame. The other three are public ones whose upsampling
 is learned at sample rate: "stretch" (r9y9 master's ConvInUpsampleNetwork), "transposed_bands" (r9y9's released
 LJSpeech model) and "transposed" (nv-wavenet's PyTorch model).
@@ -43,7 +43,7 @@ class ConditionConfig:
     window: int = 800
     """Samples that a frame reaches in "transposed"."""
     shift: float = 5.0
-    """Added to the frames that come in, before `scale`: it centres ln-mel spectrograms. 0 for public networks."""
+    """Added to the frames that come in, before `scale`: it centers ln-mel spectrograms. 0 for public networks."""
     scale: float = 0.4
     """Times this. 1 for public networks."""
 

@@ -89,8 +89,8 @@ def facts_of(means: Mapping[str, float], rates: Mapping[str, float], unit_name: 
     if "padding" in rates:
         facts[f"{unit_name.replace('_', ' ')}/s"] = f"{rates[f'{unit_name}_per_second']:.0f}"
         facts["padding"] = f"{rates['padding']:.0%}"
-    if "utilisation" in rates:
-        facts["MFU"] = f"{rates['utilisation']:.0%}"
+    if "utilization" in rates:
+        facts["MFU"] = f"{rates['utilization']:.0%}"
     if "privacy/epsilon" in means:
         facts["epsilon"] = f"{means['privacy/epsilon']:.3g}"
     if means.get("skipped"):

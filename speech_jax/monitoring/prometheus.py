@@ -35,7 +35,7 @@ METRICS = {
     "padding_ratio": ("gauge", "Share of the batch that is padding."),
     "units_per_second": ("gauge", "Real data a second: seconds of audio, for example."),
     "model_flops_per_second": ("gauge", "Floating point operations a second on one device, as XLA counts them."),
-    "utilisation_ratio": ("gauge", "Share of the device's peak that the model's operations make."),
+    "utilization_ratio": ("gauge", "Share of the device's peak that the model's operations make."),
     "evaluation": ("gauge", "A metric of an evaluation set."),
     "evaluation_step": ("gauge", "Step of the last evaluation."),
     "skipped_steps_total": ("counter", "Steps that were skipped because a number was not finite."),
@@ -45,7 +45,7 @@ METRICS = {
     "device_memory_bytes": ("gauge", "Memory of each device of this host: in use, the peak of it, the limit."),
 }
 _PREFIX = "speech_jax_"
-_RATES = {"waiting_for_data": "data_wait_ratio", "padding": "padding_ratio", "utilisation": "utilisation_ratio"}
+_RATES = {"waiting_for_data": "data_wait_ratio", "padding": "padding_ratio", "utilization": "utilization_ratio"}
 _SAME = {"alpha", "learning_rate", "steps_per_second", "model_flops_per_second"}
 _MEMORY = {"bytes_in_use": "in_use", "peak_bytes_in_use": "peak", "bytes_limit": "limit"}
 

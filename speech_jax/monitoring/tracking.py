@@ -66,7 +66,7 @@ class Meter:
         if self.flops:
             found["model_flops_per_second"] = self.flops / seconds
             if peak:
-                found["utilisation"] = self.flops / seconds / peak
+                found["utilization"] = self.flops / seconds / peak
         return found
 
 
@@ -117,7 +117,7 @@ class Tracker:
         evaluations/STEP/NAME_KEY.png and .wav, for those who have no TensorBoard at hand."""
         if self._file is None:
             return
-        pictures = {key: image if np.ndim(image) == 3 else _grey(image) for key, image in report.images.items()}
+        pictures = {key: image if np.ndim(image) == 3 else _gray(image) for key, image in report.images.items()}
         try:
             for key, image in pictures.items():
                 write(self._folder / _file_name(step, name, key, "png"), _png(image))
@@ -222,8 +222,8 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _grey(image: Any) -> np.ndarray:
-    """A float array [height, width] as 8-bit grey, darkest to brightest."""
+def _gray(image: Any) -> np.ndarray:
+    """A float array [height, width] as 8-bit gray, darkest to brightest."""
     image = np.nan_to_num(np.asarray(image, np.float32))
     low, high = float(image.min()), float(image.max())
     return ((image - low) / max(high - low, 1e-9) * 255).astype(np.uint8)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 def is_feasible(
     frames: Int[Array, " batch"], labels: Int[Array, "batch label"], label_lengths: Int[Array, " batch"]
 ) -> Bool[Array, " batch"]:
-    """True where an alignment exists: a frame for each label and one blank between each pair of equal neighbours."""
+    """True where an alignment exists: a frame for each label and one blank between each pair of equal neighbors."""
     place = jnp.arange(labels.shape[1])[None]
     repeats = ((labels[:, 1:] == labels[:, :-1]) & (place[:, 1:] < label_lengths[:, None])).sum(-1)
     return (frames > 0) & (label_lengths + repeats <= frames)
@@ -28,7 +28,7 @@ def ctc_loss(
     """-log p(labels | logits) for each utterance, in nats, and which utterances count.
 
     Args:
-      logits: unnormalised scores; float32 is computed in, whatever comes in. What lies in masked frames (NaN, inf)
+      logits: unnormalized scores; float32 is computed in, whatever comes in. What lies in masked frames (NaN, inf)
         changes neither the loss nor a gradient.
       mask: True on valid frames, which come first.
       labels: ids, padded with anything after `label_lengths` entries.

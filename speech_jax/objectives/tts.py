@@ -70,11 +70,11 @@ def si_sdr(
     known: copy synthesis, a vocoder's output. A loss is its negative."""
     count = jnp.maximum(jnp.sum(mask, axis=-1, keepdims=True), 1)
 
-    def centred(x: Array) -> Array:
+    def centered(x: Array) -> Array:
         x = jnp.where(mask, x, 0.0).astype(jnp.float32)
         return jnp.where(mask, x - jnp.sum(x, axis=-1, keepdims=True) / count, 0.0)
 
-    estimate, reference = centred(estimate), centred(reference)
+    estimate, reference = centered(estimate), centered(reference)
     power = jnp.sum(jnp.square(reference), axis=-1, keepdims=True)
     target = jnp.sum(estimate * reference, axis=-1, keepdims=True) / (power + _TINY) * reference
     signal, noise = (jnp.sum(jnp.square(x), axis=-1) for x in (target, estimate - target))

@@ -56,13 +56,13 @@ def with_old_term(config: TrainConfig, task: Task, tokenizer: Reader | None) -> 
 
 
 def load_teacher(config: TrainConfig, tokenizer: Tokenizer) -> Teacher:
-    """The teacher. UserError unless its scores can be compared with the new recogniser's, frame by frame."""
+    """The teacher. UserError unless its scores can be compared with the new recognizer's, frame by frame."""
     folder = config.teacher.checkpoint
     parts = load_recognizer_parts(folder)
     if not 0 <= config.teacher.weight <= 1 or config.teacher.temperature <= 0 or config.teacher.hidden < 0:
         raise UserError(f"teacher: found {config.teacher}, expected 0 <= weight <= 1, temperature > 0, hidden >= 0")
     if parts.tokenizer.pieces != tokenizer.pieces:
-        raise UserError(f"{folder}: found a teacher with another vocabulary, expected the new recogniser's")
+        raise UserError(f"{folder}: found a teacher with another vocabulary, expected the new recognizer's")
     check_audio(parts.task, config.task, folder)
     samples = 60 * config.task.audio.sample_rate
     theirs, ours = (output_frames(samples, task) for task in (parts.task, config.task))

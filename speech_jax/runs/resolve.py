@@ -35,9 +35,9 @@ def check_settings(config: TrainConfig) -> None:
     if optimizer.ewc and (not config.init_from or config.pre is None):
         raise UserError("optimizer.ewc: found no init_from or no pre, expected a start model and its old recordings")
     if config.pre_task is not None and config.task is not None and not isinstance(config.task, CTCTaskConfig):
-        raise UserError("pre_task: found one beside a task that is no recogniser, expected a CTCTaskConfig in task")
+        raise UserError("pre_task: found one beside a task that is no recognizer, expected a CTCTaskConfig in task")
     if config.teacher.checkpoint and config.task is not None and not isinstance(config.task, CTCTaskConfig):
-        raise UserError("teacher: found one beside a task that is no recogniser, expected a CTCTaskConfig in task")
+        raise UserError("teacher: found one beside a task that is no recognizer, expected a CTCTaskConfig in task")
     if config.pre_task is not None and config.pre is None and config.teacher.checkpoint:
         raise UserError("teacher: found one beside a pre_task without pre, expected recordings in pre for it")
     if config.adapter.kind == "none":

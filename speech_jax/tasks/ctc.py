@@ -35,7 +35,7 @@ EXAMPLES = 8  # utterances of an evaluation whose transcripts go to the logs
 
 @dataclasses.dataclass(frozen=True)
 class CTCTaskConfig:
-    """A recogniser: what it hears, how that is varied in training, the network and its vocabulary."""
+    """A recognizer: what it hears, how that is varied in training, the network and its vocabulary."""
 
     model: ConformerConfig | CRNNConfig | Wav2Vec2Config | PlainConformerConfig = ConformerConfig()
     """The network."""
@@ -49,7 +49,7 @@ class CTCTaskConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """A recogniser that the new one is pulled to: the start model against forgetting (LwF, Li and Hoiem 2016), or a
+    """A recognizer that the new one is pulled to: the start model against forgetting (LwF, Li and Hoiem 2016), or a
     large one to be made small."""
 
     checkpoint: str = ""

@@ -1,4 +1,4 @@
-"""Unsupervised pre-training of a recogniser's encoder: recordings without text in, an encoder out.
+"""Unsupervised pre-training of a recognizer's encoder: recordings without text in, an encoder out.
 
 Hidden frames of the features become noise, and the encoder has to tell what was there. What exactly is one file each:
 pretrain_best_rq, pretrain_autoencoder, pretrain_contrastive. Parameters: {"encoder": …, "pretext": …}; fine-tuning
@@ -44,7 +44,7 @@ class PretrainTaskConfig:
     """best_rq: which entry of a random codebook the hidden frame would have (Chiu et al. 2022). autoencoder: its
     log-mel values. contrastive: which of some frames it is, as wav2vec 2.0 (Baevski et al. 2020)."""
     model: ConformerConfig = ConformerConfig()
-    """The encoder, which is that of the recogniser to come."""
+    """The encoder, which is that of the recognizer to come."""
     audio: AudioConfig = AudioConfig()
     """Waveform to features."""
     augment: AugmentConfig = AugmentConfig()
@@ -192,9 +192,9 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
 
 
 def with_pretext(task: Task, pretext: Task) -> Task:
-    """A recogniser that keeps its encoder's pre-training alive: parameters {"encoder", "head", "pretext"}.
+    """A recognizer that keeps its encoder's pre-training alive: parameters {"encoder", "head", "pretext"}.
 
-    The result has the recogniser's objective and evaluation; mix in `pretext.objective` as L_pre.
+    The result has the recognizer's objective and evaluation; mix in `pretext.objective` as L_pre.
     """
 
     def init(key, batch: Batch):
@@ -210,7 +210,7 @@ def shared_objective(
 ) -> Objective:
     """L = alpha · L_pre + (1 − alpha) · CTC on the same recordings, from one forward pass of the encoder.
 
-    So the recogniser, too, hears the utterance with its frames hidden, which does for it what SpecAugment does.
+    So the recognizer, too, hears the utterance with its frames hidden, which does for it what SpecAugment does.
     Raises UserError for settings under which the two would not hear the same.
     """
     if ctc.augment != config.augment:

@@ -1,7 +1,7 @@
-"""Contrastive learning as wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477), on the recogniser's own features.
+"""Contrastive learning as wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477), on the recognizer's own features.
 
-The context vector of a hidden frame has to be nearer to the quantised vector of that frame than to those of other
-hidden frames of the utterance. The quantiser learns: product codebooks, chosen by Gumbel's trick, held open by a
+The context vector of a hidden frame has to be nearer to the quantized vector of that frame than to those of other
+hidden frames of the utterance. The quantizer learns: product codebooks, chosen by Gumbel's trick, held open by a
 diversity loss.
 """
 
@@ -22,7 +22,7 @@ from speech_jax.objectives.masking import code_perplexity
 
 @dataclass(frozen=True)
 class ContrastiveConfig:
-    """The quantiser and the choice."""
+    """The quantizer and the choice."""
 
     groups: int = 2
     """Codebooks whose entries are put side by side."""

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from speech_jax.audio import rows
 from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.emphasis import emphasised, plain
+from speech_jax.audio.emphasis import emphasized, plain
 from speech_jax.audio.features import extract, num_features, num_frames
 from speech_jax.audio.framing import pieces, time_mask
 from speech_jax.audio.mulaw import zero_class
@@ -49,7 +49,7 @@ class WaveNetTaskConfig:
     """Coefficient c of y[n] = x[n] - c·x[n-1]: the network learns y, and its sound is filtered back, which takes its
     noise out of the high bands. 0.85 is usual; 0 turns it off."""
     gain: float = 1.0
-    """The waveform is multiplied by this first, and what is synthesised divided by it."""
+    """The waveform is multiplied by this first, and what is synthesized divided by it."""
     input_noise: float = 0.0
     """In training, white noise is added to the samples that the network hears, not to those it learns; its deviation is
     drawn for each crop between 0 and this. Without it a network that has learned to predict from true samples can lose
@@ -58,7 +58,7 @@ class WaveNetTaskConfig:
     """one: whoever speaks is the same voice. data: a learned vector for each speaker that the recordings name; the
     table of names goes with the checkpoint, and more can be added in fine-tuning."""
     clip_seconds: float = 1.0
-    """An evaluation synthesises so much of its first recording again, and measures how far the mel frames are apart;
+    """An evaluation synthesizes so much of its first recording again, and measures how far the mel frames are apart;
     0 does without."""
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ def prepare(config: WaveNetTaskConfig, batch: Batch) -> dict[str, Array]:
     else:
         mel, mask = extract(batch["audio"], lengths, config.audio)
         frames = jnp.sum(mask, axis=1)
-    wave = emphasised(batch["audio"], lengths, config.audio, config.gain, config.pre_emphasis)
+    wave = emphasized(batch["audio"], lengths, config.audio, config.gain, config.pre_emphasis)
     wave = as_target(config.model.output, wave, config.model.classes)
     extra = {"speaker": batch["speaker"]} if config.model.speakers else {}
     return {"mel": mel, "frames": frames, "wave": wave, "lengths": lengths, "index": batch["index"]} | extra

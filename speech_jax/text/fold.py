@@ -76,7 +76,7 @@ def fold(text: str, keep: frozenset[str]) -> Folded:
     """`text` in the characters of `keep`, one space apart.
 
     In this order: as it is, by `_ALTERNATIVES`, in Unicode's compatibility form (NFKC), in the other case, without its
-    accents. What is left is unknown; a space takes its place, so that its neighbours do not become one word.
+    accents. What is left is unknown; a space takes its place, so that its neighbors do not become one word.
     """
     parts: list[str] = []
     replaced: list[Change] = []

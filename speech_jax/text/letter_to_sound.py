@@ -66,9 +66,9 @@ def _gru(
 
 
 def _norm(x: Float[np.ndarray, "letters d"], network: dict[str, np.ndarray], at: str) -> Float[np.ndarray, "letters d"]:
-    centred = x - x.mean(-1, keepdims=True)
+    centered = x - x.mean(-1, keepdims=True)
     return (
-        centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * network[at + "scale"]
+        centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + 1e-5) * network[at + "scale"]
         + network[at + "bias"]
     )
 

@@ -57,7 +57,7 @@ def phonemize(text: str, lexicon: Mapping[str, Sequence[Pronunciation]] | None =
 def word_phonemes(
     word: str, before: str = "", after: str = "", lexicon: Mapping[str, Sequence[Pronunciation]] | None = None
 ) -> Pronunciation:
-    """The phonemes of one word between its neighbours (empty where a pause or the end is)."""
+    """The phonemes of one word between its neighbors (empty where a pause or the end is)."""
     known, lower = cmudict(), word.lower().rstrip("'")
     if lexicon and lower in lexicon:
         return lexicon[lower][0]

@@ -1,6 +1,6 @@
 """The symbols that a voice reads: the 148 of the public Tacotron 2, the letters of a language, or its phonemes.
 
-A `Symbols` is what a tokenizer is for a recogniser, and has the same methods; id 0 is the padding. Between braces stand
+A `Symbols` is what a tokenizer is for a recognizer, and has the same methods; id 0 is the padding. Between braces stand
 phonemes, `{HH AH0 L OW1}`, wherever the table has them.
 """
 
@@ -90,7 +90,7 @@ class Symbols:
         return found + [(i, text[i]) for i in range(at, len(text))]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids: neighbouring phonemes in one pair of braces, paddings left out."""
+        """The text of ids: neighboring phonemes in one pair of braces, paddings left out."""
         parts: list[str] = []
         for i in ids:
             if not 0 <= int(i) < len(self.names):

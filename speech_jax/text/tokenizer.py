@@ -35,7 +35,7 @@ class TokenizerConfig:
     alphabet: str = ""
     """For char: the characters in their order, instead of those that occur in the training texts."""
     language: str = "en"
-    """How texts are normalised before they are encoded ("en" turns figures into words); "" takes them as they are."""
+    """How texts are normalized before they are encoded ("en" turns figures into words); "" takes them as they are."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Tokenizer:
     pieces: tuple[str, ...]
     scores: tuple[float, ...] = ()
     language: str = ""
-    """Texts are normalised for this language before they are encoded; "" takes them as they are."""
+    """Texts are normalized for this language before they are encoded; "" takes them as they are."""
 
     def __post_init__(self):
         if not self.pieces or self.pieces[0] != BLANK:
@@ -94,7 +94,7 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; blanks, and `SPECIAL` pieces in kind char, are left out.
 
-        decode(encode(text)) == text, if normalised and one space apart.
+        decode(encode(text)) == text, if normalized and one space apart.
         """
         chosen = [int(i) for i in ids]
         wrong = [i for i in chosen if not 0 <= i < len(self.pieces)]
@@ -127,7 +127,7 @@ class Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None) -> Tokenizer:
-    """The tokenizer of `texts`, normalised as the config says: deterministic; for char their order has no influence."""
+    """The tokenizer of `texts`, normalized as the config says: deterministic; for char their order has no influence."""
     config = config or TokenizerConfig()
     if config.language:
         texts = (normalize(text, config.language) for text in texts)
@@ -202,7 +202,7 @@ def _word_ids(tokenizer: Tokenizer, word: str) -> tuple[int, ...]:
 
 
 def _bpe(word: str, tables: _Tables, scores: Sequence[float]) -> list[str]:
-    """Merges the neighbouring pair of the best score, leftmost first, until no pair is a piece."""
+    """Merges the neighboring pair of the best score, leftmost first, until no pair is a piece."""
     parts = list(word)
     while True:
         best, where = -math.inf, -1

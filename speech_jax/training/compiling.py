@@ -76,7 +76,7 @@ def batch_spec_of(batch_spec: Callable, bucket: Any) -> PyTree:
 
 
 def init_spec_of(batch_spec: Callable, bucket: Any) -> PyTree:
-    """The shapes of a plain batch to initialise the model with: the task's, where the bucket is a pair."""
+    """The shapes of a plain batch to initialize the model with: the task's, where the bucket is a pair."""
     while isinstance(bucket, Mapping):
         bucket = bucket["task"] if "task" in bucket else next(iter(bucket.values()))
     return batch_spec(bucket)

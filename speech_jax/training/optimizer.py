@@ -63,7 +63,7 @@ class OptimizerConfig:
     """Decoupled weight decay, times the learning rate. Plain adam takes none."""
     l2: float = added(0.0)
     """So much times the parameter is added to the gradient, after the clipping and before the rule: the weight decay of
-    PyTorch's Adam, the L2 regularisation of the Tacotron papers. Not to those that `no_decay` names."""
+    PyTorch's Adam, the L2 regularization of the Tacotron papers. Not to those that `no_decay` names."""
     no_decay: tuple[str, ...] = (r"(^|/)(bias|scale|[a-z_]*_bias)$", r"(?i)norm")
     """Patterns of the parameters without weight decay and L2: biases and norms."""
     clip_norm: float | None = 1.0

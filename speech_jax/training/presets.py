@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from speech_jax.training.optimizer import OptimizerConfig
 
-_ALL = ()  # no_decay: PyTorch's weight decay and the papers' regularisation spare no parameter
+_ALL = ()  # no_decay: PyTorch's weight decay and the papers' regularization spare no parameter
 
 
 def tacotron2_paper(hold_steps: int = 50_000, decay_steps: int = 100_000) -> OptimizerConfig:

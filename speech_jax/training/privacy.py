@@ -1,6 +1,6 @@
 """Differentially private training: its settings, what it spends, and the secret of its noise.
 
-The unit is one utterance, and the guarantee is that of zero-out neighbours (Kairouz et al. 2021, arXiv 2103.00039): two
+The unit is one utterance, and the guarantee is that of zero-out neighbors (Kairouz et al. 2021, arXiv 2103.00039): two
 sets of recordings with the same list of durations and label counts, in one of which one utterance is replaced by
 nothing. What the list says (how many utterances, how long, with how many labels) decides the batches and is public.
 

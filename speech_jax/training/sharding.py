@@ -57,8 +57,8 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
 
 
 def _grid(devices: list, sizes: list[int]) -> np.ndarray:
-    """The devices in the mesh's shape. On TPUs neighbours in the mesh are neighbours on the board, and slices, which
-    only the data centre's network joins, are parts of the data axis: its gradients are summed once a step."""
+    """The devices in the mesh's shape. On TPUs neighbors in the mesh are neighbors on the board, and slices, which
+    only the data center's network joins, are parts of the data axis: its gradients are summed once a step."""
     if devices[0].platform != "tpu":
         return np.asarray(devices).reshape(sizes)
     slices = len({getattr(device, "slice_index", 0) for device in devices})

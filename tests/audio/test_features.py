@@ -210,7 +210,7 @@ def test_dither_is_white_repeats_and_belongs_to_the_utterance():
     np.testing.assert_allclose(without[0], np.log(2.0**-23), atol=1e-5)
 
 
-def test_statistics_over_batches_normalise_the_whole():
+def test_statistics_over_batches_normalize_the_whole():
     raw = replace(presets.nemo(num_mels=8), normalize="none")
     lengths = np.array([[6400, 3000], [5000, 0]])
     batches = [compute(speech(6400, seed, rows=2), n, raw) for seed, n in enumerate(lengths)]
@@ -227,7 +227,7 @@ def test_statistics_over_batches_normalise_the_whole():
         estimate_statistics([(np.zeros((1, 3, 8)), np.zeros((1, 3), bool))])
 
 
-def test_utterance_normalisation_is_exact():
+def test_utterance_normalization_is_exact():
     features, mask = compute(speech(6400, 9, rows=2), [6400, 3333], presets.nemo())
     rows = [np.asarray(f)[np.asarray(m)] for f, m in zip(features, mask, strict=True)]
     for row in rows:

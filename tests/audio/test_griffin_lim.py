@@ -150,8 +150,8 @@ def test_padding_and_batch_mates_change_nothing(name):
 
 def test_de_emphasis_undoes_pre_emphasis():
     x = np.random.default_rng(1).standard_normal((2, 3000)).astype(np.float32)
-    emphasised = x - 0.97 * np.pad(x, ((0, 0), (1, 0)))[:, :-1]
-    np.testing.assert_allclose(jax.jit(de_emphasize)(jnp.asarray(emphasised), 0.97), x, atol=1e-4)
+    emphasized = x - 0.97 * np.pad(x, ((0, 0), (1, 0)))[:, :-1]
+    np.testing.assert_allclose(jax.jit(de_emphasize)(jnp.asarray(emphasized), 0.97), x, atol=1e-4)
 
 
 @pytest.mark.parametrize("config", [presets.nemo(), presets.kaldi_mfcc(), replace(presets.kaldi(), deltas=1)])

@@ -73,7 +73,7 @@ def test_the_chunks_change_nothing_and_the_first_sound_comes_in_time():
 
 
 def test_no_click_where_blocks_meet():
-    """A click is a jump between neighbouring samples: the second difference at a seam is what it is elsewhere."""
+    """A click is a jump between neighboring samples: the second difference at a seam is what it is elsewhere."""
     config = CONFIGS["nvidia"]
     made = list(stream_wave([features(config)], config, iterations=30))
     seams = np.cumsum([len(part) for part in made])[:-1]

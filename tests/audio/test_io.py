@@ -245,7 +245,7 @@ def test_a_bomb_costs_no_more_than_the_cap(tmp_path):
 
 @pytest.mark.parametrize("rate", [RATE, 4000])
 def test_the_cap_holds_for_a_decoder_that_never_ends(rate):
-    """The last line of defence; G.722, for one, has no header to ask."""
+    """The last line of defense; G.722, for one, has no header to ask."""
     tracemalloc.start()
     try:
         with pytest.raises(UserError, match="endless: found more than 10 s"):

@@ -63,7 +63,7 @@ def test_a_short_or_silent_utterance_has_an_answer():
         assert loudness_gain(silence, 16000) == 1.0
 
 
-def test_normalised_to_the_target_unless_the_peak_is_met():
+def test_normalized_to_the_target_unless_the_peak_is_met():
     wave = 0.01 * np.random.default_rng(0).standard_normal(44100)
     loud = normalize_loudness(wave, 22050, target=-30.0)
     assert loud.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Measures of synthesised speech: against other programs' figures, and by nature.
+"""Measures of synthesized speech: against other programs' figures, and by nature.
 
 The figures are made by experiments/parity/speech_metrics.py, from recordings that the golden file has too.
 """
@@ -15,7 +15,7 @@ import soxr
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation import cepstra, dnsmos, measures, waveform
 from speech_jax.evaluation.dtw import diagonal, warp
-from speech_jax.evaluation.measures import MeasureConfig, analyse, best_path, measure
+from speech_jax.evaluation.measures import MeasureConfig, analyze, best_path, measure
 from speech_jax.evaluation.pitch import pitch, pitch_errors
 
 RATE = 16000
@@ -125,7 +125,7 @@ def test_loudness_makes_no_distortion(golden):
 )
 def test_pitch_is_praats(golden, name, differing):
     track = pitch(heard(golden, name), RATE)
-    places = golden[f"pitch.{name}.times"] * RATE / cepstra.hop_samples(RATE)  # Praat's centres may lie between ours
+    places = golden[f"pitch.{name}.times"] * RATE / cepstra.hop_samples(RATE)  # Praat's centers may lie between ours
     before, after = track[np.floor(places).astype(int)], track[np.ceil(places).astype(int)]
     share = places - np.floor(places)
     ours, praat = np.where(share < 0.5, before, after), golden[f"pitch.{name}.hertz"]
@@ -228,7 +228,7 @@ def test_waveform_measures_of_silence_and_of_too_little():
 
 def test_a_recording_against_itself(golden):
     config = MeasureConfig()
-    one = analyse(heard(golden, "one"), config)
+    one = analyze(heard(golden, "one"), config)
     found = measure(one, one, best_path(one, one), config)
     assert found["mcd"] == found["mcd_frames"] == 0
     assert found["f0_hertz"] == found["voicing_error"] == found["gross_pitch_error"] == found["duration_error"] == 0
@@ -240,7 +240,7 @@ def test_a_recording_against_itself(golden):
 def test_a_slower_copy_is_nearer_with_dtw(golden):
     """The same vowels 1.25 times as slow, pitch unchanged: DTW finds the way back, and only duration is wrong."""
     config = MeasureConfig()
-    reference, other = (analyse(heard(golden, name), config) for name in ("vowels", "slower"))
+    reference, other = (analyze(heard(golden, name), config) for name in ("vowels", "slower"))
     found = measure(reference, other, best_path(reference, other), config)
     assert found["mcd"] < 0.2 * found["mcd_frames"]
     assert found["f0_cents"] < 20 and found["f0_correlation"] > 0.99
@@ -253,7 +253,7 @@ def test_a_slower_copy_is_nearer_with_dtw(golden):
 def test_a_slower_tape_is_lower_and_longer(golden):
     config = MeasureConfig()
     tone = heard(golden, "vowels")
-    reference, other = analyse(tone, config), analyse(soxr.resample(tone, RATE, 1.2 * RATE), config)
+    reference, other = analyze(tone, config), analyze(soxr.resample(tone, RATE, 1.2 * RATE), config)
     found = measure(reference, other, diagonal(len(reference.f0), len(reference.f0)), config)
     assert found["duration_bias"] == pytest.approx(20, abs=1)
     # frame t of the slow one lies at t / 1.2 of the other
@@ -277,7 +277,7 @@ def test_duration_is_that_of_librosas_trimming(golden):
 )
 def test_what_holds_no_speech(audio, message):
     with pytest.raises(UserError, match=message):
-        analyse(audio, MeasureConfig())
+        analyze(audio, MeasureConfig())
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_dnsmos_is_asked_at_16_khz_and_named_a_proxy(monkeypatch, golden):
     assert dnsmos.score(tone, 22050) == {"overall": 2.5, "signal": 3.0, "background": 3.5, "p808": 2.0}
     assert heard_by_it[0][0].shape == (16000,) and heard_by_it[0][0].dtype == np.float32 and heard_by_it[0][1] == 16000
     config = MeasureConfig(dnsmos=True, waveform="never")
-    one = analyse(heard(golden, "one"), config)
+    one = analyze(heard(golden, "one"), config)
     found = measure(one, one, best_path(one, one), config)
     assert found["dnsmos"] == found["dnsmos_reference"] == 2.5 and "si_sdr" not in found
     for name in ("dnsmos", "dnsmos_reference"):

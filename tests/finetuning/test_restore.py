@@ -1,4 +1,4 @@
-"""Starting from a checkpoint: what fits is taken as it is, what is new is initialised, what does not fit is named."""
+"""Starting from a checkpoint: what fits is taken as it is, what is new is initialized, what does not fit is named."""
 
 import dataclasses
 
@@ -97,7 +97,7 @@ def start(folder, change, **options):
     return found, values
 
 
-def test_new_layers_and_a_new_head_are_initialised_and_the_rest_is_taken(run):
+def test_new_layers_and_a_new_head_are_initialized_and_the_rest_is_taken(run):
     folder, state = run
 
     def change(params, _):
@@ -110,7 +110,7 @@ def test_new_layers_and_a_new_head_are_initialised_and_the_rest_is_taken(run):
         assert toy.digest(found.params[part]) == toy.digest(fresh[part])
     assert set(found.fresh) == {"head/kernel", "head/bias", "adapter/kernel", "adapter/bias"}
     assert not found.dropped and found.vocabulary is None
-    assert "initialised anew" in "\n".join(found.describe())
+    assert "initialized anew" in "\n".join(found.describe())
 
 
 def test_what_the_checkpoint_has_too_much_is_left_behind_by_name_only(run):

@@ -54,5 +54,5 @@ def test_the_waveform_is_drawn_from_its_condition():
 
 
 def test_what_only_trains_is_refused():
-    with pytest.raises(UserError, match="--step use: found PretrainTaskConfig, expected a recogniser"):
+    with pytest.raises(UserError, match="--step use: found PretrainTaskConfig, expected a recognizer"):
         use_of(PretrainTaskConfig(), 12, BUCKET)

@@ -254,8 +254,8 @@ def test_recordings_are_made_again_with_the_same_ids(recordings, trained, tmp_pa
     assert "real-time factor" in capsys.readouterr().err
     with pytest.raises(UserError, match="expected a voice's or a vocoder's"):
         (tmp_path / "other").mkdir()
-        recogniser_like = save_other(tmp_path / "other" / "run")
-        synthesize.main(["--checkpoint", str(recogniser_like), "--resynthesize", "x.jsonl", "--out", "y"])
+        recognizer_like = save_other(tmp_path / "other" / "run")
+        synthesize.main(["--checkpoint", str(recognizer_like), "--resynthesize", "x.jsonl", "--out", "y"])
 
 
 def test_a_low_temperature_leaves_little_to_chance(trained, recordings, tmp_path):

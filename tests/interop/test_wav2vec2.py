@@ -57,7 +57,7 @@ def test_computes_what_transformers_computes_whatever_the_batch(name):
         np.testing.assert_allclose(ours[row, :n], expected, atol=1e-4)
 
 
-def test_samples_are_normalised_as_transformers_normalises_them():
+def test_samples_are_normalized_as_transformers_normalizes_them():
     audio, lengths = recordings()
     task = read_wav2vec2(GOLDEN / "wav2vec2_base").parts.task
     assert (task.audio.features, task.audio.normalize) == ("waveform", "unit_variance")

@@ -71,7 +71,7 @@ def kernel(asked: Asked, seeds=None, rate=0.0, size=SIZE, on="tpu"):
         ("tpu", jnp.bfloat16, 1e-3),
         ("gpu", jnp.float32, 1e-5),
         # An online softmax rounds other weights to bfloat16 than an ordinary one, so results may differ by a step of
-        # bfloat16 or two (2^-8 of the largest value each), in either's disfavour. Typically they differ by far less.
+        # bfloat16 or two (2^-8 of the largest value each), in either's disfavor. Typically they differ by far less.
         ("gpu", jnp.bfloat16, 2**-7),
     ],
 )

@@ -23,7 +23,7 @@ def batch(time=13, channels=WIDTH, seed=0):
     return x, np.arange(time) < np.array([time, time - 4, 3])[:, None]
 
 
-def randomised(variables, seed=1):
+def randomized(variables, seed=1):
     """Random values for all parameters and statistics: zeros and ones hide mistakes."""
     leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(seed)
@@ -103,7 +103,7 @@ def test_attention_equals_the_formula_of_transformer_xl():
     x, mask = batch(time)
     layer = RelativeAttention(WIDTH, heads)
     positions = relative_positions(time, WIDTH)
-    variables = randomised(layer.init(jax.random.key(0), x, positions, mask, train=False))
+    variables = randomized(layer.init(jax.random.key(0), x, positions, mask, train=False))
     got = layer.apply(variables, x, positions, mask, train=False)
 
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
@@ -133,7 +133,7 @@ def test_attention_in_blocks_is_attention(relative, dtype, tolerance):
     x, mask = batch(13)
     positions = relative_positions(13, WIDTH) if relative else None
     layers = [RelativeAttention(WIDTH, 2, dtype=dtype, block=block) for block in (0, 4, 13)]
-    variables = randomised(layers[0].init(jax.random.key(0), x, positions, mask, train=False))
+    variables = randomized(layers[0].init(jax.random.key(0), x, positions, mask, train=False))
 
     def loss(variables, layer):
         y = layer.apply(variables, x, positions, mask, train=False).astype(jnp.float32)
@@ -153,7 +153,7 @@ def test_attention_in_blocks_drops_in_every_block():
     x, mask = batch(12)
     layer = RelativeAttention(WIDTH, 2, dropout=0.5, block=4)
     positions = relative_positions(12, WIDTH)
-    variables = randomised(layer.init(jax.random.key(0), x, positions, mask, train=False))
+    variables = randomized(layer.init(jax.random.key(0), x, positions, mask, train=False))
     plain = layer.apply(variables, x, positions, mask, train=False)
     dropped = [
         layer.apply(variables, x, positions, mask, train=True, rngs={"dropout": jax.random.key(n)}) for n in (0, 0, 1)
@@ -191,7 +191,7 @@ def test_attention_of_a_row_without_valid_frames_is_finite_with_its_gradient():
     mask = jnp.zeros((3, 13), bool)
     layer = RelativeAttention(WIDTH, 2)
     positions = relative_positions(13, WIDTH)
-    variables = randomised(layer.init(jax.random.key(0), x, positions, mask, train=False))
+    variables = randomized(layer.init(jax.random.key(0), x, positions, mask, train=False))
     gradient = jax.grad(lambda v: jnp.square(layer.apply(v, x, positions, mask, train=False)).sum())(variables)
     assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
 
@@ -199,7 +199,7 @@ def test_attention_of_a_row_without_valid_frames_is_finite_with_its_gradient():
 def test_batch_norm_is_torchs_over_the_valid_frames_and_moves_its_statistics_as_torch_does():
     x, mask = batch()
     layer = MaskedBatchNorm()
-    variables = randomised(layer.init(jax.random.key(0), x, mask, train=False))
+    variables = randomized(layer.init(jax.random.key(0), x, mask, train=False))
     y, new = layer.apply(variables, jnp.where(mask[..., None], x, 1e3), mask, train=True, mutable=["batch_stats"])
     valid = x[mask].astype(np.float64)
     p, old = variables["params"], variables["batch_stats"]
@@ -220,7 +220,7 @@ def test_batch_norm_is_torchs_over_the_valid_frames_and_moves_its_statistics_as_
 def test_group_and_layer_norm_equal_plain_numpy():
     x, mask = batch()
     layer = MaskedGroupNorm(groups=2)
-    variables = randomised(layer.init(jax.random.key(0), x, mask))
+    variables = randomized(layer.init(jax.random.key(0), x, mask))
     p = jax.tree.map(np.asarray, variables["params"])
     got = np.asarray(layer.apply(variables, jnp.where(mask[..., None], x, -50.0), mask))
     for b in range(3):
@@ -229,7 +229,7 @@ def test_group_and_layer_norm_equal_plain_numpy():
         np.testing.assert_allclose(got[b][mask[b]], want.reshape(-1, WIDTH) * p["scale"] + p["bias"], atol=1e-5)
 
     layer = LayerNorm()
-    variables = randomised(layer.init(jax.random.key(0), x))
+    variables = randomized(layer.init(jax.random.key(0), x))
     p = jax.tree.map(np.asarray, variables["params"])
     want = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * p["scale"] + p["bias"]
     np.testing.assert_allclose(layer.apply(variables, x), want, atol=1e-5)
@@ -239,7 +239,7 @@ def test_dropout_is_unbiased_independent_and_a_function_of_its_key():
     shape = (4, 500, 100)
     keep = np.asarray(random_keep(jax.random.key(3), 0.1, shape), np.float64)
     assert abs(keep.mean() - 0.9) < 0.002  # six standard deviations are 0.004 at 200,000 draws
-    for axis in range(3):  # neighbours along every axis, and two keys, are uncorrelated
+    for axis in range(3):  # neighbors along every axis, and two keys, are uncorrelated
         a = np.moveaxis(keep, axis, 0)
         assert abs(np.corrcoef(a[:-1].ravel(), a[1:].ravel())[0, 1]) < 0.015
     other = np.asarray(random_keep(jax.random.key(4), 0.1, shape), np.float64)

@@ -229,7 +229,7 @@ def test_attention_only_moves_as_it_is_allowed_to(kind):
     rng = np.random.default_rng(0)
     memory, mask = rng.normal(size=(3, 20, 8)).astype(np.float32), np.arange(20)[None] < np.array([20, 9, 0])[:, None]
     fixed, state = attention.start(params, memory, jnp.asarray(mask))
-    centres = []
+    centers = []
     for _ in range(15):
         query = jnp.asarray(rng.normal(size=(3, 12)), jnp.float32)
         weights, state = attention.step(params, fixed, state, query)
@@ -239,12 +239,12 @@ def test_attention_only_moves_as_it_is_allowed_to(kind):
             np.testing.assert_allclose(weights[:2].sum(1), 1, atol=1e-5)
         else:
             assert (weights.sum(1) <= 1 + 1e-5).all()
-        centres.append((weights[:1] * np.arange(20)).sum(1) / np.maximum(weights[:1].sum(1), 1e-6))
+        centers.append((weights[:1] * np.arange(20)).sum(1) / np.maximum(weights[:1].sum(1), 1e-6))
     if kind == "gmm":
         assert (np.diff(np.asarray(state["mean"])) is not None) and (np.asarray(state["mean"]) > 0).all()
     if kind == "forward":
-        assert (np.diff(np.concatenate(centres)) > -1e-3).all() or np.max(np.diff(np.concatenate(centres))) <= 1.001
-    assert np.isfinite(np.concatenate(centres)).all()
+        assert (np.diff(np.concatenate(centers)) > -1e-3).all() or np.max(np.diff(np.concatenate(centers))) <= 1.001
+    assert np.isfinite(np.concatenate(centers)).all()
 
 
 def test_the_prior_of_dynamic_convolution_is_a_distribution():
@@ -279,7 +279,7 @@ def test_the_public_size():
     assert count == 28_193_153 - 2 * 4 * 256 - 2 * 4 * 1024
 
 
-def test_fixed_statistics_stay_and_are_what_training_normalises_with():
+def test_fixed_statistics_stay_and_are_what_training_normalizes_with():
     config = tiny(norm_statistics="fixed", conv_dropout=0.0, held_rate=0.0, prenet_dropout=0.0)
     model, rng = tacotron2(config, 20), np.random.default_rng(5)
     params, state = model.init(jax.random.key(0), batch())

@@ -29,7 +29,7 @@ def test_metrics_merge_as_sums_and_counts():
     rates = meter.rates("audio_seconds", peak=1e15)
     assert rates["padding"] == pytest.approx(1 - 9 / 20)
     assert rates["audio_seconds_per_second"] == pytest.approx(4.5 * rates["steps_per_second"], rel=0.01)
-    assert rates["utilisation"] == pytest.approx(rates["model_flops_per_second"] / 1e15, rel=0.01)
+    assert rates["utilization"] == pytest.approx(rates["model_flops_per_second"] / 1e15, rel=0.01)
     meter.reset()
     assert meter.means() == {} and "padding" not in meter.rates("audio_seconds", None)
 

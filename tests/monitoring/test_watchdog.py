@@ -132,7 +132,7 @@ def test_a_dashboard_and_rules_of_metrics_that_there_are(monkeypatch):
         endpoint.beat(3)
         names = ("loss", "pre/loss", "alpha", "learning_rate", "grad_norm", "grad_cos/pre_task", "skipped", "other")
         rates = {
-            "steps_per_second": 1.0, "waiting_for_data": 0.1, "padding": 0.1, "utilisation": 0.5,
+            "steps_per_second": 1.0, "waiting_for_data": 0.1, "padding": 0.1, "utilization": 0.5,
             "model_flops_per_second": 1e12, "audio_seconds_per_second": 100.0,
         }  # fmt: skip
         endpoint.write("train", 3, {"metrics": dict.fromkeys(names, 1.0) | {"loss": None}, "rates": rates})

@@ -352,4 +352,4 @@ def test_the_larger_alpha_is_the_less_is_forgotten():
     forgotten = [losses[alpha][0] for alpha in losses]
     assert forgotten == sorted(forgotten, reverse=True)
     assert forgotten[0] > 100 * before and forgotten[-1] < 0.05 * forgotten[0]
-    assert losses[0.1][1] < 0.5 * float(new(pretrained, {}, x_new, KEY, 0).value)  # and the new one is learnt
+    assert losses[0.1][1] < 0.5 * float(new(pretrained, {}, x_new, KEY, 0).value)  # and the new one is learned

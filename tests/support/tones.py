@@ -23,13 +23,13 @@ LETTER_SECONDS = 0.2
 def say(text: str, seed: int = 0) -> np.ndarray:
     """The beeps of a text, float32 in [-1, 1] at 16 kHz, with a little noise."""
     rate, n_fft = AUDIO.sample_rate, AUDIO.n_fft
-    centres = np.argmax(mel_matrix(AUDIO), axis=0) * rate / n_fft
+    centers = np.argmax(mel_matrix(AUDIO), axis=0) * rate / n_fft
     time = np.arange(int(0.12 * rate)) / rate
     silence = np.zeros(int(0.08 * rate))
     envelope = np.hanning(len(time)) ** 0.5
     parts = [silence]
     for letter in text:
-        tone = 0.5 * envelope * np.sin(2 * np.pi * centres[BANDS[LETTERS.index(letter)]] * time)
+        tone = 0.5 * envelope * np.sin(2 * np.pi * centers[BANDS[LETTERS.index(letter)]] * time)
         parts += [tone, silence]
     audio = np.concatenate(parts)
     return (audio + 1e-4 * np.random.default_rng(seed).standard_normal(len(audio))).astype(np.float32)

@@ -35,7 +35,7 @@ def config(method, **changes):
 
 
 def batch(samples=16_000, lengths=(16_000, 12_000, 9_000), seed=0):
-    """Tones that change every 100 ms, so that a hidden frame can be told from its neighbours."""
+    """Tones that change every 100 ms, so that a hidden frame can be told from its neighbors."""
     rng = np.random.default_rng(seed)
     audio = np.zeros((len(lengths) + 1, samples), np.float32)
     for row, n in enumerate(lengths):

@@ -48,7 +48,7 @@ def test_a_run_from_beginning_to_end(tmp_path, capsys):
     real, padded = map(sum, zip(*[toy.units(toy.make_batch(n, seed=s)) for n in (18, 19) for s in (1, 2)], strict=True))
     assert last["rates"]["padding"] == pytest.approx(1 - real / padded)
     assert last["rates"]["points_per_second"] > 0 and last["rates"]["steps_per_second"] > 0
-    assert "utilisation" not in last["rates"]  # nobody knows the peak of a CPU
+    assert "utilization" not in last["rates"]  # nobody knows the peak of a CPU
     evaluated = lines(tmp_path, "eval")
     assert [line["step"] for line in evaluated] == [0, 5, 10, 15, 20]
     assert evaluated[-1]["metrics"]["dev/mse"] < evaluated[0]["metrics"]["dev/mse"]

@@ -1,4 +1,4 @@
-"""LJSpeech's layout (keithito.com/LJ-Speech-Dataset): metadata.csv of ID|text|normalised text, recordings in wavs/."""
+"""LJSpeech's layout (keithito.com/LJ-Speech-Dataset): metadata.csv of ID|text|normalized text, recordings in wavs/."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def read_ljspeech(folder: str | Path, *, speaker: str = "", on_error: str = "raise") -> list[Utterance]:
-    """The utterances of a set in LJSpeech's layout; the normalised text where there is one.
+    """The utterances of a set in LJSpeech's layout; the normalized text where there is one.
 
     `folder` is the folder of metadata.csv. Raises UserError naming file and line.
     """
     folder = Path(folder)
-    expected = "lines 'ID|text|normalised text'"
+    expected = "lines 'ID|text|normalized text'"
     result = []
     for where, line in lines(folder / "metadata.csv", expected):
         fields = line.split("|")

@@ -12,7 +12,7 @@ def read_synthetic(folder: str | Path, split: str) -> list[Utterance]:
     """The utterances of `folder`/`split`.jsonl; the recipe runs with its default options first if that is missing."""
     manifest = Path(folder) / f"{split}.jsonl"
     if not manifest.exists():
-        from speech_jax.data.recipes import synthetic  # the synthesiser is an extra
+        from speech_jax.data.recipes import synthetic  # the synthesizer is an extra
 
         synthetic.prepare(Path(folder), synthetic.Options())
     if not manifest.exists():

@@ -25,7 +25,7 @@ from speech_jax.models.wavenet import WaveNetConfig
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
 
 COND_BYTES = 32 << 20  # of conditioning that one chunk may take
-FOLD_FRAMES = 3  # of cross-fade between neighbouring folds
+FOLD_FRAMES = 3  # of cross-fade between neighboring folds
 
 
 class Net(NamedTuple):
@@ -142,7 +142,7 @@ def folded(
     """The audio of one recording, made as `folds` segments at once.
 
     Each begins from zeros `warm_up_frames` before its first sample that is used; by then it depends on samples of its
-    own alone. Neighbours overlap by `FOLD_FRAMES` more and are cross-faded. All hear the conditioning and, as noise
+    own alone. Neighbors overlap by `FOLD_FRAMES` more and are cross-faded. All hear the conditioning and, as noise
     belongs to a sample's number, the noise that they would hear in the whole. Nothing promises that two histories meet
     under the same noise, but in a trained network they may: those of the quickstart's made `stream`'s samples again
     (correlation 1.00; 0.08 with another seed). Where the first segment is alone the samples are `stream`'s anyway.

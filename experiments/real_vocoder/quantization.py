@@ -1,4 +1,4 @@
-"""Where 8 bits cost likelihood: `python -m experiments.real_vocoder.quantisation RUN TEST.jsonl`.
+"""Where 8 bits cost likelihood: `python -m experiments.real_vocoder.quantization RUN TEST.jsonl`.
 
 A trained WaveNet of kernel 2 follows held-out recordings (0.75 s from every third of 24), all
 samples at once in NumPy, with some of its matrices or of the vectors that they are multiplied with rounded and the

@@ -22,7 +22,7 @@ import numpy as np
 from speech_jax.audio import presets
 from speech_jax.audio.augment import augment_audio, spec_augment
 from speech_jax.audio.config import AugmentConfig
-from speech_jax.audio.features import extract
+from speech_jax.audio.features import extract_features
 from speech_jax.audio.framing import frame
 from speech_jax.audio.mel import mel_matrix, window_values
 
@@ -40,11 +40,11 @@ def ours(audio, lengths) -> dict:
         return jnp.log(jnp.dot(power, mel_matrix(plain).astype(np.float32), precision="highest") + plain.floor)
 
     contestants = {
-        "log-mel": (extract, dict(config=plain)),
-        "log-mel, NeMo": (extract, dict(config=presets.nemo())),
-        "log-mel, NeMo, with dither": (functools.partial(extract, key=key), dict(config=presets.nemo())),
-        "fbank, Kaldi": (extract, dict(config=presets.kaldi())),
-        "MFCC with deltas, Kaldi": (extract, dict(config=dataclasses.replace(presets.kaldi_mfcc(), deltas=2))),
+        "log-mel": (extract_features, dict(config=plain)),
+        "log-mel, NeMo": (extract_features, dict(config=presets.nemo())),
+        "log-mel, NeMo, with dither": (functools.partial(extract_features, key=key), dict(config=presets.nemo())),
+        "fbank, Kaldi": (extract_features, dict(config=presets.kaldi())),
+        "MFCC with deltas, Kaldi": (extract_features, dict(config=dataclasses.replace(presets.kaldi_mfcc(), deltas=2))),
         "log-mel by rfft, for comparison": (by_fft, {}),
     }
     effects = dict(speed=(0.9, 1.0, 1.1)), dict(noise=1.0), dict(reverb=1.0), dict(gain=1.0)
@@ -59,7 +59,7 @@ def ours(audio, lengths) -> dict:
     for name, (function, options) in contestants.items():
         compiled[name] = jax.jit(functools.partial(function, **options)).lower(audio, lengths).compile()
     calls = {name: functools.partial(_run, c, audio, lengths) for name, c in compiled.items()}
-    features, mask = extract(audio, lengths, presets.nemo())
+    features, mask = extract_features(audio, lengths, presets.nemo())
     spec = jax.jit(functools.partial(spec_augment, config=presets.spec_augment_only(10)))
     calls["augmentation: SpecAugment"] = functools.partial(_run, spec, key, features, mask)
     return calls

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_jax.audio import presets
-from speech_jax.audio.features import extract
+from speech_jax.audio.features import extract_features
 from speech_jax.audio.griffin_lim import griffin_lim, mel_to_audio, mel_to_magnitude, spectral_convergence
 
 CONFIG = presets.nvidia_tacotron2()
@@ -46,7 +46,7 @@ def vowels(samples: int, seed: int) -> np.ndarray:
 def contestants(batch: int, samples: int, iterations: int) -> tuple[dict, dict]:
     """(name -> function without arguments, compiled; name -> spectral convergence in dB)"""
     audio = jnp.asarray(np.stack([vowels(samples, seed) for seed in range(batch)]))
-    features, mask = jax.jit(functools.partial(extract, config=CONFIG))(audio, jnp.full(batch, samples))
+    features, mask = jax.jit(functools.partial(extract_features, config=CONFIG))(audio, jnp.full(batch, samples))
     frames = jnp.sum(mask, axis=1)
     magnitude = jax.jit(functools.partial(mel_to_magnitude, config=CONFIG))
     size = magnitude(features)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_jax.audio import presets
-from speech_jax.audio.features import extract, num_frames
+from speech_jax.audio.features import extract_features, num_frames
 from speech_jax.audio.griffin_lim import mel_to_magnitude, mel_to_wave, spectral_convergence
 from speech_jax.audio.griffin_lim_stream import BLOCK, frames_ahead, stream_wave
 from speech_jax.data.manifest import read_manifest
@@ -38,7 +38,7 @@ def main() -> None:
     mels = []
     for utterance in read_manifest(args.manifest)[: args.clips]:
         audio = read_recording(utterance, args.rate)
-        mel, _ = jax.jit(extract, static_argnames="config")(audio[None], np.array([len(audio)]), config=config)
+        mel, _ = jax.jit(extract_features, static_argnames="config")(audio[None], np.array([len(audio)]), config=config)
         mels.append(np.asarray(mel[0, : num_frames(len(audio), config)]))
     seconds = sum(len(mel) for mel in mels) * config.hop / config.sample_rate
     print(f"{len(mels)} clips, {seconds:.1f} s")

@@ -26,7 +26,7 @@ from speech_jax.audio.mel import (
 )
 from speech_jax.audio.normalize import normalize
 
-__all__ = ["extract", "num_features", "num_frames"]
+__all__ = ["extract_features", "num_features", "num_frames"]
 
 
 # XLA on a CPU adds up the products of matrices with fewer than 64 rows in another order. With no fewer rows than this,
@@ -39,7 +39,7 @@ def num_features(config: AudioConfig) -> int:
     return config.width
 
 
-def extract(
+def extract_features(
     audio: Float[Array, "batch samples"],
     lengths: Int[Array, " batch"],
     config: AudioConfig,

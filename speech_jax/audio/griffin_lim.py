@@ -37,7 +37,7 @@ def mel_to_audio(
     key: jax.Array | None = None,
     index: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch samples"], Int[Array, " batch"]]:
-    """Waveforms of log-mel features as `features.extract` makes them, and their lengths, num_samples(frames, config).
+    """Waveforms of log-mel features as `features.extract_features` makes them, and their lengths, num_samples(frames, config).
 
     frames: how many frames of each row are real; what lies beyond them, NaN too, has no influence.
     iterations, momentum, key, index: as in griffin_lim.

@@ -26,7 +26,7 @@ class BestPath(NamedTuple):
     confidence: Float[Array, "batch time"]
 
 
-def greedy(
+def greedy_decode(
     logits: Float[Array, "batch time vocab"], mask: Bool[Array, "batch time"], *, blank_id: int = 0
 ) -> tuple[Int[Array, "batch time"], Int[Array, " batch"]]:
     """The best path of CTC without blanks and repeats (Graves et al. 2006, section 3.2): ids [B, T] and lengths [B]."""
@@ -37,7 +37,7 @@ def greedy(
 def best_path(
     logits: Float[Array, "batch time vocab"], mask: Bool[Array, "batch time"], *, blank_id: int = 0
 ) -> BestPath:
-    """`greedy` with the frames and the confidence of every token. Padding may hold anything, NaN too. Jit-able."""
+    """`greedy_decode` with the frames and the confidence of every token. Padding may hold anything, NaN too. Jit-able."""
     return collapse(*best_frames(logits), mask, blank_id=blank_id)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.audio.mel import high_pass_taps
 from speech_jax.audio.normalize import normalize
 from speech_jax.core.types import PyTree
@@ -91,7 +91,7 @@ def encode_windows(
 def whole_features(
     audio: Float[np.ndarray, " samples"], config: AudioConfig, *, block_seconds: float = 60.0
 ) -> Float[np.ndarray, "frames features"]:
-    """`extract` of one recording in blocks of one static shape: memory for one block, whatever the length.
+    """`extract_features` of one recording in blocks of one static shape: memory for one block, whatever the length.
 
     The same frames as one pass, to rounding; the normalization is over the whole recording.
     """
@@ -124,7 +124,7 @@ def _jit_per_config(function):
 
 @_jit_per_config
 def _extract(audio, lengths, config):
-    return extract(audio, lengths, config)[0]
+    return extract_features(audio, lengths, config)[0]
 
 
 @_jit_per_config

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from speech_jax.artifacts.recognizer import RecognizerParts, load_recognizer_parts
 from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.features import extract, num_features
+from speech_jax.audio.features import extract_features, num_features
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Model, PyTree
 from speech_jax.decoding.beam import BeamConfig, BeamSearch, search_batch
@@ -63,7 +63,7 @@ def recognize(
     lengths: Int[Array, " rows"],
 ) -> BestPath:
     """The best path of every row of a padded batch: a pure function, to be compiled."""
-    features, mask = extract(samples, lengths, audio)
+    features, mask = extract_features(samples, lengths, audio)
     outputs, _ = network.apply(params, model_state, {"features": features, "mask": mask}, key=None, train=False)
     return best_path(outputs["logits"], outputs["mask"])
 
@@ -131,7 +131,7 @@ class Recognizer:
     @functools.cached_property
     def _score(self) -> Callable:
         def score(params, model_state, audio, lengths):
-            features, mask = extract(audio, lengths, self.audio)
+            features, mask = extract_features(audio, lengths, self.audio)
             outputs = self._network(params, model_state, {"features": features, "mask": mask})
             return jax.nn.log_softmax(outputs["logits"]), outputs["mask"]
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.features import extract, num_frames
+from speech_jax.audio.features import extract_features, num_frames
 from speech_jax.core.compile_clock import Stopwatch
 from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest, write_manifest
@@ -66,4 +66,4 @@ def mel_of(wave: Float[np.ndarray, " time"], audio: AudioConfig) -> Float[np.nda
 
 @functools.cache
 def _features(audio: AudioConfig):
-    return jax.jit(functools.partial(extract, config=audio))
+    return jax.jit(functools.partial(extract_features, config=audio))

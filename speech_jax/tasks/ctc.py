@@ -14,11 +14,11 @@ from jaxtyping import Array
 
 from speech_jax.audio.augment import augment_audio, spec_augment
 from speech_jax.audio.config import AudioConfig, AugmentConfig
-from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.core.errors import UserError
 from speech_jax.core.placement import on_rows
 from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
-from speech_jax.decoding.ctc import greedy
+from speech_jax.decoding.ctc import greedy_decode
 from speech_jax.evaluation.wer import cer, wer
 from speech_jax.models import conformer, crnn, plain_conformer, wav2vec2
 from speech_jax.models.conformer import ConformerConfig, conformer_ctc
@@ -133,7 +133,7 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
     def apply(params, model_state, batch: Batch, *, key=None, train=False):
         audio, lengths = batch["audio"], batch["audio_lengths"]
         if not train:
-            features, mask = extract(audio, lengths, config.audio)
+            features, mask = extract_features(audio, lengths, config.audio)
             inputs = {"features": features, "mask": mask}
             outputs, _ = network.apply(params, own_state(model_state), inputs, key=None, train=False)
             return {**outputs, "features": features}, model_state
@@ -141,7 +141,7 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
         index = batch["index"]  # randomness belongs to the utterance, not to its place in the batch
         rate = config.audio.sample_rate
         audio, lengths = augment_audio(audio_key, audio, lengths, config.augment, index=index, sample_rate=rate)
-        features, mask = extract(audio, lengths, config.audio, key=dither_key, index=index)
+        features, mask = extract_features(audio, lengths, config.audio, key=dither_key, index=index)
         masked = spec_augment(feature_key, features, mask, config.augment, index=index)
         inputs = {"features": masked, "mask": mask}
         outputs, own = network.apply(params, own_state(model_state), inputs, key=model_key, train=True)
@@ -227,7 +227,7 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
     @jax.jit
     def forward(params, model_state, batch):
         outputs, _ = model.apply(params, model_state, batch, key=None, train=False)
-        ids, lengths = greedy(outputs["logits"], outputs["mask"])
+        ids, lengths = greedy_decode(outputs["logits"], outputs["mask"])
         return ids, lengths, _losses(outputs, batch), outputs["features"][0]
 
     def evaluate(params, model_state, batches: Iterable[Batch]) -> Report:

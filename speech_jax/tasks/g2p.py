@@ -15,7 +15,7 @@ from speech_jax.core.placement import on_rows
 from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 from speech_jax.data.config import PlanConfig
 from speech_jax.data.plan import Plan, eval_plan, make_plan
-from speech_jax.decoding.ctc import greedy
+from speech_jax.decoding.ctc import greedy_decode
 from speech_jax.evaluation.wer import ErrorCounts, count_errors
 from speech_jax.models.g2p import G2PConfig, letter_to_sound
 from speech_jax.objectives.ctc import ctc_loss
@@ -120,7 +120,7 @@ def g2p_task(config: G2PConfig, words: Sequence[Entry], dictionary: Mapping[str,
     @jax.jit
     def read(params, model_state, batch):
         outputs, _ = apply(params, model_state, batch)
-        return *greedy(outputs["logits"], outputs["mask"]), losses(outputs, batch)[:2]
+        return *greedy_decode(outputs["logits"], outputs["mask"]), losses(outputs, batch)[:2]
 
     def evaluate(params, model_state, batches: Iterable[Batch]) -> Report:
         said: dict[str, Pronunciation] = {}

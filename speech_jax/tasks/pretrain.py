@@ -20,7 +20,7 @@ from jaxtyping import Array
 from speech_jax.audio import rows
 from speech_jax.audio.augment import augment_audio
 from speech_jax.audio.config import AudioConfig, AugmentConfig
-from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.core.errors import UserError
 from speech_jax.core.placement import on_rows
 from speech_jax.core.types import Batch, LossOut, Model, Objective, PyTree, Report, Task
@@ -112,12 +112,12 @@ def listen(
         rate = config.audio.sample_rate
         change = functools.partial(augment_audio, audio_key, audio, lengths, index=index, sample_rate=rate)
         clean = dataclasses.replace(config.augment, reverb=0.0, noise=0.0, gain=0.0)  # only the speed changes
-        features, mask = extract(*change(clean), config.audio, key=dither_key, index=index)
+        features, mask = extract_features(*change(clean), config.audio, key=dither_key, index=index)
         varied = features
         if clean != config.augment:
-            varied, _ = extract(*change(config.augment), config.audio, key=dither_key, index=index)
+            varied, _ = extract_features(*change(config.augment), config.audio, key=dither_key, index=index)
     else:
-        features, mask = extract(audio, lengths, config.audio)
+        features, mask = extract_features(audio, lengths, config.audio)
         varied = features
     factor = config.model.subsampling_factor
     keys = rows.row_keys(hide_key, audio.shape[0], index, _HIDE)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.features import extract, num_features
+from speech_jax.audio.features import extract_features, num_features
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.core.config_dict import added
 from speech_jax.core.errors import UserError
@@ -80,7 +80,7 @@ def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
 
     def inputs(batch: Batch, reduction: int) -> Batch:
         """What the network takes; frames are filled up to a whole number of steps."""
-        mel, mask = extract(batch["audio"], batch["audio_lengths"], config.audio)
+        mel, mask = extract_features(batch["audio"], batch["audio_lengths"], config.audio)
         more = -mel.shape[1] % reduction
         symbols = jnp.arange(batch["labels"].shape[1])[None]
         real = (batch["index"] >= 0)[:, None]

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from speech_jax.audio import rows
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.emphasis import emphasized, plain
-from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.audio.framing import pieces, time_mask
 from speech_jax.audio.mulaw import zero_class
 from speech_jax.audio.presets import nvidia_tacotron2
@@ -147,7 +147,7 @@ def prepare(config: WaveNetTaskConfig, batch: Batch) -> dict[str, Array]:
         mel, frames = batch["mel"], jnp.where(real, num_frames(lengths, config.audio), 0)
         mel = jnp.where(time_mask(frames, mel.shape[1])[..., None], mel, 0.0)
     else:
-        mel, mask = extract(batch["audio"], lengths, config.audio)
+        mel, mask = extract_features(batch["audio"], lengths, config.audio)
         frames = jnp.sum(mask, axis=1)
     wave = emphasized(batch["audio"], lengths, config.audio, config.gain, config.pre_emphasis)
     wave = as_target(config.model.output, wave, config.model.classes)
@@ -230,7 +230,7 @@ def _evaluator(config: WaveNetTaskConfig, network: Model):
         heard = prepare(config, batch)
         return whole_nll(config, network, params, heard), heard["mel"][0], heard["frames"][0]
 
-    features = jax.jit(functools.partial(extract, config=config.audio))
+    features = jax.jit(functools.partial(extract_features, config=config.audio))
 
     def evaluate(params: PyTree, model_state: PyTree, batches: Iterable[Batch]) -> Report:
         """Nats a sample over whole recordings, and the beginning of the first one made again from its frames."""

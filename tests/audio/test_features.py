@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from speech_jax.audio import features as features_module
 from speech_jax.audio import presets
 from speech_jax.audio.config import AudioConfig, check_same_audio, fingerprint
-from speech_jax.audio.features import extract, num_features, num_frames, spectrum
+from speech_jax.audio.features import extract_features, num_features, num_frames, spectrum
 from speech_jax.audio.framing import chunked_frames, num_samples, overlap_add
 from speech_jax.audio.mel import high_pass_taps, mel_matrix
 from speech_jax.audio.normalize import estimate_statistics
@@ -37,7 +37,7 @@ CONFIGS = {
 
 def compute(audio, lengths, config, **more):
     audio, lengths = jnp.asarray(audio, jnp.float32), jnp.asarray(lengths, jnp.int32)
-    return jax.jit(functools.partial(extract, config=config))(audio, lengths, **more)
+    return jax.jit(functools.partial(extract_features, config=config))(audio, lengths, **more)
 
 
 def speech(samples, seed=0, rows=1):
@@ -89,7 +89,7 @@ def test_num_frames_agree_and_are_those_of_the_array(framing):
     assert [num_samples(int(f), config) for f in frames] == num_samples(frames, config).tolist()
     for s in (1, 160, 400, 560):
         shapes = jax.eval_shape(
-            functools.partial(extract, config=config), np.ones((2, s), np.float32), np.array([s, 0])
+            functools.partial(extract_features, config=config), np.ones((2, s), np.float32), np.array([s, 0])
         )
         assert shapes[0].shape == (2, num_frames(s, config), 80) and shapes[1].dtype == bool
 
@@ -130,7 +130,7 @@ def test_no_collective_under_a_sharded_batch():
     lengths = jax.ShapeDtypeStruct((16,), jnp.int32, sharding=rows)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=whole)
     for name in ("nemo1", "kaldi_framing"):
-        function = functools.partial(extract, config=CONFIGS[name])
+        function = functools.partial(extract_features, config=CONFIGS[name])
         text = jax.jit(lambda a, n, k, f=function: f(a, n, key=k)).lower(audio, lengths, key).compile().as_text()
         assert collectives(text) == set(), name
     control = jax.jit(lambda a: jnp.abs(jnp.fft.rfft(a)), out_shardings=rows).lower(audio).compile().as_text()
@@ -149,7 +149,7 @@ def test_gradients_are_finite(name):
     audio[2, 2000:] = np.nan
 
     def loss(audio):
-        features, mask = extract(audio, jnp.asarray([4000, 4000, 2000]), CONFIGS[name])
+        features, mask = extract_features(audio, jnp.asarray([4000, 4000, 2000]), CONFIGS[name])
         return jnp.sum(jnp.where(mask[..., None], features, 0.0) ** 3)
 
     gradient = np.asarray(jax.jit(jax.grad(loss))(audio))
@@ -186,7 +186,7 @@ def test_gradient_equals_a_difference():
 
     def loss(step):
         moved = jnp.asarray(audio) + step * jnp.asarray(direction)[None]
-        return jnp.mean(extract(moved, jnp.asarray([1600]), config)[0])
+        return jnp.mean(extract_features(moved, jnp.asarray([1600]), config)[0])
 
     jitted = jax.jit(loss)
     difference = (jitted(1e-2) - jitted(-1e-2)) / 2e-2

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from speech_jax.audio import presets
-from speech_jax.audio.features import extract, num_features, num_frames
+from speech_jax.audio.features import extract_features, num_features, num_frames
 
 GOLDEN = Path(__file__).parent / "golden"
 PADDING = 1234  # samples of garbage after the longest signal
@@ -60,7 +60,7 @@ def test_equals_the_public_implementation(convention):
     audio = np.full((len(lengths), lengths.max() + PADDING), np.nan, np.float32)
     for row, wave in zip(audio, signals().values(), strict=True):
         row[: len(wave)] = wave
-    features, mask = jax.jit(functools.partial(extract, config=config))(audio, lengths)
+    features, mask = jax.jit(functools.partial(extract_features, config=config))(audio, lengths)
     assert features.shape == (len(lengths), num_frames(audio.shape[1], config), num_features(config))
     with np.load(GOLDEN / f"{package}.npz") as golden:
         for row, signal in enumerate(signals()):

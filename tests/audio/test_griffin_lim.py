@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from speech_jax.audio import presets
-from speech_jax.audio.features import extract, num_frames
+from speech_jax.audio.features import extract_features, num_frames
 from speech_jax.audio.framing import num_samples, time_mask
 from speech_jax.audio.griffin_lim import (
     de_emphasize,
@@ -54,7 +54,7 @@ def spectra(name):
     return jnp.abs(found), jnp.asarray([count]), config
 
 
-extracted = jax.jit(extract, static_argnames="config")
+extracted = jax.jit(extract_features, static_argnames="config")
 jitted = jax.jit(griffin_lim, static_argnames=("config", "iterations", "momentum"))
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from speech_jax.decoding.ctc import best_path, greedy
+from speech_jax.decoding.ctc import best_path, greedy_decode
 
 
 def by_definition(frames):
@@ -42,7 +42,7 @@ def test_is_the_definition(seed):
         for k, (token, start, end) in enumerate(expected):
             sure = np.exp(log_probs[row, start:end, token].mean())
             assert path.confidence[row, k] == pytest.approx(sure, abs=1e-5)
-    ids, counts = greedy(logits, mask)
+    ids, counts = greedy_decode(logits, mask)
     np.testing.assert_array_equal(ids, path.ids)
     np.testing.assert_array_equal(counts, path.lengths)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from speech_jax import convert
-from speech_jax.audio.features import extract
+from speech_jax.audio.features import extract_features
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.inference.recognizer import load_recognizer
 from speech_jax.interop.nemo import CONFIG, WEIGHTS, read_nemo, write_nemo
@@ -35,7 +35,7 @@ def log_probs(found, audio, lengths):
     model = build_model(found.task, found.tokenizer.vocab_size)
 
     def forward(params, model_state, audio, lengths):
-        features, mask = extract(audio, lengths, found.task.audio)
+        features, mask = extract_features(audio, lengths, found.task.audio)
         out, _ = model.apply(params, model_state, {"features": features, "mask": mask}, key=None, train=False)
         return jax.nn.log_softmax(out["logits"]), out["mask"]
 

@@ -13,7 +13,7 @@ import soundfile
 from speech_jax import convert, evaluate, train, transcribe
 from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.audio.config import AudioConfig, AugmentConfig
-from speech_jax.audio.features import extract
+from speech_jax.audio.features import extract_features
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
@@ -63,7 +63,7 @@ def test_samples_are_normalized_as_transformers_normalizes_them():
     assert (task.audio.features, task.audio.normalize) == ("waveform", "unit_variance")
     assert read_wav2vec2(GOLDEN / "wav2vec2_conformer_plain").parts.task.audio.normalize == "none"
     np.testing.assert_array_equal(output_frames(lengths, task), [59, 38, 21])
-    found, mask = extract(audio, lengths, task.audio)
+    found, mask = extract_features(audio, lengths, task.audio)
     for row, n in enumerate(lengths):
         x = audio[row, :n].astype(np.float64)
         expected = (x - x.mean()) / np.sqrt(x.var() + 1e-7)

@@ -45,7 +45,7 @@ from speech_jax.evaluation.report import (
 )
 from speech_jax.evaluation.speech_pairs import SpeechRequest, evaluate_speech
 from speech_jax.evaluation.wer import Costs
-from speech_jax.inference.recognizer import Recognizer, WindowConfig, load_recognizer
+from speech_jax.inference.recognizer import CTCRecognizer, WindowConfig, load_recognizer
 from speech_jax.text.normalize import normalize
 
 SHOWN_WORST = 5  # on the screen; the reports have --worst
@@ -178,7 +178,7 @@ def score_hypotheses(config: EvaluateConfig, sets: dict[str, list[Utterance]]) -
 
 
 def evaluate(
-    recognizer: Recognizer, config: EvaluateConfig, sets: dict[str, list[Utterance]]
+    recognizer: CTCRecognizer, config: EvaluateConfig, sets: dict[str, list[Utterance]]
 ) -> tuple[Evaluation, list[str]]:
     """Recognizes and scores every utterance. The second result says which recordings could not be read, and why."""
     language = config.language or recognizer.tokenizer.language or "none"
@@ -201,7 +201,7 @@ def evaluate(
 
 
 def recognize_all(
-    recognizer: Recognizer, utterances: Sequence[Utterance], config: EvaluateConfig
+    recognizer: CTCRecognizer, utterances: Sequence[Utterance], config: EvaluateConfig
 ) -> tuple[dict[int, str], list[str]]:
     """(row -> text, messages on what could not be read). Batches of like lengths; long recordings in windows."""
     rate = recognizer.audio.sample_rate

@@ -50,7 +50,7 @@ class SweepConfig:
     """The new domain's."""
 
 
-class Run(NamedTuple):
+class SweepRun(NamedTuple):
     """One training: its name (the settings), its seed, its folder and its flags."""
 
     name: str
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def plan(config: SweepConfig) -> list[Run]:
+def plan(config: SweepConfig) -> list[SweepRun]:
     """Every run of the sweep. Raises UserError for a grid that cannot be read."""
     if config.seeds < 1:
         raise UserError(f"--seeds: found {config.seeds}, expected 1 or more")
@@ -96,7 +96,7 @@ def plan(config: SweepConfig) -> list[Run]:
         for seed in range(config.seeds):
             folder = Path(config.out) / name.replace(", ", "_").replace("/", "-") / f"seed_{seed}"
             own = ["--out-dir", str(folder), "--seed", str(seed), "--data.seed", str(seed)]
-            runs.append(Run(name, seed, folder, [*flags, *own]))
+            runs.append(SweepRun(name, seed, folder, [*flags, *own]))
     return runs
 
 
@@ -108,7 +108,7 @@ def check_metrics(training: TrainConfig, config: SweepConfig) -> None:
             raise UserError(f"{flag}: found {metric!r}, expected a metric of one of the sets {', '.join(sets)}")
 
 
-def report(config: SweepConfig, runs: Sequence[Run]) -> None:
+def report(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
     """Writes table.md, points.json and pareto.png from what the runs have logged so far."""
     last, path = [], []
     for run in runs:

@@ -22,7 +22,7 @@ from speech_jax.models.g2p import G2PConfig
 from speech_jax.tasks.g2p import entries, g2p_task, network_bytes, word_batches, word_plan
 from speech_jax.text.dictionary import cmudict
 from speech_jax.training.checkpoint import CheckpointConfig
-from speech_jax.training.feed import Batches
+from speech_jax.training.feed import ResumableBatches
 from speech_jax.training.loop import TrainerConfig, fit
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.sharding import MeshConfig
@@ -66,7 +66,7 @@ def main(argv) -> None:
     logging.info(", ".join(f"{part}: {len(rows)} entries" for part, rows in words.items()))
     plan = word_plan(words["train"], rows=config.rows, seed=config.seed)
     logging.info("train: %s", plan.describe())
-    feed = Batches(lambda start: word_batches(words["train"], plan, start), plan.buckets)
+    feed = ResumableBatches(lambda start: word_batches(words["train"], plan, start), plan.buckets)
     dev_plan = word_plan(words["dev"], rows=256, shuffle=False)
     result = fit(
         g2p_task(config.model, words["dev"], dictionary),

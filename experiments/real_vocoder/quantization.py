@@ -17,7 +17,7 @@ from experiments.real_vocoder.summary import CLIPS, followed
 from speech_jax.artifacts.vocoder import load_vocoder_parts
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.inference.vocoder import Vocoder
+from speech_jax.inference.vocoder import WaveNetVocoder
 from speech_jax.kernels.wavenet.native_pack import NARROW
 from speech_jax.objectives.waveform import waveform_nll
 
@@ -35,7 +35,7 @@ def rounded(values: np.ndarray, bits: int, axis: int | None) -> np.ndarray:
     return (np.rint(values / np.where(scale > 0, scale, 1)) * scale).astype(np.float32)
 
 
-def nats(vocoder: Vocoder, clips: list, weights: Bits, vectors: Bits, axis: int | None = 0) -> float:
+def nats(vocoder: WaveNetVocoder, clips: list, weights: Bits, vectors: Bits, axis: int | None = 0) -> float:
     shape, w, total, count = vocoder.net.shape, vocoder.net.weights, 0.0, 0
     w = type(w)(*(np.asarray(array, np.float32) for array in w))
     half, config = w.taps.shape[-1] // 2, vocoder.net.config
@@ -74,7 +74,7 @@ def engine(fine: int, bits: int = 16) -> Bits:
 
 
 def main(run: str, test: str) -> None:
-    vocoder, clips = Vocoder(load_vocoder_parts(run), "native"), []
+    vocoder, clips = WaveNetVocoder(load_vocoder_parts(run), "native"), []
     for utterance in read_manifest(test)[:CLIPS:3]:
         cond, given, share = followed(vocoder, read_recording(utterance, vocoder.audio.sample_rate))
         row, rows = cond.shape[1] // 3, int(0.75 * vocoder.audio.sample_rate) // share + 1

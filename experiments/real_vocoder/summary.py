@@ -24,7 +24,7 @@ from speech_jax.decoding.wavenet.scan import layers_condition
 from speech_jax.decoding.wavenet.stream import windows
 from speech_jax.evaluation.voice_plots import mel_picture
 from speech_jax.inference.resynthesis import mel_of
-from speech_jax.inference.vocoder import Vocoder
+from speech_jax.inference.vocoder import WaveNetVocoder
 from speech_jax.kernels.wavenet import native
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
 from speech_jax.objectives.waveform import waveform_nll
@@ -44,7 +44,7 @@ def mel_distance(original: np.ndarray, made: np.ndarray, audio: AudioConfig) -> 
     return float(np.abs(both[0][:frames] - both[1][:frames]).mean())
 
 
-def followed(vocoder: Vocoder, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def followed(vocoder: WaveNetVocoder, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """(conditioning [1, rows, layers, gate], the samples [1, time] that the net is to follow, samples of a row) of a
     recording."""
     net, task = vocoder.net, vocoder.task
@@ -62,7 +62,7 @@ def followed(vocoder: Vocoder, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return cond, given[:, : cond.shape[1] * share], share
 
 
-def nats_a_sample(vocoder: Vocoder, wave: np.ndarray, dtype: native.Dtype) -> tuple[float, int]:
+def nats_a_sample(vocoder: WaveNetVocoder, wave: np.ndarray, dtype: native.Dtype) -> tuple[float, int]:
     """(nats of a recording under the native step with such weights, its samples)."""
     net = vocoder.net
     cond, given, share = followed(vocoder, wave)
@@ -74,7 +74,7 @@ def nats_a_sample(vocoder: Vocoder, wave: np.ndarray, dtype: native.Dtype) -> tu
 
 
 def main(run: str, test: str, made: str, results: str) -> None:
-    vocoder = Vocoder(load_vocoder_parts(run), "native")
+    vocoder = WaveNetVocoder(load_vocoder_parts(run), "native")
     audio, recordings = vocoder.audio, {u.id: u for u in read_manifest(test)}
     print("| way | clips | mel distance | " + " | ".join(MEASURES.values()) + " |")
     print("|---|---:|---:|" + "---:|" * len(MEASURES))

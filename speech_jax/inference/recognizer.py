@@ -69,7 +69,7 @@ def recognize(
 
 
 @dataclass(frozen=True)
-class Recognizer:
+class CTCRecognizer:
     """A CTC network with all that it needs to turn recordings into text. `load_recognizer` makes one from a folder."""
 
     network: Model
@@ -252,7 +252,7 @@ def load_recognizer(
     windows: WindowConfig | None = None,
     beam: BeamConfig | None = None,
     adapter: str = "",
-) -> Recognizer:
+) -> CTCRecognizer:
     """`load_recognizer_parts` and `make_recognizer`, with the language model that `beam` names."""
     parts = load_recognizer_parts(path, which, adapter)
     return make_recognizer(parts, Path(path).resolve().name, windows, beam)
@@ -260,9 +260,9 @@ def load_recognizer(
 
 def make_recognizer(
     parts: RecognizerParts, name: str = "", windows: WindowConfig | None = None, beam: BeamConfig | None = None
-) -> Recognizer:
+) -> CTCRecognizer:
     """What was loaded, put together."""
-    return Recognizer(
+    return CTCRecognizer(
         network=build_model(parts.task, parts.tokenizer.vocab_size),
         params=parts.params,
         model_state=parts.model_state,

@@ -35,13 +35,13 @@ def load_vocoder(
     folds: int = 0,
     cores: Cores = 1,
     temperature: float = 1.0,
-) -> Vocoder:
+) -> WaveNetVocoder:
     """The vocoder in a run's folder, ready to be heard."""
     options = {"dtype": dtype, "folds": folds, "cores": cores, "temperature": temperature}
-    return Vocoder(load_vocoder_parts(path, which), engine, name=str(path), **options)
+    return WaveNetVocoder(load_vocoder_parts(path, which), engine, name=str(path), **options)
 
 
-class Vocoder:
+class WaveNetVocoder:
     """Makes sound of log-mel frames, in [-1, 1] at `audio.sample_rate`: hop samples a frame.
 
     engine: "auto", "scan", "native" or "pallas" (see decoding/wavenet/engines.py); "fold" is the scan over 16 segments

@@ -37,7 +37,7 @@ from jaxlib.triton import dialect as triton_dialect
 from jaxtyping import Array, Float
 
 from speech_jax.kernels import attention_tpu as attention_pallas
-from speech_jax.kernels.attention_tpu import Kernels, Padded, Plan, kept, up
+from speech_jax.kernels.attention_tpu import BlockPlan, Kernels, Padded, kept, up
 
 _NARROWEST = 16  # channels of a head, which are padded to a power of two
 _WIDEST = 256  # bytes of them
@@ -102,7 +102,7 @@ def _gather(x: Array, column: Array) -> Array:
     return _along_rows.bind(x, column)
 
 
-def _dot(plan: Plan, a: Array, b: Array, contract: tuple[int, int]) -> Array:
+def _dot(plan: BlockPlan, a: Array, b: Array, contract: tuple[int, int]) -> Array:
     """The product in float32. For float32 factors the matrix units take three products of TF32, which the interpreter
     does not know."""
     exact = lax.Precision.HIGHEST if plan.interpret else lax.DotAlgorithmPreset.TF32_TF32_F32_X3
@@ -132,32 +132,32 @@ def _by_distance(by_key: Array) -> Array:
     return _gather(by_key, (column + row + 1) & (len(by_key) - 1))
 
 
-def _scores(plan: Plan, query: Array, key: Array, there: Array, by_key: Array | None) -> Array:
+def _scores(plan: BlockPlan, query: Array, key: Array, there: Array, by_key: Array | None) -> Array:
     scores = _dot(plan, query, key, (1, 1))
     if by_key is not None:
         scores += by_key
     return jnp.where(there, scores, jnp.finfo(jnp.float32).min)
 
 
-def _keep(plan: Plan, x: Padded, row: Array, head: Array, block: Array, number: Array) -> Array:
+def _keep(plan: BlockPlan, x: Padded, row: Array, head: Array, block: Array, number: Array) -> Array:
     shape = (plan.size, plan.size)
     return kept(plan.rate, x.seeds[row, head], shape, block * plan.size, number * plan.size)
 
 
-def _part(plan: Plan, number: Array) -> pl.Slice:
+def _part(plan: BlockPlan, number: Array) -> pl.Slice:
     return pl.ds(number * plan.size, plan.size)
 
 
-def _there(plan: Plan, x: Padded, row: Array, number: Array) -> Array:
+def _there(plan: BlockPlan, x: Padded, row: Array, number: Array) -> Array:
     return x.there[row, 0, _part(plan, number)][None, :] > 0
 
 
-def _corner(plan: Plan, x: Padded) -> int:
+def _corner(plan: BlockPlan, x: Padded) -> int:
     """The block of places, left of the two, that the first block of queries and the first one of keys meet."""
     return x.query.shape[2] // plan.size - 1
 
 
-def _forward_kernel(plan: Plan, tree, *refs) -> None:
+def _forward_kernel(plan: BlockPlan, tree, *refs) -> None:
     x, saved = jax.tree.unflatten(tree, refs)
     block, head, row = (pl.program_id(axis) for axis in range(3))
     mine = (row, head, _part(plan, block))
@@ -194,14 +194,14 @@ def _forward_kernel(plan: Plan, tree, *refs) -> None:
     saved.total[mine] = jnp.where(any_key, highest + jnp.log(total), 0.0)
 
 
-def _queries(plan: Plan, x: Padded, above: tuple, row: Array, head: Array, block: Array) -> Queries:
+def _queries(plan: BlockPlan, x: Padded, above: tuple, row: Array, head: Array, block: Array) -> Queries:
     mine = (row, head, _part(plan, block))
     query_at = None if x.query_at is None else x.query_at[mine]
     return Queries(x.query[mine], query_at, *(leaf[mine] for leaf in above))
 
 
 def _backward(
-    plan: Plan, asked: Queries, key: Array, value: Array, there: Array, by_key: Array | None, keep: Array | None
+    plan: BlockPlan, asked: Queries, key: Array, value: Array, there: Array, by_key: Array | None, keep: Array | None
 ) -> tuple[Array, Array]:
     """The weights after dropout and the gradient by the scores, of a block [size, size], as the factors they become."""
     scores = _scores(plan, asked.query, key, there, by_key)
@@ -213,11 +213,11 @@ def _backward(
     return dropped.astype(value.dtype), to_scores.astype(key.dtype)
 
 
-def _products(plan: Plan, asked: Queries, left: Array, right: Array) -> Array:
+def _products(plan: BlockPlan, asked: Queries, left: Array, right: Array) -> Array:
     return _by_key(*(_dot(plan, asked.query_at, place, (1, 1)) for place in (left, right)))
 
 
-def _query_kernel(plan: Plan, tree, *refs) -> None:
+def _query_kernel(plan: BlockPlan, tree, *refs) -> None:
     x, above, grad = jax.tree.unflatten(tree, refs)
     block, head, row = (pl.program_id(axis) for axis in range(3))
     mine = (row, head, _part(plan, block))
@@ -256,7 +256,7 @@ def _query_kernel(plan: Plan, tree, *refs) -> None:
         grad.query_at[mine] = to_query_at.astype(grad.query_at.dtype)
 
 
-def _key_kernel(plan: Plan, tree, *refs) -> None:
+def _key_kernel(plan: BlockPlan, tree, *refs) -> None:
     x, above, grad = jax.tree.unflatten(tree, refs)
     number, head, row = (pl.program_id(axis) for axis in range(3))
     here = (row, head, _part(plan, number))
@@ -280,7 +280,7 @@ def _key_kernel(plan: Plan, tree, *refs) -> None:
     grad.value[here] = to_value.astype(grad.value.dtype)
 
 
-def _place_kernel(plan: Plan, tree, *refs) -> None:
+def _place_kernel(plan: BlockPlan, tree, *refs) -> None:
     x, above, sums = jax.tree.unflatten(tree, refs)
     diagonal, head, share = (pl.program_id(axis) for axis in range(3))
     rows, shares = x.query.shape[0], sums.shape[1]
@@ -313,7 +313,7 @@ def _place_kernel(plan: Plan, tree, *refs) -> None:
 # --- The calls --------------------------------------------------------------------------------------------------------
 
 
-def _call(kernel, plan: Plan, name: str, warps: int, grid: tuple[int, int, int], inputs: tuple, out):
+def _call(kernel, plan: BlockPlan, name: str, warps: int, grid: tuple[int, int, int], inputs: tuple, out):
     """The kernel's results, in the shape of `out`. All references are to whole arrays: pointers cost nothing.
 
     warps: of a program, for blocks of 64; smaller ones have no work for more than four."""
@@ -335,7 +335,7 @@ def _like(x: Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def _forward_call(plan: Plan, x: Padded) -> tuple[Array, Saved]:
+def _forward_call(plan: BlockPlan, x: Padded) -> tuple[Array, Saved]:
     rows, heads, queries, _ = x.query.shape
     out = Saved(
         jax.ShapeDtypeStruct(x.query.shape, x.value.dtype), jax.ShapeDtypeStruct((rows, heads, queries), jnp.float32)
@@ -344,7 +344,7 @@ def _forward_call(plan: Plan, x: Padded) -> tuple[Array, Saved]:
     return saved.mixed, saved
 
 
-def _backward_call(plan: Plan, x: Padded, saved: Saved, above: Array) -> Padded:
+def _backward_call(plan: BlockPlan, x: Padded, saved: Saved, above: Array) -> Padded:
     rows, heads, queries, width = x.query.shape
     blocks, numbers = queries // plan.size, x.key.shape[2] // plan.size
     mean = jnp.sum(above.astype(jnp.float32) * saved.mixed, axis=-1)

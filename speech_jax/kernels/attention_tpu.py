@@ -38,7 +38,7 @@ _BITS = 24  # of a random number
 _ROWS, _HEADS = ("data", "fsdp"), "tensor"  # the mesh's axes, over which they lie
 
 
-class Plan(NamedTuple):
+class BlockPlan(NamedTuple):
     """size: queries of a program. rate: of dropout, 0 without. interpret: run by the interpreter, on any device."""
 
     size: int
@@ -132,7 +132,7 @@ def attend(
         jnp.pad(mask.astype(jnp.float32), ((0, 0), (0, extra)))[:, None],
         seeds,
     )
-    mixed = _on_devices(kernels, Plan(size, rate if seeds is not None else 0.0, interpret), padded)
+    mixed = _on_devices(kernels, BlockPlan(size, rate if seeds is not None else 0.0, interpret), padded)
     return jnp.moveaxis(mixed, 1, 2)[:, :queries, :, :width]
 
 
@@ -176,7 +176,7 @@ def kept(rate: float, seed: Array, shape: tuple[int, int], query: Array | int, k
 # --- What both kernels for a TPU compute ------------------------------------------------------------------------------
 
 
-def _weights(plan: Plan, block: Array, refs: Padded) -> tuple[Array, Array | None]:
+def _weights(plan: BlockPlan, block: Array, refs: Padded) -> tuple[Array, Array | None]:
     """The weights [size, keys] of this block of queries in float32, and the rows of `place` that it meets."""
     keys = refs.key.shape[-2]
     scores = dot(refs.query[0, 0], refs.key[0, 0], (1, 1))
@@ -191,13 +191,13 @@ def _weights(plan: Plan, block: Array, refs: Padded) -> tuple[Array, Array | Non
     return raised / jnp.where(total > 0, total, 1.0), near  # without a single key: zeros
 
 
-def _near(plan: Plan, block: Array, place: Array, keys: int) -> pl.Slice:
+def _near(plan: BlockPlan, block: Array, place: Array, keys: int) -> pl.Slice:
     """The rows of `place` that a block of queries meets: the last block those from the first on."""
     span = _span(plan.size, keys)
     return pl.ds(pl.multiple_of(place.shape[1] - span - block * plan.size, _TILE), span)
 
 
-def _by_key(plan: Plan, by_distance: Array) -> Array:
+def _by_key(plan: BlockPlan, by_distance: Array) -> Array:
     """Row r, turned left by size - 1 - r: what stood at the distance of key 0 stands in column 0."""
     places = by_distance.shape[-1]
     return pltpu.roll(by_distance, places - plan.size + 1, 1, stride=1, stride_axis=0)
@@ -210,7 +210,7 @@ def _turn_over(x: Array) -> Array:
     return dot((row + column == size - 1).astype(x.dtype), x, (1, 0))
 
 
-def _by_distance(plan: Plan, by_key: Array) -> Array:
+def _by_distance(plan: BlockPlan, by_key: Array) -> Array:
     """The way back of `_by_key`, filled up with zeros, and turned over: row size - 1 - r is row r turned right by
     size - 1 - r. (The rotation's stride cannot be negative.) float32."""
     keys = by_key.shape[-1]
@@ -219,7 +219,7 @@ def _by_distance(plan: Plan, by_key: Array) -> Array:
     return pltpu.roll(filled, 0, 1, stride=1, stride_axis=0)
 
 
-def _forward_kernel(plan: Plan, tree, *refs) -> None:
+def _forward_kernel(plan: BlockPlan, tree, *refs) -> None:
     refs, out = jax.tree.unflatten(tree, refs[:-1]), refs[-1]
     row, head, block = (pl.program_id(axis) for axis in range(3))
     weights, _ = _weights(plan, block, refs)
@@ -229,7 +229,7 @@ def _forward_kernel(plan: Plan, tree, *refs) -> None:
     out[0, 0] = dot(weights.astype(value.dtype), value, (1, 0)).astype(out.dtype)
 
 
-def _backward_kernel(plan: Plan, tree, out_tree, *refs) -> None:
+def _backward_kernel(plan: BlockPlan, tree, out_tree, *refs) -> None:
     inputs = tree.num_leaves
     refs, grad = jax.tree.unflatten(tree, refs[:inputs]), jax.tree.unflatten(out_tree, refs[inputs:])
     refs, above = refs
@@ -267,7 +267,7 @@ def _backward_kernel(plan: Plan, tree, out_tree, *refs) -> None:
 # --- The calls for a TPU ----------------------------------------------------------------------------------------------
 
 
-def _specs(plan: Plan, x: Padded, order: Callable) -> Padded:
+def _specs(plan: BlockPlan, x: Padded, order: Callable) -> Padded:
     """How the arguments are cut for a program. order: program numbers -> (row, head, block)."""
 
     def some(shape: tuple[int, ...], index: Callable) -> pl.BlockSpec:
@@ -287,7 +287,7 @@ def _specs(plan: Plan, x: Padded, order: Callable) -> Padded:
     )
 
 
-def _cost(plan: Plan, x: Padded, products: tuple[int, int], results: list) -> pl.CostEstimate:
+def _cost(plan: BlockPlan, x: Padded, products: tuple[int, int], results: list) -> pl.CostEstimate:
     """products: of queries with keys, of queries with places."""
     rows, heads, queries, width = x.query.shape
     keys = x.key.shape[-2]
@@ -305,7 +305,7 @@ def _sizes(size: int, queries: int, keys: int, width: int) -> tuple[int, int, in
     return queries, keys, queries - size + _span(size, keys), width
 
 
-def _forward(plan: Plan, x: Padded) -> tuple[Array, None]:
+def _forward(plan: BlockPlan, x: Padded) -> tuple[Array, None]:
     leaves, tree = jax.tree.flatten(x)
     specs = _specs(plan, x, lambda row, head, block: (row, head, block))
     rows, heads, queries, _ = x.query.shape
@@ -324,7 +324,7 @@ def _forward(plan: Plan, x: Padded) -> tuple[Array, None]:
     return mixed, None
 
 
-def _backward(plan: Plan, x: Padded, saved: None, above: Array) -> Padded:
+def _backward(plan: BlockPlan, x: Padded, saved: None, above: Array) -> Padded:
     """Those gradients that are sums over queries are in float32."""
     leaves, tree = jax.tree.flatten((x, above))
     specs = _specs(plan, x, lambda head, row, block: (row, head, block))
@@ -356,16 +356,16 @@ _TPU = Kernels(_sizes, _forward, _backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(kernels: Kernels, plan: Plan, x: Padded) -> Array:
+def _attend(kernels: Kernels, plan: BlockPlan, x: Padded) -> Array:
     return kernels.forward(plan, x)[0]
 
 
-def _attend_forward(kernels: Kernels, plan: Plan, x: Padded) -> tuple[Array, tuple]:
+def _attend_forward(kernels: Kernels, plan: BlockPlan, x: Padded) -> tuple[Array, tuple]:
     mixed, saved = kernels.forward(plan, x)
     return mixed, (x, saved)
 
 
-def _attend_backward(kernels: Kernels, plan: Plan, known: tuple, above: Array) -> tuple[Padded]:
+def _attend_backward(kernels: Kernels, plan: BlockPlan, known: tuple, above: Array) -> tuple[Padded]:
     x, saved = known
     gradient = jax.tree.map(
         lambda g, leaf: g.astype(leaf.dtype),
@@ -378,7 +378,7 @@ def _attend_backward(kernels: Kernels, plan: Plan, known: tuple, above: Array) -
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _on_devices(kernels: Kernels, plan: Plan, x: Padded) -> Array:
+def _on_devices(kernels: Kernels, plan: BlockPlan, x: Padded) -> Array:
     """_attend, on each device of the mesh that `jax.set_mesh` names its own rows and heads: the compiler does not split
     kernels by itself."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -24,7 +24,7 @@ def private_run(config: TrainConfig, streams: Mapping[str, tuple[Sequence[Uttera
     privacy = config.trainer.step.privacy
     if not privacy.on:
         return None
-    check_settings(config)
+    check_private_settings(config)
     check_recordings(config, streams)
     accountant = Accountant(privacy, {name: plan.steps() for name, (_, plan) in streams.items()})
     spent = accountant.epsilon(config.trainer.steps)
@@ -46,7 +46,7 @@ def describe(accountant: Accountant, steps: int) -> str:
     )
 
 
-def check_settings(config: TrainConfig) -> None:
+def check_private_settings(config: TrainConfig) -> None:
     """UserError for a setting through which the recordings would reach the model, or the accounting, another way."""
     task, pretext = config.task, config.pre_task
     kept = bool(config.init_from) and config.start.tokenizer == "keep"

@@ -22,7 +22,7 @@ from speech_jax.tasks.ctc import CTCTaskConfig, output_frames
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.text.tokenizer import Tokenizer
-from speech_jax.training.feed import Batches
+from speech_jax.training.feed import ResumableBatches
 
 log = logging.getLogger("speech_jax")
 LEFT_OUT_SHOWN = 5  # utterances that no batch takes, named in the log; the plan counts them all
@@ -40,9 +40,9 @@ class Stream(NamedTuple):
     mels: AudioConfig | None = None
     speakers: np.ndarray | None = None
 
-    def feed(self, *, whole: bool = False) -> Batches:
+    def feed(self, *, whole: bool = False) -> ResumableBatches:
         """An endless stream of training batches. Each process reads its own rows, or all of them where `whole`."""
-        return Batches(lambda start: self._batches(start, whole), self.plan.buckets)
+        return ResumableBatches(lambda start: self._batches(start, whole), self.plan.buckets)
 
     def one_pass(self):
         """A function that makes one pass over the set; every process gets every row, and so all come to one result."""

@@ -28,7 +28,7 @@ from jax.experimental import multihost_utils
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import nested
 from speech_jax.core.types import PyTree, TrainState
-from speech_jax.training.checksums import find_damage, write_manifest
+from speech_jax.training.checksums import find_damage, write_checksums
 from speech_jax.training.layout import (
     HostShape,
     from_groups,
@@ -152,7 +152,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             if jax.process_index() == 0:
-                write_manifest(self.root / str(step))
+                write_checksums(self.root / str(step))
         except BaseException as error:  # handed to the main thread by wait()
             self._error = error
 

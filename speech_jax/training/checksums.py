@@ -14,7 +14,7 @@ from pathlib import Path
 NAME = "sha256.json"
 
 
-def write_manifest(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """Hashes every file under `folder` and writes the manifest beside them, atomically."""
     partial = folder / f".{NAME}.partial"
     with open(partial, "w", encoding="utf-8") as f:

@@ -28,7 +28,7 @@ class Feed(Protocol):
         """Stops workers."""
 
 
-class Batches:
+class ResumableBatches:
     """One stream. Its state is one integer: the index of the next batch.
 
     make: (start) -> iterator over batches from index `start` on.

@@ -22,7 +22,7 @@ from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.mels import read_mel, write_mel
 from speech_jax.inference.audio_output import find_vocoder
-from speech_jax.inference.vocoder import Vocoder, load_vocoder
+from speech_jax.inference.vocoder import WaveNetVocoder, load_vocoder
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.conformer import ConformerConfig
 from speech_jax.models.tacotron2 import init_params
@@ -350,6 +350,6 @@ def test_the_first_samples_of_frames_that_begin_before_it_are_cut(vocoder):
     audio = dataclasses.replace(AUDIO, framing="full", padding="zero")
     parts = VocoderParts(dataclasses.replace(TASK, audio=audio), jax.device_get(vocoder.net.params))
     mel = (np.random.default_rng(0).normal(size=(8, BANDS)) - 5).astype(np.float32)
-    late, whole = Vocoder(parts, "scan"), vocoder.wave(mel)
+    late, whole = WaveNetVocoder(parts, "scan"), vocoder.wave(mel)
     np.testing.assert_array_equal(late.wave(mel), whole[HOP:])
     np.testing.assert_array_equal(np.concatenate(list(late.stream([mel]))), whole[HOP:])

@@ -15,7 +15,7 @@ from speech_jax.lowering.flops import peak_flops, program_flops
 from speech_jax.monitoring import progress as progress_module
 from speech_jax.monitoring.progress import Progress, clock
 from speech_jax.monitoring.tracking import Meter, Tracker
-from speech_jax.training.feed import Batches, PairedBatches
+from speech_jax.training.feed import PairedBatches, ResumableBatches
 from tests.support import toy
 
 
@@ -187,7 +187,7 @@ def test_workers_are_closed():
         def close(self):
             closed.append(True)
 
-    data = Batches(lambda start: Stream(), toy.BUCKETS)
+    data = ResumableBatches(lambda start: Stream(), toy.BUCKETS)
     next(data)
     data.close()
     data.close()

@@ -9,7 +9,7 @@ import numpy as np
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.mel import mel_matrix
 from speech_jax.core.types import Model
-from speech_jax.inference.recognizer import Recognizer, WindowConfig
+from speech_jax.inference.recognizer import CTCRecognizer, WindowConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 
 AUDIO = AudioConfig(normalize="none", pre_emphasis=0.0, dither=0.0)
@@ -46,7 +46,7 @@ def _apply(params, model_state, batch, *, key, train):
     return {"logits": jnp.concatenate([blank, pooled[..., BANDS]], axis=-1), "mask": mask[..., 0]}, model_state
 
 
-def recognizer(**windows) -> Recognizer:
+def recognizer(**windows) -> CTCRecognizer:
     """Reads the beeps. windows: fields of WindowConfig."""
     network = Model(init=lambda key, batch: ({}, {}), apply=_apply)
-    return Recognizer(network, {}, {}, TOKENIZER, AUDIO, WindowConfig(**windows), "tones")
+    return CTCRecognizer(network, {}, {}, TOKENIZER, AUDIO, WindowConfig(**windows), "tones")

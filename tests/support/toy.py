@@ -18,7 +18,7 @@ import numpy as np
 from speech_jax.core.types import Bucket, LossOut, Model, Report, Task
 from speech_jax.objectives.mix import mix
 from speech_jax.training.checkpoint import CheckpointConfig
-from speech_jax.training.feed import Batches, PairedBatches
+from speech_jax.training.feed import PairedBatches, ResumableBatches
 from speech_jax.training.loop import FitResult, TrainerConfig, fit
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.sharding import MeshConfig
@@ -131,7 +131,7 @@ def feed(seed=0, buckets=BUCKETS, wrap=None, seen=None):
             yield wrap(index, batch) if wrap else batch
             index += 1
 
-    return Batches(stream, buckets)
+    return ResumableBatches(stream, buckets)
 
 
 def units(batch):

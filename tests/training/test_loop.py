@@ -15,7 +15,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket
 from speech_jax.objectives.mix import mix
 from speech_jax.training.checkpoint import CheckpointConfig, load_assets, load_params, saved_steps
-from speech_jax.training.feed import Batches, PairedBatches
+from speech_jax.training.feed import PairedBatches, ResumableBatches
 from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.signals import RunLock
 from speech_jax.training.step import StepConfig
@@ -182,7 +182,7 @@ def test_the_loop_evaluates_saves_and_only_then_takes_a_batch(tmp_path):
 
     task = toy.make_task()._replace(evaluate=evaluate)
     toy.train(
-        tmp_path, steps=4, data=Batches(stream, toy.BUCKETS), task=task, every=2, eval_every=2, eval_sets={"dev": dev}
+        tmp_path, steps=4, data=ResumableBatches(stream, toy.BUCKETS), task=task, every=2, eval_every=2, eval_sets={"dev": dev}
     )
     assert [kind for kind, _ in story] == ["batch", "batch", "eval", "batch", "batch", "eval"]
     data = json.loads((tmp_path / "checkpoints" / "2" / "data" / "metadata").read_text())
@@ -203,7 +203,7 @@ def test_alpha_zero_is_the_plain_run_bit_for_bit(tmp_path):
         def __next__(self):
             return {"task": next(self._feeds["task"])}
 
-    data = OnlyTask(Batches(never, toy.BUCKETS), toy.feed(seed=2))
+    data = OnlyTask(ResumableBatches(never, toy.BUCKETS), toy.feed(seed=2))
     units = toy.units
     toy.units = lambda batch: units(batch["task"] if "task" in batch else batch)
     try:

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from speech_jax.core.errors import UserError
 from speech_jax.kernels.wavenet.pallas_kernel import run
-from speech_jax.kernels.wavenet.pallas_pack import Packed, Plan, groups, noise_rows, pack, pack_cond, pack_noise
+from speech_jax.kernels.wavenet.pallas_pack import Packed, PackPlan, groups, noise_rows, pack, pack_cond, pack_noise
 from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights, before_first, check_weights
 
 _LANES = 128
@@ -129,14 +129,14 @@ def sample(
 # --- The plan ---------------------------------------------------------------------------------------------------------
 
 
-def _fitting(shape, weights, batch, backend, dtype, hop, memory, tile=None) -> Plan:
+def _fitting(shape, weights, batch, backend, dtype, hop, memory, tile=None) -> PackPlan:
     plan = _plan(shape, weights, batch, backend, dtype, hop, memory, tile)
     if isinstance(plan, str):
         raise UserError(f"WaveNet Pallas kernel: {plan}")
     return plan
 
 
-def _plan(shape, weights, batch, backend, dtype, hop, memory, tile=None) -> Plan | str:
+def _plan(shape, weights, batch, backend, dtype, hop, memory, tile=None) -> PackPlan | str:
     """The plan, or why there is none. tile: as the state has it; None chooses."""
     layers, kernel, residual, gate = weights.taps.shape
     if backend not in ("tpu", "gpu"):
@@ -150,7 +150,7 @@ def _plan(shape, weights, batch, backend, dtype, hop, memory, tile=None) -> Plan
         padded = lambda size: -(-size // unit) * unit  # noqa: E731
     else:  # Triton's blocks are powers of two, and its products take at least 16
         padded = lambda size: max(16, 1 << (size - 1).bit_length())  # noqa: E731
-    plan = Plan(
+    plan = PackPlan(
         backend=backend,
         dtype=dtype,
         tile=0,
@@ -181,7 +181,7 @@ def _plan(shape, weights, batch, backend, dtype, hop, memory, tile=None) -> Plan
     )
 
 
-def _plan_gpu(shape, plan: Plan, weights) -> Plan | str:
+def _plan_gpu(shape, plan: PackPlan, weights) -> PackPlan | str:
     widest = max(plan.residual, plan.half, plan.skip, plan.head)
     if widest > _WIDEST:
         return (
@@ -199,7 +199,7 @@ def _vmem() -> int:
     return pltpu.get_tpu_info().vmem_capacity_bytes if device.platform == "tpu" else _V5E
 
 
-def vmem_bytes(shape: StepShape, plan: Plan, weights: StepWeights, hop: int) -> int:
+def vmem_bytes(shape: StepShape, plan: PackPlan, weights: StepWeights, hop: int) -> int:
     """Bytes of VMEM that the program of a plan takes: weights once, the rings, two blocks of what comes and goes row by
     row, and what a step works on."""
     packed = jax.eval_shape(partial(pack, shape, plan), weights)

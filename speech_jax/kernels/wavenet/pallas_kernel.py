@@ -26,7 +26,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.experimental.pallas import triton as pltriton
 from jaxtyping import Array, Float, Int
 
-from speech_jax.kernels.wavenet.pallas_pack import Packed, Plan, groups, noise_rows
+from speech_jax.kernels.wavenet.pallas_pack import Packed, PackPlan, groups, noise_rows
 from speech_jax.kernels.wavenet.step import StepShape
 
 WARPS = 8  # of a thread block, on a GPU
@@ -35,7 +35,7 @@ WARPS = 8  # of a thread block, on a GPU
 # --- One step ---------------------------------------------------------------------------------------------------------
 
 
-def _dot(plan: Plan, a: Array, b: Array) -> Array:
+def _dot(plan: PackPlan, a: Array, b: Array) -> Array:
     """float32 sums; float32 factors are not rounded to what the unit likes best.
 
     On a GPU's matrix units that takes three products of TF32, which the interpreter does not know.
@@ -47,7 +47,7 @@ def _dot(plan: Plan, a: Array, b: Array) -> Array:
     return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _product(plan: Plan, matrix, index: tuple, sizes: Sequence[int], parts: Sequence[Array]) -> list[Array]:
+def _product(plan: PackPlan, matrix, index: tuple, sizes: Sequence[int], parts: Sequence[Array]) -> list[Array]:
     """matrix[index] @ (parts on top of each other), cut into pieces of so many rows.
 
     On a TPU it is one product. Triton can neither join nor cut what it has in registers, so there it is a product for
@@ -71,7 +71,7 @@ def _product(plan: Plan, matrix, index: tuple, sizes: Sequence[int], parts: Sequ
     return pieces
 
 
-def _draw(shape: StepShape, plan: Plan, outputs: list[Array], noise: Callable[[int, int], Array]) -> Array:
+def _draw(shape: StepShape, plan: PackPlan, outputs: list[Array], noise: Callable[[int, int], Array]) -> Array:
     """kernels/wavenet/draw.py's `draw` on columns: the sample, or the class as a float, [1, tile].
 
     noise(start, size): rows of this sample's noise. Padding rows of means and scales are zero, so that a sum over rows
@@ -106,7 +106,7 @@ def _draw(shape: StepShape, plan: Plan, outputs: list[Array], noise: Callable[[i
 
 def _step(
     shape: StepShape,
-    plan: Plan,
+    plan: PackPlan,
     weights: Packed,
     table,
     ring,
@@ -213,7 +213,7 @@ def _gpu_kernel(shape, plan, hop, barrier, rows, table, *refs):
 
 def run(
     shape: StepShape,
-    plan: Plan,
+    plan: PackPlan,
     packed: Packed,
     ring: Array,
     positions: Int[Array, " layers"],

@@ -13,7 +13,7 @@ from speech_jax.kernels.wavenet.step import StepShape, StepWeights
 _NEVER = -1e30  # a logit that is never drawn, finite so that nothing becomes NaN
 
 
-class Plan(NamedTuple):
+class PackPlan(NamedTuple):
     """What the program is compiled for, beside the StepShape: widths after padding, and how folds lie in tiles."""
 
     backend: str
@@ -65,7 +65,7 @@ def groups(shape: StepShape) -> int:
     return {"gaussian": 2, "logistics": 3, "mulaw": 1}[shape.output]
 
 
-def noise_rows(shape: StepShape, plan: Plan) -> int:
+def noise_rows(shape: StepShape, plan: PackPlan) -> int:
     """Rows of noise for a sample; "logistics" has those of the mixtures, then eight of which the first is used."""
     return plan.group + 8 if shape.output == "logistics" else 1
 
@@ -81,7 +81,7 @@ def _pad_halves(array: Array, axis: int, half: int) -> Array:
     return jnp.concatenate([_pad(part, axis, half) for part in jnp.split(array, 2, axis)], axis)
 
 
-def pack(shape: StepShape, plan: Plan, weights: StepWeights) -> Packed:
+def pack(shape: StepShape, plan: PackPlan, weights: StepWeights) -> Packed:
     """The weights for the kernel. What is padding adds zeros, and logits that are never drawn."""
     layers, kernel, *_ = weights.taps.shape
     lanes = plan.tile if plan.backend == "tpu" else 1
@@ -115,7 +115,7 @@ def pack(shape: StepShape, plan: Plan, weights: StepWeights) -> Packed:
     )
 
 
-def pack_cond(plan: Plan, cond: Float[Array, "batch rows layers gate"]) -> Float[Array, "tiles rows layers gate tile"]:
+def pack_cond(plan: PackPlan, cond: Float[Array, "batch rows layers gate"]) -> Float[Array, "tiles rows layers gate tile"]:
     """Conditioning with the folds last, in tiles; folds that fill up the last tile get zeros."""
     cond = _pad_halves(cond, 3, plan.half)
     tiles = -(-cond.shape[0] // plan.tile)
@@ -124,7 +124,7 @@ def pack_cond(plan: Plan, cond: Float[Array, "batch rows layers gate"]) -> Float
 
 
 def pack_noise(
-    shape: StepShape, plan: Plan, noise: Float[Array, "batch time n"], hop: int
+    shape: StepShape, plan: PackPlan, noise: Float[Array, "batch time n"], hop: int
 ) -> Float[Array, "tiles rows hop_n tile"]:
     """Noise with the folds last, in tiles and rows of conditioning; 0.5 where there is none."""
     if shape.output == "logistics":

@@ -13,7 +13,7 @@ import tyro
 
 from speech_jax.artifacts.recognizer import RecognizerParts, load_recognizer_parts, save_recognizer
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.data.manifest import read_manifest
 from speech_jax.decoding.beam import BeamConfig
 from speech_jax.evaluate import EvaluateConfig, evaluate, set_names, write_reports
@@ -88,12 +88,12 @@ def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -
     text, image = compare(reports)
     if points:
         text += "\n" + pareto_table(points, old=names[0], new=names[1])
-        write(out / "pareto.png", draw(points, old=names[0], new=names[1]))
-        write(out / "pareto.json", json.dumps([p._asdict() for p in points], indent=1))
+        write_file(out / "pareto.png", draw(points, old=names[0], new=names[1]))
+        write_file(out / "pareto.json", json.dumps([p._asdict() for p in points], indent=1))
         print(f"on the front: {', '.join(p.name for p in front(points))}", file=sys.stderr)
     print(text)
-    write(out / "compare.md", text + "\n")
-    write(out / "compare.png", image)
+    write_file(out / "compare.md", text + "\n")
+    write_file(out / "compare.png", image)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from speech_jax.config import TrainConfig, parse_config
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
 from speech_jax.core.placement import batch_struct, replicated, row_shards
 from speech_jax.core.types import Bucket, PyTree, Task
@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     facts = (check if own.step == "train" else check_use)(config, reader, buckets, devices, own)
     print(table(facts, chip))
     if own.out:
-        write(own.out, json.dumps(facts, indent=1) + "\n")
+        write_file(own.out, json.dumps(facts, indent=1) + "\n")
     return 0 if facts["fits"] else 2
 
 

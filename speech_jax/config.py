@@ -11,10 +11,10 @@ from pathlib import Path
 
 import tyro
 
-from speech_jax import __version__
 from speech_jax.audio.config import fingerprint
-from speech_jax.core.config_dict import added, from_dict, to_dict
+from speech_jax.core.config_dict import from_dict, new_field, to_dict
 from speech_jax.core.errors import UserError
+from speech_jax.core.version import __version__
 from speech_jax.data.config import DataConfig
 from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.finetuning.restore import StartConfig
@@ -75,7 +75,7 @@ class TrainConfig:
     """Optimizer, learning rate, weight decay, what is frozen."""
     mesh: MeshConfig = MeshConfig()
     """How devices are arranged."""
-    hosts: HostsConfig = added(HostsConfig())
+    hosts: HostsConfig = new_field(HostsConfig())
     """How the processes of a run find each other, where there are several."""
     trainer: TrainerConfig = TrainerConfig()
     """Steps, evaluation, checkpoints, logging."""

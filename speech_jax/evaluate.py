@@ -19,7 +19,7 @@ import tyro
 from tqdm import tqdm
 
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.data.config import DataConfig, PlanConfig
 from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.pipeline import batches
@@ -244,10 +244,10 @@ def recognize_all(
 def write_reports(evaluation: Evaluation, folder: Path, worst: int) -> None:
     """report.md, report.html, report.json, hypotheses.jsonl."""
     report = json.dumps(to_json(evaluation), ensure_ascii=False, indent=1, allow_nan=False)
-    write(folder / "report.md", to_markdown(evaluation, worst=worst))
-    write(folder / "report.html", to_html(evaluation, worst=worst))
-    write(folder / "report.json", report + "\n")
-    write(folder / "hypotheses.jsonl", write_hypotheses(evaluation.items))
+    write_file(folder / "report.md", to_markdown(evaluation, worst=worst))
+    write_file(folder / "report.html", to_html(evaluation, worst=worst))
+    write_file(folder / "report.json", report + "\n")
+    write_file(folder / "hypotheses.jsonl", write_hypotheses(evaluation.items))
     print(f"wrote {folder}/report.md, report.html, report.json, hypotheses.jsonl", file=sys.stderr)
 
 
@@ -283,8 +283,8 @@ def _compare(config: EvaluateConfig) -> int:
     print(text)
     if config.out:
         folder = Path(config.out)
-        write(folder / "compare.md", text + "\n")
-        write(folder / "compare.png", image)
+        write_file(folder / "compare.md", text + "\n")
+        write_file(folder / "compare.png", image)
         print(f"wrote {folder}/compare.md, compare.png", file=sys.stderr)
     return 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import tyro
 
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.core.files import lines
+from speech_jax.core.files import read_lines
 from speech_jax.data.manifest import read_manifest
 from speech_jax.text.ngram import NGramModel, train_ngrams, write_arpa
 from speech_jax.text.normalize import check_language, normalize
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 def describe(model: NGramModel, sentences: Sequence[Sequence[str]]) -> str:
     """Perplexity and the share of unknown words."""
     count = sum(len(words) for words in sentences)
-    unknown = sum(not model.knows(word) for words in sentences for word in words)
+    unknown = sum(not model.has_word(word) for words in sentences for word in words)
     perplexity = math.exp(-sum(map(model.score_text, sentences)) / (count + len(sentences)))
     return f"perplexity {perplexity:.1f}, {unknown} of {count} words unknown ({unknown / count:.1%})"
 
@@ -63,7 +63,7 @@ def _sentences(config: LanguageModelConfig) -> Iterator[list[str]]:
     for path in config.manifest:
         yield from _texts(path, config.language)
     for path in config.text:
-        for _, line in lines(Path(path), "text, a sentence a line"):
+        for _, line in read_lines(Path(path), "text, a sentence a line"):
             yield (normalize(line, config.language) if config.language else line).split()
 
 

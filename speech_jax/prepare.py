@@ -15,7 +15,7 @@ import tyro
 
 from speech_jax.audio.trim import TrimConfig, cut_report, cut_text
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.core.files import writing
+from speech_jax.core.files import open_atomic
 from speech_jax.data import preparing
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import RECIPES
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
             if cuts:
                 cut = cut_report(cuts, config.trim)
                 print(cut_text(manifest.stem, cut))
-                with writing(manifest.with_name(f"{manifest.stem}.trim.json")) as file:
+                with open_atomic(manifest.with_name(f"{manifest.stem}.trim.json")) as file:
                     json.dump(cut, file, indent=1, ensure_ascii=False)
     if config.shards:
         for manifest in preparing.manifests(config.out):
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     for problem in problems:
         print(f"left out: {problem}")
     print(f"{len(problems)} recordings left out")
-    with writing(config.out / "statistics.json") as file:
+    with open_atomic(config.out / "statistics.json") as file:
         json.dump({"splits": numbers, "left_out": problems}, file, indent=1, ensure_ascii=False)
     return 0
 
@@ -121,7 +121,7 @@ def run_recipe(name: str, prepare, options, out: Path) -> list[str]:
     try:
         for state in (False, True):
             fields = {"sha256": digest, "finished": state, "left_out": warnings.messages, **json.loads(text)}
-            with writing(note) as file:
+            with open_atomic(note) as file:
                 json.dump(fields, file, indent=1, ensure_ascii=False)
             if not state:
                 prepare(out, options)

@@ -20,7 +20,7 @@ import tyro
 
 from speech_jax.config import TrainConfig, parse_config
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
 from speech_jax.evaluation.pareto import Point, draw, pareto_table
 from speech_jax.train import train
@@ -119,9 +119,9 @@ def report(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
             path += points[:-1]
     table = pareto_table(last, old=config.old, new=config.new)
     out = Path(config.out)
-    write(out / "table.md", table + "\n")
-    write(out / "points.json", json.dumps([p._asdict() for p in last], indent=1) + "\n")
-    write(out / "pareto.png", draw(last, old=config.old, new=config.new, on_the_way=path))
+    write_file(out / "table.md", table + "\n")
+    write_file(out / "points.json", json.dumps([p._asdict() for p in last], indent=1) + "\n")
+    write_file(out / "pareto.png", draw(last, old=config.old, new=config.new, on_the_way=path))
     print(table, flush=True)
 
 

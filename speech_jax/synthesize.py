@@ -20,7 +20,7 @@ from speech_jax.artifacts.voice import load_voice_parts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.core.compile_clock import Stopwatch
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.core.files import lines, writing
+from speech_jax.core.files import open_atomic, read_lines
 from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.tacotron2 import DecodeConfig
 from speech_jax.decoding.wavenet.engines import Cores, Dtype
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
                 first = next(said)  # what cannot be spoken at all leaves no file behind
                 with wav_file(path, audio.sample_rate, to=speaker) as write:
                     for wave, done in itertools.chain((first,), said):
-                        watch.heard(len(wave) / audio.sample_rate)
+                        watch.add_audio(len(wave) / audio.sample_rate)
                         write(wave)
                         rows += [(name, piece) for piece in done]
                         for piece in done:
@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> int:
                 progress.write(f"error: text {number}: {error}", file=sys.stderr)
     if config.report:
         write_report(config.report, rows)
-    watch.show(len(texts) - failed)
+    watch.print_summary(len(texts) - failed)
     unsure = sum(bool(piece.score.failure) for _, piece in rows)
     if failed or unsure:
         missing = f"{failed} of {len(texts)} texts could not be spoken"
@@ -175,7 +175,7 @@ def read_texts(config: SynthesizeConfig, stdin: TextIO) -> list[str]:
     for text in config.text:
         texts += [line.strip() for line in stdin if line.strip()] if text == "-" else [text]
     if config.file:
-        texts += [line for _, line in lines(config.file, "a text file")]
+        texts += [line for _, line in read_lines(config.file, "a text file")]
     if not texts:
         raise UserError("found no text, expected --text or --file")
     return texts
@@ -229,7 +229,7 @@ def silence(config: SynthesizeConfig, rate: int) -> Float[np.ndarray, " time"]:
 
 def write_report(path: str, rows: Sequence[tuple[str, Piece]]) -> None:
     """Every piece with its score."""
-    with writing(path) as file:
+    with open_atomic(path) as file:
         if path.endswith(".jsonl"):
             for name, piece in rows:
                 entry = {"recording": name, "text": piece.text, "tries": piece.tries, **piece.score._asdict()}

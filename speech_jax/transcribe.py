@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.decoding.beam import BeamConfig
 from speech_jax.decoding.words import Transcript, to_cues, to_srt
 from speech_jax.inference.recognizer import CTCRecognizer, WindowConfig, load_recognizer
@@ -77,7 +77,7 @@ def transcribe(recognizer: CTCRecognizer, config: TranscribeConfig, *, stdin: Te
                 progress.write(f"error: {result}", file=sys.stderr)
                 continue
             done, seconds = done + 1, seconds + result.seconds
-            write(path, result)
+            write_file(path, result)
     write.close()
     if done:
         taken = time.perf_counter() - begun
@@ -160,7 +160,7 @@ class _Writer:
         text = self._text(path, transcript)
         if self.folder:
             target = self.folder / self._name(path)
-            write(target, text + "\n")
+            write_file(target, text + "\n")
             return
         if self.format == "json":
             text = ("[\n" if self.count == 0 else ",\n") + text

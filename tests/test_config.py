@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from speech_jax.config import TrainConfig, load_config_file
-from speech_jax.core.config_dict import added, from_dict, to_dict, to_text
+from speech_jax.core.config_dict import from_dict, new_field, to_dict, to_text
 from speech_jax.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ class Other:
 @dataclasses.dataclass(frozen=True)
 class Grown:
     rate: float = 0.5
-    later: float = added(0.0)
+    later: float = new_field(0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ import tyro
 
 from speech_jax.core.config_dict import to_dict, to_text
 from speech_jax.core.errors import run_front_door
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.models.g2p import G2PConfig
 from speech_jax.tasks.g2p import entries, g2p_task, network_bytes, word_batches, word_plan
 from speech_jax.text.dictionary import cmudict
@@ -93,7 +93,7 @@ def main(argv) -> None:
     report = test.evaluate(params, result.state.model_state, word_batches(words["test"], test_plan))
     line = {"words": len(words["test"]), **{name: round(float(value), 5) for name, value in report.metrics.items()}}
     print(json.dumps(line))
-    write(Path(config.out_dir) / "test.json", json.dumps(line) + "\n")
+    write_file(Path(config.out_dir) / "test.json", json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

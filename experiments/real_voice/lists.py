@@ -13,13 +13,13 @@ from pathlib import Path
 
 import soundfile
 
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.data.manifest import read_manifest, write_manifest
 
 
 def texts(manifest: str, out: str) -> None:
     """One text a line, in the manifest's order."""
-    write(out, "".join(" ".join(u.text.split()) + "\n" for u in read_manifest(manifest)))
+    write_file(out, "".join(" ".join(u.text.split()) + "\n" for u in read_manifest(manifest)))
 
 
 def synthesized(manifest: str, folder: str, out: str) -> None:

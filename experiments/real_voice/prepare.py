@@ -17,7 +17,7 @@ from pathlib import Path
 
 from speech_jax.audio.trim import TrimConfig, cut_report, cut_text
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
 from speech_jax.data.preparing import verify
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig, make_front_end
@@ -51,7 +51,7 @@ def main() -> None:
             print(cut_text(f"{name}/{split}", report))
             kept = read_manifest(path)
             print(f"{name}/{split}: {len(kept)} clips, {sum(u.seconds for u in kept) / 60:.1f} minutes")
-            write(path.with_suffix(".trim.json"), json.dumps(report, indent=1) + "\n")
+            write_file(path.with_suffix(".trim.json"), json.dumps(report, indent=1) + "\n")
 
 
 def accepts(front_end: FrontEnd, utterance: Utterance) -> bool:

@@ -11,7 +11,7 @@ from speech_jax.audio.config import fingerprint
 from speech_jax.config import TrainConfig, config_from_assets, make_assets
 from speech_jax.core.config_dict import to_text
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.core.types import PyTree, TrainState
 from speech_jax.data.config import DataConfig
 from speech_jax.training.checkpoint import FOLDER, CheckpointConfig, Checkpoints, saved_steps
@@ -47,7 +47,7 @@ def write_run(
         raise UserError(f"{out}: found checkpoints of a run, expected an empty or a new folder")
     check_shapes((params, model_state), expected, f"{out}: the parameters")
     config = TrainConfig(out_dir=str(out), data=DataConfig(), task=task)
-    write(out / "config.json", to_text(config))
+    write_file(out / "config.json", to_text(config))
     checkpoints = Checkpoints(out, CheckpointConfig(), make_assets(config, reader) | more_assets)
     state = TrainState(jnp.zeros((), jnp.int32), params, model_state, (), None)
     try:

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from speech_jax.core.config_dict import added, from_dict, to_dict
+from speech_jax.core.config_dict import from_dict, new_field, to_dict
 from speech_jax.core.errors import UserError
 
 
@@ -48,7 +48,7 @@ class AudioConfig:
     with it (Kaldi). An utterance shorter than half a window has zeros beyond its image."""
     remove_dc: bool = False
     """Whether each frame's mean is taken off (Kaldi)."""
-    high_pass: float = added(0.0)
+    high_pass: float = new_field(0.0)
     """Cut-off in hertz of a filter that runs over the utterance first (`mel.high_pass_taps`: 255 taps, it delays by
     127 samples); 0 turns it off."""
     pre_emphasis: float = 0.97
@@ -75,7 +75,7 @@ class AudioConfig:
     """The least energy that the logarithm sees; above zero."""
     floor_by: Literal["add", "clamp"] = "add"
     """Whether the floor is added to every energy (NeMo) or lifts those below it."""
-    ceiling: float = added(0.0)
+    ceiling: float = new_field(0.0)
     """The greatest energy that the logarithm sees; 0 is no limit."""
     top_range: float = 0.0
     """Features further than this below the utterance's greatest are lifted to it (librosa: 80 dB); 0 turns it off."""

@@ -15,7 +15,7 @@ from speech_jax.audio.framing import time_mask
 from speech_jax.audio.mel import high_pass_taps
 
 
-def emphasized(
+def apply_emphasis(
     audio: Float[Array, "batch samples"],
     lengths: Int[Array, " batch"],
     config: AudioConfig,
@@ -33,7 +33,7 @@ def emphasized(
     return x
 
 
-def plain(
+def undo_emphasis(
     chunks: Iterable[Float[np.ndarray, " samples"]], gain: float, pre_emphasis: float
 ) -> Iterator[Float[np.ndarray, " samples"]]:
     """The inverse of gain and pre-emphasis over the chunks of one recording, clipped to [-1, 1]."""

@@ -22,7 +22,7 @@ def num_frames(samples, config: AudioConfig):
     if config.framing == "kaldi":
         return (samples + config.hop // 2) // config.hop
     if config.framing == "full":
-        return (samples > 0) * (-(-samples // config.hop) + pieces(config) - 1)
+        return (samples > 0) * (-(-samples // config.hop) + hops_per_window(config) - 1)
     fits = samples >= config.window
     return fits * ((samples - config.window) // config.hop + 1)
 
@@ -30,14 +30,14 @@ def num_frames(samples, config: AudioConfig):
 def num_samples(frames, config: AudioConfig):
     """Number of samples that `frames` frames stand for, for an int or an array: num_frames of it is `frames` again,
     except that a single frame of framing "center" and few of "full" stand for none. What synthesis makes of them."""
-    extra = {"center": -1, "center_even": 0, "kaldi": 0, "full": 1 - pieces(config)}
+    extra = {"center": -1, "center_even": 0, "kaldi": 0, "full": 1 - hops_per_window(config)}
     if config.framing == "snip_edges":
         return (frames > 0) * ((frames - 1) * config.hop + config.window)
     hops = frames + extra[config.framing]
     return (hops > 0) * hops * config.hop
 
 
-def pieces(config: AudioConfig) -> int:
+def hops_per_window(config: AudioConfig) -> int:
     """How many hops a window spans, a broken one as a whole."""
     return -(-config.window // config.hop)
 
@@ -97,7 +97,7 @@ def samples_before_first(config: AudioConfig) -> int:
     if config.framing == "snip_edges":
         return 0
     if config.framing == "full":
-        return (pieces(config) - 1) * config.hop
+        return (hops_per_window(config) - 1) * config.hop
     # torch and librosa pad the window by (n_fft - window)//2 on the left, and center the padded one on t·hop
     return config.n_fft // 2 - (config.n_fft - config.window) // 2
 

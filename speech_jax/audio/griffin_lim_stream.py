@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.emphasis import plain
-from speech_jax.audio.framing import chunked_frames, num_samples, overlap_add, pieces, samples_before_first
+from speech_jax.audio.emphasis import undo_emphasis
+from speech_jax.audio.framing import chunked_frames, hops_per_window, num_samples, overlap_add, samples_before_first
 from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_magnitude
 from speech_jax.audio.mel import window_values
 from speech_jax.core.errors import UserError
@@ -33,7 +33,7 @@ BLOCK = 16  # frames that are inverted at a time
 
 def frames_ahead(config: AudioConfig) -> int:
     """Frames beyond a block that have to be there before it can become sound."""
-    return pieces(config)
+    return hops_per_window(config)
 
 
 def stream_wave(
@@ -51,7 +51,7 @@ def stream_wave(
     """
     if not keeps_magnitudes(config):
         raise UserError("AudioConfig: found features that lose the magnitudes, expected log_mel without deltas")
-    yield from plain(_blocks(chunks, config, iterations, momentum), config.scale, config.pre_emphasis)
+    yield from undo_emphasis(_blocks(chunks, config, iterations, momentum), config.scale, config.pre_emphasis)
 
 
 def _blocks(
@@ -60,7 +60,8 @@ def _blocks(
     """The samples that the features were made of, scaled and pre-emphasized as the config says."""
     ahead, left = frames_ahead(config), samples_before_first(config)
     waiting = past = None  # features: of frames that are not sound yet, and of the last ones that are
-    signal = np.zeros((2 * ahead + BLOCK + pieces(config) - 1) * config.hop, np.float32)  # what went out, then a guess
+    # The samples already emitted, then an estimate of those that follow.
+    signal = np.zeros((2 * ahead + BLOCK + hops_per_window(config) - 1) * config.hop, np.float32)
     taken = 0  # frames that are sound
     for chunk in itertools.chain(chunks, (None,)):
         if chunk is not None:

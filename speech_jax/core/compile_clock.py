@@ -65,7 +65,7 @@ class Stopwatch:
         self._first: float | None = None
         self._audio = 0.0
 
-    def heard(self, seconds: float) -> None:
+    def add_audio(self, seconds: float) -> None:
         """So many seconds of sound are there."""
         if self._first is None and seconds:
             self._first = self._taken()
@@ -74,7 +74,7 @@ class Stopwatch:
     def _taken(self) -> float:
         return time.perf_counter() - self._began - (compile_seconds() - self._compiled)
 
-    def show(self, recordings: int) -> None:
+    def print_summary(self, recordings: int) -> None:
         """One line on stderr."""
         if self._audio:
             taken, compiled = self._taken(), compile_seconds() - self._compiled

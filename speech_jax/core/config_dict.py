@@ -2,7 +2,7 @@
 
 Every dataclass becomes a dictionary that names its type under "type", which also settles which member of a union it is.
 Nothing is dropped in silence: an unknown field or a value of the wrong type is a UserError that names the field's path.
-Only a field that a config got later (`added`) is left out where it has its default: what was written before stays as
+Only a field that a config got later (`new_field`) is left out where it has its default: what was written before stays as
 it was, fingerprints too.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from speech_jax.core.errors import UserError
 
 
-def added(default: Any) -> Any:
+def new_field(default: Any) -> Any:
     """A dataclass field for a config that checkpoints hold already: `to_dict` leaves it out where it is `default`."""
     return dataclasses.field(default=default, metadata={_ADDED: True})
 

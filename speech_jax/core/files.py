@@ -14,7 +14,7 @@ MAX_LINE = 1 << 20  # bytes; a longer line is not text that anyone meant
 
 
 @contextlib.contextmanager
-def writing(path: str | Path, mode: str = "w") -> Iterator[IO]:
+def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """Opens a temporary file beside `path` and renames it to `path` when the block ends well; else removes it.
 
     Text is UTF-8 with "\\n". Raises UserError where the file cannot be written (no permission, full disk).
@@ -34,13 +34,13 @@ def writing(path: str | Path, mode: str = "w") -> Iterator[IO]:
             temporary.unlink(missing_ok=True)
 
 
-def write(path: str | Path, content: str | bytes) -> None:
-    """Writes the whole file at once, its folder too. Raises UserError as `writing` does."""
-    with writing(path, "wb") as file:
+def write_file(path: str | Path, content: str | bytes) -> None:
+    """Writes the whole file at once, its folder too. Raises UserError as `open_atomic` does."""
+    with open_atomic(path, "wb") as file:
         file.write(content if isinstance(content, bytes) else content.encode())
 
 
-def lines(path: str | Path, expected: str) -> Iterator[tuple[str, str]]:
+def read_lines(path: str | Path, expected: str) -> Iterator[tuple[str, str]]:
     """(FILE:LINE, line without its end) of a UTF-8 text file, empty lines left out.
 
     Raises UserError when the file cannot be read, is not UTF-8, or has a NUL or a line of over MAX_LINE bytes.

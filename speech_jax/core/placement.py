@@ -50,7 +50,7 @@ def fetch(tree: PyTree) -> PyTree:
     return jax.device_get(tree)
 
 
-def on_rows(function: Callable[..., PyTree], *state: PyTree, batch: PyTree) -> PyTree:
+def run_sharded(function: Callable[..., PyTree], *state: PyTree, batch: PyTree) -> PyTree:
     """`function(*state, batch)` with the rows of a whole host batch spread over the devices that hold the state; the
     results as NumPy arrays, on every process.
 

@@ -27,7 +27,7 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+def nest_leaves(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `named_leaves` for a tree of dicts."""
     tree: dict[str, Any] = {}
     for name, leaf in leaves.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from speech_jax.core.config_dict import added
+from speech_jax.core.config_dict import new_field
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SourceConfig:
     """Written into every utterance that does not name its own domain."""
     limit: int = 0
     """Keep only the first so many utterances; 0 keeps all."""
-    speakers: tuple[str, ...] = added(())
+    speakers: tuple[str, ...] = new_field(())
     """Keep only the utterances of these speakers; empty keeps all."""
 
 

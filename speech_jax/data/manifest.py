@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from speech_jax.audio.io import is_reference, probe
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import lines, writing
+from speech_jax.core.files import open_atomic, read_lines
 
 log = logging.getLogger("speech_jax")
 
@@ -52,7 +52,7 @@ def read_manifest(path: str | Path, *, on_error: str = "raise") -> list[Utteranc
     is wrong.
     """
     path = Path(path)
-    utterances = [_parse(line, where, path.parent) for where, line in lines(path, "a manifest (JSON lines)")]
+    utterances = [_parse(line, where, path.parent) for where, line in read_lines(path, "a manifest (JSON lines)")]
     check_ids(utterances)
     return measured(utterances, path, on_error)
 
@@ -124,7 +124,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     path = Path(path)
     folder = os.path.realpath(path.parent)
     real = functools.lru_cache(maxsize=None)(os.path.realpath)  # a folder's recordings ask for it again and again
-    with writing(path) as file:
+    with open_atomic(path) as file:
         for u in utterances:
             row: dict = {"id": u.id, "audio": _relative(u.audio, folder, real), "text": u.text}
             if u.start:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from speech_jax.audio.config import AudioConfig, check_same_audio
 from speech_jax.core.config_dict import from_dict, to_dict
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import writing
+from speech_jax.core.files import open_atomic
 
 
 def write_mel(path: str | Path, mel: Float[np.ndarray, "frames mels"], config: AudioConfig) -> None:
@@ -25,7 +25,7 @@ def write_mel(path: str | Path, mel: Float[np.ndarray, "frames mels"], config: A
     data = safetensors.numpy.save(
         {"mel": np.ascontiguousarray(mel, np.float32)}, {"audio": json.dumps(to_dict(config), sort_keys=True)}
     )
-    with writing(Path(path), "wb") as file:
+    with open_atomic(Path(path), "wb") as file:
         file.write(data)
 
 

@@ -1,7 +1,7 @@
 """CTC prefix beam search with a word language model, on the host, one utterance at a time.
 
 Hannun et al. 2014 (arXiv 1408.2873): a prefix carries the probability of all its paths, apart for those that end in a
-blank and those that do not. The language model is asked whenever a word is complete.
+blank and those that do not. The language model scores each word once it is complete.
 """
 
 from __future__ import annotations
@@ -20,47 +20,83 @@ from speech_jax.text.tokenizer import WORD_START, Tokenizer
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """How text is looked for in the scores."""
+    """Beam search over CTC scores."""
 
     width: int = 0
-    """Prefixes that are kept; 0 takes the best path, without a language model."""
+    """Number of prefixes kept per frame; 0 decodes greedily, without a language model."""
     lm: str = ""
-    """A language model of words in ARPA format (`python -m speech_jax.lm` makes one); empty for none."""
+    """Word n-gram language model in ARPA format (`python -m speech_jax.lm` makes one); empty for none."""
     lm_weight: float = 0.5
-    """Weight of its log-probabilities."""
-    word_bonus: float = 1.0
-    """Added for every word, against the language model's liking for few."""
-    unknown: float = -3.0
-    """Added for every word that the language model does not know."""
-    least: float = -7.0
-    """Tokens of a frame whose log-probability is below this are not followed."""
+    """Weight of the language model's log-probabilities (natural logarithm)."""
+    word_insertion_bonus: float = 1.0
+    """Log-score added per word; offsets the language model's preference for short texts."""
+    unk_score: float = -3.0
+    """Log-score added per word that is not in the language model's vocabulary."""
+    token_min_logp: float = -7.0
+    """Prune tokens whose log-probability in a frame is below this."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.width <= 4096:
             raise UserError(f"beam.width: found {self.width}, expected 0 to 4096")
         if self.lm and not self.width:
-            raise UserError("beam.lm: found a language model with beam.width 0, expected a width, for example 32")
+            raise UserError("beam.lm: found a language model with beam.width 0, expected a width such as 32")
 
 
 class _Prefix:
-    """A sequence of tokens, as a node of a tree. `lm` is the language model's part of its score."""
+    """A token sequence, as a node of a prefix tree.
 
-    __slots__ = ("parent", "token", "children", "words", "part", "lm", "blank", "token_score", "new", "new_token")
+    Attributes:
+        words: completed words, at most as many as the language model needs as context.
+        partial: letters of the word that is not complete yet.
+        lm_score: word bonuses and weighted language-model score of the completed words.
+        blank: log-probability of the paths that end in a blank.
+        token_score: log-probability of the paths that end in `token`.
+        new_blank: `blank` after the current frame.
+        new_token: `token_score` after the current frame.
+    """
 
-    def __init__(self, parent: _Prefix | None, token: int, words: tuple[str, ...], part: str, lm: float):
+    __slots__ = (
+        "parent",
+        "token",
+        "children",
+        "words",
+        "partial",
+        "lm_score",
+        "blank",
+        "token_score",
+        "new_blank",
+        "new_token",
+    )
+
+    def __init__(self, parent: _Prefix | None, token: int, words: tuple[str, ...], partial: str, lm_score: float):
         self.parent, self.token, self.children = parent, token, {}
-        self.words, self.part, self.lm = words, part, lm
-        self.blank = self.token_score = self.new = self.new_token = -math.inf
+        self.words, self.partial, self.lm_score = words, partial, lm_score
+        self.blank = self.token_score = self.new_blank = self.new_token = -math.inf
 
 
-def _add(a: float, b: float) -> float:
+def _log_add(a: float, b: float) -> float:
     if a < b:
         a, b = b, a
     return a if b == -math.inf else a + math.log1p(math.exp(b - a))
 
 
 class BeamSearch:
-    """A search over the scores of one tokenizer's network."""
+    """CTC prefix beam search for one tokenizer, optionally with a word language model.
+
+    Args:
+        tokenizer: the network's vocabulary; token 0 is the blank.
+        config: search settings; `config.width` must be at least 1.
+        lm: word n-gram model (`speech_jax.text.ngram.read_arpa`), or None.
+
+    Example:
+        >>> import numpy as np
+        >>> from speech_jax.decoding.beam import BeamConfig, BeamSearch
+        >>> from speech_jax.text.tokenizer import BLANK, Tokenizer
+        >>> search = BeamSearch(Tokenizer("char", (BLANK, "a", "b")), BeamConfig(width=4))
+        >>> probabilities = np.array([[0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7]])  # [time, vocab]
+        >>> search.search(np.log(probabilities))
+        [1, 2]
+    """
 
     def __init__(self, tokenizer: Tokenizer, config: BeamConfig, lm: NGramModel | None = None):
         self._config, self._lm = config, lm
@@ -72,27 +108,31 @@ class BeamSearch:
             self._starts = [piece.startswith(WORD_START) for piece in tokenizer.pieces]
 
     def search(self, log_probs: Float[np.ndarray, "time vocab"]) -> list[int]:
-        """The tokens of the best prefix, blanks (token 0) and repeats removed."""
+        """Return the token ids of the best prefix, blanks (token 0) and repeats removed.
+
+        Args:
+            log_probs: natural log-probabilities of one utterance, without padding.
+        """
         root = _Prefix(None, 0, (START,), "", 0.0)
         root.blank = 0.0
         beam = [root]
-        width, least = self._config.width, self._config.least
+        width, min_logp = self._config.width, self._config.token_min_logp
         for frame in log_probs:
             blank = float(frame[0])
-            tokens = [(int(k), float(frame[k])) for k in np.flatnonzero(frame > least) if k]
+            tokens = [(int(k), float(frame[k])) for k in np.flatnonzero(frame > min_logp) if k]
             touched: list[_Prefix] = []
 
             def reach(prefix: _Prefix, touched=touched) -> None:
-                if prefix.new == prefix.new_token == -math.inf:
+                if prefix.new_blank == prefix.new_token == -math.inf:
                     touched.append(prefix)
 
             for prefix in beam:
-                both = _add(prefix.blank, prefix.token_score)
+                both = _log_add(prefix.blank, prefix.token_score)
                 reach(prefix)
-                prefix.new = _add(prefix.new, both + blank)
+                prefix.new_blank = _log_add(prefix.new_blank, both + blank)
                 for token, score in tokens:
                     if token == prefix.token:
-                        prefix.new_token = _add(prefix.new_token, prefix.token_score + score)
+                        prefix.new_token = _log_add(prefix.new_token, prefix.token_score + score)
                         arriving = prefix.blank + score
                     else:
                         arriving = both + score
@@ -102,66 +142,77 @@ class BeamSearch:
                     if child is None:
                         child = prefix.children[token] = self._extend(prefix, token)
                     reach(child)
-                    child.new_token = _add(child.new_token, arriving)
+                    child.new_token = _log_add(child.new_token, arriving)
             for prefix in beam:
                 prefix.blank = prefix.token_score = -math.inf
             for prefix in touched:
-                prefix.blank, prefix.token_score = prefix.new, prefix.new_token
-                prefix.new = prefix.new_token = -math.inf
-            touched.sort(key=lambda p: _add(p.blank, p.token_score) + p.lm, reverse=True)
+                prefix.blank, prefix.token_score = prefix.new_blank, prefix.new_token
+                prefix.new_blank = prefix.new_token = -math.inf
+            touched.sort(key=lambda p: _log_add(p.blank, p.token_score) + p.lm_score, reverse=True)
             for prefix in touched[width:]:
                 prefix.blank = prefix.token_score = -math.inf
             beam = touched[:width]
-        best = max(beam, key=lambda p: _add(p.blank, p.token_score) + self._finished(p))
-        found = []
+        best = max(beam, key=lambda p: _log_add(p.blank, p.token_score) + self._final_lm_score(p))
+        tokens = []
         while best.parent is not None:
-            found.append(best.token)
+            tokens.append(best.token)
             best = best.parent
-        return found[::-1]
+        return tokens[::-1]
 
     def _extend(self, prefix: _Prefix, token: int) -> _Prefix:
-        words, part, lm = prefix.words, prefix.part, prefix.lm
-        if self._starts[token] and part:
-            lm, words, part = lm + self._word(words, part), self._after(words, part), ""
-        return _Prefix(prefix, token, words, part + self._pieces[token], lm)
+        words, partial, lm_score = prefix.words, prefix.partial, prefix.lm_score
+        if self._starts[token] and partial:
+            lm_score += self._word_score(words, partial)
+            words, partial = self._append_word(words, partial), ""
+        return _Prefix(prefix, token, words, partial + self._pieces[token], lm_score)
 
-    def _word(self, words: tuple[str, ...], word: str) -> float:
-        bonus = self._config.word_bonus
+    def _word_score(self, words: tuple[str, ...], word: str) -> float:
+        bonus = self._config.word_insertion_bonus
         if self._lm is None:
             return bonus
-        unknown = 0.0 if self._lm.knows(word) else self._config.unknown
+        unknown = 0.0 if self._lm.has_word(word) else self._config.unk_score
         return bonus + unknown + self._config.lm_weight * self._lm.score(words, word)
 
-    def _after(self, words: tuple[str, ...], word: str) -> tuple[str, ...]:
+    def _append_word(self, words: tuple[str, ...], word: str) -> tuple[str, ...]:
         if self._lm is None:
             return words
-        return (*words, word if self._lm.knows(word) else UNKNOWN)[-max(self._lm.order - 1, 1) :]
+        return (*words, word if self._lm.has_word(word) else UNKNOWN)[-max(self._lm.order - 1, 1) :]
 
-    def _finished(self, prefix: _Prefix) -> float:
-        words, lm = prefix.words, prefix.lm
-        if prefix.part:
-            lm, words = lm + self._word(words, prefix.part), self._after(words, prefix.part)
-        return lm if self._lm is None else lm + self._config.lm_weight * self._lm.score(words, END)
+    def _final_lm_score(self, prefix: _Prefix) -> float:
+        words, lm_score = prefix.words, prefix.lm_score
+        if prefix.partial:
+            lm_score += self._word_score(words, prefix.partial)
+            words = self._append_word(words, prefix.partial)
+        return lm_score if self._lm is None else lm_score + self._config.lm_weight * self._lm.score(words, END)
 
 
-def align(log_probs: Float[np.ndarray, "time vocab"], tokens: list[int]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Where the tokens lie on the best path that spells them: (first frame, one past the last frame) of each, and the
-    path's log-probability.
+def forced_align(log_probs: Float[np.ndarray, "time vocab"], tokens: list[int]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the frames of each token on the most probable CTC path that spells `tokens`.
 
-    Viterbi over blank, token, blank, … (Graves et al. 2006). Raises ValueError if they do not fit into the frames.
+    Viterbi over blank, token, blank, … (Graves et al. 2006).
+
+    Args:
+        log_probs: natural log-probabilities of one utterance; token 0 is the blank.
+        tokens: token ids without blanks.
+
+    Returns:
+        The first frame of each token, one past the last frame of each token, and the path's log-probability.
+
+    Raises:
+        ValueError: there are too few frames for the tokens.
     """
     frames, states = len(log_probs), 2 * len(tokens) + 1
     labels = np.zeros(states, np.int64)
     labels[1::2] = tokens
-    skips = np.zeros(states, bool)  # from two states before: onto a token that is not the one before it
+    skips = np.zeros(states, bool)  # the blank between two different tokens may be skipped
     skips[3::2] = labels[3::2] != labels[1:-2:2]
     scores = np.full(states, -np.inf)
     scores[: 2 if tokens else 1] = log_probs[0, labels[: 2 if tokens else 1]] if frames else 0.0
     steps = np.zeros((frames, states), np.int8)
     for t in range(1, frames):
-        one = np.concatenate([[-np.inf], scores[:-1]])
-        two = np.where(skips, np.concatenate([[-np.inf, -np.inf], scores[:-2]])[:states], -np.inf)
-        choices = np.stack([scores, one, two])
+        from_previous = np.concatenate([[-np.inf], scores[:-1]])
+        from_second = np.where(skips, np.concatenate([[-np.inf, -np.inf], scores[:-2]])[:states], -np.inf)
+        choices = np.stack([scores, from_previous, from_second])
         steps[t] = choices.argmax(0)
         scores = choices.max(0) + log_probs[t, labels]
     state = states - 1 if not tokens or scores[-1] >= scores[-2] else states - 2
@@ -174,41 +225,47 @@ def align(log_probs: Float[np.ndarray, "time vocab"], tokens: list[int]) -> tupl
         state -= int(steps[t, state])
     starts, ends = np.zeros(len(tokens), np.int64), np.zeros(len(tokens), np.int64)
     for i in range(len(tokens)):
-        places = np.flatnonzero(path == 2 * i + 1)
-        starts[i], ends[i] = places[0], places[-1] + 1
+        token_frames = np.flatnonzero(path == 2 * i + 1)
+        starts[i], ends[i] = token_frames[0], token_frames[-1] + 1
     return starts, ends, total
 
 
-LONGEST = 2000  # frames that are searched at a time: the alignment's memory grows with their square
+MAX_FRAMES = 2000  # searched at a time: the alignment's memory grows with the square
 
 
 def search_batch(search: BeamSearch, log_probs: Float[np.ndarray, "batch time vocab"], frames: np.ndarray) -> BestPath:
-    """`BestPath` of every row, as `decoding.ctc.best_path` gives it, but of the searched tokens.
+    """Return the `BestPath` of each row by beam search; `decoding.ctc.best_path` is the greedy counterpart.
 
-    A row of more than LONGEST frames is cut where blank is surest; the language model begins anew there.
+    A row of more than MAX_FRAMES frames is split where the blank is most probable; the language model's context is
+    empty after each split.
+
+    Args:
+        search: the beam search.
+        log_probs: natural log-probabilities.
+        frames: int [batch], frames of each row that are not padding.
     """
     rows, time = log_probs.shape[:2]
     ids, starts, ends = (np.zeros((rows, time), np.int32) for _ in range(3))
     confidence, lengths = np.zeros((rows, time), np.float32), np.zeros(rows, np.int32)
     for row, count in enumerate(frames):
-        for first, last in _pieces(log_probs[row, :count, 0]):
+        for first, last in _split_at_blanks(log_probs[row, :count, 0]):
             scores = log_probs[row, first:last].astype(np.float64)
             tokens = search.search(scores)
             if not tokens:
                 continue
             done, n = lengths[row], lengths[row] + len(tokens)
-            where_from, where_to, _ = align(scores, tokens)
-            ids[row, done:n], starts[row, done:n], ends[row, done:n] = tokens, where_from + first, where_to + first
-            for i, (token, a, b) in enumerate(zip(tokens, where_from, where_to, strict=True)):
+            first_frames, end_frames, _ = forced_align(scores, tokens)
+            ids[row, done:n], starts[row, done:n], ends[row, done:n] = tokens, first_frames + first, end_frames + first
+            for i, (token, a, b) in enumerate(zip(tokens, first_frames, end_frames, strict=True)):
                 confidence[row, done + i] = np.exp(scores[a:b, token].mean())
             lengths[row] = n
     return BestPath(ids, lengths, starts, ends, confidence)
 
 
-def _pieces(blank: np.ndarray) -> list[tuple[int, int]]:
-    """Frames from and to, each piece ending where blank is likeliest in its last half."""
+def _split_at_blanks(blank: np.ndarray) -> list[tuple[int, int]]:
+    """Return (begin, end) frames of pieces; each but the last ends at the most probable blank in its second half."""
     cuts = [0]
-    while len(blank) - cuts[-1] > LONGEST:
-        half = cuts[-1] + LONGEST // 2
-        cuts.append(half + 1 + int(np.argmax(blank[half : cuts[-1] + LONGEST - 1])))
+    while len(blank) - cuts[-1] > MAX_FRAMES:
+        half = cuts[-1] + MAX_FRAMES // 2
+        cuts.append(half + 1 + int(np.argmax(blank[half : cuts[-1] + MAX_FRAMES - 1])))
     return list(zip(cuts, [*cuts[1:], len(blank)], strict=True))

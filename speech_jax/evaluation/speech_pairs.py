@@ -18,7 +18,7 @@ import soundfile
 from tqdm import tqdm
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.recordings import read_recording
 from speech_jax.evaluation.measures import (
@@ -225,8 +225,8 @@ def write_reports(
 ) -> None:
     """report.json and report.md, and then, as it reads recordings again, report.html."""
     report = json.dumps(to_json(evaluation), ensure_ascii=False, indent=1, allow_nan=False)
-    write(folder / "report.json", report + "\n")
-    write(folder / "report.md", to_markdown(evaluation, worst=worst))
+    write_file(folder / "report.json", report + "\n")
+    write_file(folder / "report.md", to_markdown(evaluation, worst=worst))
     worst_rows = evaluation.worst(config.examples)
     first_rows = [row for row in range(min(config.examples, len(couples))) if row not in worst_rows]
     examples = {row: example(row, couples[row], config) for row in (*worst_rows, *first_rows)}
@@ -240,7 +240,7 @@ def write_reports(
         examples=[section for section in sections if section[1]],
         distributions=distributions(evaluation),
     )
-    write(folder / "report.html", page)
+    write_file(folder / "report.html", page)
     print(f"wrote {folder}/report.md, report.html, report.json", file=sys.stderr)
 
 

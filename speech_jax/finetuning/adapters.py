@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from speech_jax.core.config_dict import from_dict, to_dict
 from speech_jax.core.errors import UserError
-from speech_jax.core.rules import leaf_name, named_leaves, nested
+from speech_jax.core.rules import leaf_name, named_leaves, nest_leaves
 from speech_jax.core.types import Batch, Model, Objective, PyTree, Task
 from speech_jax.objectives.mix import Mix
 
@@ -67,7 +67,7 @@ def init_adapters(key: jax.Array, params: PyTree, config: AdapterConfig) -> dict
         rows = math.prod(shape[:-1]) if config.kind == "lora" else shape[-1]
         a = jax.random.normal(jax.random.fold_in(key, number), (rows, config.rank)) / math.sqrt(rows)
         found |= {f"{name}/a": a, f"{name}/b": jnp.zeros((config.rank, shape[-1]))}
-    return nested(found)
+    return nest_leaves(found)
 
 
 def merge(params: PyTree, adapters: Mapping[str, Any], config: AdapterConfig) -> PyTree:
@@ -179,6 +179,7 @@ def load_adapter(path: str | Path, start: PyTree) -> tuple[PyTree, str]:
     if about["rest"] != _fingerprint(rest):
         raise UserError(f"{path}: found an adapter of another model, expected one that was trained on this checkpoint")
     config = from_dict(AdapterConfig, json.loads(about["config"]), "adapter")
-    adapters = nested({n.removeprefix(f"{ADAPTER}/"): t for n, t in tensors.items() if n.startswith(f"{ADAPTER}/")})
+    prefix = f"{ADAPTER}/"
+    adapters = nest_leaves({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
     moved = jax.tree_util.tree_map_with_path(lambda path, leaf: own.get(leaf_name(path), leaf), start)
     return jax.tree.map(np.asarray, merge(moved, adapters, config)), about["tokenizer"]

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from speech_jax.core.config_dict import added
+from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import leaf_name, named_leaves
 from speech_jax.core.types import PyTree
@@ -39,7 +39,7 @@ class StartConfig:
     tokenizer: Literal["keep", "new"] = "keep"
     """keep: the checkpoint's. new: made from the recordings' texts as `task.tokenizer` says; what the head learned for
     a token stays with its string, new tokens are initialized."""
-    speakers: Literal["add", "keep", "new"] = added("add")
+    speakers: Literal["add", "keep", "new"] = new_field("add")
     """Of a voice whose `task.speakers` is "data". add: the checkpoint's, and those of the recordings that it lacks.
     keep: the checkpoint's alone. new: those of the recordings alone. What was learned for a speaker stays with the
     name, a new one begins as the mean of the old ones."""

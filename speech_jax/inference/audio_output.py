@@ -18,7 +18,7 @@ from speech_jax.audio.config import AudioConfig, check_same_audio
 from speech_jax.audio.griffin_lim import mel_to_wave
 from speech_jax.audio.griffin_lim_stream import stream_wave
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import writing
+from speech_jax.core.files import open_atomic
 from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.wavenet.engines import Cores, Dtype
 from speech_jax.inference.vocoder import EngineName, load_vocoder
@@ -79,7 +79,7 @@ def wav_file(path: str | Path, rate: int, to: Write | None = None) -> Iterator[W
     if to is not None:
         yield to
         return
-    with writing(path, "wb") as file, soundfile.SoundFile(file, "w", rate, 1, "PCM_16", format="WAV") as sound:
+    with open_atomic(path, "wb") as file, soundfile.SoundFile(file, "w", rate, 1, "PCM_16", format="WAV") as sound:
         yield lambda wave: sound.write(samples16(wave))
 
 

@@ -42,7 +42,7 @@ def resynthesize(vocoder: Vocoder, audio: AudioConfig, manifest: str, out: str) 
         except UserError as error:
             left_out.append(f"{utterance.where}: {error}")
             continue
-        watch.heard(len(wave) / audio.sample_rate)
+        watch.add_audio(len(wave) / audio.sample_rate)
         path = folder / f"{number:06d}.wav"
         with wav_file(path, audio.sample_rate) as write:
             write(wave)
@@ -52,7 +52,7 @@ def resynthesize(vocoder: Vocoder, audio: AudioConfig, manifest: str, out: str) 
     write_manifest(folder / "manifest.jsonl", written)
     for line in left_out:
         print(f"error: left out: {line}", file=sys.stderr)
-    watch.show(len(written))
+    watch.print_summary(len(written))
     return 2 if left_out else 0
 
 

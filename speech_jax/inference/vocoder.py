@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from speech_jax.artifacts.vocoder import VocoderParts, load_vocoder_parts
 from speech_jax.audio.config import AudioConfig, check_same_audio
-from speech_jax.audio.emphasis import plain
+from speech_jax.audio.emphasis import undo_emphasis
 from speech_jax.core.errors import UserError
 from speech_jax.data.mels import check_mel, read_mel
 from speech_jax.decoding.wavenet.engines import Cores, Dtype, make_engine
@@ -119,6 +119,6 @@ class WaveNetVocoder:
     def _plain(self, chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """Without gain and pre-emphasis, and without what lies before a recording's first sample."""
         left = frame_offset(self.audio) * self.audio.hop
-        for chunk in plain(chunks, self.task.gain, self.task.pre_emphasis):
+        for chunk in undo_emphasis(chunks, self.task.gain, self.task.pre_emphasis):
             yield chunk[left:]
             left = max(left - len(chunk), 0)

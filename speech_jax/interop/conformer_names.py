@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.rules import named_leaves, nested
+from speech_jax.core.rules import named_leaves, nest_leaves
 from speech_jax.core.types import PyTree
 from speech_jax.interop.tensors import Tensors
 from speech_jax.models.conformer import ConformerConfig
@@ -131,7 +131,7 @@ def take(
                 f"which does not become our {'/'.join(place.ours)}: {error}"
             ) from error
         found["/".join(place.ours)] = jax.device_put(ours, cpu)  # of NumPy's arrays orbax makes a copy before it writes
-    roots = nested(found)
+    roots = nest_leaves(found)
     return roots.pop("params"), roots, sorted(left)
 
 

@@ -24,7 +24,7 @@ from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.mel import mel_matrix
 from speech_jax.audio.presets import nemo as nemo_audio
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import writing
+from speech_jax.core.files import open_atomic
 from speech_jax.interop.conformer_names import to_ours, to_theirs
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.sentencepieces import UNKNOWN, read_sentencepiece, write_sentencepiece
@@ -304,7 +304,7 @@ def write_nemo(out: str | Path, task: CTCTaskConfig, tokenizer: Tokenizer, param
         "_target_": "nemo.collections.asr.modules.ConvASRDecoder", "feat_in": task.model.width,
         "num_classes": len(labels), "vocabulary": labels,
     }  # fmt: skip
-    with writing(out, "wb") as file, tempfile.TemporaryFile() as weights:
+    with open_atomic(out, "wb") as file, tempfile.TemporaryFile() as weights:
         write_torch(weights, tensors)
         size = weights.tell()
         weights.seek(0)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.core.config_dict import added
+from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.core.hashing import hashed_key
 from speech_jax.core.types import Batch, Model, PyTree
@@ -72,18 +72,18 @@ class ConformerConfig:
     """Chance that the last layer is skipped for an utterance in training; it rises linearly from 0 at the first."""
     remat: bool = False
     """Compute the layers' activations again in the backward pass: less memory, about a third more time."""
-    remat_keeps: Literal["nothing", "products"] = added("nothing")
+    remat_keeps: Literal["nothing", "products"] = new_field("nothing")
     """What of a layer is not computed again: nothing, or what comes out of its matrix products and its attention.
     Norms, activations and dropout still are, which costs a chip little and saves it much traffic."""
     scan_layers: bool = False
     """Run the layers as one loop: compiles in the time of one layer, but a step on a CPU takes a quarter longer."""
-    attention_block: int = added(0)
+    attention_block: int = new_field(0)
     """Queries that attend at a time; 0 takes all at once. The memory of long recordings then grows with their length,
     not with its square, for about a third more time in attention."""
-    attention_fused: bool = added(False)
+    attention_fused: bool = new_field(False)
     """Attend in a kernel of our own on a TPU, in which scores never leave the chip; elsewhere, and for recordings too
     long for it (about 1,900 frames of the encoder), in blocks of `attention_block`, or of 128 where that is 0."""
-    attention_fused_gpu: bool = added(False)
+    attention_fused_gpu: bool = new_field(False)
     """Attend in kernels of our own on an NVIDIA GPU, recordings of any length, heads of at most 128 channels (64 in
     float32); elsewhere as without. They have been run by an interpreter and compiled for an H100, never run on a GPU:
     compare the losses of some steps before you trust them."""

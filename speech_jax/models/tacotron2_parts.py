@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.core.config_dict import added
+from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.models.attention_tts import Attention, AttentionConfig, make_attention
 from speech_jax.models.convolution import Conv1d
@@ -49,7 +49,7 @@ class Tacotron2Config:
     """Frames a decoder step can make."""
     conv_dropout: float = 0.5
     """Dropout of all convolutions, in training."""
-    norm_statistics: Literal["batch", "fixed"] = added("batch")
+    norm_statistics: Literal["batch", "fixed"] = new_field("batch")
     """What the batch norms take in training: the batch's mean and variance, or the running ones that a checkpoint has,
     which then stay as they are. Fixed is for fine-tuning with old recordings beside the new: running statistics follow
     the new ones alone, and would misjudge the old voice."""

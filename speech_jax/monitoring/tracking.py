@@ -20,7 +20,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.core.types import Report
 
 logger = logging.getLogger(__name__)
@@ -120,9 +120,9 @@ class Tracker:
         pictures = {key: image if np.ndim(image) == 3 else _gray(image) for key, image in report.images.items()}
         try:
             for key, image in pictures.items():
-                write(self._folder / _file_name(step, name, key, "png"), _png(image))
+                write_file(self._folder / _file_name(step, name, key, "png"), _png(image))
             for key, (samples, rate) in report.audio.items():
-                write(self._folder / _file_name(step, name, key, "wav"), _wav(samples, int(rate)))
+                write_file(self._folder / _file_name(step, name, key, "wav"), _wav(samples, int(rate)))
         except UserError as error:  # a full disk: the run is worth more than its pictures
             logger.warning("%s", error)
         if self._board is None:

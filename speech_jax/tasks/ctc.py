@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from speech_jax.audio.augment import augment_audio, spec_augment
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.core.errors import UserError
-from speech_jax.core.placement import on_rows
-from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
-from speech_jax.decoding.ctc import greedy_decode
+from speech_jax.core.placement import run_sharded
+from speech_jax.core.types import (
+    Batch,
+    Bucket,
+    LossOut,
+    Model,
+    Program,
+    PyTree,
+    Report,
+    StreamOptions,
+    Task,
+    TaskConfig,
+)
+from speech_jax.decoding.ctc import BestPath, best_path, greedy_decode
 from speech_jax.evaluation.wer import cer, wer
 from speech_jax.models import conformer, crnn, plain_conformer, wav2vec2
 from speech_jax.models.conformer import ConformerConfig, conformer_ctc
@@ -27,14 +38,14 @@ from speech_jax.models.plain_conformer import PlainConformerConfig, plain_confor
 from speech_jax.models.wav2vec2 import Wav2Vec2Config, wav2vec2_ctc
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.objectives.distill import posterior_loss, similarity_loss
-from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
+from speech_jax.text.tokenizer import BLANK, Tokenizer, TokenizerConfig, train_tokenizer
 
 SHARDING = {ConformerConfig: conformer.SHARDING}  # the others lie on fsdp alone
 EXAMPLES = 8  # utterances of an evaluation whose transcripts go to the logs
 
 
 @dataclasses.dataclass(frozen=True)
-class CTCTaskConfig:
+class CTCTaskConfig(TaskConfig):
     """A recognizer: what it hears, how that is varied in training, the network and its vocabulary."""
 
     model: ConformerConfig | CRNNConfig | Wav2Vec2Config | PlainConformerConfig = ConformerConfig()
@@ -45,6 +56,41 @@ class CTCTaskConfig:
     """Variations of waveform and features, in training only."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """How text is cut into tokens. Ignored when training starts from a checkpoint: its tokenizer is kept."""
+
+    kind: ClassVar[str] = "recognizer"
+    takes_teacher: ClassVar[bool] = True
+    takes_pre_task: ClassVar[bool] = True
+
+    def build(self, reader: Tokenizer, teacher: Teacher | None = None) -> Task:
+        """Return the recognition task."""
+        return ctc_task(self, reader, teacher)
+
+    def make_reader(self, texts: Callable[[], Iterable[str]]) -> Tokenizer:
+        """Return a tokenizer of the training texts."""
+        return train_tokenizer(texts(), self.tokenizer)
+
+    def load_reader(self, value: Mapping[str, Any]) -> Tokenizer:
+        """Return the tokenizer that a checkpoint holds as JSON."""
+        return Tokenizer.from_json(value)
+
+    def placeholder_reader(self, vocab_size: int) -> Tokenizer:
+        """Return a tokenizer of `vocab_size` characters that stand for nothing."""
+        return Tokenizer("char", (BLANK, *(chr(0x4E00 + n) for n in range(vocab_size - 1))))
+
+    def stream_options(self) -> StreamOptions:
+        """Warn of transcripts with more labels than the network makes frames."""
+        rate = self.audio.sample_rate
+        return StreamOptions(max_labels=lambda seconds: output_frames((seconds * rate).astype(np.int64), self))
+
+    def program(self, bucket: Bucket, vocab_size: int) -> Program:
+        """Return recognition by the best path."""
+        network, spec = build_model(self, vocab_size), batch_spec(bucket)
+
+        def function(weights: PyTree, batch: Batch) -> BestPath:
+            return recognize(network, self.audio, *weights, batch["audio"], batch["audio_lengths"])
+
+        batch = {name: spec[name] for name in ("audio", "audio_lengths")}
+        return Program("recognition", function, network_shapes(self, vocab_size), batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +160,20 @@ def network_shapes(config: CTCTaskConfig, vocab_size: int) -> tuple[PyTree, PyTr
         "mask": jax.ShapeDtypeStruct((1, frames), jnp.bool_),
     }
     return jax.eval_shape(build_model(config, vocab_size).init, jax.random.key(0), spec)
+
+
+def recognize(
+    network: Model,
+    audio: AudioConfig,
+    params: PyTree,
+    model_state: PyTree,
+    samples: Float[Array, "rows samples"],
+    lengths: Int[Array, " rows"],
+) -> BestPath:
+    """The best path of every row of a padded batch: a pure function, to be compiled."""
+    features, mask = extract_features(samples, lengths, audio)
+    outputs, _ = network.apply(params, model_state, {"features": features, "mask": mask}, key=None, train=False)
+    return best_path(outputs["logits"], outputs["mask"])
 
 
 def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | None = None) -> Task:
@@ -236,7 +296,7 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
         total = labels = 0.0
         examples, images, audio = [], {}, {}
         for batch in batches:
-            found = on_rows(forward, params, model_state, batch=batch)
+            found = run_sharded(forward, params, model_state, batch=batch)
             ids, lengths, (batch_total, batch_labels, _, _), features = found
             total, labels = total + float(batch_total), labels + float(batch_labels)
             for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):

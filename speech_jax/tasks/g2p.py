@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from speech_jax.core.placement import on_rows
+from speech_jax.core.placement import run_sharded
 from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 from speech_jax.data.config import PlanConfig
 from speech_jax.data.plan import Plan, eval_plan, make_plan
@@ -20,7 +20,7 @@ from speech_jax.evaluation.wer import ErrorCounts, count_errors
 from speech_jax.models.g2p import G2PConfig, letter_to_sound
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.text.dictionary import Pronunciation
-from speech_jax.text.letters import CLASSES, LETTERS, class_ids, letter_ids, readable
+from speech_jax.text.letters import CLASSES, LETTERS, class_ids, is_pronounceable, letter_ids
 
 EXAMPLES = 8  # words of an evaluation that go to the logs
 
@@ -43,7 +43,7 @@ def entries(dictionary: Mapping[str, Sequence[Pronunciation]], part: str) -> lis
     first one stands for the word."""
     found = []
     for word, ways in dictionary.items():
-        if readable(word) and part_of(word) == part:
+        if is_pronounceable(word) and part_of(word) == part:
             found += [Entry(word, phones) for phones in (ways if part == "train" else ways[:1])]
     return found
 
@@ -126,7 +126,7 @@ def g2p_task(config: G2PConfig, words: Sequence[Entry], dictionary: Mapping[str,
         said: dict[str, Pronunciation] = {}
         total = labels = 0.0
         for batch in batches:
-            ids, lengths, found = on_rows(read, params, model_state, batch=batch)
+            ids, lengths, found = run_sharded(read, params, model_state, batch=batch)
             total, labels = total + float(found[0]), labels + float(found[1])
             for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):
                 said[words[batch["index"][row]].word] = tuple(CLASSES[i] for i in ids[row, : lengths[row]])

@@ -22,7 +22,7 @@ from speech_jax.audio.augment import augment_audio
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.core.errors import UserError
-from speech_jax.core.placement import on_rows
+from speech_jax.core.placement import run_sharded
 from speech_jax.core.types import Batch, LossOut, Model, Objective, PyTree, Report, Task
 from speech_jax.models import conformer
 from speech_jax.models.conformer import ConformerConfig, conformer_encoder
@@ -176,7 +176,7 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
         totals: dict[str, np.ndarray] = {}
         images: dict[str, Any] = {}
         for batch in batches:
-            metrics, features, picture = on_rows(score, params, model_state, batch=batch)
+            metrics, features, picture = run_sharded(score, params, model_state, batch=batch)
             for name, pair in metrics.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
             if not images:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract_features, num_features
 from speech_jax.audio.presets import nvidia_tacotron2
-from speech_jax.core.config_dict import added
+from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Task
 from speech_jax.models.tacotron2 import tacotron2
@@ -46,10 +46,10 @@ class Tacotron2TaskConfig:
     """Gradual training: (step, frames a decoder step makes from there on), for example ((0, 5), (5000, 3), (10000, 2)).
     Empty is the model's `reduction` from the start. Evaluation and synthesis take the last one's: what they say earlier
     is of a model that has not learned that yet."""
-    speakers: Literal["one", "data"] = added("one")
+    speakers: Literal["one", "data"] = new_field("one")
     """one: whoever speaks is the same voice. data: a learned vector for each speaker that the recordings name; the
     table of names goes with the checkpoint, and more can be added in fine-tuning, also to a table of one."""
-    speak: int = added(0)
+    speak: int = new_field(0)
     """Utterances, spread over the lengths of a set, that an evaluation also speaks freely, without the right frames:
     their alignments are scored (`free_focus`, `free_coverage`, `free_failures`), and one is heard. 0 is none."""
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_wave
-from speech_jax.core.placement import fetch, on_rows
+from speech_jax.core.placement import fetch, run_sharded
 from speech_jax.core.types import Batch, PyTree, Report
 from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
@@ -45,7 +45,7 @@ def make_evaluate(
         totals: dict[str, np.ndarray] = {}
         scores, images, audio, texts = [], {}, {}, []
         for batch in batches:
-            outputs, metrics = on_rows(forward, params, model_state, batch=batch)
+            outputs, metrics = run_sharded(forward, params, model_state, batch=batch)
             for name, pair in metrics.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
             for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):

@@ -14,13 +14,13 @@ from jaxtyping import Array, Float, Int
 
 from speech_jax.audio import rows
 from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.emphasis import emphasized, plain
+from speech_jax.audio.emphasis import apply_emphasis, undo_emphasis
 from speech_jax.audio.features import extract_features, num_features, num_frames
-from speech_jax.audio.framing import pieces, time_mask
+from speech_jax.audio.framing import hops_per_window, time_mask
 from speech_jax.audio.mulaw import zero_class
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.core.errors import UserError
-from speech_jax.core.placement import fetch, on_rows
+from speech_jax.core.placement import fetch, run_sharded
 from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 from speech_jax.decoding.wavenet.stream import make_net, stream
 from speech_jax.evaluation.voice_plots import mel_picture
@@ -99,7 +99,7 @@ def history_frames(network: WaveNetConfig) -> int:
 
 def frame_offset(audio: AudioConfig) -> int:
     """The frame in which a recording's first sample lies: frames of framing "full" begin before it."""
-    return pieces(audio) - 1 if audio.framing == "full" else 0
+    return hops_per_window(audio) - 1 if audio.framing == "full" else 0
 
 
 def wavenet_batch_spec(config: WaveNetTaskConfig, bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
@@ -149,7 +149,7 @@ def prepare(config: WaveNetTaskConfig, batch: Batch) -> dict[str, Array]:
     else:
         mel, mask = extract_features(batch["audio"], lengths, config.audio)
         frames = jnp.sum(mask, axis=1)
-    wave = emphasized(batch["audio"], lengths, config.audio, config.gain, config.pre_emphasis)
+    wave = apply_emphasis(batch["audio"], lengths, config.audio, config.gain, config.pre_emphasis)
     wave = as_target(config.model.output, wave, config.model.classes)
     extra = {"speaker": batch["speaker"]} if config.model.speakers else {}
     return {"mel": mel, "frames": frames, "wave": wave, "lengths": lengths, "index": batch["index"]} | extra
@@ -237,7 +237,7 @@ def _evaluator(config: WaveNetTaskConfig, network: Model):
         total = count = 0.0
         found, images, audio = {}, {}, {}
         for batch in batches:
-            (nats, samples), mel, frames = on_rows(forward, params, batch=batch)
+            (nats, samples), mel, frames = run_sharded(forward, params, batch=batch)
             total, count = total + float(nats), count + float(samples)
             if audio or not config.clip_seconds or batch["index"][0] < 0:
                 continue
@@ -247,7 +247,7 @@ def _evaluator(config: WaveNetTaskConfig, network: Model):
             offset = frame_offset(config.audio)
             given = mel[: min(-(-size // hop) + offset, int(frames))]
             net = make_net(network_config(config), fetch(params))
-            pieces_ = plain(stream(net, [given], speaker=speaker), config.gain, config.pre_emphasis)
+            pieces_ = undo_emphasis(stream(net, [given], speaker=speaker), config.gain, config.pre_emphasis)
             made = np.concatenate(list(pieces_))[offset * hop :][:size]
             pair = np.stack([batch["audio"][0, : len(made)], made])
             (target, again), _ = jax.device_get(features(pair, jnp.full(2, len(made))))

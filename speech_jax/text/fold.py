@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from speech_jax.text.normalize import LETTERS
+from speech_jax.text.normalize import PLAIN_LETTERS
 from speech_jax.text.symbols import describe
 
 
@@ -19,8 +19,8 @@ class Change(NamedTuple):
     """
 
     position: int
-    found: str
-    used: str
+    original: str
+    replacement: str
 
 
 class Folded(NamedTuple):
@@ -37,7 +37,7 @@ class Folded(NamedTuple):
 
     def warning(self) -> str:
         """One line that names what is missing; empty where nothing is."""
-        found = [c.found if c.found.isascii() else c.found[0] for c in self.unknown[:8]]
+        found = [c.original if c.original.isascii() else c.original[0] for c in self.unknown[:8]]
         named = [f"{describe(what)} at {c.position + 1}" for what, c in zip(found, self.unknown, strict=False)]
         more = f" and {len(self.unknown) - 8} more" if len(self.unknown) > 8 else ""
         return f"left out: {', '.join(named)}{more}" if named else ""
@@ -137,7 +137,7 @@ def _fold_character(character: str, keep: frozenset[str]) -> str | None:
     for other in (character.lower(), character.upper()):
         if other != character and other in keep:
             return other
-    plain = character.lower().translate(LETTERS)
+    plain = character.lower().translate(PLAIN_LETTERS)
     plain = unicodedata.normalize("NFD", plain.capitalize() if character.isupper() else plain)
     plain = "".join(c for c in plain if unicodedata.category(c)[0] != "M")
     if plain and plain != character and all(c in keep for c in plain):

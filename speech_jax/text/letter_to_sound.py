@@ -20,7 +20,7 @@ from speech_jax.text.letters import CLASSES, letter_ids
 @functools.lru_cache(maxsize=1 << 16)
 def pronounce(word: str) -> Pronunciation:
     """Phonemes with stress for a word of a-z and the apostrophe: about a millisecond, and nothing the second time."""
-    return network_says(word, _packaged())
+    return predict_phonemes(word, _packaged())
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def read_network(content: bytes) -> dict[str, np.ndarray]:
     return {name: array.astype(np.float32) for name, array in safetensors.numpy.load(content).items()}
 
 
-def network_says(word: str, network: dict[str, np.ndarray]) -> Pronunciation:
+def predict_phonemes(word: str, network: dict[str, np.ndarray]) -> Pronunciation:
     """The best path of CTC over the letters of `word`."""
     x = network["letters/embedding"][letter_ids(word)]
     layer = 0

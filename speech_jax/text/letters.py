@@ -12,13 +12,13 @@ _LETTER_IDS = {letter: i for i, letter in enumerate(LETTERS)}
 _CLASS_IDS = {phone: i for i, phone in enumerate(CLASSES)}
 
 
-def readable(word: str) -> bool:
+def is_pronounceable(word: str) -> bool:
     """Whether the network knows all letters of the word."""
     return bool(word) and all(letter in _LETTER_IDS for letter in word)
 
 
 def letter_ids(word: str) -> list[int]:
-    """Ids of a `readable` word."""
+    """Ids of a `is_pronounceable` word."""
     return [_LETTER_IDS[letter] for letter in word]
 
 

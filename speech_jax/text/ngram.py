@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import writing
+from speech_jax.core.files import open_atomic
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 Words = tuple[str, ...]
@@ -39,7 +39,7 @@ class NGramModel(NamedTuple):
             total += self.backoffs.get(history, 0.0)
             history = history[1:]
 
-    def knows(self, word: str) -> bool:
+    def has_word(self, word: str) -> bool:
         """Whether the word is in the vocabulary."""
         return (word,) in self.log_probs
 
@@ -48,7 +48,7 @@ class NGramModel(NamedTuple):
         history, total = (START,), 0.0
         for word in (*words, END):
             total += self.score(history, word)
-            history = (*history, word if self.knows(word) else UNKNOWN)[-max(self.order - 1, 1) :]
+            history = (*history, word if self.has_word(word) else UNKNOWN)[-max(self.order - 1, 1) :]
         return total
 
 
@@ -119,7 +119,7 @@ def write_arpa(path: str | Path, model: NGramModel) -> None:
     for gram in {**model.log_probs, **dict.fromkeys(model.backoffs)}:
         tables[len(gram) - 1].append(gram)
     ten = math.log(10)
-    with writing(path) as file:
+    with open_atomic(path) as file:
         file.write("\\data\\\n" + "".join(f"ngram {n}={len(t)}\n" for n, t in enumerate(tables, 1)))
         for n, table in enumerate(tables, 1):
             file.write(f"\n\\{n}-grams:\n")

@@ -16,8 +16,9 @@ from speech_jax.text import numbers
 LIGHT = ("none", "be", "bg", "ca", "cs", "da", "de", "el", "es", "fi", "fr", "hu", "it", "nl", "no", "pl", "pt", "ro")
 LIGHT += ("ru", "sk", "sl", "sr", "sv", "tr", "uk")
 
-# Letters that Unicode does not decompose into a plain one and an accent.
-LETTERS = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ı": "i", "ß": "ss"})
+# Letters that Unicode does not decompose into a plain letter and an accent.
+_PLAIN = {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ı": "i", "ß": "ss"}
+PLAIN_LETTERS = str.maketrans(_PLAIN)
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u02b9\uff07\u0060\u00b4\u2032", "'"))
 _MINUS = str.maketrans(dict.fromkeys("\u2212\ufe63\uff0d", "-"))
 
@@ -52,7 +53,7 @@ def check_language(language: str) -> None:
 def _fold(text: str) -> str:
     """Latin letters without accents; other scripts as they are. A mark on anything but a letter is dropped."""
     parts, bears_marks = [], False
-    for character in unicodedata.normalize("NFD", text.translate(LETTERS)):
+    for character in unicodedata.normalize("NFD", text.translate(PLAIN_LETTERS)):
         if unicodedata.category(character)[0] == "M":
             if bears_marks:
                 parts.append(character)

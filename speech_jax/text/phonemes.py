@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from speech_jax.text.dictionary import Pronunciation, cmudict
 from speech_jax.text.letter_to_sound import pronounce
-from speech_jax.text.letters import readable
+from speech_jax.text.letters import is_pronounceable
 
 _TOKEN = re.compile(r"\{[^{}]*\}|[A-Za-z]+(?:'[A-Za-z]+)*'?|[^A-Za-z{]|\{")
 _VOWELS = frozenset("AEIOU")
@@ -90,7 +90,7 @@ def _compose(word: str) -> Pronunciation:
         base = word.removesuffix(ending)
         if base != word and len(base) > 2 and (ending == "'s" or not base.endswith("s")):
             phones = _dictionary(base)
-            if phones is None and ending == "'s" and readable(base):
+            if phones is None and ending == "'s" and is_pronounceable(base):
                 phones = pronounce(base)
             if phones:
                 return phones + _s_after(phones[-1])

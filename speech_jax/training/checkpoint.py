@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.rules import nested
+from speech_jax.core.rules import nest_leaves
 from speech_jax.core.types import PyTree, TrainState
 from speech_jax.training.checksums import find_damage, write_checksums
 from speech_jax.training.layout import (
@@ -330,4 +330,4 @@ def read_params(folder: Path, *, ema: bool = True) -> tuple[PyTree, PyTree]:
     wanted = {name: stored[name] for name in (group, "model_state") if name in stored}
     like = {name: {leaf: HostShape(m.shape) for leaf, m in leaves.items()} for name, leaves in wanted.items()}
     arrays = read_state(folder, like)
-    return nested(arrays[group]), nested(arrays.get("model_state", {}))
+    return nest_leaves(arrays[group]), nest_leaves(arrays.get("model_state", {}))

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 
 T = TypeVar("T")
 
@@ -176,7 +176,7 @@ def check_shared(folder: Path) -> None:
 
     def look() -> None:
         if jax.process_index() == 0:
-            write(file, token)
+            write_file(file, token)
             return
         until = time.monotonic() + SEEN_WITHIN
         while not file.is_file() or file.read_text() != token:

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from speech_jax.core.config_dict import added
+from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import write
+from speech_jax.core.files import write_file
 from speech_jax.core.placement import replicated
 from speech_jax.core.types import PyTree, Report, Task, TrainState
 from speech_jax.monitoring.progress import Progress, clock
@@ -69,7 +69,7 @@ class TrainerConfig:
     """How many transcripts of an evaluation TensorBoard shows."""
     force_resume: bool = False
     """Go on although the data pipeline's settings changed: the data's order will not be what it would have been."""
-    watch: WatchConfig = added(WatchConfig())
+    watch: WatchConfig = new_field(WatchConfig())
     """How the run can be watched from outside."""
 
 
@@ -133,7 +133,7 @@ def fit(
         check_shared(out)
         if lock is not None:
             for name, text in (texts or {}).items():
-                write(out / name, text)
+                write_file(out / name, text)
         sets = dict(eval_sets or {})
         with StopSignal() as stop:
             run = _Run(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from speech_jax.core.config_dict import added
+from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import leaf_name, match_rules, named_leaves
 from speech_jax.core.types import PyTree
@@ -47,9 +47,9 @@ class OptimizerConfig:
     decay_steps: int = 0
     """Steps of the final fall (wsd and tri_stage); 0 means all that is left of the run for tri_stage, a tenth of the
     run for wsd."""
-    falls: tuple[int, ...] = added(())
+    falls: tuple[int, ...] = new_field(())
     """Steps at which the learning rate falls (steps only)."""
-    fall_factor: float = added(0.1)
+    fall_factor: float = new_field(0.1)
     """What it is multiplied by there."""
     b1: float = 0.9
     """Decay of the first moment (adam, adamw, lion)."""
@@ -61,7 +61,7 @@ class OptimizerConfig:
     """Momentum (sgd, rmsprop)."""
     weight_decay: float = 1e-3
     """Decoupled weight decay, times the learning rate. Plain adam takes none."""
-    l2: float = added(0.0)
+    l2: float = new_field(0.0)
     """So much times the parameter is added to the gradient, after the clipping and before the rule: the weight decay of
     PyTorch's Adam, the L2 regularization of the Tacotron papers. Not to those that `no_decay` names."""
     no_decay: tuple[str, ...] = (r"(^|/)(bias|scale|[a-z_]*_bias)$", r"(?i)norm")

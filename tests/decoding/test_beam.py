@@ -9,7 +9,7 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.decoding import beam as beam_module
-from speech_jax.decoding.beam import BeamConfig, BeamSearch, align, search_batch
+from speech_jax.decoding.beam import BeamConfig, BeamSearch, forced_align, search_batch
 from speech_jax.text.ngram import START, train_ngrams
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 from tests.support.tones import recognizer, say
@@ -37,7 +37,7 @@ def all_texts(log_probs):
     return total
 
 
-WIDE = BeamConfig(width=4096, least=-100.0, word_bonus=0.0)
+WIDE = BeamConfig(width=4096, token_min_logp=-100.0, word_insertion_bonus=0.0)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -51,7 +51,7 @@ def test_a_wide_beam_finds_the_likeliest_text(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_with_a_language_model_it_finds_the_best_sum(tokenizer, seed):
     lm = train_ngrams([["a", "b"], ["ab", "a"], ["b", "b", "a"], ["ab"]], 2)
-    config = dataclasses.replace(WIDE, lm_weight=0.8, word_bonus=0.7, unknown=-0.5)
+    config = dataclasses.replace(WIDE, lm_weight=0.8, word_insertion_bonus=0.7, unk_score=-0.5)
     log_probs = scores(seed)
 
     def score(tokens, p):
@@ -61,8 +61,8 @@ def test_with_a_language_model_it_finds_the_best_sum(tokenizer, seed):
             words = "".join(("?", " a", "b", " b")[k] for k in tokens).split()
         history, total = (START,), p
         for word in words:
-            total += 0.8 * lm.score(history, word) + 0.7 + (0 if lm.knows(word) else -0.5)
-            history = (*history, word if lm.knows(word) else "<unk>")
+            total += 0.8 * lm.score(history, word) + 0.7 + (0 if lm.has_word(word) else -0.5)
+            history = (*history, word if lm.has_word(word) else "<unk>")
         return total + 0.8 * lm.score(history, "</s>")
 
     expected = max(all_texts(log_probs).items(), key=lambda item: score(*item))[0]
@@ -74,7 +74,7 @@ def test_a_narrow_beam_is_close_and_no_frames_are_no_text():
     for seed in range(20):
         log_probs = scores(seed, frames=6, sharp=2.5)
         total = all_texts(log_probs)
-        found = tuple(BeamSearch(LETTERS, BeamConfig(width=8, word_bonus=0.0)).search(log_probs))
+        found = tuple(BeamSearch(LETTERS, BeamConfig(width=8, word_insertion_bonus=0.0)).search(log_probs))
         hits += found == max(total, key=total.get)
     assert hits >= 18
     assert BeamSearch(LETTERS, WIDE).search(np.zeros((0, 4))) == []
@@ -85,7 +85,7 @@ def test_the_alignment_is_the_best_of_all(tokens):
     log_probs = scores(3)
     paths = [p for p in itertools.product(range(4), repeat=5) if collapse(p) == tuple(tokens)]
     best = max(paths, key=lambda p: sum(log_probs[t, k] for t, k in enumerate(p)))
-    starts, ends, total = align(log_probs, tokens)
+    starts, ends, total = forced_align(log_probs, tokens)
     assert total == pytest.approx(sum(log_probs[t, k] for t, k in enumerate(best)))
     found = np.zeros(5, int)
     for token, start, end in zip(tokens, starts, ends, strict=True):
@@ -96,7 +96,7 @@ def test_the_alignment_is_the_best_of_all(tokens):
 def test_what_does_not_fit_is_an_error():
     for tokens in ([1, 1, 1], [1, 2, 3, 1, 2, 3]):
         with pytest.raises(ValueError, match="do not fit into"):
-            align(scores(0, frames=4), tokens)
+            forced_align(scores(0, frames=4), tokens)
 
 
 def test_rows_of_a_batch_do_not_see_their_padding():
@@ -116,7 +116,7 @@ def test_rows_of_a_batch_do_not_see_their_padding():
 def test_a_recognizer_with_a_beam_hears_the_same_beeps():
     """Short and long recordings, where the network is sure; and a language model that knows better where it is not."""
     plain = recognizer()
-    beam = dataclasses.replace(plain, search=BeamSearch(plain.tokenizer, BeamConfig(width=8, word_bonus=0.0)))
+    beam = dataclasses.replace(plain, search=BeamSearch(plain.tokenizer, BeamConfig(width=8, word_insertion_bonus=0.0)))
     for text in ("bad", "cab a"):
         one, other = plain.transcribe(say(text)), beam.transcribe(say(text))
         assert other.text == one.text == text
@@ -125,7 +125,7 @@ def test_a_recognizer_with_a_beam_hears_the_same_beeps():
     long = np.concatenate([say("bad cab"), np.zeros(16000, np.float32)] * 40)
     one, other = plain.recognize_long(long), beam.recognize_long(long)  # more frames than are searched at a time
     n = one.lengths[0]
-    assert other.ids.shape[1] > beam_module.LONGEST and other.lengths[0] == n > 200
+    assert other.ids.shape[1] > beam_module.MAX_FRAMES and other.lengths[0] == n > 200
     np.testing.assert_array_equal(one.ids[0, :n], other.ids[0, :n])
     assert np.abs(one.starts[0, :n] - other.starts[0, :n]).max() <= 2
 
@@ -141,5 +141,5 @@ def test_bad_settings_are_refused(changes, message):
 def test_unlikely_tokens_are_not_followed():
     log_probs = np.log(np.array([[0.1, 0.8999, 0.0001], [0.9, 0.0999, 0.0001]]))
     tokenizer = Tokenizer("char", (BLANK, "a", "b"))
-    search = BeamSearch(tokenizer, BeamConfig(width=8, least=math.log(0.001)))
+    search = BeamSearch(tokenizer, BeamConfig(width=8, token_min_logp=math.log(0.001)))
     assert search.search(log_probs) == [1]

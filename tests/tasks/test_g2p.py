@@ -21,7 +21,7 @@ from speech_jax.tasks.g2p import (
     word_plan,
 )
 from speech_jax.text.dictionary import read_dictionary
-from speech_jax.text.letter_to_sound import network_says, read_network
+from speech_jax.text.letter_to_sound import predict_phonemes, read_network
 from speech_jax.text.letters import CLASSES, LETTERS
 
 CONFIG = G2PConfig(width=12, embedding=8, dropout=0.0)
@@ -122,7 +122,7 @@ def test_numpy_says_what_jax_says(batch, params):
     said = {example["id"]: example["hypothesis"] for example in report.examples}
     assert len(said) == 8 and any(said.values())
     for word, phones in said.items():
-        assert " ".join(network_says(word, network)) == phones
+        assert " ".join(predict_phonemes(word, network)) == phones
 
 
 def test_it_learns_a_small_dictionary(batch):

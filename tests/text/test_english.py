@@ -314,7 +314,7 @@ def test_ten_thousand_characters_take_linear_time(piece):
 def test_what_cannot_be_read_is_named_with_its_place():
     found = read_english("Hi 😀 you 漢!")
     assert found.text == "Hi you!"
-    assert [(c.position, c.found) for c in found.unknown] == [(3, "😀"), (9, "漢")]
+    assert [(c.position, c.original) for c in found.unknown] == [(3, "😀"), (9, "漢")]
     assert "U+1F600" in found.warning() and "at 4" in found.warning()
 
 

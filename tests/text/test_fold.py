@@ -46,7 +46,7 @@ def test_figures_of_other_scripts():
 def test_what_is_replaced_and_what_is_unknown_is_listed_with_its_place():
     found = fold("é 漢5", KEEP)
     assert [tuple(c) for c in found.replaced] == [(0, "é", "e")]
-    assert [(c.position, c.found) for c in found.unknown] == [(2, "漢"), (3, "5")]
+    assert [(c.position, c.original) for c in found.unknown] == [(2, "漢"), (3, "5")]
     assert found.text == "e"
     assert "'漢' (U+6F22 CJK UNIFIED IDEOGRAPH-6F22) at 3" in found.warning()
     assert fold("ok", KEEP).warning() == ""
@@ -63,8 +63,8 @@ def test_every_character_is_accounted_for(text):
     assert set(found.text) <= KEEP and fold(found.text, KEEP).text == found.text
     listed = set()
     for change in (*found.replaced, *found.unknown):
-        assert text[change.position : change.position + len(change.found)] == change.found
-        listed |= set(range(change.position, change.position + len(change.found)))
+        assert text[change.position : change.position + len(change.original)] == change.original
+        listed |= set(range(change.position, change.position + len(change.original)))
     for i, character in enumerate(text):
         composed = unicodedata.normalize("NFC", character)
         assert i in listed or character.isspace() or all(c in KEEP for c in composed)

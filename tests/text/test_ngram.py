@@ -42,7 +42,7 @@ def test_bigrams_are_interpolated_kneser_ney_by_hand():
 def test_what_was_seen_is_likelier_and_unknown_words_are_possible():
     model = train_ngrams(SENTENCES, 3)
     assert model.score_text("a b a".split()) > model.score_text("b a a".split())
-    assert not model.knows("zebra") and -math.inf < model.score(("a",), "zebra") < model.score(("a",), "b")
+    assert not model.has_word("zebra") and -math.inf < model.score(("a",), "zebra") < model.score(("a",), "b")
 
 
 def test_arpa_files_are_read_back(tmp_path):
@@ -80,7 +80,7 @@ def test_front_door(tmp_path, capsys):
     assert front_door.main([*arguments, "--heldout", str(tmp_path / "m.jsonl")]) == 0
     assert "perplexity" in capsys.readouterr().err
     model = read_arpa(tmp_path / "lm.arpa")
-    assert model.knows("two") and model.knows("cat") and not model.knows("mat")
+    assert model.has_word("two") and model.has_word("cat") and not model.has_word("mat")
     for bad, message in ((["--out", "x"], "neither"), (["--text", "missing", "--out", "x"], "missing: ")):
         with pytest.raises(UserError, match=message):
             front_door.main(bad)

@@ -7,7 +7,7 @@ from speech_jax.evaluation.wer import ErrorCounts, count_errors
 from speech_jax.tasks.g2p import entries, error_rates
 from speech_jax.text.dictionary import cmudict, read_dictionary
 from speech_jax.text.english import expand
-from speech_jax.text.letter_to_sound import _packaged, network_says, pronounce
+from speech_jax.text.letter_to_sound import _packaged, predict_phonemes, pronounce
 from speech_jax.text.phonemes import _BY_STRESS, phonemize, word_phonemes
 from speech_jax.text.symbols import ARPABET, PHONES, TACOTRON2
 
@@ -116,9 +116,7 @@ def test_the_network_on_words_of_the_dictionary_that_it_was_not_trained_on():
 
 
 def test_the_network_is_deterministic_and_takes_any_length():
-
-    assert (
-        network_says("blorptastic", _packaged()) == network_says("blorptastic", _packaged()) == pronounce("blorptastic")
-    )
+    word = "blorptastic"
+    assert predict_phonemes(word, _packaged()) == predict_phonemes(word, _packaged()) == pronounce(word)
     assert set(pronounce("ab'cdefghijklmnopqrstuvwxyz" * 40)) <= set(PHONES)
     assert word_phonemes("Zzzzqqq") and word_phonemes("x")

@@ -7,8 +7,8 @@ A recipe is a module of this folder, named in `RECIPES`, with two public names:
     prepare(out_dir: Path, options: Options) -> None
         writes out_dir/{split}.jsonl with `data.manifest.write_manifest`, one file a split ("train", "dev", "test" or
         the set's own names). Audio that has to be extracted or made goes under out_dir/audio/.
-        Resumable: a file is written under a temporary name and renamed (`core.files.writing`), and a file that is there
-        is not made again. Deterministic. Bad input raises UserError; one bad recording among many is named with
+        Resumable: a file is written under a temporary name and renamed (`core.files.open_atomic`), and a file that is
+        there is not made again. Deterministic. Bad input raises UserError; one bad recording among many is named with
         `logging.getLogger("speech_jax").warning` and left out. Progress by tqdm on stderr.
 
 The front door prints the statistics and writes the shards; a recipe need not.

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import writing
+from speech_jax.core.files import open_atomic
 from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
 
 log = logging.getLogger("speech_jax")
@@ -41,7 +41,7 @@ def letters_only(text: str) -> str:
 
 def write_flac(path: Path, audio: Float[np.ndarray, "time"], sample_rate: int) -> None:
     """16-bit FLAC, whole or not at all."""
-    with writing(path, "wb") as file:
+    with open_atomic(path, "wb") as file:
         soundfile.write(file, audio, sample_rate, format="FLAC", subtype="PCM_16")
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import writing
+from speech_jax.core.files import open_atomic
 from speech_jax.data.manifest import write_manifest
 from speech_jax.data.recordings import run_pipe
 from speech_jax.data.sources.kaldi import read_kaldi
@@ -65,5 +65,5 @@ def _convert(command: str, path: Path) -> None:
         found = f"{len(data)} bytes that are no audio"
         raise UserError(f"command {command!r}: found {found}, expected a recording") from error
     samples = read_audio(io.BytesIO(data), rate, name=command)
-    with writing(path, "wb") as file:
+    with open_atomic(path, "wb") as file:
         soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import lines, writing
+from speech_jax.core.files import open_atomic, read_lines
 from speech_jax.data.manifest import Utterance, check_ids, measured, write_manifest
 
 PARTS = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other")
@@ -63,7 +63,7 @@ def read_part(folder: Path) -> list[Utterance]:
     transcripts = sorted(folder.glob("*/*/*.trans.txt"))
     for transcript in tqdm(transcripts, desc=folder.name, unit="chapter", disable=not sys.stderr.isatty()):
         chapter = []
-        for where, line in lines(transcript, "lines 'ID TEXT'"):
+        for where, line in read_lines(transcript, "lines 'ID TEXT'"):
             name, _, text = line.partition(" ")
             if not re.fullmatch(r"\d+-\d+-\d+", name) or not text.strip():
                 raise UserError(f"{where}: found {line[:60]!r}, expected 'ID TEXT'")
@@ -95,7 +95,7 @@ def unpack(tar: Path, folder: Path, parts: tuple[str, ...] = ()) -> None:
                 target = folder / match[1] / match[2] / match[3] / match[4]
                 if target.exists() and target.stat().st_size == member.size:
                     continue
-                with writing(target, "wb") as file:
+                with open_atomic(target, "wb") as file:
                     shutil.copyfileobj(archive.extractfile(member), file)
     except (tarfile.TarError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())

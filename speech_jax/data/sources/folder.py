@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import lines
+from speech_jax.core.files import read_lines
 from speech_jax.data.manifest import Utterance, check_ids, measured
 
 _NAMES = {
@@ -33,7 +33,7 @@ _CLIPS = ("", "clips", "wavs", "wav", "audio")  # where a relative name may lie 
 def read_folder(path: str | Path, *, on_error: str = "raise") -> list[Utterance]:
     """The utterances of a CSV file (or of the only CSV or TSV in a folder). Raises UserError naming file and line."""
     path = _table_of(Path(path))
-    rows = lines(path, "a CSV with a header line")
+    rows = read_lines(path, "a CSV with a header line")
     where, header = next(rows, ("", ""))
     if not header:
         raise UserError(f"{path}: found an empty file, expected a CSV with a header line")

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import lines
+from speech_jax.core.files import read_lines
 from speech_jax.data.manifest import Utterance, measured
 
 
@@ -69,7 +69,7 @@ def _table(path: Path, expected: str, *, empty: bool = False) -> dict[str, tuple
     """id -> (FILE:LINE, the rest of the line), checked for order and repetition."""
     table: dict[str, tuple[str, str]] = {}
     last = ""
-    for where, line in lines(path, expected):
+    for where, line in read_lines(path, expected):
         name, *rest = line.split(maxsplit=1)
         if not rest and not empty:
             raise UserError(f"{where}: found {line!r}, expected {expected}")

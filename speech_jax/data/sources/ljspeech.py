@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import lines
+from speech_jax.core.files import read_lines
 from speech_jax.data.manifest import Utterance, check_ids, measured
 
 _ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
@@ -20,7 +20,7 @@ def read_ljspeech(folder: str | Path, *, speaker: str = "", on_error: str = "rai
     folder = Path(folder)
     expected = "lines 'ID|text|normalized text'"
     result = []
-    for where, line in lines(folder / "metadata.csv", expected):
+    for where, line in read_lines(folder / "metadata.csv", expected):
         fields = line.split("|")
         if not 2 <= len(fields) <= 3 or not fields[0]:
             raise UserError(f"{where}: found {len(fields)} fields, expected {expected}")

@@ -14,7 +14,7 @@ lm=$runs/lm.arpa
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$runs/xla} # the trainings share their programs
 tests=(data/real/queen/test.jsonl data/real/asterisk/test.jsonl)
 # Weight and bonus were chosen on the dev parts with the pre-trained model: tune_lm.py.
-search=(--beam.width 32 --beam.lm "$lm" --beam.lm-weight 0.3 --beam.word-bonus 2.0)
+search=(--beam.width 32 --beam.lm "$lm" --beam.lm-weight 0.3 --beam.word-insertion-bonus 2.0)
 
 evaluate() { # RUN NAME: by the best path, and with the language model
   "$python" -m speech_jax.evaluate --checkpoint "$runs/$1" --which last --name "$2" --manifest "${tests[@]}" \

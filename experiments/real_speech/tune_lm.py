@@ -38,7 +38,8 @@ def main(checkpoint: str, lm: str, *manifests: str) -> None:
             search = BeamSearch(recognizer.tokenizer, config, model if with_lm else None)
             return 100 * wer(references, [recognizer.tokenizer.decode(search.search(s)) for s in scores]).rate
 
-        print(f"{manifest}: beam of 16 without a model {error_rate(BeamConfig(16, word_bonus=0.0), False):.2f} %")
+        plain = error_rate(BeamConfig(16, word_insertion_bonus=0.0), False)
+        print(f"{manifest}: beam of 16 without a model {plain:.2f} %")
         print("weight \\ bonus" + "".join(f"{bonus:8.1f}" for bonus in BONUSES))
         table = {(w, b): error_rate(BeamConfig(16, lm, w, b), True) for w, b in itertools.product(WEIGHTS, BONUSES)}
         for weight in WEIGHTS:

@@ -1,4 +1,4 @@
-"""CTC scores to token ids: the best path, collapsed on the device, with every token's frames and confidence."""
+"""Greedy CTC decoding on the device, with the frames and the confidence of every token."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class BestPath(NamedTuple):
-    """Tokens packed to the left of each row; what lies at and after `lengths` is 0.
+    """Decoded tokens, packed to the left of each row; entries at and after `lengths` are 0.
 
-    ids:        token ids, blanks and repeats removed
-    lengths:    number of tokens of each row
-    starts:     first frame of each token
-    ends:       one past its last frame
-    confidence: geometric mean, over its frames, of the token's probability, in (0, 1]
+    Attributes:
+        ids: token ids, blanks and repeats removed.
+        lengths: number of tokens per row.
+        starts: first frame of each token.
+        ends: one past the last frame of each token.
+        confidence: geometric mean of the token's probability over its frames, in (0, 1].
     """
 
     ids: Int[Array, "batch time"]
@@ -29,7 +30,25 @@ class BestPath(NamedTuple):
 def greedy_decode(
     logits: Float[Array, "batch time vocab"], mask: Bool[Array, "batch time"], *, blank_id: int = 0
 ) -> tuple[Int[Array, "batch time"], Int[Array, " batch"]]:
-    """The best path of CTC without blanks and repeats (Graves et al. 2006, section 3.2): ids [B, T] and lengths [B]."""
+    """Return the tokens of the best CTC path, blanks and repeats removed (Graves et al. 2006, section 3.2).
+
+    Args:
+        logits: network outputs; padding may hold anything, NaN included.
+        mask: True at frames that are not padding.
+        blank_id: class of the blank.
+
+    Returns:
+        ids: int32 [batch, time], token ids packed to the left, then zeros.
+        lengths: int32 [batch], tokens per row.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from speech_jax.decoding.ctc import greedy_decode
+        >>> best = jnp.array([[1, 1, 0, 2]])  # class 0 is the blank
+        >>> ids, lengths = greedy_decode(jnp.eye(3)[best], mask=jnp.ones((1, 4), bool))
+        >>> ids.tolist(), lengths.tolist()
+        ([[1, 2, 0, 0]], [2])
+    """
     path = best_path(logits, mask, blank_id=blank_id)
     return path.ids, path.lengths
 
@@ -37,14 +56,28 @@ def greedy_decode(
 def best_path(
     logits: Float[Array, "batch time vocab"], mask: Bool[Array, "batch time"], *, blank_id: int = 0
 ) -> BestPath:
-    """`greedy_decode` with the frames and the confidence of every token. Padding may hold anything, NaN too. Jit-able."""
+    """Return `greedy_decode` with the frames and the confidence of every token; works under `jax.jit`.
+
+    Args:
+        logits: network outputs; padding may hold anything, NaN included.
+        mask: True at frames that are not padding.
+        blank_id: class of the blank.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from speech_jax.decoding.ctc import best_path
+        >>> best = jnp.array([[1, 1, 0, 2]])  # class 0 is the blank
+        >>> path = best_path(10 * jnp.eye(3)[best], mask=jnp.ones((1, 4), bool))
+        >>> path.starts[0, :2].tolist(), path.ends[0, :2].tolist(), path.confidence[0, :2].round(2).tolist()
+        ([0, 3], [2, 4], [1.0, 1.0])
+    """
     return collapse(*best_frames(logits), mask, blank_id=blank_id)
 
 
 def best_frames(
     logits: Float[Array, "batch time vocab"],
 ) -> tuple[Int[Array, "batch time"], Float[Array, "batch time"]]:
-    """The best token of every frame and its log-probability: all of the scores that the best path needs."""
+    """Return the best token of every frame and its log-probability, which is all that `collapse` needs."""
     score = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32), score
 
@@ -56,21 +89,28 @@ def collapse(
     *,
     blank_id: int = 0,
 ) -> BestPath:
-    """Merges repeats, then drops blanks. best, score: as `best_frames` returns them."""
+    """Merge repeated tokens, then drop blanks.
+
+    Args:
+        best: token of every frame, as `best_frames` returns it.
+        score: log-probability of that token.
+        mask: True at frames that are not padding.
+        blank_id: class of the blank.
+    """
     best = jnp.where(mask, best, blank_id).astype(jnp.int32)
     before = jnp.pad(best, ((0, 0), (1, 0)), constant_values=blank_id)[:, :-1]
     real = best != blank_id
     first = real & (best != before)
-    run = jnp.cumsum(first, axis=1) - 1  # which token a frame belongs to
+    token = jnp.cumsum(first, axis=1) - 1  # index of the token that a frame belongs to
     frames = best.shape[1]
     row = jnp.arange(best.shape[0])[:, None]
-    place = jnp.where(real, run, frames)  # frames of blanks are scattered out of bounds, and dropped there
+    column = jnp.where(real, token, frames)  # frames of blanks are scattered out of bounds, and dropped there
     time = jnp.broadcast_to(jnp.arange(frames, dtype=jnp.int32), best.shape)
     empty = jnp.zeros(best.shape, jnp.int32)
-    ids = empty.at[row, jnp.where(first, run, frames)].set(best, mode="drop")
-    starts = empty.at[row, jnp.where(first, run, frames)].set(time, mode="drop")
-    ends = empty.at[row, place].max(time + 1, mode="drop")
-    total = jnp.zeros(best.shape, jnp.float32).at[row, place].add(jnp.where(real, score, 0.0), mode="drop")
+    ids = empty.at[row, jnp.where(first, token, frames)].set(best, mode="drop")
+    starts = empty.at[row, jnp.where(first, token, frames)].set(time, mode="drop")
+    ends = empty.at[row, column].max(time + 1, mode="drop")
+    total = jnp.zeros(best.shape, jnp.float32).at[row, column].add(jnp.where(real, score, 0.0), mode="drop")
     lengths = first.sum(axis=1).astype(jnp.int32)
     used = jnp.arange(frames)[None] < lengths[:, None]
     confidence = jnp.where(used, jnp.exp(total / jnp.maximum(ends - starts, 1)), 0.0)

@@ -1,4 +1,4 @@
-"""Several processes that train together: how they find each other, agree, and fail together."""
+"""Multi-process runs: joining the processes, checking that they agree, and failing on all of them at once."""
 
 from __future__ import annotations
 
@@ -20,95 +20,107 @@ from speech_jax.core.files import write_file
 
 T = TypeVar("T")
 
-SEEN_WITHIN = 30.0
-"""Seconds within which a file of one machine must show on the others; a mounted bucket takes a few."""
+SHARED_FILE_TIMEOUT = 30.0
+"""Seconds within which a file written by one process must be visible to the others; a mounted bucket takes a few."""
 
-LONGEST_TEXT = 1024
-"""Bytes that each process can tell the others at once."""
+MAX_TEXT_BYTES = 1024
+"""Bytes of each process's text that `allgather_text` sends."""
 
 
 @dataclass(frozen=True)
 class HostsConfig:
-    """How the processes of one run find each other. Every process is started with the same command, but for `index`."""
+    """Process group of a multi-process run. Start every process with the same command, except for `index`."""
 
     launcher: Literal["auto", "none", "tpu", "slurm", "mpi"] = "auto"
-    """Who started the processes and knows their number. "auto": whom `coordinator`, Slurm's step, Open MPI's or GKE's
-    environment show, else nobody: one process. "tpu" asks the machines' metadata, on Cloud TPU."""
+    """Source of the number of processes. "auto": `coordinator`, or the environment of a Slurm step, Open MPI or GKE;
+    one process if none of them is set. "tpu": the metadata of the Cloud TPU machines. "none": one process."""
     coordinator: str = ""
-    """HOST:PORT of process 0, where the others report; or JAX_COORDINATOR_ADDRESS."""
+    """HOST:PORT of process 0. Empty: JAX_COORDINATOR_ADDRESS."""
     count: int = 0
-    """How many processes there are; 0 asks the launcher or JAX_NUM_PROCESSES."""
+    """Number of processes. 0: from the launcher or JAX_NUM_PROCESSES."""
     index: int = -1
-    """This process's number, from 0; -1 asks the launcher or JAX_PROCESS_ID."""
+    """Index of this process, from 0. -1: from the launcher or JAX_PROCESS_ID."""
     heartbeat: int = 100
-    """Seconds after which a process that is silent counts as dead and the others stop."""
+    """Seconds without a sign of life after which a process counts as dead and the others stop."""
 
 
 def start_hosts(config: HostsConfig) -> None:
-    """Joins the other processes, if there are any; must come before anything that asks JAX for its devices.
+    """Join the other processes of the run, if there are any.
 
-    Raises UserError for an environment or flags that do not say enough.
+    Call it before anything that asks JAX for its devices.
+
+    Args:
+        config: the `hosts` flags; completed from the environment.
+
+    Raises:
+        UserError: if flags and environment are incomplete, or the other processes cannot be reached.
     """
-    found = find_hosts(config, os.environ)
-    if found is None:
+    options = find_hosts(config, os.environ)
+    if options is None:
         return
     try:
-        jax.distributed.initialize(**found, heartbeat_timeout_seconds=config.heartbeat)
+        jax.distributed.initialize(**options, heartbeat_timeout_seconds=config.heartbeat)
     except (RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"hosts: found no way to the other processes ({text}), expected all of them to start"
-        ) from error
+        raise UserError(f"hosts: cannot connect to the other processes ({text}), expected all to start") from error
 
 
 def find_hosts(config: HostsConfig, environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` is to be told; None for a process that trains alone.
+    """Return the keyword arguments for `jax.distributed.initialize`.
 
-    Raises UserError for flags and an environment that do not fit together.
+    Args:
+        config: the `hosts` flags; they win over the environment.
+        environment: environment variables, such as `os.environ`.
+
+    Returns:
+        The keyword arguments; None for a run of one process.
+
+    Raises:
+        UserError: if flags and environment are incomplete or contradict each other.
     """
     if config.launcher == "none":
         return None
     coordinator = config.coordinator or environment.get("JAX_COORDINATOR_ADDRESS", "")
     count = config.count or _number(environment, "JAX_NUM_PROCESSES", 0)
     index = config.index if config.index >= 0 else _number(environment, "JAX_PROCESS_ID", -1)
-    told: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if coordinator:
         if not re.fullmatch(r"\S+:\d{1,5}", coordinator):
             raise UserError(f"hosts.coordinator: found {coordinator!r}, expected HOST:PORT")
-        told["coordinator_address"] = coordinator
+        options["coordinator_address"] = coordinator
     elif count > 1:
-        raise UserError(f"hosts.coordinator: found none beside {count} processes, expected HOST:PORT of process 0")
+        raise UserError(f"hosts.coordinator: found none with {count} processes, expected HOST:PORT of process 0")
     if count:
-        told["num_processes"] = count
+        options["num_processes"] = count
     if index >= 0:
         if count and index >= count:
             raise UserError(f"hosts.index: found {index} of {count} processes, expected 0 to {count - 1}")
-        told["process_id"] = index
+        options["process_id"] = index
 
     launcher = config.launcher if config.launcher != "auto" else _launcher(environment)
     if launcher == "slurm":
-        return told | {"cluster_detection_method": "slurm"}
+        return options | {"cluster_detection_method": "slurm"}
     if launcher == "mpi":
-        told = {
+        options = {
             "num_processes": _number(environment, "OMPI_COMM_WORLD_SIZE", 1),
             "process_id": _number(environment, "OMPI_COMM_WORLD_RANK", 0),
             "local_device_ids": [_number(environment, "OMPI_COMM_WORLD_LOCAL_RANK", 0)],
-        } | told
-        if not coordinator and "OMPI_MCA_orte_hnp_uri" not in environment:  # Open MPI 5 says it no longer
+        } | options
+        if not coordinator and "OMPI_MCA_orte_hnp_uri" not in environment:  # Open MPI 5 no longer sets it
             raise UserError("hosts.coordinator: found none under Open MPI, expected HOST:PORT of the process of rank 0")
-        return told if coordinator else told | {"cluster_detection_method": "ompi"}
+        return options if coordinator else options | {"cluster_detection_method": "ompi"}
     if launcher == "tpu":
-        return told
-    if not told:
+        return options
+    if not options:
         return None
     for name, value in (("coordinator", coordinator), ("count", count), ("index", index >= 0)):
         if not value:
             raise UserError(f"hosts.{name}: found none, expected coordinator, count and index together")
-    return told | {"cluster_detection_method": "deactivate"}
+    return options | {"cluster_detection_method": "deactivate"}
 
 
 def _launcher(environment: Mapping[str, str]) -> str:
-    """Who started more than this process, by what it leaves in the environment."""
+    """Return the launcher of a group of processes by its environment variables; "" for one process."""
     if "SLURM_STEP_NODELIST" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1:
         return "slurm"
     if _number(environment, "OMPI_COMM_WORLD_SIZE", 1) > 1:
@@ -127,63 +139,85 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def tell_all(text: str) -> list[str]:
-    """What each process says, in the order of their numbers, on every process; cut to LONGEST_TEXT bytes."""
+def allgather_text(text: str) -> list[str]:
+    """Return the texts of all processes, by process index, cut to MAX_TEXT_BYTES bytes each."""
     if jax.process_count() == 1:
         return [text]
-    said = text.encode()[:LONGEST_TEXT]
-    padded = np.frombuffer(said.ljust(LONGEST_TEXT, b"\0"), np.uint8)
-    rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(-1, LONGEST_TEXT)
+    encoded = text.encode()[:MAX_TEXT_BYTES]
+    padded = np.frombuffer(encoded.ljust(MAX_TEXT_BYTES, b"\0"), np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(-1, MAX_TEXT_BYTES)
     return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
 
 
-def together(work: Callable[[], T]) -> T:
-    """`work()` on every process. A UserError of one is raised on all, so that none waits for one that has left."""
+def run_on_all_or_fail(work: Callable[[], T]) -> T:
+    """Run `work` on every process, and fail on all of them if it fails on one.
+
+    Without this, the other processes would wait forever for one that has exited.
+
+    Args:
+        work: called once on each process; must not itself wait for the other processes.
+
+    Returns:
+        This process's result.
+
+    Raises:
+        UserError: on every process, if `work` raised one on any.
+    """
     if jax.process_count() == 1:
         return work()
-    result, own = None, None
+    result, local_error = None, None
     try:
         result = work()
     except UserError as error:
-        own = error
-    for index, text in enumerate(tell_all("" if own is None else str(own))):
+        local_error = error
+    for index, text in enumerate(allgather_text("" if local_error is None else str(local_error))):
         if text:
-            raise UserError(f"process {index} of {jax.process_count()}: {text}") from own
+            raise UserError(f"process {index} of {jax.process_count()}: {text}") from local_error
     return result  # type: ignore[return-value]
 
 
-def agree(facts: Mapping[str, Callable[[], str]]) -> None:
-    """Raises UserError on all processes, naming the first fact in which one differs from process 0. One process alone
-    computes none of them."""
+def assert_equal_across_hosts(values: Mapping[str, Callable[[], str]]) -> None:
+    """Check that every process computes the same values as process 0.
+
+    Args:
+        values: name -> function that computes a text. A run of one process calls none of them.
+
+    Raises:
+        UserError: on every process, naming the first value that differs on any.
+    """
     if jax.process_count() == 1:
         return
-    for name, fact in facts.items():
-        hashes = tell_all(hashlib.sha256(fact().encode()).hexdigest()[:12])
-        for index, found in enumerate(hashes):
-            if found != hashes[0]:
+    for name, compute in values.items():
+        hashes = allgather_text(hashlib.sha256(compute().encode()).hexdigest()[:12])
+        for index, digest in enumerate(hashes):
+            if digest != hashes[0]:
                 raise UserError(
-                    f"{name}: found another on process {index} than on process 0 (sha256 {found} and {hashes[0]}), "
+                    f"{name}: found another on process {index} than on process 0 (sha256 {digest} and {hashes[0]}), "
                     "expected the same on all"
                 )
 
 
 def check_shared(folder: Path) -> None:
-    """Raises UserError on all processes if one does not see in `folder` what process 0 writes there."""
+    """Check that every process sees in `folder` the files that process 0 writes there.
+
+    Raises:
+        UserError: on every process, if one of them does not see a test file within SHARED_FILE_TIMEOUT seconds.
+    """
     if jax.process_count() == 1:
         return
     file = folder / ".process0"
-    (token, *_) = tell_all(f"{os.getpid()} {time.time_ns()}")
+    (token, *_) = allgather_text(f"{os.getpid()} {time.time_ns()}")
 
-    def look() -> None:
+    def write_or_wait() -> None:
         if jax.process_index() == 0:
             write_file(file, token)
             return
-        until = time.monotonic() + SEEN_WITHIN
+        deadline = time.monotonic() + SHARED_FILE_TIMEOUT
         while not file.is_file() or file.read_text() != token:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise UserError(
                     f"{folder}: found a folder of this machine alone, expected one that all processes share"
                 )
             time.sleep(0.1)
 
-    together(look)
+    run_on_all_or_fail(write_or_wait)

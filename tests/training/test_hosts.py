@@ -59,7 +59,7 @@ def test_who_the_others_are(flags, environment, expected):
         ({"coordinator": "a"}, {}, "hosts.coordinator: found 'a', expected HOST:PORT"),
         ({"coordinator": "a:1", "index": 0}, {}, "hosts.count: found none"),
         ({"coordinator": "a:1", "count": 2}, {}, "hosts.index: found none"),
-        ({"count": 2, "index": 0}, {}, "hosts.coordinator: found none beside 2 processes"),
+        ({"count": 2, "index": 0}, {}, "hosts.coordinator: found none with 2 processes"),
         (FLAGS | {"index": 2}, {}, "hosts.index: found 2 of 2 processes, expected 0 to 1"),
         ({}, MPI, "hosts.coordinator: found none under Open MPI"),
         ({}, {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES: found 'two'"),

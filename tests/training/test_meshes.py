@@ -28,7 +28,8 @@ from speech_jax.text.tokenizer import BLANK, Tokenizer
 from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable
 from speech_jax.training.sharding import MeshConfig, make_mesh
 from speech_jax.training.state import init_shapes, make_state
-from speech_jax.training.step import StepConfig, make_step
+from speech_jax.training.step import StepConfig
+from tests.support.single_step import make_step
 
 STEPS = 5
 CONFORMER = ConformerConfig(

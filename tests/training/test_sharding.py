@@ -13,8 +13,9 @@ from speech_jax.objectives.mix import mix
 from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable
 from speech_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 from speech_jax.training.state import init_shapes, make_state
-from speech_jax.training.step import StepConfig, make_gradient, make_step, terms
+from speech_jax.training.step import StepConfig, make_gradient, terms
 from tests.support import toy
+from tests.support.single_step import make_step
 
 
 def test_axes_are_auto_and_sizes_are_checked():

@@ -23,7 +23,7 @@ from speech_jax.runs.prepare import prepare
 from speech_jax.runs.streams import (
     audio_seconds,
 )
-from speech_jax.training.hosts import HostsConfig, agree, start_hosts, together
+from speech_jax.training.hosts import HostsConfig, assert_equal_across_hosts, run_on_all_or_fail, start_hosts
 from speech_jax.training.loop import FitResult, fit
 
 
@@ -41,8 +41,9 @@ def train(config: TrainConfig) -> FitResult:
 
     On several processes each prepares the whole by itself; what one finds wrong ends all.
     """
-    run = together(lambda: prepare(config))
-    agree({"config": lambda: to_text(config)} | {f"recordings of {name}": s.facts for name, s in run.streams.items()})
+    run = run_on_all_or_fail(lambda: prepare(config))
+    recordings = {f"recordings of {name}": stream.facts for name, stream in run.streams.items()}
+    assert_equal_across_hosts({"config": lambda: to_text(config)} | recordings)
     config = run.config
     result = fit(
         run.task,

@@ -30,7 +30,7 @@ from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
 from speech_jax.training.feed import Feed
 from speech_jax.training.guard import GuardConfig, Guards
-from speech_jax.training.hosts import check_shared, together
+from speech_jax.training.hosts import check_shared, run_on_all_or_fail
 from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.privacy import forget_noise_key, noise_key
 from speech_jax.training.sharding import MeshConfig, make_mesh
@@ -128,7 +128,7 @@ def fit(
     the folder, numbers that stay bad.
     """
     out = Path(out_dir)
-    lock = together(lambda: RunLock(out) if jax.process_index() == 0 else None)
+    lock = run_on_all_or_fail(lambda: RunLock(out) if jax.process_index() == 0 else None)
     try:
         check_shared(out)
         if lock is not None:

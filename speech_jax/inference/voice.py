@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from speech_jax.artifacts.voice import VoiceParts
-from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, stream, text_batch
+from speech_jax.decoding.tacotron2 import END_REASONS, DecodeConfig, generate_mels, stream_mels, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.models.tacotron2 import utterance_seeds
 from speech_jax.models.tacotron2_parts import make_parts
@@ -66,8 +66,8 @@ class Voice:
         ids = self.front_end.encode(text)
         batch, seeds = self._batch([0], [ids], 0, speaker, rows=1)
         mels, walked = [], []
-        for mel, weights, ended in stream(
-            self._parts, self._decode, self._params, self._state, batch, seeds, chunk_steps
+        for mel, weights, ended in stream_mels(
+            self._parts, self._decode, self._params, self._state, batch, seeds, chunk_steps=chunk_steps
         ):
             mels.append(mel)
             walked.append(weights[:, : len(ids)])
@@ -83,11 +83,11 @@ class Voice:
         for start in range(0, len(order), self._rows):
             some = order[start : start + self._rows]
             batch, seeds = self._batch(some, ids, attempt, speaker, rows=self._rows)
-            said = jax.device_get(speak(self._parts, self._decode, self._params, self._state, batch, seeds))
+            said = jax.device_get(generate_mels(self._parts, self._decode, self._params, self._state, batch, seeds))
             for row, number in enumerate(some):
                 frames = int(said.lengths[row])
                 weights = said.weights[row, : -(-frames // self.reduction), : len(ids[number])]
-                yield number, said.mel[row, :frames], weights, ENDED[int(said.ended[row])]
+                yield number, said.mel[row, :frames], weights, END_REASONS[int(said.ended[row])]
 
     def _batch(self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int, rows: int) -> tuple:
         speakers = [speaker] * len(numbers) if self.task.model.speakers else None

@@ -12,7 +12,7 @@ import numpy as np
 from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_wave
 from speech_jax.core.placement import fetch, run_sharded
 from speech_jax.core.types import Batch, PyTree, Report
-from speech_jax.decoding.tacotron2 import ENDED, DecodeConfig, speak, text_batch
+from speech_jax.decoding.tacotron2 import END_REASONS, DecodeConfig, generate_mels, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.evaluation.voice_plots import alignment_picture, mel_picture, stop_picture
 from speech_jax.models.tacotron2 import utterance_seeds
@@ -110,10 +110,10 @@ def speak_freely(
     speakers = [speaker for _, speaker in texts] if parts.config.speakers else None
     batch = text_batch([ids for ids, _ in texts], speakers=speakers)
     seeds = utterance_seeds(jax.random.key(0), jnp.arange(len(texts)))
-    said = jax.device_get(speak(parts, decode, params, model_state, batch, seeds))
+    said = jax.device_get(generate_mels(parts, decode, params, model_state, batch, seeds))
     found = []
     for row, (ids, _) in enumerate(texts):
         frames = int(said.lengths[row])
         weights = said.weights[row, : -(-frames // reduction), : len(ids)]
-        found.append((said.mel[row, :frames], weights, score_alignment(weights, ENDED[int(said.ended[row])])))
+        found.append((said.mel[row, :frames], weights, score_alignment(weights, END_REASONS[int(said.ended[row])])))
     return found

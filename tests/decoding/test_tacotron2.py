@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding.tacotron2 import BOUND, SATURATED, STOP, DecodeConfig, speak, stream
+from speech_jax.decoding.tacotron2 import BOUND, SATURATED, STOP, DecodeConfig, generate_mels, stream_mels
 from speech_jax.evaluation.alignment import score_alignment
 from speech_jax.models.attention_tts import AttentionConfig
 from speech_jax.models.tacotron2 import init_params, utterance_seeds
@@ -48,15 +48,15 @@ def seeds(index):
 def test_it_ends_by_the_stop_token_the_end_of_the_text_or_the_bound(network):
     parts, params, state = network
     batch = texts([7, 4, 0])
-    said = speak(parts, DECODE, with_stop(params, 9.0), state, batch, seeds([0, 1, 2]))
+    said = generate_mels(parts, DECODE, with_stop(params, 9.0), state, batch, seeds([0, 1, 2]))
     assert said.ended.tolist() == [STOP] * 3 and said.lengths.tolist() == [1, 1, 0]
-    stays = speak(parts, DECODE, with_stop(params, -9.0), state, batch, seeds([0, 1, 2]))
+    stays = generate_mels(parts, DECODE, with_stop(params, -9.0), state, batch, seeds([0, 1, 2]))
     assert stays.ended.tolist()[:2] == [SATURATED] * 2  # a mixture that only moves forward reaches the end
     for row, symbols in enumerate((7, 4)):
         places = np.asarray(stays.weights[row]).argmax(1)[: int(stays.lengths[row]) // 2]
         assert (places[-4:] == symbols - 1).all()
     never = dataclasses.replace(DECODE, saturated_frames=0)
-    cut = speak(parts, never, with_stop(params, -9.0), state, batch, seeds([0, 1, 2]))
+    cut = generate_mels(parts, never, with_stop(params, -9.0), state, batch, seeds([0, 1, 2]))
     assert cut.ended.tolist()[:2] == [BOUND] * 2
     assert cut.lengths.tolist()[:2] == [7 * 6 + 10, 4 * 6 + 10]
     assert not np.asarray(cut.mel[1, 34:]).any() and np.abs(cut.mel[1, :34]).max() > 0
@@ -65,13 +65,13 @@ def test_it_ends_by_the_stop_token_the_end_of_the_text_or_the_bound(network):
 def test_batch_mates_and_longer_buckets_change_nothing(network):
     parts, params, state = network
     params = with_stop(params, -9.0)
-    both = speak(parts, DECODE, params, state, texts([7, 4]), seeds([5, 6]))
+    both = generate_mels(parts, DECODE, params, state, texts([7, 4]), seeds([5, 6]))
     alone = {"text": texts([7, 4])["text"][1:, :4], "text_mask": jnp.ones((1, 4), bool)}
-    one = speak(parts, DECODE, params, state, alone, seeds([6]))
+    one = generate_mels(parts, DECODE, params, state, alone, seeds([6]))
     n = int(one.lengths[0])
     assert n == both.lengths[1]
     np.testing.assert_allclose(both.mel[1, :n], one.mel[0, :n], atol=1e-5)
-    again = speak(parts, DECODE, params, state, alone, seeds([6]))
+    again = generate_mels(parts, DECODE, params, state, alone, seeds([6]))
     np.testing.assert_array_equal(again.mel, one.mel)
 
 
@@ -80,8 +80,8 @@ def test_chunks_put_together_are_the_whole(network, chunk):
     parts, params, state = network
     params = with_stop(params, -9.0)
     batch = texts([7])
-    whole = speak(parts, DECODE, params, state, batch, seeds([5]))
-    pieces = list(stream(parts, DECODE, params, state, batch, seeds([5]), chunk_steps=chunk))
+    whole = generate_mels(parts, DECODE, params, state, batch, seeds([5]))
+    pieces = list(stream_mels(parts, DECODE, params, state, batch, seeds([5]), chunk_steps=chunk))
     assert [ended for *_, ended in pieces] == [""] * (len(pieces) - 1) + ["saturated"]
     n = int(whole.lengths[0])
     np.testing.assert_allclose(np.concatenate([mel for mel, *_ in pieces]), whole.mel[0, :n], atol=1e-5)
@@ -98,7 +98,7 @@ def test_a_window_keeps_the_attention_near(network):
     params, state = init_params(parts, 20, jax.random.key(3))
     params = with_stop(params, -9.0)
     near = dataclasses.replace(DECODE, window_back=0, window_forward=1)
-    weights = np.asarray(speak(parts, near, params, state, texts([7]), seeds([0])).weights[0])
+    weights = np.asarray(generate_mels(parts, near, params, state, texts([7]), seeds([0])).weights[0])
     places = weights[weights.sum(1) > 0].argmax(1)
     assert (np.diff(places) >= 0).all() and (np.diff(places) <= 1).all()
 

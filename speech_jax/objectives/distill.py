@@ -1,4 +1,4 @@
-"""Losses that pull a student to a teacher on the same frames: posteriors and hidden vectors."""
+"""Distillation losses between a student and a teacher on the same frames: posteriors and hidden vectors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,40 @@ def posterior_loss(
     *,
     temperature: float = 1.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(sum over valid frames of T² KL(teacher ‖ student), number of valid frames), in nats (Hinton et al. 2015).
+    """Return the distillation loss T² KL(teacher ‖ student) as a sum over valid frames (Hinton et al. 2015).
 
-    student, teacher: logits. No gradient flows to the teacher; whatever lies in masked frames, NaN too, counts nothing.
+    Args:
+        student: logits of the student.
+        teacher: logits of the teacher; no gradient flows to it.
+        mask: True on valid frames. Values in masked frames, NaN too, change nothing.
+        temperature: T, the divisor of both logits.
+
+    Returns:
+        (sum over valid frames in nats, number of valid frames).
     """
-    real = mask[..., None]
-    s = jax.nn.log_softmax(jnp.where(real, student, 0.0).astype(jnp.float32) / temperature)
-    t = jax.nn.log_softmax(jnp.where(real, jax.lax.stop_gradient(teacher), 0.0).astype(jnp.float32) / temperature)
-    divergence = jnp.sum(jnp.exp(t) * (t - s), axis=-1)
+    valid = mask[..., None]
+    log_p = jax.nn.log_softmax(jnp.where(valid, student, 0.0).astype(jnp.float32) / temperature)
+    teacher = jnp.where(valid, jax.lax.stop_gradient(teacher), 0.0).astype(jnp.float32)
+    log_q = jax.nn.log_softmax(teacher / temperature)
+    divergence = jnp.sum(jnp.exp(log_q) * (log_q - log_p), axis=-1)
     return temperature**2 * jnp.sum(jnp.where(mask, divergence, 0.0)), jnp.sum(mask).astype(jnp.float32)
 
 
 def similarity_loss(
     student: Float[Array, "batch time d"], teacher: Float[Array, "batch time e"], mask: Bool[Array, "batch time"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(sum over valid frames of the mean squared difference of their cosine similarities to all valid frames of the
-    utterance, number of valid frames): similarity-preserving distillation (Tung and Mori 2019).
+    """Return the similarity-preserving distillation loss as a sum over valid frames (Tung and Mori 2019).
 
-    It compares how frames lie to each other, so the widths may differ and no projection is learned.
+    Per frame: the mean squared difference between student and teacher of the frame's cosine similarities to all valid
+    frames of the utterance. Only similarities are compared, so the widths may differ and no projection is learned.
+
+    Args:
+        student: hidden vectors of the student.
+        teacher: hidden vectors of the teacher; no gradient flows to them.
+        mask: True on valid frames. Values in masked frames, NaN too, change nothing.
+
+    Returns:
+        (sum over valid frames, number of valid frames).
     """
 
     def cosines(x: Array) -> Array:
@@ -39,7 +55,7 @@ def similarity_loss(
         x = x * jax.lax.rsqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-6)
         return jnp.einsum("btd,bsd->bts", x, x)
 
-    both = mask[:, :, None] & mask[:, None, :]
-    squares = jnp.where(both, (cosines(student) - jax.lax.stop_gradient(cosines(teacher))) ** 2, 0.0)
+    both_valid = mask[:, :, None] & mask[:, None, :]
+    squares = jnp.where(both_valid, (cosines(student) - jax.lax.stop_gradient(cosines(teacher))) ** 2, 0.0)
     per_frame = squares.sum(-1) / jnp.maximum(mask.sum(-1, keepdims=True), 1)
     return jnp.sum(per_frame), jnp.sum(mask).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Which frames are hidden from an encoder in unsupervised pre-training."""
+"""Masked frames of unsupervised pre-training: drawing them, replacing their features, and statistics of the codes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,33 @@ from jaxtyping import Array, Bool, Float, Int
 def hidden_frames(
     keys: jax.Array, mask: Bool[Array, "batch time"], *, share: float, span: int
 ) -> Bool[Array, "batch time"]:
-    """True where an encoder frame is hidden: every valid frame starts a span of `span` with a chance that hides about
-    `share` of all. An utterance in which nothing would be hidden has one span from a drawn frame.
+    """Draw the encoder frames that are hidden in pre-training.
 
-    keys: one for each row, so that what is hidden depends on the utterance alone, not on its batch mates or bucket.
+    Every valid frame starts a hidden span with the same probability. An utterance in which no span would start gets one
+    span from a random frame.
+
+    Args:
+        keys: one random key per row, so that the hidden frames depend on the utterance alone, not on its batch or
+            bucket.
+        mask: True on valid frames.
+        share: expected share of hidden frames, in [0, 1).
+        span: frames of a span.
+
+    Returns:
+        True where a frame is hidden; never in the padding.
     """
-    start = 1.0 - (1.0 - share) ** (1.0 / span)
+    start_probability = 1.0 - (1.0 - share) ** (1.0 / span)
     time = mask.shape[1]
     draws = jax.vmap(lambda key: jax.random.uniform(key, (time + 1,)))(keys)
-    starts = (draws[:, 1:] < start) & mask
+    starts = (draws[:, 1:] < start_probability) & mask
     count = mask.sum(axis=1)
-    first = (draws[:, :1] * jnp.maximum(count[:, None], 1)).astype(jnp.int32)
-    place = jnp.arange(time)[None, :]
-    starts |= ~starts.any(axis=1, keepdims=True) & (place == first) & mask
+    fallback = (draws[:, :1] * jnp.maximum(count[:, None], 1)).astype(jnp.int32)
+    frame = jnp.arange(time)[None, :]
+    starts |= ~starts.any(axis=1, keepdims=True) & (frame == fallback) & mask
     # Hidden where a span began at most span - 1 frames before.
-    since = jnp.cumsum(starts, axis=1)
-    before = jnp.pad(since, ((0, 0), (span, 0)))[:, :time]
-    return (since > before) & mask
+    started = jnp.cumsum(starts, axis=1)
+    started_before = jnp.pad(started, ((0, 0), (span, 0)))[:, :time]
+    return (started > started_before) & mask
 
 
 def hide_features(
@@ -37,35 +47,45 @@ def hide_features(
     *,
     deviation: float = 0.1,
 ) -> Float[Array, "batch frames d"]:
-    """Features whose hidden frames are white noise (BEST-RQ, arXiv 2202.01855); each encoder frame is `factor` of
-    them."""
+    """Replace the features of hidden frames by white noise (BEST-RQ, arXiv 2202.01855).
+
+    Args:
+        keys: one random key per row.
+        features: feature frames.
+        hidden: True where an encoder frame is hidden.
+        factor: feature frames per encoder frame.
+        deviation: standard deviation of the noise.
+
+    Returns:
+        The features, with noise in the `factor` frames of each hidden encoder frame.
+    """
     frames, width = features.shape[1:]
-    wide = jnp.repeat(hidden, factor, axis=1)[:, :frames]
-    wide = jnp.pad(wide, ((0, 0), (0, max(0, frames - wide.shape[1]))))
+    hidden = jnp.repeat(hidden, factor, axis=1)[:, :frames]
+    hidden = jnp.pad(hidden, ((0, 0), (0, max(0, frames - hidden.shape[1]))))
     noise = jax.vmap(lambda key: jax.random.normal(key, (frames, width)))(keys)
-    return jnp.where(wide[..., None], (deviation * noise).astype(features.dtype), features)
+    return jnp.where(hidden[..., None], (deviation * noise).astype(features.dtype), features)
 
 
 def stack_frames(
     features: Float[Array, "batch frames d"], mask: Bool[Array, "batch frames"], factor: int, time: int
 ) -> Float[Array, "batch time factor*d"]:
-    """`factor` feature frames side by side for each of `time` encoder frames; zero beyond the utterance."""
+    """Concatenate the `factor` feature frames of each of `time` encoder frames; zero beyond the utterance."""
     batch, frames, width = features.shape
     features = jnp.where(mask[..., None], features, 0.0)
-    short = time * factor - frames
-    features = jnp.pad(features, ((0, 0), (0, max(0, short)), (0, 0)))[:, : time * factor]
+    missing = time * factor - frames
+    features = jnp.pad(features, ((0, 0), (0, max(0, missing)), (0, 0)))[:, : time * factor]
     return features.reshape(batch, time, factor * width)
 
 
 def code_perplexity(codes: Int[Array, "batch time"], mask: Bool[Array, "batch time"], size: int) -> Float[Array, ""]:
-    """exp(entropy) of how often each code occurs: `size` if all are used alike, 1 if all frames share one."""
+    """Return the perplexity of the codes' frequencies: `size` if all are equally frequent, 1 if one code is used."""
     counts = jnp.zeros(size).at[jnp.where(mask, codes, size)].add(1.0, mode="drop")
     p = counts / jnp.maximum(counts.sum(), 1.0)
     return jnp.exp(-jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0)))
 
 
 def spread(encoded: Float[Array, "batch time d"], mask: Bool[Array, "batch time"]) -> Float[Array, ""]:
-    """Mean over the channels of their standard deviation over all valid frames; near 0 the encoder has collapsed."""
+    """Return the standard deviation over valid frames, averaged over channels; near 0 the encoder has collapsed."""
     weight = mask[..., None].astype(jnp.float32)
     count = jnp.maximum(weight.sum(), 1.0)
     x = jnp.where(mask[..., None], encoded, 0.0).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""How alpha, the weight on the pre-training loss, moves: each schedule is a pure function of the step."""
+"""Schedules of alpha, the weight on the pre-training loss; each is a pure function of the step."""
 
 from __future__ import annotations
 
@@ -17,25 +17,31 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
 def constant(value: float) -> Schedule:
-    """`value` at every step."""
+    """Return a schedule that is `value` at every step."""
     return lambda step: jnp.full(jnp.shape(step), value, jnp.float32)
 
 
 def linear(start: float, end: float, steps: int, *, begin: int = 0) -> Schedule:
-    """`start` until step `begin`, then in a straight line to `end` at step `begin + steps`, then `end`."""
+    """Return a schedule: `start` until step `begin`, then linear to `end` at step `begin + steps`, then `end`."""
     return lambda step: start + (end - start) * _progress(step, begin, steps)
 
 
 def cosine(start: float, end: float, steps: int, *, begin: int = 0) -> Schedule:
-    """Like `linear`, along half a cosine: flat at both ends."""
+    """Return a schedule like `linear`'s that follows half a cosine: flat at both ends."""
     return lambda step: end + (start - end) * 0.5 * (1 + jnp.cos(math.pi * _progress(step, begin, steps)))
 
 
 def recadam(rate: float, middle: int, *, start: float = 1.0, end: float = 0.0) -> Schedule:
-    """The objective shifting of RecAdam (arXiv 2004.12651): the task's weight is 1 / (1 + exp(-rate (t - middle))).
+    """Return the schedule of RecAdam's objective shifting (Chen et al. 2020, arXiv 2004.12651).
 
-    What is returned is the weight on the pre-training loss, so it falls from `start` to `end`, half way at step
-    `middle`.
+    There the task's weight is 1 / (1 + exp(-rate (step - middle))). This is the weight on the pre-training loss, so it
+    falls from `start` to `end`.
+
+    Args:
+        rate: steepness of the sigmoid, per step.
+        middle: step at which alpha is half way between `start` and `end`.
+        start: alpha long before `middle`.
+        end: alpha long after `middle`.
     """
     return lambda step: end + (start - end) * jax.nn.sigmoid(-rate * (jnp.asarray(step, jnp.float32) - middle))
 
@@ -46,26 +52,39 @@ def _progress(step: Int[Array, ""], begin: int, steps: int) -> Float[Array, ""]:
 
 @dataclass(frozen=True)
 class AlphaConfig:
-    """The weight on the pre-training loss in L = alpha * L_pre + (1 - alpha) * L_task."""
+    """Weight on the pre-training loss in L = alpha * L_pre + (1 - alpha) * L_task.
+
+    Example:
+        >>> from speech_jax.objectives.schedules import AlphaConfig, make_alpha
+        >>> alpha = make_alpha(AlphaConfig(kind="linear", start=0.5, end=0.1, steps=100))
+        >>> [round(float(alpha(step)), 2) for step in (0, 50, 100, 1000)]
+        [0.5, 0.3, 0.1, 0.1]
+    """
 
     kind: Literal["constant", "linear", "cosine", "recadam"] = "constant"
-    """How alpha moves: not at all, in a straight line, along half a cosine, or along RecAdam's sigmoid."""
+    """Schedule of alpha: constant, linear, half a cosine, or RecAdam's sigmoid."""
     start: float = 0.0
-    """Alpha at the first step, and at every step if kind is constant. In [0, 1]."""
+    """Alpha at the first step; with kind constant, at every step. In [0, 1]."""
     end: float = 0.0
-    """Alpha at the end of the way. In [0, 1]."""
+    """Alpha at the end of the schedule; unused with kind constant. In [0, 1]."""
     begin: int = 0
-    """The step at which linear and cosine start to move."""
+    """linear, cosine: step at which alpha starts to change."""
     steps: int = 1000
-    """How many steps linear and cosine take from start to end."""
+    """linear, cosine: steps from start to end."""
     rate: float = 0.01
-    """How steep RecAdam's sigmoid is, per step."""
+    """recadam: steepness of the sigmoid, per step."""
     middle: int = 500
-    """The step at which RecAdam's sigmoid is half way."""
+    """recadam: step at which alpha is half way between start and end."""
 
 
 def make_alpha(config: AlphaConfig) -> float | Schedule:
-    """A constant alpha as a plain number (so that a term of weight 0 is left out of the program), or a schedule."""
+    """Return alpha as a number if it is constant, else as a schedule.
+
+    A number lets `mix` leave a term of weight 0 out of the program.
+
+    Raises:
+        UserError: start or end is not in [0, 1], or the kind is unknown.
+    """
     for name in ("start", "end"):
         value = getattr(config, name)
         if not 0 <= value <= 1:

@@ -326,7 +326,7 @@ def largest_arrays(task: Task, params: PyTree, model_state: PyTree, bucket: Any,
             shape = " x ".join(map(str, value.shape))
             lines.append(
                 f"Size {value.nbytes / shards / GIB:.2f} GiB on each chip: {value.dtype} [{shape}], {value.primitive} "
-                f"in {value.place}"
+                f"in {value.source}"
             )
     return lines
 

@@ -1,0 +1,1 @@
+"""Cost of a compiled program: HLO counts, FLOPs and models of chips."""

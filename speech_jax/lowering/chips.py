@@ -1,10 +1,10 @@
-"""TPU chips that are not at hand: their devices to compile for, and a stated model of what they can do.
+"""TPU chips to compile for without having one: their devices, and a stated model of their speed.
 
 The figures are the makers': bfloat16 peak, memory and its bandwidth, and the sum of a chip's links to its neighbors
 (Google Cloud's pages on each TPU's system architecture). The roofline is the sum, over the instructions of a program,
 of the longer of two times: arithmetic at the peak, and main-memory traffic at full bandwidth, but at least `DISPATCH`
 each; then the collectives at the full bandwidth of the links, as if nothing overlapped. A real chip is slower in its
-kernels and faster where transfers hide behind arithmetic: the figure gives an idea and is no measurement.
+kernels and faster where transfers overlap with arithmetic: the figure is an estimate, not a measurement.
 """
 
 from __future__ import annotations
@@ -19,15 +19,22 @@ import jax
 
 from speech_jax.core.errors import UserError
 from speech_jax.lowering.flops import PEAK_BF16
-from speech_jax.lowering.hlo import BETWEEN_SLICES, Op
+from speech_jax.lowering.hlo import BETWEEN_SLICES, HloOp
 
-DISPATCH = 0.4e-6  # seconds that the smallest instruction takes: 0.3 to 0.5 µs for one that waits for the one before
+DISPATCH = 0.4e-6  # seconds of the smallest instruction: 0.3 to 0.5 µs for one that waits for its predecessor
 
 
 @dataclass(frozen=True)
 class Chip:
-    """One device as JAX counts them. Bytes, bytes/s of main memory, of the links together, and of a chip's share of its
-    host's network."""
+    """One device as JAX counts devices.
+
+    Attributes:
+        kind: JAX's `device_kind`.
+        memory: bytes of main memory.
+        bandwidth: bytes/s of main memory.
+        links: bytes/s of all links to neighboring chips together.
+        network: bytes/s of the chip's share of its host's network.
+    """
 
     kind: str
     memory: float
@@ -37,7 +44,7 @@ class Chip:
 
     @property
     def peak(self) -> float:
-        """FLOP/s in bfloat16."""
+        """Peak FLOP/s in bfloat16."""
         return PEAK_BF16[self.kind]
 
 
@@ -50,7 +57,11 @@ CHIPS = {
 
 
 def chip_of(topology: str) -> Chip:
-    """The chip of a topology's name. Raises UserError for one that is not known."""
+    """Return the chip of a topology such as "v5e:4x4".
+
+    Raises:
+        UserError: the chip is unknown.
+    """
     name = topology.split(":")[0]
     if name not in CHIPS:
         raise UserError(f"--topology: found {topology!r}, expected one of {', '.join(CHIPS)} as in v5e:4x4")
@@ -58,33 +69,45 @@ def chip_of(topology: str) -> Chip:
 
 
 def topology_devices(topology: str, slices: int = 1) -> Sequence[jax.Device]:
-    """Devices of `slices` slices of a topology ("v5e:16x16"), to lower and compile for; nothing runs on them.
+    """Return the devices of a topology, to lower and compile for; nothing can run on them.
 
-    Needs libtpu (the extra `tpu`), and no TPU. Raises UserError where it is missing, or for a topology that does not
-    exist.
+    Needs libtpu (the extra `tpu`), but no TPU.
+
+    Args:
+        topology: for example "v5e:16x16".
+        slices: number of slices of that topology.
+
+    Raises:
+        UserError: libtpu is missing, or the topology does not exist.
     """
     chip = chip_of(topology)
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks the cloud's metadata server where it runs
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is opened, so several may compile at a time
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu queries the cloud's metadata server
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is opened, so several processes may compile
     from jax.experimental import topologies
 
-    more: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if chip.kind == "TPU v4":
-        more["chip_config_name"] = "megacore"  # both cores of a chip as one device, as JAX has them on the machine
+        options["chip_config_name"] = "megacore"  # both cores of a chip as one device, as JAX counts them on a TPU
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
+        description = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except Exception as error:
         line = str(error).strip().split("\n")[0] or type(error).__name__
         if importlib.util.find_spec("libtpu") is None:
             raise UserError("--topology: found no libtpu, expected the extra: pip install -e '.[tpu]'") from error
         raise UserError(f"--topology: found {topology!r} with {slices} slice(s): {line}") from error
-    return found.devices
+    return description.devices
 
 
-def roofline(ops: Sequence[Op], chip: Chip) -> dict[str, float]:
-    """{"compute", "memory", "links", "network", "seconds"} of one run of a program on one device: seconds.
+def roofline(ops: Sequence[HloOp], chip: Chip) -> dict[str, float]:
+    """Return the seconds of one run of a program on one device, by the model of the module's docstring.
 
-    compute and memory are the parts of "seconds" whose instructions are bound by the one or the other.
+    Args:
+        ops: instructions of the program, from `hlo.operations`.
+        chip: the device.
+
+    Returns:
+        {"compute", "memory", "links", "network", "seconds"}. "seconds" is the sum of the others: instructions bound by
+        arithmetic, instructions bound by memory, transfers within a slice, transfers between slices.
     """
     compute = memory = links = network = 0.0
     for op in ops:

@@ -1,4 +1,4 @@
-"""How much arithmetic a step is, and what share of the chip's peak that makes."""
+"""Arithmetic of a program (FLOPs), peaks of devices, and the largest arrays of a function."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ PEAK_BF16 = {
 
 
 def peak_flops(device: Any | None = None) -> float | None:
-    """Peak bfloat16 FLOP/s of a device, or None where it is not known: then no utilization is shown."""
+    """Return the peak bfloat16 FLOP/s of a device (by default the first), or None if it is unknown."""
     kind = (jax.devices()[0] if device is None else device).device_kind
     if "PCIe" in kind or "NVL" in kind:
-        return None  # other clocks than the SXM boards in the table
-    fitting = [name for name in PEAK_BF16 if kind == name or (name.startswith("NVIDIA") and kind.startswith(name))]
-    return PEAK_BF16[max(fitting, key=len)] if fitting else None
+        return None  # their clocks differ from those of the SXM boards in the table
+    matches = [name for name in PEAK_BF16 if kind == name or (name.startswith("NVIDIA") and kind.startswith(name))]
+    return PEAK_BF16[max(matches, key=len)] if matches else None
 
 
 def program_flops(stage: Any) -> float | None:
-    """Floating point operations of one lowered or compiled program on one device, as XLA counts them; None if it does
-    not say.
+    """Return the floating point operations of a lowered or compiled program on one device, as XLA counts them.
 
-    XLA counts the body of a loop once, so recurrent layers come out too low.
+    XLA counts the body of a loop once, so the figure is too low for recurrent layers. None if XLA gives no figure.
     """
     try:
         cost = stage.cost_analysis()
@@ -51,10 +50,15 @@ def program_flops(stage: Any) -> float | None:
 
 
 def matmul_flops(function: Any, *args: Any) -> float:
-    """Operations of the matrix products and convolutions of `function(*args)`, all devices together, from its trace.
+    """Return the operations of the matrix products and convolutions of `function(*args)`, all devices together.
 
-    Loops count as often as they run (one whose count is not known once), of branches the dearest. Padding of a
-    convolution counts, as it does in the field's "model FLOPs". Nothing is computed; args may be shapes.
+    Counted in the trace: nothing is computed. The body of a loop counts as often as it runs (once if the count is
+    unknown); of the branches of a `cond` the most expensive one counts. Padding of a convolution counts, as in the
+    usual "model FLOPs".
+
+    Args:
+        function: the function to trace.
+        *args: its arguments, or their shapes (`jax.ShapeDtypeStruct`).
     """
     return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -62,57 +66,72 @@ def matmul_flops(function: Any, *args: Any) -> float:
 def _jaxpr_flops(jaxpr: Any) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
-        name, given = equation.primitive.name, equation.params
+        name, params = equation.primitive.name, equation.params
         out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
         if name == "dot_general":
-            (contracted, _), _ = given["dimension_numbers"]
+            (contracted, _), _ = params["dimension_numbers"]
             left = equation.invars[0].aval.shape
             total += 2.0 * out * math.prod(left[axis] for axis in contracted)
         elif name == "conv_general_dilated":
-            kernel, place = equation.invars[1].aval.shape, given["dimension_numbers"].rhs_spec[0]
-            total += 2.0 * out * math.prod(kernel) / kernel[place]
+            kernel, output_axis = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec[0]
+            total += 2.0 * out * math.prod(kernel) / kernel[output_axis]
         elif name == "cond":
-            total += max(_jaxpr_flops(branch.jaxpr) for branch in given["branches"])
+            total += max(_jaxpr_flops(branch.jaxpr) for branch in params["branches"])
         else:
-            inner = sum(_jaxpr_flops(getattr(sub, "jaxpr", sub)) for sub in _subs(given))
-            total += inner * (given["length"] if name == "scan" else 1)
+            inner = sum(_jaxpr_flops(getattr(sub, "jaxpr", sub)) for sub in _sub_programs(params))
+            total += inner * (params["length"] if name == "scan" else 1)
     return total
 
 
 class Value(NamedTuple):
-    """An array that a function makes on its way. place: the line of the source that makes it."""
+    """An intermediate array of a function.
+
+    Attributes:
+        shape: its shape.
+        dtype: its type.
+        nbytes: its size in bytes.
+        primitive: the JAX primitive that computes it.
+        source: FILE:LINE in this package that computes it, or "".
+    """
 
     shape: tuple[int, ...]
     dtype: str
     nbytes: int
     primitive: str
-    place: str
+    source: str
 
 
 def largest_values(function: Any, *args: Any, count: int = 12) -> list[Value]:
-    """The largest arrays that `function(*args)` makes, each shape and line once, all devices together; args may be
-    shapes. Which of them are alive at a time, and what the compiler fuses away, is not asked."""
-    found: dict[tuple, Value] = {}
+    """Return the largest intermediate arrays of `function(*args)`, all devices together, from its trace.
+
+    Lifetimes and fusion are not considered: not all of them exist at a time, and some not at all.
+
+    Args:
+        function: the function to trace.
+        *args: its arguments, or their shapes (`jax.ShapeDtypeStruct`).
+        count: number of arrays to return; each shape, type and line of the source counts once.
+    """
+    values: dict[tuple, Value] = {}
 
     def walk(jaxpr: Any) -> None:
         for equation in jaxpr.eqns:
-            place = _place(equation)
+            source = _source_line(equation)
             for out in equation.outvars:
                 shape, dtype = getattr(out.aval, "shape", ()), getattr(out.aval, "dtype", None)
                 size = math.prod(shape) * getattr(dtype, "itemsize", 0)
-                value = Value(shape, str(dtype), size, equation.primitive.name, place)
-                found.setdefault((shape, value.dtype, place), value)
+                value = Value(shape, str(dtype), size, equation.primitive.name, source)
+                values.setdefault((shape, value.dtype, source), value)
             for branch in equation.params.get("branches", ()):
                 walk(branch.jaxpr)
-            for sub in _subs(equation.params):
+            for sub in _sub_programs(equation.params):
                 walk(getattr(sub, "jaxpr", sub))
 
     walk(jax.make_jaxpr(function)(*args).jaxpr)
-    return sorted(found.values(), key=lambda value: -value.nbytes)[:count]
+    return sorted(values.values(), key=lambda value: -value.nbytes)[:count]
 
 
-def _place(equation: Any) -> str:
-    """FILE:LINE of the innermost line of this package that made an equation."""
+def _source_line(equation: Any) -> str:
+    """Return FILE:LINE of the innermost line of this package that made an equation."""
     traceback = equation.source_info.traceback
     for frame in traceback.frames if traceback is not None else ():
         if frame.file_name.startswith(_PACKAGE):
@@ -120,6 +139,6 @@ def _place(equation: Any) -> str:
     return ""
 
 
-def _subs(params: dict[str, Any]) -> list[Any]:
-    """The programs inside an equation: of a call, a loop, a function with its own derivative."""
+def _sub_programs(params: dict[str, Any]) -> list[Any]:
+    """Return the programs inside an equation: of a call, a loop, or a function with a custom derivative."""
     return [x for x in params.values() if hasattr(x, "eqns") or hasattr(getattr(x, "jaxpr", None), "eqns")]

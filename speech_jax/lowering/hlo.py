@@ -1,8 +1,7 @@
-"""What a compiled program does, read from its text: operations, bytes of memory, collectives, and loops as often as
-they run.
+"""Cost of a compiled program, read from its HLO text: operations, bytes of memory, collectives.
 
-XLA's own `cost_analysis` takes the body of a loop once; here a loop whose count XLA knows is taken that often. All
-figures are of one device, as the text is of the partitioned program.
+XLA's own `cost_analysis` counts the body of a loop once; here a loop counts as often as it runs, if the text says so.
+All figures are per device, since the text is of the partitioned program.
 """
 
 from __future__ import annotations
@@ -21,15 +20,20 @@ _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
          "opt-barrier", "iota"}  # fmt: skip
 _FREE_CALLS = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast)"')
-BETWEEN_SLICES = "between-slices"  # kind of an operation that hands data to the network of the data center
+BETWEEN_SLICES = "between-slices"  # kind of an operation that sends data over the network of the data center
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 
 
-class Op(NamedTuple):
+class HloOp(NamedTuple):
     """One instruction of a program that takes time, on one device.
 
-    flops: of matrix products and convolutions in it; bytes: read from and written to the device's main memory;
-    wire: bytes that a device sends to others; times: how often it runs, loops around it included.
+    Attributes:
+        name: its name in the text.
+        kind: the collective in it, "matmul", or its opcode.
+        flops: operations of its matrix products and convolutions, per run.
+        bytes: bytes read from and written to main memory, per run.
+        wire: bytes that the device sends to others, per run.
+        times: number of runs; the counts of all loops around it multiply.
     """
 
     name: str
@@ -41,40 +45,53 @@ class Op(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """One line of the text."""
+    """One line of the text.
+
+    Attributes:
+        name: name of the result.
+        shape: shape of the result, as in the text.
+        opcode: for example "fusion".
+        operands: names of the operands; of a parameter its number, of a constant its value.
+        attributes: rest of the line.
+        root: True for the result of a computation.
+    """
 
     name: str
     shape: str
     opcode: str
     operands: tuple[str, ...]
-    """Names; of a parameter its number, of a constant its value."""
     attributes: str
     root: bool
 
 
 @dataclass(frozen=True)
 class Module:
-    """A program's text, by computation. `shapes` has every instruction's, of all computations."""
+    """Parsed text of a program.
+
+    Attributes:
+        entry: name of the computation that the program runs.
+        computations: instructions of each computation, by its name.
+    """
 
     entry: str
     computations: Mapping[str, list[Instruction]]
 
     @property
     def unknown_loops(self) -> list[str]:
-        """Loops whose count the text does not tell; they are taken once."""
+        """Names of loops whose count the text does not give; they are counted once."""
         return [
             line.name
             for lines in self.computations.values()
             for line in lines
-            if line.opcode == "while" and _rounds(self, line, lines) is None
+            if line.opcode == "while" and _trip_count(self, line, lines) is None
         ]
 
 
-# ---- reading
+# ---- Parsing
 
 
 def parse(text: str) -> Module:
-    """Reads the text of an optimized HLO module (`compiled.as_text()`)."""
+    """Parse the text of an optimized HLO module (`compiled.as_text()`)."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -104,26 +121,29 @@ def _instruction(line: str) -> Instruction:
 
 
 def _closing(text: str, opening: int) -> int:
-    """Where the parenthesis that opens at `opening` closes."""
+    """Return the index of the parenthesis that closes the one at `opening`."""
     depth = 0
-    for place in range(opening, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[place], 0)
+    for index in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[index], 0)
         if depth == 0:
-            return place
+            return index
     raise ValueError(f"no closing parenthesis in {text[:80]!r}")
 
 
 def arrays(shape: str) -> list[tuple[str, tuple[int, ...], bool]]:
-    """(type, dimensions, whether it lies in main memory) of each array in a shape; S(1) and the like: on the chip."""
-    found = []
+    """Return (type, dimensions, in main memory) of each array in a shape.
+
+    Layouts with S(1) and the like lie in the chip's own memory.
+    """
+    parsed = []
     for kind, dims, layout in _ARRAY.findall(shape):
         if kind in _BITS or kind.startswith("f8"):
-            found.append((kind, tuple(int(n) for n in dims.split(",") if n), "S(" not in layout))
-    return found
+            parsed.append((kind, tuple(int(n) for n in dims.split(",") if n), "S(" not in layout))
+    return parsed
 
 
 def nbytes(shape: str, *, everywhere: bool = False) -> float:
-    """Bytes of a shape in main memory (or `everywhere`)."""
+    """Return the bytes of a shape in main memory, or with `everywhere` in the chip's own memory too."""
     return sum(_size(kind, dims) for kind, dims, main in arrays(shape) if main or everywhere)
 
 
@@ -131,15 +151,15 @@ def _size(kind: str, dims: tuple[int, ...]) -> float:
     return math.prod(dims) * _BITS.get(kind, 8) / 8
 
 
-# ---- what it costs
+# ---- Costs
 
 
-def operations(module: Module) -> list[Op]:
-    """Every instruction that takes time, with how often it runs. Branches are all taken: the sum is an upper bound."""
+def operations(module: Module) -> list[HloOp]:
+    """Return every instruction that takes time. All branches of a conditional count, so sums are an upper bound."""
     return list(_walk(module, module.entry, 1.0))
 
 
-def _walk(module: Module, computation: str, times: float) -> Iterator[Op]:
+def _walk(module: Module, computation: str, times: float) -> Iterator[HloOp]:
     lines = module.computations[computation]
     shapes = {line.name: line.shape for line in lines}
     for line in lines:
@@ -147,7 +167,7 @@ def _walk(module: Module, computation: str, times: float) -> Iterator[Op]:
         if kind in _FREE or kind.endswith(("-done", "-update")) or _FREE_CALLS.search(line.attributes):
             continue
         if kind == "while":
-            count = _rounds(module, line, lines)
+            count = _trip_count(module, line, lines)
             for called in _called(line, ("body", "condition")):
                 yield from _walk(module, called, times * (count or 1))
         elif kind in ("call", "async-start", "conditional"):
@@ -158,65 +178,71 @@ def _walk(module: Module, computation: str, times: float) -> Iterator[Op]:
             yield _cost(module, line, shapes, times)
 
 
-def _rounds(module: Module, loop: Instruction, lines: list[Instruction]) -> int | None:
-    """How often a loop runs: as XLA says, or where it counts up by one to a constant (a TPU's text says no more)."""
-    said = re.search(r"known_trip_count[^\d]*(\d+)", loop.attributes)
-    if said:
-        return int(said[1])
+def _trip_count(module: Module, loop: Instruction, lines: list[Instruction]) -> int | None:
+    """Return the number of runs of a loop's body, or None.
+
+    It is XLA's figure, or the limit of a counter that goes up by one (all that a TPU's text has).
+    """
+    stated = re.search(r"known_trip_count[^\d]*(\d+)", loop.attributes)
+    if stated:
+        return int(stated[1])
     condition = {i.name: i for i in module.computations[_called(loop, ("condition",))[0]]}
     root = next(i for i in condition.values() if i.root)
     if root.opcode != "compare" or "direction=LT" not in root.attributes:
         return None
     counter, limit = (condition[name] for name in root.operands)
-    place = re.search(r"index=(\d+)", counter.attributes)
-    if limit.opcode != "constant" or counter.opcode != "get-tuple-element" or place is None:
+    index = re.search(r"index=(\d+)", counter.attributes)
+    if limit.opcode != "constant" or counter.opcode != "get-tuple-element" or index is None:
         return None
-    known = {i.name: i for i in lines}
-    start = known[loop.operands[0]]
-    first = known.get(start.operands[int(place[1])]) if start.opcode == "tuple" else None
+    by_name = {i.name: i for i in lines}
+    start = by_name[loop.operands[0]]
+    first = by_name.get(start.operands[int(index[1])]) if start.opcode == "tuple" else None
     begin = int(first.operands[0]) if first is not None and first.opcode == "constant" else 0
     return int(limit.operands[0]) - begin
 
 
 def _called(line: Instruction, keys: tuple[str, ...]) -> list[str]:
-    found = []
+    names = []
     for key in keys:
         match = re.search(rf"\b{key}=(\{{[^}}]*\}}|%?[\w.\-]+)", line.attributes)
         if match:
-            found += re.findall(r"%?([\w.\-]+)", match[1])
-    return found
+            names += re.findall(r"%?([\w.\-]+)", match[1])
+    return names
 
 
-def _cost(module: Module, line: Instruction, shapes: Mapping[str, str], times: float) -> Op:
+def _cost(module: Module, line: Instruction, shapes: Mapping[str, str], times: float) -> HloOp:
     if line.opcode == "fusion":
         lines = module.computations[_called(line, ("calls",))[0]]
-        moved = _fusion_bytes(module, line, shapes)
-        parts = list(_inside(module, lines))
+        traffic = _fusion_bytes(module, line, shapes)
+        parts = list(_fused(module, lines))
     else:
-        moved = _plain_bytes(line, shapes)
+        traffic = _plain_bytes(line, shapes)
         parts = [(line, shapes)]
     flops = sum(_flops(part, table) for part, table in parts)
     wire = sum(_wire(part, table) for part, table in parts)
-    talks = [_base(part) for part, _ in parts if _base(part) in COLLECTIVES]
-    kind = talks[0] if talks else "matmul" if flops else _base(line)
-    return Op(line.name, kind, flops, moved, wire, times)
+    collectives = [_base(part) for part, _ in parts if _base(part) in COLLECTIVES]
+    kind = collectives[0] if collectives else "matmul" if flops else _base(line)
+    return HloOp(line.name, kind, flops, traffic, wire, times)
 
 
 def _base(line: Instruction) -> str:
-    """The operation, whether it begins here or is whole. BETWEEN_SLICES: it hands a device's data to its host for other
-    slices; the compiler sums within a slice first, and has the hosts exchange what is left (MegaScale)."""
+    """Return the opcode without "-start", or BETWEEN_SLICES.
+
+    That one sends a device's data to its host for other slices: the compiler sums within a slice first, then the hosts
+    exchange the results (MegaScale).
+    """
     if line.opcode == "send" and "xla_megascale_runtime" in line.attributes:
         return BETWEEN_SLICES
     return line.opcode.removesuffix("-start")
 
 
-def _inside(module: Module, lines: list[Instruction]) -> Iterator[tuple[Instruction, dict[str, str]]]:
-    """What is fused, with the shapes that its operands are looked up in."""
+def _fused(module: Module, lines: list[Instruction]) -> Iterator[tuple[Instruction, dict[str, str]]]:
+    """Yield the fused instructions, each with the shapes of its computation."""
     table = {line.name: line.shape for line in lines}
     for line in lines:
         yield line, table
         if line.opcode == "fusion":
-            yield from _inside(module, module.computations[_called(line, ("calls",))[0]])
+            yield from _fused(module, module.computations[_called(line, ("calls",))[0]])
 
 
 def _plain_bytes(line: Instruction, shapes: Mapping[str, str]) -> float:
@@ -233,8 +259,10 @@ def _plain_bytes(line: Instruction, shapes: Mapping[str, str]) -> float:
 
 
 def _fusion_bytes(module: Module, line: Instruction, shapes: Mapping[str, str]) -> float:
-    """Bytes that a fusion reads and writes: of a parameter only what is sliced out of it, of a result that is an update
-    in place only the update."""
+    """Return the bytes that a fusion reads and writes.
+
+    Of a parameter that is sliced only the slice counts; of a result that is updated in place, only the update.
+    """
     lines = module.computations[_called(line, ("calls",))[0]]
     total = 0.0
     for parameter in (i for i in lines if i.opcode == "parameter"):
@@ -242,7 +270,7 @@ def _fusion_bytes(module: Module, line: Instruction, shapes: Mapping[str, str]) 
         total += min(size, _read(module, lines, parameter.name, size)) if size else 0.0
     root = next(i for i in lines if i.root)
     results = root.operands if root.opcode == "tuple" else [root.name]
-    if len(results) != len(arrays(line.shape)):  # one instruction with several results, as a reduction of two arrays
+    if len(results) != len(arrays(line.shape)):  # one instruction with several results, as in a reduction of two arrays
         return total + nbytes(line.shape)
     for (kind, dims, main), name in zip(arrays(line.shape), results, strict=True):
         if main:
@@ -251,7 +279,7 @@ def _fusion_bytes(module: Module, line: Instruction, shapes: Mapping[str, str]) 
 
 
 def _read(module: Module, lines: list[Instruction], name: str, size: float) -> float:
-    """Bytes that a fused computation reads of an array of `size` bytes, through bitcasts and fusions within."""
+    """Return the bytes that a fused computation reads of an array of `size` bytes; follows bitcasts and fusions."""
     total = 0.0
     for line in lines:
         if name not in line.operands:
@@ -262,16 +290,16 @@ def _read(module: Module, lines: list[Instruction], name: str, size: float) -> f
             total += nbytes(line.shape, everywhere=True)
         elif line.opcode == "fusion":
             inner = module.computations[_called(line, ("calls",))[0]]
-            places = [str(place) for place, operand in enumerate(line.operands) if operand == name]
-            inside = [i.name for i in inner if i.opcode == "parameter" and i.operands[0] in places]
-            total += sum(_read(module, inner, own, size) for own in inside)
+            numbers = [str(number) for number, operand in enumerate(line.operands) if operand == name]
+            parameters = [i.name for i in inner if i.opcode == "parameter" and i.operands[0] in numbers]
+            total += sum(_read(module, inner, parameter, size) for parameter in parameters)
         elif line.opcode != "dynamic-update-slice" or line.operands[0] != name:
             return size
     return total
 
 
 def _written(module: Module, lines: list[Instruction], name: str) -> float:
-    """Bytes that are written of a fusion's result."""
+    """Return the bytes written of a fusion's result."""
     line = next(i for i in lines if i.name == name)
     if line.opcode == "dynamic-update-slice":
         return nbytes(next(i.shape for i in lines if i.name == line.operands[1]), everywhere=True)
@@ -285,11 +313,13 @@ def _written(module: Module, lines: list[Instruction], name: str) -> float:
 
 
 def _flops(line: Instruction, shapes: Mapping[str, str]) -> float:
-    """Two for each product and sum of a matrix product or a convolution; padding and dilation cost nothing. A kernel
-    of Pallas says itself how many it has."""
+    """Return 2 per multiplication and addition of a matrix product or convolution; padding and dilation cost nothing.
+
+    A Pallas kernel states its own figure.
+    """
     if line.opcode == "custom-call":
-        said = re.search(r'"cost_estimate":\{"flops":"(\d+)"', line.attributes)
-        return float(said[1]) if said else 0.0
+        stated = re.search(r'"cost_estimate":\{"flops":"(\d+)"', line.attributes)
+        return float(stated[1]) if stated else 0.0
     if line.opcode == "dot":
         left = _dims(shapes[line.operands[0]])
         contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.attributes)
@@ -302,46 +332,47 @@ def _flops(line: Instruction, shapes: Mapping[str, str]) -> float:
     window = re.search(r"window=\{([^}]*)\}", line.attributes)
     settings = dict(part.split("=") for part in window[1].split()) if window else {}
     taps = 1.0
-    for place, label in enumerate(sorted(c for c in labels[2] if c.isdigit())):
+    for axis, label in enumerate(sorted(c for c in labels[2] if c.isdigit())):
         taps *= _valid_taps(
-            left[labels[1].index(label)], right[labels[2].index(label)], out[labels[3].index(label)], settings, place
+            left[labels[1].index(label)], right[labels[2].index(label)], out[labels[3].index(label)], settings, axis
         )
-    # The kernel's "i" is a group's share of the channels already.
+    # The kernel's "i" counts the channels of one group only.
     rest = math.prod(out[labels[3].index(c)] for c in "bf") * right[labels[2].index("i")]
     return 2.0 * taps * rest
 
 
-def _valid_taps(size: int, kernel: int, out: int, settings: Mapping[str, str], place: int) -> float:
-    """Products along one axis: pairs of an output and a tap that meet a number of the input, not padding."""
+def _valid_taps(size: int, kernel: int, out: int, settings: Mapping[str, str], axis: int) -> float:
+    """Return the products along one axis: pairs of an output and a tap that fall on the input, not on padding."""
 
     def setting(name: str, default: str) -> str:
-        return settings[name].split("x")[place] if name in settings else default
+        return settings[name].split("x")[axis] if name in settings else default
 
     stride, low = int(setting("stride", "1")), int(setting("pad", "0_0").split("_")[0])
-    spread, dilation = int(setting("lhs_dilate", "1")), int(setting("rhs_dilate", "1"))
-    at = np.arange(out)[:, None] * stride + np.arange(kernel)[None] * dilation - low
-    return float(np.sum((at >= 0) & (at % spread == 0) & (at < (size - 1) * spread + 1)))
+    input_dilation, kernel_dilation = int(setting("lhs_dilate", "1")), int(setting("rhs_dilate", "1"))
+    index = np.arange(out)[:, None] * stride + np.arange(kernel)[None] * kernel_dilation - low
+    on_input = (index >= 0) & (index % input_dilation == 0) & (index < (size - 1) * input_dilation + 1)
+    return float(np.sum(on_input))
 
 
 def _wire(line: Instruction, shapes: Mapping[str, str]) -> float:
-    """Bytes that a device sends in a ring: (n − 1)/n of what is gathered or scattered, twice that of an all-reduce."""
+    """Return the bytes that a device sends in a ring: (n − 1)/n of the array, twice that for an all-reduce."""
     kind = _base(line)
     if kind not in (*COLLECTIVES, BETWEEN_SLICES):
         return 0.0
-    taken = sum(nbytes(shapes.get(name, ""), everywhere=True) for name in line.operands)
+    size = sum(nbytes(shapes.get(name, ""), everywhere=True) for name in line.operands)
     if kind == BETWEEN_SLICES:
         slices = re.search(r'_xla_megascale_target="\{([\d,]*)\}', line.attributes)
         n = len(slices[1].split(",")) if slices else 2
-        return 2 * (n - 1) / n * taken if '_type="ALL_REDUCE"' in line.attributes else taken
+        return 2 * (n - 1) / n * size if '_type="ALL_REDUCE"' in line.attributes else size
     n = group_size(line.attributes)
     if kind == "collective-permute":
-        return taken
+        return size
     share = (n - 1) / n if n else 1.0
-    return {"all-reduce": 2 * share * taken, "all-gather": (n - 1) * taken if n else taken}.get(kind, share * taken)
+    return {"all-reduce": 2 * share * size, "all-gather": (n - 1) * size if n else size}.get(kind, share * size)
 
 
 def group_size(attributes: str) -> int:
-    """How many devices take part in a collective; 0 where the text does not tell."""
+    """Return the number of devices that take part in a collective; 0 if the text does not say."""
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
     if listed:
         return len(listed[1].split(","))

@@ -7,7 +7,7 @@ import pytest
 
 from speech_jax.lowering.chips import CHIPS, DISPATCH, roofline
 from speech_jax.lowering.flops import matmul_flops
-from speech_jax.lowering.hlo import BETWEEN_SLICES, Op, arrays, group_size, nbytes, operations, parse
+from speech_jax.lowering.hlo import BETWEEN_SLICES, HloOp, arrays, group_size, nbytes, operations, parse
 
 # What a TPU's text has and a CPU's has not: S(1) lies on the chip, slices are fetched ahead, groups are axes of a mesh.
 TPU = """HloModule jit_f, is_scheduled=true
@@ -276,11 +276,11 @@ def test_what_leaves_a_slice_is_counted_apart():
 def test_roofline_takes_the_longer_time_of_each_instruction():
     chip = CHIPS["v5e"]
     ops = [
-        Op("a", "matmul", chip.peak, 0.0, 0.0, 2.0),
-        Op("b", "fusion", 0.0, chip.bandwidth / 2, 0.0, 1.0),
-        Op("c", "fusion", 0.0, 8.0, 0.0, 10.0),
-        Op("d", "all-reduce", 0.0, 0.0, chip.links / 4, 1.0),
-        Op("e", BETWEEN_SLICES, 0.0, 0.0, chip.network / 8, 2.0),
+        HloOp("a", "matmul", chip.peak, 0.0, 0.0, 2.0),
+        HloOp("b", "fusion", 0.0, chip.bandwidth / 2, 0.0, 1.0),
+        HloOp("c", "fusion", 0.0, 8.0, 0.0, 10.0),
+        HloOp("d", "all-reduce", 0.0, 0.0, chip.links / 4, 1.0),
+        HloOp("e", BETWEEN_SLICES, 0.0, 0.0, chip.network / 8, 2.0),
     ]
     found = roofline(ops, chip)
     assert found["compute"] == pytest.approx(2.0)

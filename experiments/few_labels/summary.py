@@ -1,4 +1,4 @@
-"""The tables and the figure: `python -m experiments.few_labels.summary RESULTS`, of the folders START_seed_N in it.
+"""Tables and plot: `python -m experiments.few_labels.summary [--runs runs/few_labels]`.
 
 The interval of the difference is a bootstrap over the recordings, with the errors of all seeds together: it is about
 other recordings of that voice, for these seeds.
@@ -6,71 +6,92 @@ other recordings of that voice, for these seeds.
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.forgetting.summary import spread
-from speech_jax.evaluation.wer import ErrorCounts, cer_counts, wer_counts
+from experiments.tables import Row, aggregate, markdown, pick, png, publish, read_json, read_lines, spread
+from speech_jax.evaluation.wer import cer_counts, wer_counts
 
-NOTHING, DRAWS = "scratch", 10_000
-
-
-def read(folder: Path) -> tuple[dict, list[tuple[int, dict]]]:
-    """(the report on the test part, (step, metrics) of each evaluation on the dev part)."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    dev = [(row["step"], row["metrics"]) for row in rows if row["kind"] == "eval"]
-    return json.loads((folder / "report.json").read_text(encoding="utf-8")), dev
+BASELINE, DRAWS = "scratch", 10_000
+COUNTS = {"wer": wer_counts, "cer": cer_counts}
 
 
-def difference(found: list[dict], nothing: list[dict], counts: Callable[[str, str], ErrorCounts]) -> str:
-    """How many points of the error rate `found` is better than `nothing` and the 95 % interval, by seeds' means."""
+def difference(reports: list[dict], baseline: list[dict], measure: str) -> tuple[float, float, float]:
+    """Return by how many points the error rate is below the baseline's, and the 95 % interval, by seeds' means."""
+    counts = COUNTS[measure]
 
     def errors(reports: list[dict]) -> np.ndarray:
-        each = [{u["id"]: counts(u["reference"], u["hypothesis"]).errors for u in r["utterances"]} for r in reports]
-        return np.array([np.mean([own[name] for own in each]) for name in sorted(each[0])])
+        """Return the errors of each recording, averaged over the seeds."""
+        seeds = [{u["id"]: counts(u["reference"], u["hypothesis"]).errors for u in r["utterances"]} for r in reports]
+        return np.array([np.mean([seed[name] for seed in seeds]) for name in sorted(seeds[0])])
 
-    units = {u["id"]: counts(u["reference"], u["hypothesis"]).reference for u in nothing[0]["utterances"]}
-    count = np.array([units[name] for name in sorted(units)])
-    gain = errors(nothing) - errors(found)
-    picked = np.random.default_rng(0).integers(len(gain), size=(DRAWS, len(gain)))
-    drawn = gain[picked].sum(1) / count[picked].sum(1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return f"{100 * gain.sum() / count.sum():.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    units = {u["id"]: counts(u["reference"], u["hypothesis"]).reference for u in baseline[0]["utterances"]}
+    size = np.array([units[name] for name in sorted(units)])
+    gain = errors(baseline) - errors(reports)
+    drawn = np.random.default_rng(0).integers(len(gain), size=(DRAWS, len(gain)))
+    low, high = np.percentile(gain[drawn].sum(1) / size[drawn].sum(1), [2.5, 97.5])
+    return 100 * gain.sum() / size.sum(), 100 * float(low), 100 * float(high)
 
 
-def main(results: str) -> None:
-    starts: dict[str, list] = {}
-    for path in sorted(Path(results).glob("*_seed_*/report.json")):
-        starts.setdefault(re.sub(r"_seed_\d+$", "", path.parent.name), []).append(read(path.parent))
-    order = sorted(starts, key=lambda name: name != NOTHING)
-    print("| start | seeds | WER % | CER % | better than from nothing, points of WER (95 %) | of CER |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for name in order:
-        reports = [report for report, _ in starts[name]]
-        cells = [spread([100 * report["all"][kind] for report in reports]) for kind in ("wer", "cer")]
-        nothing = [report for report, _ in starts[NOTHING]]
-        cells += ["", ""] if name == NOTHING else [difference(reports, nothing, c) for c in (wer_counts, cer_counts)]
-        print(f"| {name} | {len(reports)} | {' | '.join(cells)} |")
-    steps = [step for step, _ in starts[NOTHING][0][1]]
-    print("\n| CER % on the dev part at step | " + " | ".join(map(str, steps)) + " |\n|---|" + "---:|" * len(steps))
-    _, axes = plt.subplots(figsize=(6, 4))
-    for color, name in enumerate(order):
-        letters = np.array([[100 * metrics["asterisk/cer"] for _, metrics in dev] for _, dev in starts[name]])
-        print(f"| {name} | " + " | ".join(spread(list(column), "{:.1f}".format) for column in letters.T) + " |")
-        for row in letters:
-            axes.plot(steps, row, color=f"C{color}", alpha=0.35)
-        axes.plot(steps, letters.mean(0), "o-", color=f"C{color}", label="from nothing" if name == NOTHING else name)
-    axes.set(xlabel="steps of fine-tuning on 14 minutes", ylabel="letters wrong on the dev part, %", xticks=steps)
+def collect(runs: Path) -> list[Row]:
+    """Aggregate the reports on the test part and the evaluations on the dev part."""
+    rows: list[Row] = []
+
+    def add(start: str, seed: str, part: str, step: int | str, measure: str, value: float) -> None:
+        rows.append({"start": start, "seed": seed, "part": part, "step": step, "measure": measure, "value": value})
+
+    reports: dict[str, list[dict]] = {}
+    for path in sorted((runs / "reports").glob("*_seed_*/report.json")):
+        start, seed = re.fullmatch(r"(.+)_seed_(\d+)", path.parent.name).groups()
+        report = read_json(path)
+        reports.setdefault(start, []).append(report)
+        for measure in COUNTS:
+            add(start, seed, "test", "", measure, 100 * report["all"][measure])
+        for row in read_lines(runs / path.parent.name / "metrics.jsonl"):
+            if row["kind"] == "eval":
+                add(start, seed, "dev", row["step"], "cer", 100 * row["metrics"]["asterisk/cer"])
+    for start in set(reports) - {BASELINE}:
+        for measure in COUNTS:
+            values = difference(reports[start], reports[BASELINE], measure)
+            for bound, value in zip(("gain", "gain_low", "gain_high"), values, strict=True):
+                add(start, "", "test", "", f"{measure}_{bound}", value)
+    return rows
+
+
+def main() -> None:
+    """Make the tables and the plot."""
+    from matplotlib.figure import Figure
+
+    rows = aggregate("few_labels", __doc__, "runs/few_labels", collect)
+    starts = sorted(dict.fromkeys(str(row["start"]) for row in rows), key=lambda name: name != BASELINE)
+    value = {(row["start"], row["measure"]): float(row["value"]) for row in rows if "gain" in str(row["measure"])}
+    one = "{:.1f}".format
+    lines = []
+    for start in starts:
+        rates = [[row["value"] for row in pick(rows, start=start, part="test", measure=m)] for m in COUNTS]
+        gains = [[value.get((start, f"{m}_{bound}")) for bound in ("gain", "gain_low", "gain_high")] for m in COUNTS]
+        shown = ["" if g[0] is None else f"{one(g[0])} ({one(g[1])} to {one(g[2])})" for g in gains]
+        lines.append([start, str(len(rates[0])), *map(spread, rates), *shown])
+    header = ["start", "seeds", "WER %", "CER %", "better than from nothing, points of WER (95 %)", "of CER"]
+    tables = [markdown(header, lines)]
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    lines, steps = [], sorted({row["step"] for row in pick(rows, part="dev")})
+    for color, start in enumerate(starts):
+        letters = np.array([[r["value"] for r in pick(rows, part="dev", start=start, step=step)] for step in steps])
+        lines.append([start, *(spread(list(column), one) for column in letters)])
+        axes.plot(steps, letters, color=f"C{color}", alpha=0.35)
+        label = "random initialization" if start == BASELINE else start
+        axes.plot(steps, letters.mean(1), "o-", color=f"C{color}", label=label)
+    tables.append(markdown(["CER % on the dev part at step", *(f"{step:.0f}" for step in steps)], lines))
+    axes.set(xlabel="steps of fine-tuning on 14 minutes", ylabel="CER on the dev part, %", xticks=steps)
     axes.grid(alpha=0.3)
     axes.legend()
-    plt.savefig(Path(results) / "letters.png", dpi=120, bbox_inches="tight")
+    publish("few_labels", tables, {"letters.png": png(figure)})
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

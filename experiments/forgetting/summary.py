@@ -13,12 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.tables import Row, aggregate, markdown, pick, publish, read_json, read_lines, span
-from speech_jax.config import config_from_assets
-from speech_jax.core.rules import named_leaves
 from speech_jax.evaluation.pareto import Point, draw
-from speech_jax.finetuning.adapters import joined
-from speech_jax.training.checkpoint import find_checkpoint, read_assets, read_params
-from speech_jax.training.state import num_params
 
 START = "runs/real_speech/pretrain_longer"
 OLD, NEW = "queen", "asterisk"
@@ -45,6 +40,12 @@ def minutes(run: Path) -> float:
 
 def movement(run: Path, start: dict[str, np.ndarray]) -> dict[str, float]:
     """Return the share of the parameters that were trained and the relative length of the network's change, in %."""
+    from speech_jax.config import config_from_assets
+    from speech_jax.core.rules import named_leaves
+    from speech_jax.finetuning.adapters import joined
+    from speech_jax.training.checkpoint import find_checkpoint, read_assets, read_params
+    from speech_jax.training.state import num_params
+
     folder = find_checkpoint(run, "last")
     params, _ = read_params(folder)
     adapter = config_from_assets(read_assets(folder)).adapter
@@ -60,6 +61,9 @@ def movement(run: Path, start: dict[str, np.ndarray]) -> dict[str, float]:
 
 def collect(runs: Path) -> list[Row]:
     """Aggregate the reports and checkpoints of `run.sh` over the seeds of each way."""
+    from speech_jax.core.rules import named_leaves
+    from speech_jax.training.checkpoint import find_checkpoint, read_params
+
     reports = runs / "reports"
     start = named_leaves(read_params(find_checkpoint(START, "last"))[0])
     ways = {"before": [rates(reports / "before")]}

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# What the models take on slices that are not at hand: every line is one `python -m speech_jax.compile`. What is there is
-# not done again. Needs the extra `tpu` and no TPU; some minutes of one core a line. Usage: experiments/pods/run.sh [REGEX]
+# Compile the training steps for TPU slices without having one: every line is one `python -m speech_jax.compile`. Finished
+# lines are skipped. Needs the extra `tpu` and no TPU; some minutes of one core per line. Usage: experiments/pods/run.sh [REGEX]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 only=${1:-.}
 python=${PYTHON:-python}
-results=experiments/pods/results
+runs=runs/pods
 export JAX_PLATFORMS=cpu
-mkdir -p "$results"
+mkdir -p "$runs"
 
 # name, config, topology, slices, ROWSxSECONDSxLABELS of the global batch, and further flags
 while read -r name config topology slices bucket flags; do
-  [[ -n $name && $name =~ $only && ! -f $results/$name.json ]] || continue
+  [[ -n $name && $name =~ $only && ! -f $runs/$name.json ]] || continue
   echo "$name" >&2
-  read -ra more <<<"$flags"
+  read -ra extra <<<"$flags"
   "$python" -m speech_jax.compile --config "configs/pods/$config.py" --topology "$topology" --slices "$slices" \
-    --bucket "$bucket" --vocab-size 1024 --out "$results/$name.json" "${more[@]}" >"$results/$name.md" ||
-    [[ $? == 2 ]] # 2 says that it does not fit: the table tells
+    --bucket "$bucket" --vocab-size 1024 --out "$runs/$name.json" "${extra[@]}" >"$runs/$name.md" ||
+    [[ $? == 2 ]] # 2: it does not fit, which the table reports
 done <<'LIST'
 large_v5e-4_before conformer_large v5e:2x2 1 32x16x256 --task.model.no-attention-fused --task.model.no-remat
 large_v5e-4_fused conformer_large v5e:2x2 1 32x16x256 --task.model.no-remat
@@ -38,4 +38,4 @@ fastconformer_v5e-256 fastconformer_large v5e:16x16 1 12288x16x256
 tacotron2_v5e-4 tacotron2 v5e:2x2 1 128x8x128
 wavenet_v5e-4 wavenet v5e:2x2 1 64x8x128
 LIST
-"$python" -m experiments.pods.summary "$results" | tee "$results/summary.md"
+"$python" -m experiments.pods.summary --runs "$runs"

@@ -3,7 +3,7 @@
 #
 #   PEERS=ENV/bin/python experiments/real_speech/baselines.sh data/real      (baselines.py says what ENV needs)
 #
-# What is in baselines/ already is not recognised again. Measured on 2 shared cores: about an hour.
+# Transcripts go to runs/real_speech/baselines/; those that are there are kept. Measured on 2 shared cores: about an hour.
 set -eu
 
 data=${1:?usage: baselines.sh DATA_FOLDER}
@@ -12,7 +12,7 @@ here=$(dirname "$0")
 
 for set in asterisk queen; do
     for peer in whisper-tiny.en pocketsphinx; do
-        out="${here}/baselines/${peer}.${set}.jsonl"
+        out="runs/real_speech/baselines/${peer}.${set}.jsonl"
         [ -f "${out}" ] || "${PEERS:?set PEERS to the Python that has the peers}" "${here}/baselines.py" \
             --peer "${peer}" --manifest "${data}/${set}/test.jsonl" --out "${out}"
         ${python} -m speech_jax.evaluate --hypotheses "${out}" --manifest "${data}/${set}/test.jsonl"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.real_vocoder.summary import CLIPS, followed
+from experiments.real_vocoder.likelihood import CLIPS, followed
 from speech_jax.artifacts.vocoder import load_vocoder_parts
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording

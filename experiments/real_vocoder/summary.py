@@ -1,111 +1,100 @@
-"""The table and the pictures: `python -m experiments.real_vocoder.summary RUN TEST.jsonl MADE RESULTS`.
+"""Tables and plot of the vocoder: `python -m experiments.real_vocoder.summary [--runs runs/real_vocoder]`.
 
-For every way to make the test recordings again from their own mel frames: what `evaluate --speech` measured, the mean
-distance of the log-mel frames (nats of magnitude, frame by frame, no warping), and the likelihood of the
-recordings under each kind of weights of the native step. Writes clip_N.png, the log-mel spectrograms side by side.
+For every way to resynthesize the test recordings from their own mel frames: what `evaluate --speech` measured, the mean
+distance of the log-mel frames (nats of magnitude, frame by frame, no warping), and the likelihood of the recordings
+under each kind of weights of the native step. --runs needs the trained vocoder and the recordings.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from matplotlib.image import imsave
-
-from speech_jax.artifacts.vocoder import load_vocoder_parts
-from speech_jax.audio.config import AudioConfig
-from speech_jax.data.manifest import Utterance, read_manifest
-from speech_jax.data.recordings import read_recording
-from speech_jax.decoding.wavenet.scan import layers_condition
-from speech_jax.decoding.wavenet.stream import windows
-from speech_jax.evaluation.voice_plots import mel_picture
-from speech_jax.inference.resynthesis import mel_of
-from speech_jax.inference.vocoder import WaveNetVocoder
-from speech_jax.kernels.wavenet import native
-from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
-from speech_jax.objectives.waveform import waveform_nll
-from speech_jax.tasks.wavenet import frame_offset, prepare
+from experiments.tables import Row, aggregate, markdown, pick, png, publish, read_json, span
 
 MEASURES = {"mcd": "MCD, dB", "f0_cents": "F0, cents", "f0_correlation": "F0 correlation",
             "voicing_error": "voicing error, %", "stoi": "STOI", "dnsmos": "DNSMOS (proxy)",
-            "dnsmos_reference": "of the recordings"}  # fmt: skip
-PICTURES = 3
-CLIPS = 24  # whose likelihood is computed
+            "dnsmos_reference": "DNSMOS of the recordings"}  # fmt: skip
+TEST = "data/real_voice/joe/test.jsonl"
+FIRST = 44  # clips of which DNSMOS was measured
 
 
-def mel_distance(original: np.ndarray, made: np.ndarray, audio: AudioConfig) -> float:
-    """Mean absolute difference of two recordings' log-mel frames."""
-    both = [mel_of(x, audio) for x in (original, made)]
-    frames = min(map(len, both))
-    return float(np.abs(both[0][:frames] - both[1][:frames]).mean())
+def collect(runs: Path) -> list[Row]:
+    """Aggregate the reports of `run.sh`; compute mel distances and likelihoods."""
+    from experiments.real_vocoder.likelihood import CLIPS, mel_distance, nats_a_sample
+    from speech_jax.artifacts.vocoder import load_vocoder_parts
+    from speech_jax.data.manifest import read_manifest
+    from speech_jax.data.recordings import read_recording
+    from speech_jax.inference.vocoder import WaveNetVocoder
+    from speech_jax.kernels.wavenet import native
 
+    vocoder = WaveNetVocoder(load_vocoder_parts(runs / "joe"), "native")
+    audio, recordings = vocoder.audio, {u.id: u for u in read_manifest(TEST)}
+    rows: list[Row] = []
 
-def followed(vocoder: WaveNetVocoder, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """(conditioning [1, rows, layers, gate], the samples [1, time] that the net is to follow, samples of a row) of a
-    recording."""
-    net, task = vocoder.net, vocoder.task
-    size = len(wave) // net.config.hop * net.config.hop
-    batch = {"audio": wave[None, :size], "audio_lengths": np.full(1, size), "index": np.zeros(1, np.int32)}
-    heard = prepare(task, jax.tree.map(jnp.asarray, batch))
-    given = np.asarray(heard["wave"])
-    mel = np.asarray(heard["mel"][0, : int(heard["frames"][0])])
-    back, ahead = reach(net.config.condition, net.config.hop)
-    ((window, own, _),) = windows([mel], len(mel), back, ahead)
-    vectors = condition(net.config.condition, net.params["condition"], window[None], own[None], net.config.hop)
-    share = net.config.hop // rows_per_frame(net.config.condition, net.config.hop)
-    first = frame_offset(task.audio) * net.config.hop // share  # what lies before the recording's first sample
-    cond = np.asarray(layers_condition(net.config, net.params, vectors))[:, first : first + size // share]
-    return cond, given[:, : cond.shape[1] * share], share
+    def add(way: str, clips: int, measure: str, mean: float, low: float | str = "", high: float | str = "") -> None:
+        rows.append({"way": way, "clips": clips, "measure": measure, "mean": mean, "low": low, "high": high})
 
+    def add_report(way: str, folder: Path, clips: int) -> None:
+        for measure, value in read_json(folder / "report.json")["all"].items():
+            if measure in MEASURES:
+                add(way, clips, measure, *(value[key] for key in ("mean", "low", "high")))
 
-def nats_a_sample(vocoder: WaveNetVocoder, wave: np.ndarray, dtype: native.Dtype) -> tuple[float, int]:
-    """(nats of a recording under the native step with such weights, its samples)."""
-    net = vocoder.net
-    cond, given, share = followed(vocoder, wave)
-    packed = native.pack(net.shape, net.weights, dtype)
-    outputs, _ = native.follow(packed, native.start(packed, 1), cond, share, given)
-    nll = waveform_nll(net.config.output, jnp.asarray(outputs), jnp.asarray(given),
-                       min_log_scale=net.config.min_log_scale, levels=net.config.levels)  # fmt: skip
-    return float(nll.sum()), outputs.shape[1]
-
-
-def main(run: str, test: str, made: str, results: str) -> None:
-    vocoder = WaveNetVocoder(load_vocoder_parts(run), "native")
-    audio, recordings = vocoder.audio, {u.id: u for u in read_manifest(test)}
-    print("| way | clips | mel distance | " + " | ".join(MEASURES.values()) + " |")
-    print("|---|---:|---:|" + "---:|" * len(MEASURES))
-    ways = {
-        path.parent.name: {u.id: u for u in read_manifest(path)} for path in sorted(Path(made).glob("*/manifest.jsonl"))
-    }
-
-    def wave(utterance: Utterance) -> np.ndarray:
+    def wave(utterance):
         return read_recording(utterance, audio.sample_rate)
 
-    for name, rows in ways.items():
-        distance = [mel_distance(wave(recordings[key]), wave(row), audio) for key, row in rows.items()]
-        found = json.loads((Path(results) / name / "report.json").read_text(encoding="utf-8"))["all"]
-        cells = [
-            f"{found[m]['mean']:.3f} ({found[m]['low']:.3f}–{found[m]['high']:.3f})" if m in found else ""
-            for m in MEASURES
-        ]
-        print(f"| {name} | {len(rows)} | {np.mean(distance):.3f} | {' | '.join(cells)} |")
-
-    print("\n| weights | nats a sample | more than float32 |\n|---|---:|---:|")
+    for path in sorted((runs / "made").glob("*/manifest.jsonl")):
+        way, made = path.parent.name, {u.id: u for u in read_manifest(path)}
+        distances = [mel_distance(wave(recordings[key]), wave(row), audio) for key, row in made.items()]
+        add(way, len(made), "mel_distance", sum(distances) / len(distances))
+        add_report(way, runs / "reports" / way, len(made))
+        if (runs / "reports/dnsmos" / way).exists():
+            add_report(way, runs / "reports/dnsmos" / way, FIRST)
     nats: dict[str, float] = {}
     for dtype in native.DTYPES:
         pairs = [nats_a_sample(vocoder, wave(u), dtype) for u in list(recordings.values())[:CLIPS]]
         nats[dtype] = sum(total for total, _ in pairs) / sum(size for _, size in pairs)
-        print(f"| {dtype} | {nats[dtype]:.4f} | {nats[dtype] - nats['float32']:+.4f} |")
+        add(dtype, len(pairs), "nats", nats[dtype])
+        add(dtype, len(pairs), "nats_above_float32", nats[dtype] - nats["float32"])
+    return rows
 
-    for number, (key, utterance) in enumerate(list(recordings.items())[:PICTURES]):
-        panels = [("recording", mel_of(wave(utterance), audio))]
-        panels += [(name, mel_of(wave(rows[key]), audio)) for name, rows in ways.items() if key in rows]
-        imsave(Path(results) / f"clip_{number}.png", mel_picture(panels, audio.hop / audio.sample_rate))
+
+def main() -> None:
+    """Make the tables and the plot."""
+    from matplotlib.figure import Figure
+
+    rows = aggregate("real_vocoder", __doc__, "runs/real_vocoder", collect)
+    ways = sorted({str(row["way"]) for row in pick(rows, measure="mel_distance")})
+    three = "{:.3f}".format
+
+    def cells(way: str, clips: float, measures: Iterable[str]) -> list[str]:
+        found = {row["measure"]: row for row in pick(rows, way=way, clips=clips)}
+        return [span(m["mean"], m["low"], m["high"], form=three) if (m := found.get(k)) else "" for k in measures]
+
+    whole, first = ([k for k in MEASURES if k.startswith("dnsmos") == part] for part in (False, True))
+    lines = []
+    for way in ways:
+        (distance,) = pick(rows, way=way, measure="mel_distance")
+        lines.append([way, f"{distance['clips']:.0f}", three(distance["mean"]), *cells(way, distance["clips"], whole)])
+    tables = [markdown(["way", "clips", "mel distance", *(MEASURES[k] for k in whole)], lines)]
+    first.append("mcd")
+    lines = [[way, *cells(way, FIRST, first)] for way in ways if pick(rows, way=way, clips=FIRST)]
+    tables.append(markdown([f"way, the first {FIRST} clips", *(MEASURES[k] for k in first)], lines))
+    both = zip(pick(rows, measure="nats"), pick(rows, measure="nats_above_float32"), strict=True)
+    lines = [[str(nats["way"]), f"{nats['mean']:.4f}", f"{above['mean']:+.4f}"] for nats, above in both]
+    tables.append(markdown(["weights", "nats per sample", "more than float32"], lines))
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    for axes, measure in zip(figure.subplots(1, 3, sharey=True), ("mcd", "voicing_error", "stoi"), strict=True):
+        for way in ways:
+            for row in pick(rows, way=way, measure=measure)[:1]:
+                bounds = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+                axes.errorbar(row["mean"], way, xerr=bounds, fmt="o", color="#4477aa", capsize=3)
+        axes.margins(x=0.15, y=0.15)
+        axes.set(xlabel=MEASURES[measure], xlim=(0, None))
+        axes.grid(alpha=0.3)
+    publish("real_vocoder", tables, {"measures.png": png(figure)})
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

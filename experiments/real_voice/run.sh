@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
 # The whole experiment after prepare.py: Joe's voice, then Asterisk's from it with α = 0 and α > 0, then both voices of each
-# model on held-out sentences, and the hard sentences. A training goes on where it was stopped; what is measured is not
-# measured again. Usage: experiments/real_voice/run.sh [ALPHA]
+# model on held-out sentences, and the hard sentences. A stopped training resumes; finished measurements are skipped.
+# Usage: experiments/real_voice/run.sh [ALPHA]
 #
-# RECOGNIZER: the run whose recognizer listens (experiments/real_speech/run.sh makes it). PEERS: a Python that has whisper
-# (experiments/real_speech/baselines.py says what it needs); without it whisper's column stays empty.
+# RECOGNIZER: the run whose recognizer transcribes the speech (experiments/real_speech/run.sh makes it).
+# PEERS: a Python that has whisper (experiments/real_speech/baselines.py says what it needs); without it whisper's column
+# stays empty.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-trap 'exit 130' INT TERM # a training that is stopped saves and leaves 0: the rest must not begin then
+trap 'exit 130' INT TERM # a stopped training saves and exits 0: do not start the rest
 
 alpha=${1:-0.3}
 python=${PYTHON:-python}
 recognizer=${RECOGNIZER:-runs/real_speech/pretrain_longer}
 data=data/real_voice
 runs=runs/real_voice
-results=experiments/real_voice/results
-ends=(--decode.frames-per-symbol 10) # the bound of an utterance that does not end; frames of 16 ms
+reports=$runs/reports
+ends=(--decode.frames-per-symbol 10) # length limit of an utterance that does not end; frames of 16 ms
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$runs/xla}
-mkdir -p "$runs" "$results"
+mkdir -p "$runs" "$reports"
 
-listen() { # NAME FOLDER MANIFEST: whisper on what is in the manifest, where there is one
+whisper() { # NAME FOLDER MANIFEST: transcribe the recordings of the manifest, if PEERS is set
   if [[ -n ${PEERS:-} && ! -f $2/whisper.jsonl ]]; then
     "$PEERS" experiments/real_speech/baselines.py --peer whisper-tiny.en --manifest "$3" --out "$2/whisper.jsonl"
     "$python" -m speech_jax.evaluate --hypotheses "$2/whisper.jsonl" --manifest "$3" --name "$1" \
@@ -27,9 +28,9 @@ listen() { # NAME FOLDER MANIFEST: whisper on what is in the manifest, where the
   fi
 }
 
-speak() { # NAME RUN SPEAKER: the test sentences of both sets, of which the speaker's own are compared with the original
+speak() { # NAME RUN SPEAKER SET: synthesize the set's test sentences, compare them with the recordings
   local name=$1 run=$2 speaker=$3 set=$4
-  local folder=$runs/spoken/$name/$set out=$results/$name/$set
+  local folder=$runs/spoken/$name/$set out=$reports/$name/$set
   mkdir -p "$folder" "$out"
   if [[ ! -f $out/alignments.jsonl ]]; then
     "$python" -m experiments.real_voice.lists texts "$data/$set/test.jsonl" "$folder/texts.txt"
@@ -43,11 +44,11 @@ speak() { # NAME RUN SPEAKER: the test sentences of both sets, of which the spea
     "$python" -m speech_jax.evaluate --speech "$folder/manifest.jsonl" --manifest "$data/$set/test.jsonl" \
       ${recognizer:+--checkpoint "$recognizer"} --name "$name" --out "$out" >/dev/null || [[ $? == 2 ]]
   fi
-  listen "$name" "$out" "$folder/manifest.jsonl"
+  whisper "$name" "$out" "$folder/manifest.jsonl"
 }
 
 hard() { # NAME RUN SPEAKER
-  local folder=$runs/spoken/$1/hard out=$results/$1/hard
+  local folder=$runs/spoken/$1/hard out=$reports/$1/hard
   if [[ ! -f $out/alignments.jsonl ]]; then
     mkdir -p "$folder" "$out"
     "$python" -m speech_jax.synthesize "${ends[@]}" --checkpoint "$2" --speaker "$3" --out "$folder" \
@@ -59,8 +60,6 @@ hard() { # NAME RUN SPEAKER
 
 train() { # RUN CONFIG [FLAG…]
   "$python" -m speech_jax.train --config "configs/real_voice/$2.py" --out-dir "$runs/$1" "${@:3}"
-  mkdir -p "$results/logs"
-  cp "$runs/$1/metrics.jsonl" "$results/logs/$1.jsonl"
 }
 
 train joe joe
@@ -75,9 +74,9 @@ for weight in 0.0 "$alpha"; do
   done
   hard "$name" "$runs/$name" asterisk-en
 done
-# What the recognizers make of the recordings themselves.
+# The recognizer's error rate on the recordings themselves, for comparison.
 for set in joe asterisk; do
-  mkdir -p "$results/recordings/$set"
-  listen recordings "$results/recordings/$set" "$data/$set/test.jsonl"
+  mkdir -p "$reports/recordings/$set"
+  whisper recordings "$reports/recordings/$set" "$data/$set/test.jsonl"
 done
-"$python" -m experiments.real_voice.summary "$results" | tee "$results/summary.md"
+"$python" -m experiments.real_voice.summary --runs "$runs"

@@ -1,15 +1,16 @@
-"""Long recordings in overlapping windows, joined without a seam.
+"""Long recordings in overlapping windows, joined without a boundary effect.
 
-1. Features are computed over the whole recording, block by block with enough samples around each block that its frames
-   are those of one pass, and normalized with the statistics of the whole recording: windows do not differ in level.
+1. Features are computed over the whole recording, block by block, with enough samples around each block that its
+   frames equal those of one pass, and normalized with the statistics of the whole recording: windows do not differ in
+   level.
 2. The encoder runs on windows of one static shape, core + 2 · context frames. Window starts are multiples of the
-   encoder's subsampling, so that its frames lie on one grid whichever window they come from.
-3. Of each window the middle is kept, where the encoder has heard `context` on both sides; the middles, side by side,
-   are decoded once, so that no word is cut and none is heard twice.
+   encoder's subsampling, so that output frames lie on one grid for every window.
+3. The middle of each window is kept, where the encoder has `context` on both sides. The middles are concatenated and
+   decoded once, so that no word is cut or recognized twice.
 
-For an encoder that looks at most `context` to each side the result is that of one pass; attention over the whole
-utterance sees the window instead. What no windows mend: a network that was trained on clips of a few seconds, each
-normalized by itself, is weaker on minutes of changing speakers and levels, in one pass as in many.
+For an encoder whose receptive field is at most `context` to each side the result equals that of one pass; attention
+over the whole utterance is limited to the window instead. A network trained on clips of a few seconds, each normalized
+by itself, is weaker on minutes of changing speakers and levels, in one pass as in windows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ from speech_jax.core.types import PyTree
 
 
 class Window(NamedTuple):
-    """start: first feature frame. keep_from, keep_to: which of its own output frames are kept (None: to the end)."""
+    """A window of a long recording.
+
+    Attributes:
+        start: first feature frame.
+        keep_from: first output frame of the window that is kept.
+        keep_to: one past the last output frame that is kept; None keeps to the end.
+    """
 
     start: int
     keep_from: int
@@ -39,21 +46,28 @@ class Window(NamedTuple):
 
 
 def plan_windows(frames: int, core: int, context: int, factor: int) -> list[Window]:
-    """Windows of core + 2 · context feature frames over a recording of `frames`; all but the last are full.
+    """Return windows of core + 2 · context feature frames that cover a recording; all but the last are full.
 
-    core and context are multiples of `factor`, the feature frames an output frame stands for.
+    Args:
+        frames: feature frames of the recording.
+        core: feature frames that each window contributes; a multiple of `factor`.
+        context: feature frames on each side of the core; a multiple of `factor`.
+        factor: feature frames per output frame.
+
+    Raises:
+        ValueError: core or context is not such a multiple.
     """
     if core % factor or context % factor or core <= 0 or context < 0:
         raise ValueError(f"core {core} and context {context} must be multiples of {factor}")
     width = core + 2 * context
     if frames <= width:
         return [Window(0, 0, None)]
-    windows, place = [Window(0, 0, (core + context) // factor)], core + context
-    while place - context + width < frames:
-        windows.append(Window(place - context, context // factor, (context + core) // factor))
-        place += core
+    windows, covered = [Window(0, 0, (core + context) // factor)], core + context
+    while covered - context + width < frames:
+        windows.append(Window(covered - context, context // factor, (context + core) // factor))
+        covered += core
     last = -(-(frames - width) // factor) * factor  # as late as possible: the most context
-    windows.append(Window(last, (place - last) // factor, None))
+    windows.append(Window(last, (covered - last) // factor, None))
     return windows
 
 
@@ -66,10 +80,19 @@ def encode_windows(
     factor: int,
     rows: int,
 ) -> PyTree:
-    """Runs `encode` over the windows, `rows` at a time, and joins what it makes of their middles.
+    """Run `encode` over the windows and concatenate the outputs of their middles.
 
-    encode: (features [rows, width, features], mask [rows, width]) -> (tree of arrays [rows, width / factor, …],
-    mask [rows, width / factor]); called with one shape only. Returns the tree with NumPy arrays [frames', …].
+    Args:
+        features: of the whole recording.
+        encode: (features [rows, width, features], mask [rows, width]) -> (tree of arrays [rows, width / factor, …],
+            mask [rows, width / factor]); called with one shape only.
+        core: feature frames that each window contributes.
+        context: feature frames on each side of the core.
+        factor: feature frames per output frame.
+        rows: windows per call of `encode`.
+
+    Returns:
+        The tree that `encode` returns, as NumPy arrays [output frames, …] of the whole recording.
     """
     width = core + 2 * context
     windows = plan_windows(len(features), core, context, factor)
@@ -88,21 +111,26 @@ def encode_windows(
     return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
 
 
-def whole_features(
+def extract_long_features(
     audio: Float[np.ndarray, " samples"], config: AudioConfig, *, block_seconds: float = 60.0
 ) -> Float[np.ndarray, "frames features"]:
-    """`extract_features` of one recording in blocks of one static shape: memory for one block, whatever the length.
+    """Run `extract_features` over one recording in blocks of one static shape, with the memory of one block.
 
-    The same frames as one pass, to rounding; the normalization is over the whole recording.
+    The frames equal those of one pass up to rounding; normalization statistics are those of the whole recording.
+
+    Args:
+        audio: samples in [-1, 1].
+        config: audio settings.
+        block_seconds: length of a block in seconds.
     """
     frames, hop = num_frames(len(audio), config), config.hop
     if frames == 0:
         return np.zeros((0, num_features(config)), np.float32)
-    # What a frame can depend on: its window, the filters before it, the derivatives beside it.
+    # A frame depends on its window, the filters before it and the frames that its derivatives are taken over.
     filtered = len(high_pass_taps(config)) if config.high_pass else 0
     margin = -(-(config.n_fft + filtered) // hop) + 1 + config.deltas * config.delta_window
     block = max(1, round(block_seconds * config.sample_rate / hop))
-    if config.top_range > 0 or frames <= block:  # that floor depends on the loudest frame of all
+    if config.top_range > 0 or frames <= block:  # the floor depends on the loudest frame of the recording
         block = -(-frames // block) * block
     raw = dataclasses.replace(config, normalize="none", mean=(), std=())
     samples = (block + 2 * margin) * hop + config.window
@@ -112,9 +140,9 @@ def whole_features(
         piece = audio[first * hop : first * hop + samples]
         padded = np.zeros((1, samples), np.float32)
         padded[0, : len(piece)] = piece
-        found = np.asarray(_extract(padded, np.array([len(piece)], np.int32), raw))[0]
+        features = np.asarray(_extract(padded, np.array([len(piece)], np.int32), raw))[0]
         stop = min(start + block, frames)
-        total[start:stop] = found[start - first : stop - first]
+        total[start:stop] = features[start - first : stop - first]
     return np.asarray(_normalize(total, np.int32(frames), config))[:frames]
 
 

@@ -1,4 +1,4 @@
-"""Tokens with frames to words with times, and words to subtitles."""
+"""Words with times from decoded tokens, and subtitles from words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from speech_jax.text.tokenizer import WORD_START, Tokenizer
 
 
 class Word(NamedTuple):
-    """A recognized word. Times in seconds; confidence is the least of its tokens', in (0, 1].
+    """A recognized word.
 
-    CTC fires somewhere inside a sound and is blank elsewhere: times are good to a tenth of a second or so, and tend to
-    make words too short.
+    CTC emits a token somewhere inside its sound and blanks elsewhere: times are accurate to about 0.1 s, and words tend
+    to be too short.
+
+    Attributes:
+        text: the word.
+        start: seconds.
+        end: seconds.
+        confidence: the smallest confidence of its tokens, in (0, 1].
     """
 
     text: str
@@ -24,7 +30,13 @@ class Word(NamedTuple):
 
 
 class Transcript(NamedTuple):
-    """What was said in a recording of `seconds`."""
+    """Recognized text of a recording.
+
+    Attributes:
+        text: the whole text.
+        words: words with times.
+        seconds: length of the recording.
+    """
 
     text: str
     words: tuple[Word, ...]
@@ -32,7 +44,7 @@ class Transcript(NamedTuple):
 
     @property
     def confidence(self) -> float:
-        """The mean over the words, 0 where there are none."""
+        """Mean confidence of the words; 0 without words."""
         return float(np.mean([word.confidence for word in self.words])) if self.words else 0.0
 
 
@@ -44,32 +56,43 @@ def to_words(
     tokenizer: Tokenizer,
     frame_seconds: float,
 ) -> list[Word]:
-    """Joins the tokens of one row of a `BestPath`, cut to its length, into words. frame_seconds: of an output frame."""
+    """Join tokens into words.
+
+    The first four arguments are one row of a `speech_jax.decoding.ctc.BestPath`, cut to its length.
+
+    Args:
+        ids: token ids.
+        starts: first frame of each token.
+        ends: one past the last frame of each token.
+        confidence: confidence of each token.
+        tokenizer: the vocabulary.
+        frame_seconds: duration of an output frame in seconds.
+    """
     words: list[Word] = []
-    text, first, last, least = "", 0, 0, 1.0
+    text, first, last, lowest = "", 0, 0, 1.0
 
     def close():
         if text:
-            words.append(Word(text, round(first * frame_seconds, 3), round(last * frame_seconds, 3), least))
+            words.append(Word(text, round(first * frame_seconds, 3), round(last * frame_seconds, 3), lowest))
 
-    for token, start, end, sure in zip(ids, starts, ends, confidence, strict=True):
+    for token, start, end, token_confidence in zip(ids, starts, ends, confidence, strict=True):
         piece = tokenizer.texts[int(token)]
         space = tokenizer.kind == "char" and piece.isspace()
         if space or (tokenizer.kind != "char" and piece.startswith(WORD_START)):
             close()
-            text, least = "", 1.0
+            text, lowest = "", 1.0
         piece = "" if space else piece.replace(WORD_START, "")
         if not piece:
             continue
         if not text:
             first = int(start)
-        text, last, least = text + piece, int(end), min(least, float(sure))
+        text, last, lowest = text + piece, int(end), min(lowest, float(token_confidence))
     close()
     return words
 
 
 class Cue(NamedTuple):
-    """One subtitle."""
+    """One subtitle; times in seconds."""
 
     start: float
     end: float
@@ -79,7 +102,14 @@ class Cue(NamedTuple):
 def to_cues(
     words: Sequence[Word], *, max_letters: int = 84, max_seconds: float = 6.0, max_gap: float = 1.0
 ) -> list[Cue]:
-    """Subtitles of at most two lines of 42 letters and six seconds, which also end at a pause."""
+    """Group words into subtitles of at most two lines.
+
+    Args:
+        words: words in order.
+        max_letters: letters per subtitle, spaces included.
+        max_seconds: length of a subtitle.
+        max_gap: pause in seconds after which a new subtitle begins.
+    """
     groups: list[list[Word]] = []
     for word in words:
         group = groups[-1] if groups else []
@@ -108,7 +138,7 @@ def _two_lines(words: Sequence[str], width: int = 42) -> str:
 
 
 def to_srt(cues: Sequence[Cue]) -> str:
-    """SubRip text."""
+    """Return subtitles as SubRip (.srt) text."""
     parts = [f"{n}\n{_clock(cue.start)} --> {_clock(cue.end)}\n{cue.text}\n" for n, cue in enumerate(cues, 1)]
     return "\n".join(parts)
 

@@ -9,7 +9,7 @@ import pytest
 
 from speech_jax.audio import presets
 from speech_jax.audio.features import extract_features, num_frames
-from speech_jax.decoding.longform import encode_windows, plan_windows, whole_features
+from speech_jax.decoding.longform import encode_windows, extract_long_features, plan_windows
 from speech_jax.models.conformer import ConformerConfig, conformer_ctc
 from tests.support.tones import FACTOR, LETTERS, recognizer, say
 
@@ -56,7 +56,7 @@ def test_features_in_blocks_are_features_in_one_pass(name, samples):
     samples = samples * rate // 16000
     audio = (0.1 * np.random.default_rng(0).standard_normal(samples)).astype(np.float32)
     expected = np.asarray(extract_features(audio[None], np.array([samples]), config)[0])[0]
-    found = whole_features(audio, config, block_seconds=0.9)
+    found = extract_long_features(audio, config, block_seconds=0.9)
     assert found.shape == (num_frames(samples, config), expected.shape[-1])
     np.testing.assert_allclose(found, expected[: len(found)], atol=2e-4)
 

@@ -17,7 +17,7 @@ from speech_jax.audio.features import extract_features
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
-from speech_jax.decoding.longform import encode_windows, whole_features
+from speech_jax.decoding.longform import encode_windows, extract_long_features
 from speech_jax.inference.recognizer import WindowConfig, load_recognizer, make_recognizer
 from speech_jax.interop.tensors import read_safetensors, write_safetensors, write_torch
 from speech_jax.interop.wav2vec2 import read_wav2vec2
@@ -113,7 +113,7 @@ def test_windows_of_a_long_recording_lie_on_one_grid(run):
     encoder = FeatureEncoder(parts.task.model)
     variables = {"params": parts.params["encoder"]["features"]}
     encode = jax.jit(lambda features, mask: encoder.apply(variables, features, mask))
-    samples = whole_features(np.tile(recordings()[0][0], 3), parts.task.audio, block_seconds=1.0)
+    samples = extract_long_features(np.tile(recordings()[0][0], 3), parts.task.audio, block_seconds=1.0)
     assert samples.shape == (57_000, 1)
     x, mask = encode(samples[None], np.ones((1, len(samples)), bool))
     expected = np.asarray(x[0, : mask.sum()])

@@ -1,4 +1,4 @@
-"""When a fine-tuned model may count as the best, and when there is no use in going on."""
+"""Guards against forgetting, and early stopping: which checkpoint may be the best, and when a run should end."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ from speech_jax.training.checkpoint import CheckpointConfig
 
 @dataclass(frozen=True)
 class GuardConfig:
-    """An old domain that must not get worse: its metric is measured before the first step, and again and again."""
+    """Limit on how much worse a metric of the old domain may get during fine-tuning."""
 
     metric: str
-    """What is watched, "<evaluation set>/<metric>", for example "old/wer"; smaller is better."""
+    """Name of the metric, "<evaluation set>/<metric>", for example "old/wer". Smaller is better."""
     within: float = 0.02
-    """How much worse than before the first step it may be, relatively: 0.02 is 2 %."""
+    """Allowed relative increase over the value before the first step; 0.02 is 2 %."""
     patience: int = 0
-    """So many evaluations in a row beyond that end the run; 0 never does."""
+    """Evaluations in a row above the limit after which the run ends. 0: never."""
 
 
 class Guards:
-    """The guards of one run. What they know is in `record`, which is saved with every checkpoint."""
+    """Guards and early stopping of one run.
+
+    Args:
+        configs: the guards.
+        best: metric and mode by which checkpoints are ranked.
+        patience: evaluations in a row without improvement of that metric after which the run ends; 0: never.
+
+    Raises:
+        UserError: for a negative limit or patience, or patience without a metric.
+    """
 
     def __init__(self, configs: tuple[GuardConfig, ...], best: CheckpointConfig, patience: int):
         for config in configs:
@@ -32,64 +41,83 @@ class Guards:
                 found = f"within {config.within}, patience {config.patience}"
                 raise UserError(f"trainer.guards: found {found} for {config.metric!r}, expected 0 or more")
         if patience and best.metric is None:
-            raise UserError("trainer.patience: found it without checkpoint.metric, expected one that can improve")
+            raise UserError(
+                f"trainer.patience: found {patience} without checkpoint.metric, "
+                "expected trainer.checkpoint.metric to be set"
+            )
         self._configs, self._metric, self._mode, self._patience = configs, best.metric, best.mode, patience
-        self._before: dict[str, float] = {}
-        self._beyond = {config.metric: 0 for config in configs}
+        self._references: dict[str, float] = {}  # values before the first step
+        self._evals_broken = {config.metric: 0 for config in configs}  # in a row
         self._best: float | None = None
-        self._without = 0
+        self._evals_since_best = 0
 
     @property
     def needs_start(self) -> bool:
-        """Whether the model must be evaluated before the first step."""
-        return bool(self._configs) and not self._before
+        """True if the model must be evaluated before the first step, as the reference of the guards."""
+        return bool(self._configs) and not self._references
 
-    def look(self, metrics: Mapping[str, float]) -> tuple[bool, list[str]]:
-        """(whether all guards hold, why the run should end: nothing, or a line each). The first look is the
-        reference."""
+    def update(self, metrics: Mapping[str, float]) -> tuple[bool, list[str]]:
+        """Compare the metrics of an evaluation with the limits; the first call sets the reference values.
+
+        Args:
+            metrics: "<evaluation set>/<metric>" -> value.
+
+        Returns:
+            True if all guards hold, and the reasons for which the run should end, one line each.
+
+        Raises:
+            UserError: if the metric of a guard is missing.
+        """
         for config in self._configs:
             if config.metric not in metrics:
-                known = ", ".join(sorted(metrics))
-                raise UserError(f"trainer.guards: found {config.metric!r}, expected one of {known}")
+                names = ", ".join(sorted(metrics))
+                raise UserError(f"trainer.guards: found {config.metric!r}, expected one of {names}")
         if self.needs_start:
-            self._before = {config.metric: float(metrics[config.metric]) for config in self._configs}
+            self._references = {config.metric: float(metrics[config.metric]) for config in self._configs}
             return True, []
-        reasons, good = [], True
+        reasons, all_hold = [], True
         for config in self._configs:
-            limit = self._before[config.metric] * (1 + config.within)
-            held = metrics[config.metric] <= limit
-            good &= bool(held)
-            self._beyond[config.metric] = 0 if held else self._beyond[config.metric] + 1
-            if config.patience and self._beyond[config.metric] >= config.patience:
+            limit = self._references[config.metric] * (1 + config.within)
+            holds = bool(metrics[config.metric] <= limit)
+            all_hold &= holds
+            count = 0 if holds else self._evals_broken[config.metric] + 1
+            self._evals_broken[config.metric] = count
+            if config.patience and count >= config.patience:
+                value = metrics[config.metric]
                 reasons.append(
-                    f"{config.metric} {metrics[config.metric]:.4g} is beyond {limit:.4g} "
-                    f"for the {self._beyond[config.metric]}. evaluation in a row"
+                    f"{config.metric} {value:.4g} exceeds its limit {limit:.4g} for {count} evaluations in a row"
                 )
-        reasons += self._stalled(metrics, good)
-        return good, reasons
+        reasons += self._no_improvement(metrics, all_hold)
+        return all_hold, reasons
 
-    def _stalled(self, metrics: Mapping[str, float], good: bool) -> list[str]:
+    def _no_improvement(self, metrics: Mapping[str, float], all_hold: bool) -> list[str]:
         value = metrics.get(self._metric) if self._metric else None
         if value is None:
             return []
         value = -value if self._mode == "max" else value
-        if good and math.isfinite(value) and (self._best is None or value < self._best):
-            self._best, self._without = value, 0
+        if all_hold and math.isfinite(value) and (self._best is None or value < self._best):
+            self._best, self._evals_since_best = value, 0
             return []
-        self._without += 1
-        if not self._patience or self._without < self._patience:
+        self._evals_since_best += 1
+        if not self._patience or self._evals_since_best < self._patience:
             return []
-        return [f"{self._metric} did not improve for {self._without} evaluations"]
+        return [f"{self._metric} did not improve for {self._evals_since_best} evaluations"]
 
     @property
     def record(self) -> dict[str, Any]:
-        """JSON to go on from."""
-        return {"before": self._before, "beyond": self._beyond, "best": self._best, "without": self._without}
+        """The state as JSON, which is saved with every checkpoint."""
+        return {
+            "before": self._references,
+            "beyond": self._evals_broken,
+            "best": self._best,
+            "without": self._evals_since_best,
+        }
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Goes on from a checkpoint's record; one without any (an older run) begins anew."""
-        self._before = dict(record.get("before", {}))
-        self._beyond |= {name: n for name, n in record.get("beyond", {}).items() if name in self._beyond}
-        self._best, self._without = record.get("best"), int(record.get("without", 0))
-        if set(self._before) != {config.metric for config in self._configs}:
-            self._before = {}
+        """Continue from a checkpoint's `record`; an empty one (of an older version) starts from the beginning."""
+        self._references = dict(record.get("before", {}))
+        counts = record.get("beyond", {})
+        self._evals_broken |= {name: n for name, n in counts.items() if name in self._evals_broken}
+        self._best, self._evals_since_best = record.get("best"), int(record.get("without", 0))
+        if set(self._references) != {config.metric for config in self._configs}:
+            self._references = {}

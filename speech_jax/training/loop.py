@@ -1,5 +1,7 @@
-"""The training loop: evaluate, save, take a batch, step; in this order, so that what is saved fits the data's
-position."""
+"""The training loop: evaluate, save, next batch, step.
+
+The order matters: a checkpoint must hold the position of the data that the saved parameters have been trained on.
+"""
 
 from __future__ import annotations
 
@@ -41,47 +43,56 @@ from speech_jax.training.step import StepConfig, check_names
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How long a run is, and what happens between its steps."""
+    """Length of a run, and its evaluations, checkpoints and logs.
+
+    Example:
+        >>> from speech_jax.training.checkpoint import CheckpointConfig
+        >>> from speech_jax.training.loop import TrainerConfig
+        >>> config = TrainerConfig(steps=2_000, checkpoint=CheckpointConfig(every=500, metric="dev/wer"))
+        >>> config.steps, config.checkpoint.every, config.eval_every
+        (2000, 500, 1000)
+    """
 
     steps: int = 10_000
-    """Steps of the whole run; one that goes on counts those it has done."""
+    """Total optimizer steps, counting those done before a resume."""
     step: StepConfig = field(default_factory=StepConfig)
-    """What happens within a step: micro-batches, the moving average, how two gradients meet."""
+    """One step: gradient accumulation, moving average, combination of the two gradients, privacy."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """Which checkpoints are written and kept."""
+    """Checkpoints that are written and kept."""
     eval_every: int = 1000
-    """Steps between evaluations; one more is always made at the end. 0 means only at the end."""
+    """Steps between evaluations. The end of the run is always evaluated; 0 evaluates only there."""
     eval_first: bool = False
-    """Also evaluate before the first step; with guards that is done anyway."""
+    """Also evaluate before the first step. Guards do this in any case."""
     guards: tuple[GuardConfig, ...] = ()
-    """Old domains that must not get worse: a checkpoint beyond a guard is never the best."""
+    """Metrics of old domains that must not get worse. A checkpoint that breaks a guard is never the best."""
     patience: int = 0
-    """End the run after so many evaluations in a row without a better checkpoint.metric; 0 never does."""
+    """Evaluations in a row without a better `checkpoint.metric` after which the run ends. 0: never."""
     log_every: int = 50
-    """Steps that one line of metrics.jsonl and one point on TensorBoard are the mean of."""
+    """Steps between log lines; each line of metrics.jsonl and each point on TensorBoard is their mean."""
     progress_seconds: float = 10.0
-    """How often a line is printed where stderr is no terminal."""
+    """Seconds between progress lines where stderr is not a terminal."""
     max_bad_steps: int = 10
-    """A step whose loss or gradient is not finite is skipped; this many in a row end the run."""
+    """Steps in a row with a loss or gradient that is not finite after which the run ends. Each of them is skipped."""
     tensorboard: bool = True
-    """Whether to write TensorBoard files beside metrics.jsonl."""
+    """Write TensorBoard files in addition to metrics.jsonl."""
     examples: int = 8
-    """How many transcripts of an evaluation TensorBoard shows."""
+    """Transcripts per evaluation that TensorBoard shows."""
     force_resume: bool = False
-    """Go on although the data pipeline's settings changed: the data's order will not be what it would have been."""
+    """Resume although the settings of the data pipeline have changed. The order of the data will differ."""
     watch: WatchConfig = new_field(WatchConfig())
-    """How the run can be watched from outside."""
+    """Monitoring: metrics endpoint, profiler, watchdog, external trackers."""
 
 
 class FitResult(NamedTuple):
-    """How a run ended.
+    """Outcome of a run.
 
-    state:   the last state
-    reports: {evaluation set: its last Report}
-    stopped: a signal ended the run before its last step; it has been saved and can go on
-    ended:   why the run ended before its last step of its own accord (a guard, no progress); empty if it did not
-    compile_seconds: what compiling took
-    programs: how many shapes of batch were compiled, over all terms; the update is one program more
+    Attributes:
+        state: the last state.
+        reports: evaluation set -> its last Report.
+        stopped: True if a signal ended the run before its last step; it has been saved and can be resumed.
+        ended: reasons why the run ended early (a guard, no improvement); empty if it did not.
+        compile_seconds: seconds of compilation.
+        programs: number of compiled gradient programs, one per loss term and batch shape.
     """
 
     state: TrainState
@@ -111,21 +122,70 @@ def fit(
     seed: int = 0,
     epsilon: Callable[[int], float] | None = None,
 ) -> FitResult:
-    """Trains until `config.steps`, or goes on with the run in `out_dir` if there is one.
+    """Train until `config.steps`, or resume the run in `out_dir` if there is one.
 
-    train_data: `Batches` or `PairedBatches`; its state is saved with every checkpoint.
-    assets:   JSON that is saved with every checkpoint for the front doors: config, tokenizer, audio settings, versions.
-    texts:    {file name: text} to write into the run's folder once no other run holds it.
-    pipeline: JSON settings that decide the order of the data; a run does not go on with other ones.
-    eval_sets: {name: makes its batches}; metrics are logged as "<name>/<metric>", of the average where one is kept.
-    init:     (params, model_state) to start from; a run that goes on ignores it.
-    fisher:   for `optimizer.ewc`, the weights of the parameters; a run that goes on ignores it.
-    units:    host batch -> (real units, units with padding), for the rates: seconds of audio.
-    epsilon:  for `config.step.privacy`, what so many steps spend (`privacy.Accountant`), to be logged.
+    SIGTERM and SIGINT finish the step, save a checkpoint and return with `stopped`.
 
-    SIGTERM and SIGINT end the step, save, and return with `stopped`.
-    Raises UserError for what a user can mend: a model that does not fit the checkpoint, a full disk, a second run in
-    the folder, numbers that stay bad.
+    Args:
+        task: model, objective, batch shapes and evaluation.
+        train_data: `ResumableBatches` or `PairedBatches`; its state is saved with every checkpoint.
+        config: length of the run, evaluations, checkpoints, logs.
+        optimizer: optimizer, learning rate, frozen parameters.
+        mesh: layout of the devices.
+        out_dir: folder of the run: checkpoints, logs, evaluations.
+        assets: JSON that is saved with every checkpoint: config, tokenizer, audio settings, versions.
+        texts: file name -> text to write into `out_dir`, once no other run holds it.
+        pipeline: JSON settings that decide the order of the data; resuming with other ones is refused.
+        eval_sets: name -> function that makes the batches. Metrics are logged as "<name>/<metric>", and are those of
+            the moving average where one is kept.
+        init: (params, model_state) to start from; ignored on resume.
+        fisher: weights of the parameters for `optimizer.ewc`; ignored on resume.
+        units: host batch -> (real units, units with padding), for example seconds of audio, for the logged rates.
+        unit_name: name of the unit in the logs.
+        seed: seed of the initialization and of all randomness in training.
+        epsilon: steps -> epsilon spent (`privacy.Accountant`); required if `config.step.privacy` is on.
+
+    Returns:
+        The last state, the last reports, and how the run ended.
+
+    Raises:
+        UserError: if the model does not fit the checkpoint, the disk is full, another run holds the folder, or the
+            loss is not finite for `config.max_bad_steps` steps in a row.
+
+    Example:
+        >>> import tempfile
+        >>> import jax, jax.numpy as jnp, numpy as np
+        >>> from speech_jax.core.types import LossOut, Model, Report, Task
+        >>> from speech_jax.training.feed import ResumableBatches
+        >>> from speech_jax.training.loop import TrainerConfig, fit
+        >>> from speech_jax.training.optimizer import OptimizerConfig
+        >>> from speech_jax.training.sharding import MeshConfig
+        >>> def init(key, batch):
+        ...     return {"slope": jnp.zeros(())}, {}
+        >>> def apply(params, model_state, batch, *, key, train):
+        ...     return params["slope"] * batch["x"], model_state
+        >>> def objective(params, model_state, batch, key, step):
+        ...     out, model_state = apply(params, model_state, batch, key=key, train=True)
+        ...     return LossOut(jnp.mean((out - batch["y"]) ** 2), jnp.float32(8), model_state, {})
+        >>> def batch_spec(rows):
+        ...     return {name: jax.ShapeDtypeStruct((rows,), jnp.float32) for name in "xy"}
+        >>> def batches(start):
+        ...     while True:
+        ...         x = np.linspace(-1, 1, 8, dtype=np.float32)
+        ...         yield {"x": x, "y": 3 * x}
+        >>> task = Task(Model(init, apply), objective, batch_spec, lambda *_: Report({}))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = fit(
+        ...         task,
+        ...         ResumableBatches(batches, buckets=[8]),
+        ...         config=TrainerConfig(steps=2, tensorboard=False),
+        ...         optimizer=OptimizerConfig(peak_lr=0.1, warmup_steps=0, schedule="constant"),
+        ...         mesh=MeshConfig(),
+        ...         out_dir=folder,
+        ...         assets={},
+        ...     )
+        >>> int(result.state.step), round(float(result.state.params["slope"]), 3)
+        (2, 0.2)
     """
     out = Path(out_dir)
     lock = run_on_all_or_fail(lambda: RunLock(out) if jax.process_index() == 0 else None)
@@ -134,69 +194,104 @@ def fit(
         if lock is not None:
             for name, text in (texts or {}).items():
                 write_file(out / name, text)
-        sets = dict(eval_sets or {})
         with StopSignal() as stop:
-            run = _Run(
-                task, train_data, config, optimizer, mesh, out, assets, pipeline, sets, init, fisher, units,
-                unit_name, seed, epsilon,
-            )  # fmt: skip
-            return run.loop(stop)
+            loop = _TrainingLoop(
+                task=task,
+                data=train_data,
+                config=config,
+                optimizer=optimizer,
+                mesh=mesh,
+                out=out,
+                assets=assets,
+                pipeline=pipeline or {},
+                eval_sets=eval_sets or {},
+                init=init,
+                fisher=fisher,
+                units=units,
+                unit_name=unit_name,
+                seed=seed,
+                epsilon=epsilon,
+            )
+            return loop.run(stop)
     finally:
         train_data.close()
         if lock is not None:
             lock.release()
 
 
-class _Run:
-    """The parts of one call of `fit`, put together; `loop` is the story."""
+class _TrainingLoop:
+    """The loop with everything it needs. See `fit` for the arguments."""
 
     def __init__(
-        self, task, data, config, optimizer, mesh_config, out, assets, pipeline, eval_sets, init, fisher, units,
-        unit_name, seed, epsilon,
-    ):  # fmt: skip
+        self,
+        *,
+        task: Task,
+        data: Feed,
+        config: TrainerConfig,
+        optimizer: OptimizerConfig,
+        mesh: MeshConfig,
+        out: Path,
+        assets: Mapping[str, Any],
+        pipeline: Mapping[str, Any],
+        eval_sets: Mapping[str, Callable[[], Iterable]],
+        init: tuple[PyTree, PyTree] | None,
+        fisher: PyTree | None,
+        units: Callable[[PyTree], tuple[float, float]] | None,
+        unit_name: str,
+        seed: int,
+        epsilon: Callable[[int], float] | None,
+    ):
         self.task, self.data, self.config, self.eval_sets = task, data, config, eval_sets
+        self.out, self.seed, self.optimizer_config = out, seed, optimizer
         self.units = units  # of this process's rows
-        self.pipeline = json.loads(json.dumps(pipeline or {}))
-        self.mesh = make_mesh(mesh_config)
+        self.pipeline = json.loads(json.dumps(pipeline))
+        self.private = config.step.privacy.on
+        if self.private and epsilon is None:
+            raise ValueError("a private run needs `epsilon`")
         self.main = jax.process_index() == 0
 
-        # The state: shapes first, born sharded or restored sharded, never both.
+        # Where the run starts. DO NOT CHANGE THE ORDER:
+        # 1. Shapes and shardings of the state; nothing is computed yet.
+        # 2. Restore the newest whole checkpoint directly into those shardings. Only if there is none, initialize.
+        # 3. Refuse a changed data pipeline before the data is moved to the saved position.
+        # 4. Open the logs last: they drop the lines after the step that the run starts from.
+
+        # --- 1. shapes and shardings ---
+        self.mesh = make_mesh(mesh)
         spec = init_spec_of(task.batch_spec, data.buckets[-1])
         params, model_state = init_shapes(task.model, spec, seed)
-        make, self.struct, shardings = make_state(
+        make, self.struct, self.shardings = make_state(
             task.model,
             spec,
             lambda p: optimizers.make_optimizer(optimizer, p, config.steps, fisher),
             self.mesh,
-            mesh_config,
+            mesh,
             seed=seed,
             ema=config.step.ema is not None,
             init=init,
             rules=task.sharding,
         )
-        self.guards = Guards(config.guards, config.checkpoint, config.patience)
-        self.guarded, self.ended = True, ()  # whether the last evaluation was within the guards; why the run is over
-        self.out, self.checkpoints = out, Checkpoints(out, config.checkpoint, assets)
-        restored = self.checkpoints.restore(self.struct)
-        if restored is None:
-            self.state, self.record = make(), {}
-        else:
-            self.state, self.record = restored
-            self._check_pipeline()
-            self.guards.restore(self.record.get("guards") or {})
-            self.ended = tuple(self.record.get("ended") or ())
-            self.data.restore(self.record["data"])
-        self.start = int(self.state.step)
-        self.saved_step = self.start if restored else None
-        self.private = config.step.privacy.on
-        if self.private and epsilon is None:
-            raise ValueError("a private run needs `epsilon`")
-
-        # What the step is made of.
-        self.shardings, self.seed, self.optimizer_config = shardings, seed, optimizer
         self.trainable = optimizers.trainable(optimizer, params)
         self.optimizer = optimizers.make_optimizer(optimizer, params, config.steps)
 
+        # --- 2. and 3. restore or initialize ---
+        self.guards = Guards(config.guards, config.checkpoint, config.patience)
+        self.within_guards = True  # at the last evaluation
+        self.ended: tuple[str, ...] = ()  # why the run ends early
+        self.checkpoints = Checkpoints(out, config.checkpoint, assets)
+        restored = self.checkpoints.restore(self.struct)
+        if restored is None:
+            self.state = make()
+        else:
+            self.state, record = restored
+            self._check_pipeline(record.get("pipeline") or {})
+            self.guards.restore(record.get("guards") or {})
+            self.ended = tuple(record.get("ended") or ())
+            self.data.restore(record["data"])
+        self.start = int(self.state.step)
+        self.saved_step = self.start if restored else None
+
+        # --- 4. logs ---
         watch = config.watch
         self.profile = Profile(watch.profile, out / "profile", enabled=self.main)
         self.endpoint = None
@@ -222,16 +317,17 @@ class _Run:
         kind = jax.devices()[0].device_kind
         self.progress.say(f"{num_params(params):,} parameters on {self.mesh.size} {kind} device(s)")
         if restored:
-            self.progress.say(f"going on at step {self.start}")
+            self.progress.say(f"resuming at step {self.start}")
             for reason in self.ended:
                 self.progress.say(f"the run has ended: {reason}")
 
-    def loop(self, stop: StopSignal) -> FitResult:
+    def run(self, stop: StopSignal) -> FitResult:
+        """Compile, train to the end or to a signal, and close everything."""
         programs, stopped = None, False
         try:
             if self.start < self.config.steps and not self.ended:
                 programs = self._compile(stop)
-            stopped = self._steps(programs, stop)
+            stopped = self._train(programs, stop)
             if self.private and not stopped:
                 forget_noise_key(self.out, int(self.state.step))
         except StopRequested:  # while compiling
@@ -242,7 +338,7 @@ class _Run:
             self.profile.close()
             self.progress.close()
             self.tracker.close()
-            self.checkpoints.close()  # also when something went wrong: what is being saved is finished
+            self.checkpoints.close()  # also after an error: finishes the save in the background
         seconds, count = (programs.seconds, programs.count) if programs else (0.0, 0)
         return FitResult(self.state, self.reports, stopped, self.ended, seconds, count)
 
@@ -266,16 +362,24 @@ class _Run:
         self.tracker.write("compile", self.start, metrics={"seconds": programs.seconds, "programs": programs.count})
         return programs
 
-    def _steps(self, programs: Programs | None, stop: StopSignal) -> bool:
-        """Runs the steps; returns whether a signal ended them."""
+    def _train(self, programs: Programs | None, stop: StopSignal) -> bool:
+        """Run the steps; return True if a signal ended them."""
         config = self.config
         self.log.restart_clock()
-        pending = None
+        pending = None  # the step whose metrics have not been read from the device yet
         step = self.start
         while True:
             stopping = stop.requested(step)
             done = step >= config.steps or bool(self.ended)
-            # DO NOT CHANGE THE ORDER: evaluate, save, next batch, step. What is saved has not seen the next batch.
+
+            # DO NOT CHANGE THE ORDER: evaluate, save, next batch, step.
+            # 1. Evaluate before saving: the checkpoint records the metrics that decide if it is the best.
+            # 2. Save before taking the next batch: the saved data position must not count a batch that the saved
+            #    parameters have not been trained on, or a resume would skip it.
+            # 3. Dispatch step n, and only then read the metrics of step n - 1, so that the device never waits for the
+            #    host. Before an evaluation or a save the pending step is read first, so that bad steps are noticed.
+
+            # --- evaluate ---
             metrics = None
             if not stopping and self._eval_due(step):
                 self.log.read(pending, self.saved_step)
@@ -285,9 +389,11 @@ class _Run:
                     done |= bool(self.ended)
                 except StopRequested:
                     stopping = True
-                except Exception:  # bad input in an evaluation set does not cost the steps since the last save
+                except Exception:  # bad input in an evaluation set must not cost the steps since the last save
                     self._save(step, None, wait=True)
                     raise
+
+            # --- save ---
             every = config.checkpoint.every
             if stopping or done or (every and step > self.start and step % every == 0):
                 self.log.read(pending, self.saved_step)
@@ -297,28 +403,29 @@ class _Run:
                 return stopping
             self.checkpoints.check()
 
-            if self.profile.turns(step):
+            # --- next batch, step ---
+            if self.profile.changes_at(step):
                 self.log.read(pending, self.saved_step)
                 pending = None
-                self.progress.say(self.profile.turn(step))
+                self.progress.say(self.profile.start_or_stop(step))
             with self.watchdog.step(step + 1), self.profile.step(step + 1):
                 pending = self._step(programs, step, pending)
             step += 1
 
     def _step(self, programs: Programs, step: int, pending: Pending | None) -> Pending:
-        """Takes a batch, sends it to the device, and meanwhile reads the step before."""
-        waiting = time.monotonic()
+        """Take a batch and dispatch its step; read the metrics of the step before while the device works."""
+        began = time.monotonic()
         position = self.data.state
         try:
-            host = next(self.data)
-        except Exception:  # neither does bad input in the training data
+            host_batch = next(self.data)
+        except Exception:  # nor may bad input in the training data cost the steps since the last save
             self.log.read(pending, self.saved_step)
             self._save(step, None, wait=True, position=position)
             raise
-        waited = time.monotonic() - waiting
-        real, padded = self.units(host) if self.units else (0.0, 0.0)
-        real, padded = real * jax.process_count(), padded * jax.process_count()  # the others' rows are much the same
-        self.state, logs, finite, flops = programs.run(self.state, host)
+        waited = time.monotonic() - began
+        real, padded = self.units(host_batch) if self.units else (0.0, 0.0)
+        real, padded = real * jax.process_count(), padded * jax.process_count()  # other processes' rows are similar
+        self.state, logs, finite, flops = programs.run(self.state, host_batch)
         self.log.read(pending, self.saved_step)
         return Pending(step + 1, logs, finite, (real, padded, flops, waited))
 
@@ -341,17 +448,18 @@ class _Run:
             self.reports[name] = report
             metrics |= {f"{name}/{key}": float(value) for key, value in report.metrics.items()}
             self.tracker.report(name, step, report, self.config.examples)
-        wanted, known = self.config.checkpoint.metric, ", ".join(sorted(metrics))
-        if wanted is not None and wanted not in metrics:
-            raise UserError(f"checkpoint.metric: found {wanted!r}, expected one of {known}")
-        self.guarded, reasons = self.guards.look(metrics)
+        metric = self.config.checkpoint.metric
+        if metric is not None and metric not in metrics:
+            names = ", ".join(sorted(metrics))
+            raise UserError(f"trainer.checkpoint.metric: found {metric!r}, expected one of {names}")
+        self.within_guards, reasons = self.guards.update(metrics)
         self.ended = tuple(reasons)
         self.tracker.write("eval", step, metrics=metrics)
-        shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        shown += "" if self.guarded else " (beyond its guards)"
-        self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {shown}")
+        text = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        text += "" if self.within_guards else " (a guard is broken)"
+        self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {text}")
         for reason in self.ended:
-            self.progress.say(f"step {step} is the last: {reason}")
+            self.progress.say(f"stopping at step {step}: {reason}")
         return metrics
 
     def _save(self, step: int, metrics: dict[str, float] | None, *, wait: bool, position: Any = None) -> None:
@@ -362,25 +470,25 @@ class _Run:
                 "metrics": metrics,
                 "guards": self.guards.record,
                 "ended": self.ended,
-                "within_guards": self.guarded if metrics is not None else True,
+                "within_guards": self.within_guards if metrics is not None else True,
             }
             self.checkpoints.save(step, self.state, record)
             self.saved_step = step
         if wait:
             self.checkpoints.wait()
 
-    def _check_pipeline(self) -> None:
-        before = self.record.get("pipeline") or {}
-        if self.config.force_resume or before == self.pipeline:
+    def _check_pipeline(self, saved: Mapping[str, Any]) -> None:
+        if self.config.force_resume or saved == self.pipeline:
             return
-        name = next(n for n in sorted({*before, *self.pipeline}) if before.get(n) != self.pipeline.get(n))
+        name = next(n for n in sorted({*saved, *self.pipeline}) if saved.get(n) != self.pipeline.get(n))
         raise UserError(
-            f"{self.checkpoints.root}: found the run's data pipeline with {name} = {before.get(name)!r}, expected "
-            f"{self.pipeline.get(name)!r} to stay the same; force_resume goes on all the same"
+            f"{self.checkpoints.root}: the data pipeline changed since this checkpoint: found {name} = "
+            f"{saved.get(name)!r}, expected {self.pipeline.get(name)!r}; --trainer.force-resume resumes anyway, "
+            "and the order of the data will differ"
         )
 
 
 def _place_key(key: jax.Array, mesh: Mesh) -> jax.Array:
-    """The key on every device, of all processes: `jax.device_put` does that for plain numbers only."""
+    """Put the key on every device of all processes; `jax.device_put` does that for plain numbers only."""
     wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
     return jax.jit(wrap, out_shardings=replicated(mesh))(np.asarray(jax.random.key_data(key)))

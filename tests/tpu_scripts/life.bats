@@ -32,12 +32,12 @@ load common
   [[ "$output" == *stopped* ]]
   grep -q 'saved step' "$home/speech_jax/jobs/first/log.txt"
   "$SCRIPTS/logs.sh" "${one[@]}" --run first --out logs
-  grep -q 'going on at step 0' logs/my-tpu-0.txt
+  grep -q 'resuming at step 0' logs/my-tpu-0.txt
 
   echo 0 >"$CLOUD/finish"
   "$SCRIPTS/launch.sh" "${one[@]}" --run first --config configs/quickstart/pretrain.py
   eventually grep -q 'exit 0' "$home/speech_jax/jobs/first/ended"
-  run ! grep -q 'going on at step 0' <(tail -n 3 "$home/speech_jax/jobs/first/log.txt")
+  run ! grep -q 'resuming at step 0' <(tail -n 3 "$home/speech_jax/jobs/first/log.txt")
 
   run "$SCRIPTS/delete.sh" "${one[@]}" </dev/null
   [ "$status" -eq 2 ]

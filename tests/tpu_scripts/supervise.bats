@@ -28,7 +28,7 @@ at() { cat >"$CLOUD/at/$1"; } # TICK: what happens then
   at 6 <<<'echo 0 >"$CLOUD/finish"'
   run supervise --sync gs://my-bucket/runs
   [ "$status" -eq 0 ]
-  grep -q 'going on at step 41' "$CLOUD/nodes/my-tpu/home-0/speech_jax/jobs/r/log.txt"
+  grep -q 'resuming at step 41' "$CLOUD/nodes/my-tpu/home-0/speech_jax/jobs/r/log.txt"
 }
 
 @test "stock-outs: the pause doubles, and there is a limit" {
@@ -134,7 +134,7 @@ at() { cat >"$CLOUD/at/$1"; } # TICK: what happens then
   echo "$output"
   [ "$status" -eq 0 ]
   [ "$(calls 'queued-resources create')" -eq 1 ]
-  [ "$(grep -c 'going on' "$CLOUD/nodes/my-tpu/home-0/speech_jax/jobs/r/log.txt")" -eq 1 ]
+  [ "$(grep -c 'resuming at' "$CLOUD/nodes/my-tpu/home-0/speech_jax/jobs/r/log.txt")" -eq 1 ]
 }
 
 @test "somebody else's slice of that name is left alone" {

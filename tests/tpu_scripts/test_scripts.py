@@ -79,4 +79,4 @@ def test_the_trainer_under_the_worker_script(tmp_path):
     assert 5 < step < 12
     assert worker("start", "r", "", "--", *trainer).stdout.strip() == "started"
     wait_for("exit 0", lambda: worker("status", "r").stdout)
-    assert f"going on at step {step}" in (home / "speech_jax/jobs/r/log.txt").read_text()
+    assert f"resuming at step {step}" in (home / "speech_jax/jobs/r/log.txt").read_text()

@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.wavenet [--rounds 5] [--peer-python PYTHON --peer R9Y9_CLONE] [--only REGEX]
 
-Weights are random; all is timed through `decoding.wavenet_stream` as `synthesize` calls it, conditioning and noise
+Weights are random; all is timed through `decoding.wavenet.stream` as `synthesize` calls it, conditioning and noise
 included. Each round times every row once, and right after it what the machine could do at that moment: reading as many
 bytes as the weights have from end to end on one core, from whichever cache holds them, and multiplying registers.
 "of read" is weight bytes a step times steps a second over the first, "of peak" products over the second; a step of n
@@ -31,7 +31,15 @@ import numpy as np
 from experiments.benchmarks.wavenet_native import limits, limits_now, products, seconds
 from speech_jax.decoding.wavenet import scan
 from speech_jax.decoding.wavenet.engines import make_engine
-from speech_jax.decoding.wavenet.stream import FOLD_FRAMES, Net, chunk_frames, fold_frames, folded, make_net, stream
+from speech_jax.decoding.wavenet.stream import (
+    FOLD_FRAMES,
+    Net,
+    chunk_frames,
+    fold_frames,
+    folded_audio,
+    make_net,
+    stream_audio,
+)
 from speech_jax.kernels.wavenet import native
 from speech_jax.kernels.wavenet.draw import make_noise
 from speech_jax.models import wavenet as presets
@@ -101,9 +109,9 @@ def once(row: tuple, net: Net, engine) -> float:
     folds, length = row[4:]
     mel = mel_of(length, net.config)
     if folds == 1:
-        spent = seconds(lambda: [None for _ in stream(net, [mel], engine=engine)])
+        spent = seconds(lambda: [None for _ in stream_audio(net, [mel], engine=engine)])
     else:
-        spent = seconds(lambda: folded(net, mel, folds=folds, engine=engine))
+        spent = seconds(lambda: folded_audio(net, mel, folds=folds, engine=engine))
     return len(mel) * net.config.hop / spent
 
 
@@ -222,7 +230,7 @@ def memory(name: str, kind: str, dtype: str) -> None:
     engine = make_engine(kind, net.shape, net.weights, config.hop, dtype=dtype)
     peaks = []
     for length in (2.0, 60.0):
-        for _ in stream(net, [mel_of(length, config)], engine=engine):
+        for _ in stream_audio(net, [mel_of(length, config)], engine=engine):
             pass
         # VmHWM and not getrusage's ru_maxrss, which a process takes over from the one that started it
         status = Path("/proc/self/status").read_text()

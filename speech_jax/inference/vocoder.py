@@ -16,7 +16,7 @@ from speech_jax.audio.emphasis import undo_emphasis
 from speech_jax.core.errors import UserError
 from speech_jax.data.mels import check_mel, read_mel
 from speech_jax.decoding.wavenet.engines import Cores, Dtype, make_engine
-from speech_jax.decoding.wavenet.stream import folded, make_net, stream
+from speech_jax.decoding.wavenet.stream import folded_audio, make_net, stream_audio
 from speech_jax.kernels.wavenet.step import tempered
 from speech_jax.models.wavenet_condition import rows_per_frame
 from speech_jax.tasks.wavenet import frame_offset, network_config
@@ -91,7 +91,7 @@ class WaveNetVocoder:
         if not self.folds:
             return np.concatenate(list(self.stream([mel], seed=seed, speaker=speaker)))
         self._check_speaker(speaker)
-        made = folded(self.net, mel, seed, folds=self.folds, engine=self.engine, speaker=speaker)
+        made = folded_audio(self.net, mel, seed, folds=self.folds, engine=self.engine, speaker=speaker)
         return np.concatenate(list(self._plain(iter([made]))))
 
     def stream(
@@ -100,7 +100,7 @@ class WaveNetVocoder:
         """The audio as the frames come, in chunks of any lengths; put together it is the audio of `wave` without folds,
         however the frames were cut. Raises UserError as `wave` does."""
         self._check_speaker(speaker)
-        return self._plain(stream(self.net, self._checked(mels), seed, engine=self.engine, speaker=speaker))
+        return self._plain(stream_audio(self.net, self._checked(mels), seed, engine=self.engine, speaker=speaker))
 
     def _check_speaker(self, speaker: int) -> None:
         count = max(self.net.config.speakers, 1)

@@ -13,7 +13,15 @@ from speech_jax.core.errors import UserError
 from speech_jax.decoding.wavenet import scan as wavenet
 from speech_jax.decoding.wavenet.engines import make_engine, scan_engine
 from speech_jax.decoding.wavenet.scan import layout_for, sample, start, step_weights
-from speech_jax.decoding.wavenet.stream import chunk_frames, folded, join, make_net, stream, warm_up_frames, windows
+from speech_jax.decoding.wavenet.stream import (
+    chunk_frames,
+    crossfade,
+    folded_audio,
+    frame_windows,
+    make_net,
+    stream_audio,
+    warm_up_frames,
+)
 from speech_jax.kernels.wavenet import native
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.kernels.wavenet.draw import make_noise
@@ -73,7 +81,7 @@ def net():
 
 
 def whole(net, mel, **options):
-    return np.concatenate(list(stream(net, [mel], **options)))
+    return np.concatenate(list(stream_audio(net, [mel], **options)))
 
 
 def test_a_stream_is_the_same_however_it_is_cut(net):
@@ -83,9 +91,9 @@ def test_a_stream_is_the_same_however_it_is_cut(net):
     before = sample._cache_size()
     for cut in ([11], [1] * 11, [4, 7], [10, 0, 1]):
         parts = np.split(mel, np.cumsum(cut)[:-1])
-        np.testing.assert_array_equal(np.concatenate(list(stream(net, parts, seed=3, frames=2))), want)
+        np.testing.assert_array_equal(np.concatenate(list(stream_audio(net, parts, seed=3, frames=2))), want)
     for frames in (1, 2, 5):
-        length = np.concatenate(list(stream(net, [mel[:frames]], seed=3, frames=2)))
+        length = np.concatenate(list(stream_audio(net, [mel[:frames]], seed=3, frames=2)))
         assert length.shape == (6 * frames,)
     assert sample._cache_size() == before  # one program, whatever the length
     np.testing.assert_allclose(whole(net, mel, frames=3, seed=3), want, atol=1e-5)
@@ -100,13 +108,13 @@ def test_the_first_audio_comes_before_the_last_frames(net):
             asked.append(number)
             yield frame[None]
 
-    first = next(stream(net, frames(), frames=2))
+    first = next(stream_audio(net, frames(), frames=2))
     assert first.shape == (12,) and asked[-1] + 1 == 2 + 3  # the chunk, and what "stretch" looks ahead
 
 
 def test_windows_keep_only_what_is_needed():
     mel = np.arange(40, dtype=np.float32).reshape(20, 2)
-    found = list(windows(iter(np.split(mel, [3, 4, 15])), 4, 2, 1))
+    found = list(frame_windows(iter(np.split(mel, [3, 4, 15])), 4, 2, 1))
     assert [real for _, _, real in found] == [4] * 5
     first, own, _ = found[0]
     np.testing.assert_array_equal(first[:, 0], [0, 0, 0, 2, 4, 6, 8])
@@ -118,7 +126,7 @@ def test_windows_keep_only_what_is_needed():
 def test_folds_are_the_stream_where_one_is_alone_and_keep_its_level(net):
     mel = random_mel(40)
     want = whole(net, mel, frames=4)
-    made = folded(net, mel, folds=3, frames=4)
+    made = folded_audio(net, mel, folds=3, frames=4)
     assert made.shape == want.shape and np.isfinite(made).all()
     used = -(-(40 - warm_up_frames(net.config) - 3) // 3)
     alone = (used + warm_up_frames(net.config)) * 6
@@ -126,7 +134,7 @@ def test_folds_are_the_stream_where_one_is_alone_and_keep_its_level(net):
     for begin in range(0, 240, 60):
         assert np.std(made[begin : begin + 60]) == pytest.approx(np.std(want[begin : begin + 60]), rel=0.6)
     for short in (1, 2, 5):
-        assert folded(net, mel[:short], folds=3, frames=4).shape == (short * 6,)
+        assert folded_audio(net, mel[:short], folds=3, frames=4).shape == (short * 6,)
 
 
 def test_a_fold_after_its_warm_up_depends_on_its_own_samples_alone(net):
@@ -148,9 +156,9 @@ def test_a_join_is_seamless_where_both_agree_and_keeps_the_power_where_they_do_n
     rng = np.random.default_rng(0)
     signal = rng.normal(size=5000).astype(np.float32)
     segments = np.stack([signal[i * 1000 : i * 1000 + 1700] for i in range(4)])
-    np.testing.assert_allclose(join(segments, 1000, 300, 400), signal[:4700], atol=1e-5)
+    np.testing.assert_allclose(crossfade(segments, 1000, 300, 400), signal[:4700], atol=1e-5)
     other = rng.normal(size=(2, 20_000)).astype(np.float32)
-    joined = join(other, 2000, 3000, 15_000)
+    joined = crossfade(other, 2000, 3000, 15_000)
     assert np.std(joined[5000:20_000]) == pytest.approx(1.0, abs=0.05)
 
 
@@ -163,7 +171,7 @@ def test_chunks_shrink_where_conditioning_is_per_sample():
 def test_engines_that_are_not_there_are_a_warning_and_the_scan(net, caplog):
     with caplog.at_level(logging.WARNING, logger="speech_jax"):
         engine = make_engine("pallas", net.shape, net.weights, 6)  # this machine has a CPU alone
-    assert engine.name == "scan" and "the scan takes its place" in caplog.text
+    assert engine.name == "scan" and "using scan instead" in caplog.text
     assert make_engine("auto", net.shape, net.weights, 6).name in ("scan", "native")
     assert scan_engine(net.shape, net.weights).name == "scan"
 

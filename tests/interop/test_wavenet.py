@@ -15,7 +15,7 @@ import pytest
 from speech_jax import convert as front_door
 from speech_jax.artifacts.vocoder import load_vocoder_parts
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.decoding.wavenet.scan import layers_condition, sample, start, step_weights
+from speech_jax.decoding.wavenet.scan import sample, stack_layer_conditions, start, step_weights
 from speech_jax.interop.tensors import read_torch, write_torch
 from speech_jax.interop.wavenet import WaveNetImport, is_wavenet, read_wavenet
 from speech_jax.interop.wavenet_names import config_of, folded, layout_of, to_ours
@@ -53,7 +53,7 @@ def test_outputs_and_samples_equal_the_public_code(name):
     @jax.jit
     def parallel(params, before):
         vectors = condition(config.condition, params["condition"], frames, own, HOP)
-        return stack(config, params, before, vectors, speaker), layers_condition(config, params, vectors, speaker)
+        return stack(config, params, before, vectors, speaker), stack_layer_conditions(config, params, vectors, speaker)
 
     y, cond = parallel(params, jnp.asarray(golden["x"]))
     want = golden["y"].transpose(0, 2, 1)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding.wavenet.scan import layers_condition, step_weights
+from speech_jax.decoding.wavenet.scan import stack_layer_conditions, step_weights
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.kernels.wavenet.step import before_first, check_weights, receptive_field
 from speech_jax.models import wavenet as presets
@@ -47,7 +47,7 @@ def test_the_likelihood_by_steps_is_the_parallel_one(output, kind):
         before = jnp.concatenate([before_first(shape, 1)[:, None], target[:, :-1]], axis=1)
         batch = {"before": before, "mel": window, "own": own, "speaker": speaker}
         parallel = wavenet(config).apply(params, {}, batch)[0]["y"]
-        cond = layers_condition(config, params, vectors, speaker)
+        cond = stack_layer_conditions(config, params, vectors, speaker)
         share = config.hop // rows_per_frame(config.condition, config.hop)
         steps, _ = wavenet_plain.follow(shape, weights, wavenet_plain.start(shape, weights, 1), cond, share, target)
         limits = {"min_log_scale": config.min_log_scale, "levels": config.levels}

@@ -11,7 +11,7 @@ import pytest
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_released
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket, Model
-from speech_jax.decoding.wavenet.scan import layers_condition, step_weights
+from speech_jax.decoding.wavenet.scan import stack_layer_conditions, step_weights
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.models.wavenet import WaveNetConfig, init_params, wavenet
 from speech_jax.models.wavenet_condition import ConditionConfig, condition, window_of
@@ -69,7 +69,7 @@ def test_whole_recordings_are_measured_exactly_and_in_any_bucket(output):
     shape, weights = step_weights(net, params)
     frames = heard["mel"].shape[1]
     mel, own = window_of(heard["mel"], heard["frames"], jnp.zeros(4, jnp.int32), frames, net.condition, net.hop)
-    cond = layers_condition(net, params, condition(net.condition, params["condition"], mel, own, net.hop))
+    cond = stack_layer_conditions(net, params, condition(net.condition, params["condition"], mel, own, net.hop))
     given = jnp.pad(heard["wave"], ((0, 0), (0, frames * 32 - heard["wave"].shape[1])))
     y, _ = wavenet_plain.follow(shape, weights, wavenet_plain.start(shape, weights, 4), cond, 32, given)
     nll = waveform_nll(output, y, given, min_log_scale=net.min_log_scale)

@@ -1,8 +1,8 @@
-"""The engines that sample a WaveNet, behind one interface, and what is taken where one of them cannot be had.
+"""WaveNet sampling engines behind one interface, with a fallback where an engine is not available.
 
-"scan" runs everywhere (wavenet.py). "native" is a step in C for CPUs (wavenet_native.py), "pallas" a kernel that stays
-on the chip of a TPU or GPU (wavenet_pallas.py); both are imported when they are asked for. All make the same of the
-same noise, up to the rounding of their weights.
+"scan" runs everywhere (decoding/wavenet/scan.py). "native" is a step in C for CPUs (kernels/wavenet/native.py),
+"pallas" a kernel that stays on the chip of a TPU or GPU (kernels/wavenet/pallas.py); both are imported on first use.
+Given the same noise all engines draw the same samples, up to the rounding of their weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights
 
 log = logging.getLogger("speech_jax")
 
-ROWS_OF_A_GROUP = 4  # of the scan on a CPU: with fewer a core reads its weights for too little
+ROWS_PER_GROUP = 4  # of the scan on a CPU: with fewer rows, reading the weights dominates
 
 Kind = Literal["auto", "scan", "native", "pallas"]
 Dtype = Literal["float32", "bfloat16", "int8"]
@@ -31,8 +31,13 @@ Cores = Literal[1, 2]
 
 
 class Engine(NamedTuple):
-    """name: whose it is. start: (batch) -> state. sample: (state, cond, hop, noise) -> (drawn, state), see
-    wavenet_weights.py."""
+    """A sampler for one network; kernels/wavenet/step.py describes the arrays.
+
+    Attributes:
+        name: "scan", "native" or "pallas".
+        start: (batch) -> state before the first sample.
+        sample: (state, cond, hop, noise) -> (samples, state).
+    """
 
     name: str
     start: Callable
@@ -49,34 +54,47 @@ def make_engine(
     dtype: Dtype = "float32",
     cores: Cores = 1,
 ) -> Engine:
-    """The engine of that kind. hop: samples of a row of conditioning; batch: rows that it will make at once; dtype: of
-    the weights ("scan" knows float32 alone, "pallas" no int8); cores: that "native" takes, each for rows of its own, or
-    both for one row.
+    """Return an engine; "scan" with a warning where this machine cannot run the requested one.
 
-    "auto" is "native" on a CPU that has it, else "scan": the kernel has been compiled for TPU and GPU and compared in
-    interpret mode, but has not run on either yet, so it is taken where it is asked for. A kind that this machine cannot
-    run is a warning, and "scan" takes its place.
+    "auto" is "native" on a CPU where it was built, else "scan". The Pallas kernel has been compiled for TPU and GPU and
+    compared in interpret mode, but has not run on either yet, so "auto" never selects it.
+
+    Args:
+        kind: the engine.
+        shape: static sizes of the network.
+        weights: its weights.
+        hop: samples per row of conditioning.
+        batch: rows sampled at once.
+        dtype: type of the weights; "scan" supports float32 only, "pallas" not int8.
+        cores: CPU cores of "native"; rows are divided between them, and a single row is computed by both.
     """
     backend = jax.default_backend()
     makers = {"native": partial(_native, shape, weights, dtype, batch, cores),
               "pallas": partial(_pallas, shape, weights, dtype, hop, batch, backend)}  # fmt: skip
-    wanted = kind
+    selected = kind
     if kind == "auto":
-        wanted = "native" if backend == "cpu" else "scan"
-    if wanted in makers:
-        made = makers[wanted]()
-        if isinstance(made, Engine):
-            return made
+        selected = "native" if backend == "cpu" else "scan"
+    if selected in makers:
+        engine = makers[selected]()
+        if isinstance(engine, Engine):
+            return engine
         if kind != "auto":
-            log.warning("WaveNet engine %s: %s; the scan takes its place", kind, made)
+            log.warning("WaveNet engine %s: %s; using scan instead", kind, engine)
     if dtype != "float32":
-        log.warning("WaveNet engine scan: found dtype %s, it knows float32 alone and takes that", dtype)
+        log.warning("WaveNet engine scan: found dtype %s, expected float32; using float32", dtype)
     return scan_engine(shape, weights)
 
 
 def scan_engine(shape: StepShape, weights: StepWeights) -> Engine:
-    """The plain scan of wavenet.py. A step is a row of small products, for each of which XLA takes one core of a CPU;
-    so there rows are made in groups side by side, one a core. Rows do not depend on each other."""
+    """Return the `lax.scan` engine.
+
+    A step is a sequence of small matrix products, and XLA computes each on one core of a CPU. There, rows are sampled
+    in groups in parallel, one group per core; rows do not depend on each other.
+
+    Args:
+        shape: static sizes of the network.
+        weights: its weights, float32.
+    """
 
     def start(batch: int) -> list[StepState]:
         groups = _groups(batch)
@@ -88,27 +106,27 @@ def scan_engine(shape: StepShape, weights: StepWeights) -> Engine:
             return drawn, [after]
         rows = len(cond) // len(state)
 
-        def group(number: int, before: StepState):
-            part = slice(number * rows, (number + 1) * rows)
+        def sample_group(index: int, before: StepState):
+            part = slice(index * rows, (index + 1) * rows)
             return jax.block_until_ready(wavenet.sample(shape, weights, before, cond[part], hop, noise[part]))
 
         with ThreadPoolExecutor(len(state)) as pool:
-            made = list(pool.map(group, range(len(state)), state))
-        return jnp.concatenate([drawn for drawn, _ in made]), [after for _, after in made]
+            results = list(pool.map(sample_group, range(len(state)), state))
+        return jnp.concatenate([drawn for drawn, _ in results]), [after for _, after in results]
 
     return Engine("scan", start, sample)
 
 
 def _groups(batch: int) -> int:
-    """How many equal groups of at least `ROWS_OF_A_GROUP` rows there are a core for."""
+    """Return the number of equal groups of at least `ROWS_PER_GROUP` rows, at most one per core."""
     if jax.default_backend() != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return next(n for n in range(min(cores, max(batch // ROWS_OF_A_GROUP, 1)), 0, -1) if batch % n == 0)
+    return next(n for n in range(min(cores, max(batch // ROWS_PER_GROUP, 1)), 0, -1) if batch % n == 0)
 
 
 def _native(shape: StepShape, weights: StepWeights, dtype: Dtype, batch: int, cores: Cores) -> Engine | str:
-    """The C step, or why there is none."""
+    """Return the engine of the C step, or the reason why it is not available."""
     from speech_jax.kernels.wavenet import native
 
     if not native.available():
@@ -124,14 +142,14 @@ def _native(shape: StepShape, weights: StepWeights, dtype: Dtype, batch: int, co
 
 
 def _pallas(shape: StepShape, weights: StepWeights, dtype: Dtype, hop: int, batch: int, backend: str) -> Engine | str:
-    """The kernel, or why there is none."""
+    """Return the engine of the Pallas kernel, or the reason why it is not available."""
     try:
         from speech_jax.kernels.wavenet import pallas
     except ImportError:
-        return "this installation has none"
-    why_not = pallas.fits(shape, weights, backend, batch=batch, dtype=dtype, hop=hop)
-    if why_not:
-        return why_not
+        return "this installation of JAX has no Pallas"
+    reason = pallas.fits(shape, weights, backend, batch=batch, dtype=dtype, hop=hop)
+    if reason:
+        return reason
 
     @partial(jax.jit, static_argnums=2)
     def run(state, cond, hop, noise):

@@ -1,14 +1,14 @@
-"""Sampling from a WaveNet by a cached `lax.scan`: what each layer has seen lies in rings that the loop writes in place.
+"""WaveNet sampling by a cached `lax.scan`: each layer's past inputs lie in ring buffers that are updated in place.
 
-XLA copies a state that is read and written in many places of a step, all of it and every step. Two layouts avoid that:
+XLA copies the whole state in every step if the step reads and writes it in many places. Two layouts avoid that:
 
-- "flat": one ring for all layers. One gather takes all that the step needs before its first product, one scatter
-  writes all that it saw after its last.
-- "layers": a ring for each layer, read and written by itself. Where rings are short, copies cost less than a gather.
+- "flat": one ring buffer for all layers. One gather reads everything before the first product of a step, one scatter
+  writes everything after the last.
+- "layers": a ring buffer per layer, read and written separately. For short buffers, copies cost less than a gather.
 
-`layout_for` chooses. Engines have one shape: `start(shape, weights, batch)` and `sample(shape, weights, state, cond,
-hop, noise)`, as in wavenet_plain.py, which all of them must equal. A program is compiled for the shapes of `cond` and
-`noise` alone: wavenet_stream.py calls it again and again with chunks of one size, whatever the utterance's length.
+`layout_for` chooses. Every engine has the interface `start(shape, weights, batch)` and `sample(shape, weights, state,
+cond, hop, noise)` of kernels/wavenet/reference.py and must equal it. A program is compiled per shape of `cond` and
+`noise`: decoding/wavenet/stream.py calls it with chunks of one size, whatever the utterance's length.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights, b
 from speech_jax.models.wavenet import WaveNetConfig, layer_condition
 
 Layout = Literal["flat", "layers"]
-FLAT_FROM = 400_000  # bytes of all rings of all rows from which the flat layout is faster (measured, see `layout_for`)
+FLAT_FROM = 400_000  # bytes of ring buffers of all rows from which the flat layout is faster (see `layout_for`)
 
 
-# ---- a network as an engine's weights
+# ---- Weights of an engine
 
 
 def step_weights(config: WaveNetConfig, params: PyTree) -> tuple[StepShape, StepWeights]:
-    """What engines take of a network's parameters: stacked over the layers, the skips' factor folded in."""
+    """Return the engines' shape and weights of a network: stacked over layers, with the skip factor folded in."""
     layers = [params[f"layers_{layer}"] for layer in range(config.layers)]
 
     def stacked(name: str) -> Array:
@@ -60,41 +60,61 @@ def step_weights(config: WaveNetConfig, params: PyTree) -> tuple[StepShape, Step
     return shape, StepWeights(*(jnp.asarray(a, jnp.float32) for a in weights))
 
 
-def layers_condition(
+def stack_layer_conditions(
     config: WaveNetConfig, params: PyTree, vectors: Float[Array, "batch rows channels"], speaker: Array | None = None
 ) -> Float[Array, "batch rows layers gate"]:
-    """`cond` of the engines: what each layer adds to its convolution, with the gates' biases and the speaker's part."""
+    """Return the engines' `cond`: each layer's conditioning, with its bias and the speaker's contribution.
+
+    Args:
+        config: the network.
+        params: its parameters.
+        vectors: output of the conditioning network.
+        speaker: int [batch] for a network with several speakers, else None.
+    """
     return jnp.stack([layer_condition(config, params, n, vectors, speaker) for n in range(config.layers)], axis=2)
 
 
-# ---- the engine
+# ---- Engine
 
 
 class FlatRings(NamedTuple):
-    """values [slots, batch, residual]: the rings of all layers, one after the other; time: samples made so far."""
+    """One ring buffer for all layers.
+
+    Attributes:
+        values: [slots, batch, residual], the layers one after the other.
+        time: number of samples drawn so far.
+    """
 
     values: Array
     time: Int[Array, ""]
 
 
 class LayerRings(NamedTuple):
-    """values: for each layer [(k - 1) · d, batch, residual]; time: samples made so far."""
+    """A ring buffer per layer.
+
+    Attributes:
+        values: per layer [(kernel - 1) · dilation, batch, residual].
+        time: number of samples drawn so far.
+    """
 
     values: tuple[Array, ...]
     time: Int[Array, ""]
 
 
 def layout_for(shape: StepShape, weights: StepWeights, batch: int) -> Layout:
-    """Flat from 400 kB of rings on, where XLA once copied the others each step: it made 1.42 times as many samples a
-    second at 524 kB (`medium`, one row), as many at 32 kB (`small`). On CPUs it no longer does, and rings of their own
-    make 1.0 to 1.15 times as many at every size (experiments/benchmarks/wavenet_layouts.txt); on a TPU or GPU neither
-    has been timed."""
+    """Return the faster layout: "flat" from 400 kB of ring buffers on.
+
+    From that size XLA used to copy separate buffers in every step: "flat" drew 1.42 times as many samples per second at
+    524 kB (`medium`, one row) and as many at 32 kB (`small`). On CPUs XLA no longer copies, and "layers" draws 1.0 to
+    1.15 times as many at every size (experiments/benchmarks/wavenet_layouts.txt); on a TPU or GPU neither has been
+    timed.
+    """
     _, kernel, residual, _ = weights.taps.shape
     return "flat" if (kernel - 1) * sum(shape.dilations) * residual * 4 * batch >= FLAT_FROM else "layers"
 
 
 def start(shape: StepShape, weights: StepWeights, batch: int, layout: Layout | None = None) -> StepState:
-    """Before the first sample. layout: `layout_for`'s choice where none is given."""
+    """Return the state before the first sample, in the given layout or that of `layout_for`."""
     _, kernel, residual, _ = weights.taps.shape
     zero = jnp.zeros((), jnp.int32)
     lengths = [(kernel - 1) * d for d in shape.dilations]
@@ -114,30 +134,42 @@ def sample(
     hop: int,
     noise: Float[Array, "batch time n"],
 ) -> tuple[Array, StepState]:
-    """(float32 [batch, time] in [-1, 1], for "mulaw" the classes, int32; the state after it). time = rows · hop."""
+    """Draw rows · hop samples per batch row.
+
+    Args:
+        shape: static sizes of the network.
+        weights: its weights.
+        state: as `start` or an earlier call returned it.
+        cond: conditioning, as `stack_layer_conditions` returns it.
+        hop: samples per row of conditioning.
+        noise: random numbers per sample, with time = rows · hop.
+
+    Returns:
+        Samples [batch, time], float32 in [-1, 1], for "mulaw" int32 classes; and the state after them.
+    """
     step = _flat_step if isinstance(state.history, FlatRings) else _layers_step
     merged = _merge(weights)
     batch, rows = cond.shape[:2]
     noise = jnp.moveaxis(noise, 1, 0).reshape(rows, hop, batch, -1)
 
-    def one(row: Array, state: StepState, noise_now: Array) -> tuple[StepState, Array]:
+    def draw_sample(row: Array, state: StepState, sample_noise: Array) -> tuple[StepState, Array]:
         y, history = step(shape, weights, merged, state, row)
-        drawn = draw(shape, y, noise_now)
+        drawn = draw(shape, y, sample_noise)
         return StepState(history, drawn), drawn
 
-    def one_row(state: StepState, now: tuple[Array, Array]) -> tuple[StepState, Array]:
-        row, noise_of_row = now
+    def draw_row(state: StepState, inputs: tuple[Array, Array]) -> tuple[StepState, Array]:
+        row, row_noise = inputs
         if hop == 1:
-            state, drawn = one(row, state, noise_of_row[0])
+            state, drawn = draw_sample(row, state, row_noise[0])
             return state, drawn[None]
-        return jax.lax.scan(partial(one, row), state, noise_of_row)
+        return jax.lax.scan(partial(draw_sample, row), state, row_noise)
 
-    state, made = jax.lax.scan(one_row, state, (jnp.transpose(cond, (1, 2, 0, 3)), noise))
-    return jnp.moveaxis(made.reshape(rows * hop, batch), 0, 1), state
+    state, samples = jax.lax.scan(draw_row, state, (jnp.transpose(cond, (1, 2, 0, 3)), noise))
+    return jnp.moveaxis(samples.reshape(rows * hop, batch), 0, 1), state
 
 
 class _Merged(NamedTuple):
-    """Products that share a factor, as one: a step on a CPU is a row of small products, each with a fixed cost."""
+    """Weights of products that share a factor, merged: on a CPU each small product has a fixed cost."""
 
     taps: tuple[Array, ...]  # [k · residual, gate] of each layer
     outs: tuple[Array, ...]  # [half gate, residual + skip], the residual's scale folded in
@@ -154,30 +186,30 @@ def _merge(weights: StepWeights) -> _Merged:
 
 
 def _layer(
-    shape: StepShape, merged: _Merged, layer: int, seen: Array, time: Array, added: Array, skips: Array | float
+    shape: StepShape, merged: _Merged, layer: int, *, taps: Array, time: Array, cond: Array, skips: Array | float
 ) -> tuple[Array, Array]:
-    """(what goes to the next layer, the skips so far). seen: the layer's taps side by side, the current value last."""
-    z = gate(seen @ merged.taps[layer] + added)
-    made = z @ merged.outs[layer]
+    """Return (input of the next layer, sum of skips so far); taps are concatenated, the current value last."""
+    z = gate(taps @ merged.taps[layer] + cond)
+    outputs = z @ merged.outs[layer]
     residual = merged.out_bias[layer].shape[-1]
-    x = _current(seen, residual, time)
-    return (x + made[:, :residual] + merged.out_bias[layer]) * shape.residual_scale, skips + made[:, residual:]
+    x = _current(taps, residual, time)
+    return (x + outputs[:, :residual] + merged.out_bias[layer]) * shape.residual_scale, skips + outputs[:, residual:]
 
 
-def _current(seen: Float[Array, "*rows taps_residual"], residual: int, time: Array) -> Float[Array, "*rows residual"]:
-    """The last of the taps that lie side by side.
+def _current(taps: Float[Array, "*rows taps_residual"], residual: int, time: Array) -> Float[Array, "*rows residual"]:
+    """Return the last of the concatenated taps.
 
-    On a CPU a slice at a place that XLA does not know (time is never negative). With one that it knows it would compute
-    the values wherever they are used, from the products of all layers before, so that a step grew with the square of
-    the layers; an `optimization_barrier` is taken out before that. It is up to 1.4 times as fast so
+    On a CPU this slices at an offset that is dynamic to XLA (time is never negative). With a static offset XLA would
+    recompute the values at every use, from the products of all layers before, and a step would grow with the square of
+    the number of layers; an `optimization_barrier` is removed before that pass. This is up to 1.4 times as fast
     (experiments/benchmarks/wavenet.txt). A TPU would take 1.2 times as long, by the roofline model.
     """
-    begin = seen.shape[-1] - residual
+    begin = taps.shape[-1] - residual
 
-    def at_unknown_place(seen: Array, time: Array) -> Array:
-        return jax.lax.dynamic_slice_in_dim(seen, begin + jnp.minimum(time, 0), residual, axis=-1)
+    def slice_dynamic(taps: Array, time: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(taps, begin + jnp.minimum(time, 0), residual, axis=-1)
 
-    return jax.lax.platform_dependent(seen, time, cpu=at_unknown_place, default=lambda seen, _: seen[..., begin:])
+    return jax.lax.platform_dependent(taps, time, cpu=slice_dynamic, default=lambda taps, _: taps[..., begin:])
 
 
 def _layers_step(
@@ -190,10 +222,10 @@ def _layers_step(
         length = (kernel - 1) * dilation
         slots = [(time - m * dilation) % length for m in range(kernel - 1, 0, -1)]  # the oldest first
         earlier = [jax.lax.dynamic_index_in_dim(rings[layer], slot, keepdims=False) for slot in slots]
-        seen = jnp.concatenate([*earlier, x], axis=-1)
-        now = _current(seen, x.shape[-1], time)
-        new.append(jax.lax.dynamic_update_index_in_dim(rings[layer], now, slots[0], axis=0))
-        x, skips = _layer(shape, merged, layer, seen, time, row[layer], skips)
+        taps = jnp.concatenate([*earlier, x], axis=-1)
+        current = _current(taps, x.shape[-1], time)
+        new.append(jax.lax.dynamic_update_index_in_dim(rings[layer], current, slots[0], axis=0))
+        x, skips = _layer(shape, merged, layer, taps=taps, time=time, cond=row[layer], skips=skips)
     return head(weights, skips), LayerRings(tuple(new), time + 1)
 
 
@@ -209,11 +241,11 @@ def _flat_step(
     slots = jnp.asarray(begins[:, None]) + (time - jnp.asarray(back)) % jnp.asarray(lengths[:, None])
     past = values.at[slots.reshape(-1)].get(mode="promise_in_bounds", unique_indices=True)
     past = past.reshape(len(dilations), kernel - 1, *values.shape[1:])
-    x, skips, seen = first_layer(shape, weights, state.last), 0.0, []
+    x, skips, taps = first_layer(shape, weights, state.last), 0.0, []
     for layer in range(len(dilations)):
-        seen.append(jnp.concatenate([*(past[layer, m] for m in range(kernel - 1)), x], axis=-1))
-        x, skips = _layer(shape, merged, layer, seen[-1], time, row[layer], skips)
-    # the oldest value has been read, and the new one takes its place
-    inputs = _current(jnp.stack(seen), x.shape[-1], time)
+        taps.append(jnp.concatenate([*(past[layer, m] for m in range(kernel - 1)), x], axis=-1))
+        x, skips = _layer(shape, merged, layer, taps=taps[-1], time=time, cond=row[layer], skips=skips)
+    # The new value overwrites the oldest one, which has been read.
+    inputs = _current(jnp.stack(taps), x.shape[-1], time)
     values = values.at[slots[:, 0]].set(inputs, mode="promise_in_bounds", unique_indices=True)
     return head(weights, skips), FlatRings(values, time + 1)

@@ -29,12 +29,12 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from speech_jax.inference.recognizer import CTCRecognizer, Recognizer, load_recognizer
     from speech_jax.inference.vocoder import WaveNetVocoder, load_vocoder
     from speech_jax.inference.voice import Voice, load_voice
-    from speech_jax.models.conformer import ConformerConfig, conformer_ctc, conformer_encoder
+    from speech_jax.models.config import ConformerConfig, Tacotron2Config, WaveNetConfig
+    from speech_jax.models.conformer import conformer_ctc, conformer_encoder
     from speech_jax.models.crnn import crnn_ctc
     from speech_jax.models.tacotron2 import tacotron2
-    from speech_jax.models.tacotron2_parts import Tacotron2Config
     from speech_jax.models.wav2vec2 import wav2vec2_ctc
-    from speech_jax.models.wavenet import WaveNetConfig, wavenet
+    from speech_jax.models.wavenet import wavenet
     from speech_jax.objectives.ctc import ctc_loss
     from speech_jax.objectives.mix import combine_gradients, mix
     from speech_jax.objectives.schedules import AlphaConfig
@@ -80,14 +80,14 @@ _MODULES = {
     "load_vocoder": "speech_jax.inference.vocoder",
     "Voice": "speech_jax.inference.voice",
     "load_voice": "speech_jax.inference.voice",
-    "ConformerConfig": "speech_jax.models.conformer",
+    "ConformerConfig": "speech_jax.models.config",
+    "Tacotron2Config": "speech_jax.models.config",
+    "WaveNetConfig": "speech_jax.models.config",
     "conformer_ctc": "speech_jax.models.conformer",
     "conformer_encoder": "speech_jax.models.conformer",
     "crnn_ctc": "speech_jax.models.crnn",
     "tacotron2": "speech_jax.models.tacotron2",
-    "Tacotron2Config": "speech_jax.models.tacotron2_parts",
     "wav2vec2_ctc": "speech_jax.models.wav2vec2",
-    "WaveNetConfig": "speech_jax.models.wavenet",
     "wavenet": "speech_jax.models.wavenet",
     "ctc_loss": "speech_jax.objectives.ctc",
     "combine_gradients": "speech_jax.objectives.mix",

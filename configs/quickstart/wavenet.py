@@ -6,8 +6,7 @@ import dataclasses
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
-from speech_jax.models.wavenet import WaveNetConfig
-from speech_jax.models.wavenet_condition import ConditionConfig
+from speech_jax.models.config import ConditionConfig, WaveNetConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.training.checkpoint import CheckpointConfig
 from speech_jax.training.loop import TrainerConfig

@@ -3,7 +3,7 @@
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.config import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import TokenizerConfig
 from speech_jax.training.checkpoint import CheckpointConfig

@@ -10,8 +10,7 @@ import dataclasses
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
-from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.tacotron2_parts import Tacotron2Config
+from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEndConfig
 from speech_jax.training.checkpoint import CheckpointConfig

@@ -1,4 +1,4 @@
-"""What a vocoder's waveform went through before it was learned, and back: high-pass, gain, pre-emphasis."""
+"""Transform of a vocoder's target waveform and its inverse: high-pass, gain, pre-emphasis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy.signal import lfilter
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.convolution import convolve_fixed
@@ -22,7 +21,18 @@ def apply_emphasis(
     gain: float,
     pre_emphasis: float,
 ) -> Float[Array, "batch samples"]:
-    """High-passed where the features are, times the gain, y[n] = x[n] - c · x[n-1]; zero beyond each length."""
+    """Transform waveforms as a vocoder is trained to predict them.
+
+    Args:
+        audio: waveforms in [-1, 1].
+        lengths: valid samples per row.
+        config: audio settings; the high-pass is applied if `config.high_pass` is set.
+        gain: factor on the samples.
+        pre_emphasis: coefficient c of y[n] = x[n] - c·x[n-1], applied last; 0 turns it off.
+
+    Returns:
+        The transformed waveforms, zero beyond each length.
+    """
     inside = time_mask(lengths, audio.shape[1])
     x = jnp.where(inside, audio.astype(jnp.float32), 0.0)
     if config.high_pass:
@@ -36,7 +46,12 @@ def apply_emphasis(
 def undo_emphasis(
     chunks: Iterable[Float[np.ndarray, " samples"]], gain: float, pre_emphasis: float
 ) -> Iterator[Float[np.ndarray, " samples"]]:
-    """The inverse of gain and pre-emphasis over the chunks of one recording, clipped to [-1, 1]."""
+    """Invert gain and pre-emphasis over the successive chunks of one recording, clipped to [-1, 1].
+
+    The high-pass is not inverted: it removed that part of the signal.
+    """
+    from scipy.signal import lfilter  # slow to import, and few runs need it
+
     state = np.zeros(1)
     for chunk in chunks:
         if pre_emphasis:

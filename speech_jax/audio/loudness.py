@@ -1,8 +1,8 @@
-"""How loud a recording is (ITU-R BS.1770-4, one channel), and the gain that brings it to a wanted loudness.
+"""Loudness of a mono recording (ITU-R BS.1770-4), and the gain that brings it to a target loudness.
 
-Host-side NumPy and scipy (which jax brings). Neither AudioConfig nor a manifest knows of a gain: whoever mixes
-recordings of different levels for a voice applies `normalize_loudness` where recordings become shards or files, so that
-the acoustic model's mel spectrogram and the vocoder's waveform hear the same level.
+Host-side NumPy and SciPy. Neither AudioConfig nor a manifest has a gain: to mix recordings of different levels for a
+voice, apply `normalize_loudness` when recordings are written to shards or files, so that the acoustic model's mel
+spectrogram and the vocoder's waveform have the same level.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import math
 
 import numpy as np
 from jaxtyping import Float
-from scipy.signal import sosfilt
 
 _BLOCK, _STEP = 0.4, 0.1  # seconds
-_ABSOLUTE, _RELATIVE = -70.0, -10.0  # gates: LUFS, and LU below the mean of what passes the first
+_ABSOLUTE, _RELATIVE = -70.0, -10.0  # gates: in LUFS, and in LU relative to the mean of what passes the first
 
 
 def integrated_loudness(audio: Float[np.ndarray, " samples"], sample_rate: int) -> float:
-    """Loudness in LUFS of mono audio in [-1, 1]; -inf for silence (nothing above -70 LUFS).
+    """Return the loudness in LUFS of mono audio in [-1, 1]; -inf for silence (nothing above -70 LUFS).
 
-    K-weighting, blocks of 0.4 s every 0.1 s, those below -70 LUFS and those 10 LU below the mean of the rest left out.
-    Audio shorter than a block, for which the standard has no word, is one block.
+    K-weighting, then blocks of 0.4 s every 0.1 s, without those below -70 LUFS and those 10 LU below the mean of the
+    rest. Audio shorter than a block, which the standard does not define, counts as one block.
     """
+    from scipy.signal import sosfilt  # slow to import, and only needed here
+
     weighted = sosfilt(k_weighting(sample_rate), np.asarray(audio, np.float64))
     size, step = round(_BLOCK * sample_rate), _STEP * sample_rate
     count = max(1, int((len(weighted) - size) / step + 1e-6) + 1)
@@ -30,39 +31,44 @@ def integrated_loudness(audio: Float[np.ndarray, " samples"], sample_rate: int) 
     total = np.concatenate([[0.0], np.cumsum(weighted**2)])
     ends = np.minimum(starts + size, len(weighted))
     power = (total[ends] - total[starts]) / np.maximum(ends - starts, 1)
-    heard = power[_lufs(power) > _ABSOLUTE]
-    if len(heard) == 0:
+    gated = power[_lufs(power) > _ABSOLUTE]
+    if len(gated) == 0:
         return -math.inf
-    heard = heard[_lufs(heard) > _lufs(heard.mean()) + _RELATIVE]
-    return float(_lufs(heard.mean()))
+    gated = gated[_lufs(gated) > _lufs(gated.mean()) + _RELATIVE]
+    return float(_lufs(gated.mean()))
 
 
 def loudness_gain(
     audio: Float[np.ndarray, " samples"], sample_rate: int, target: float = -23.0, peak: float = -1.0
 ) -> float:
-    """The factor that brings the audio to `target` LUFS, but no sample beyond `peak` dB of full scale; 1 for silence.
+    """Return the factor that brings audio to a target loudness; 1 for silence.
 
-    The peak is that of the samples, not of the curve between them (true peak): -1 leaves room for it.
+    Args:
+        audio: mono samples in [-1, 1].
+        sample_rate: samples per second.
+        target: loudness in LUFS.
+        peak: limit on the largest sample, in dB of full scale. Peaks between samples (true peak) are not measured; -1
+            leaves room for them.
     """
-    found = integrated_loudness(audio, sample_rate)
-    if not math.isfinite(found):
+    loudness = integrated_loudness(audio, sample_rate)
+    if not math.isfinite(loudness):
         return 1.0
-    gain = 10 ** ((target - found) / 20)
+    gain = 10 ** ((target - loudness) / 20)
     return min(gain, 10 ** (peak / 20) / float(np.abs(audio).max()))
 
 
 def normalize_loudness(
     audio: Float[np.ndarray, " samples"], sample_rate: int, target: float = -23.0, peak: float = -1.0
 ) -> Float[np.ndarray, " samples"]:
-    """The audio times its loudness_gain, float32."""
+    """Return the audio multiplied by its `loudness_gain`, float32."""
     return (audio * loudness_gain(audio, sample_rate, target, peak)).astype(np.float32)
 
 
 def k_weighting(sample_rate: int) -> Float[np.ndarray, "2 6"]:
-    """The standard's two filters for any rate, as second-order sections: a shelf of +4 dB and a high-pass.
+    """Return the K-weighting filters for any sample rate as second-order sections: a shelf of +4 dB and a high-pass.
 
-    The standard gives numbers for 48 kHz alone. They are the bilinear transform of two analogue filters, whose
-    frequency, gain and quality B. De Man found (loudness.py, 2014); at 48 kHz these are the standard's numbers.
+    The standard gives coefficients for 48 kHz only. They are the bilinear transform of two analog filters, whose
+    frequency, gain and quality were derived by B. De Man (loudness.py, 2014); at 48 kHz the results agree.
     """
     tangent, quality = math.tan(math.pi * 1681.9744509555319 / sample_rate), 0.7071752369554193
     high = 10 ** (3.99984385397 / 20)

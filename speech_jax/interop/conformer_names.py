@@ -15,7 +15,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves, nest_leaves
 from speech_jax.core.types import PyTree
 from speech_jax.interop.tensors import Tensors
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.config import ConformerConfig
 
 Change = Callable[[np.ndarray], np.ndarray]
 

@@ -30,7 +30,7 @@ from speech_jax.interop.imported import Imported
 from speech_jax.interop.sentencepieces import UNKNOWN, read_sentencepiece, write_sentencepiece
 from speech_jax.interop.settings import Settings
 from speech_jax.interop.tensors import Span, Tensors, read_torch, write_torch
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.config import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 

@@ -17,7 +17,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.interop.conformer_names import to_ours, to_theirs
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tensors import Tensors, read_safetensors, write_safetensors
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.config import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, WORD_START, Tokenizer
 

@@ -12,8 +12,7 @@ from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import PyTree
 from speech_jax.interop.conformer_names import LINEAR, SAME, Change, Place, take
 from speech_jax.interop.tensors import Tensors
-from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.tacotron2_parts import Tacotron2Config
+from speech_jax.models.config import AttentionConfig, Tacotron2Config
 
 _WRAPPERS = re.compile(r"\.(linear_layer|conv)(?=\.(weight|bias)$)")
 

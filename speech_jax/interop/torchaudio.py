@@ -23,7 +23,7 @@ from speech_jax.interop.imported import Imported
 from speech_jax.interop.parakeet import read_json
 from speech_jax.interop.sentencepieces import read_sentencepiece
 from speech_jax.interop.tensors import Tensors, read_state_dict
-from speech_jax.models.plain_conformer import PlainConformerConfig
+from speech_jax.models.config import PlainConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, SPECIAL, Tokenizer
 

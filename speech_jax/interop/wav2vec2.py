@@ -23,7 +23,7 @@ from speech_jax.interop.imported import Imported
 from speech_jax.interop.parakeet import read_json, read_weights
 from speech_jax.interop.settings import Settings
 from speech_jax.interop.tensors import Tensors, read_torch
-from speech_jax.models.wav2vec2 import Wav2Vec2Config
+from speech_jax.models.config import Wav2Vec2Config
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 

@@ -14,8 +14,7 @@ import numpy as np
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import PyTree
 from speech_jax.interop.tensors import Tensors
-from speech_jax.models.wavenet import WaveNetConfig
-from speech_jax.models.wavenet_condition import ConditionConfig
+from speech_jax.models.config import ConditionConfig, WaveNetConfig
 
 Layout = Literal["master", "released", "nvidia"]
 MARKS: dict[Layout, str] = {  # a tensor that no other layout has

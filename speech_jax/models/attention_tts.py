@@ -15,9 +15,8 @@ the location-sensitive energies).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import comb, exp, lgamma
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,35 +24,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from speech_jax.core.types import PyTree
+from speech_jax.models.config import AttentionConfig
 from speech_jax.models.layers import uniform_fan_in
 
 _FAR = -1e9  # energies outside the text; finite, so that a row without any text has no NaN
 _PRIOR_FLOOR = 1e-6
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    """How the decoder finds its place in the text."""
-
-    kind: Literal["location", "dynamic", "gmm", "forward"] = "location"
-    """location: Tacotron 2's; dynamic: convolutions made from the query, only forward; gmm: a mixture of Gaussians that
-    move forward; forward: location-sensitive, but only on to the next symbol, at a learned pace."""
-    width: int = 128
-    """Channels in which energies are computed."""
-    filters: int = 32
-    """Location filters (location, forward), static filters (dynamic)."""
-    filter_length: int = 31
-    """Symbols that a filter sees; odd."""
-    dynamic_filters: int = 8
-    """dynamic: filters made from the query."""
-    prior_length: int = 11
-    """dynamic: symbols that a step may move forward at most, plus one."""
-    prior_alpha: float = 0.1
-    """dynamic: the beta-binomial prior's first parameter."""
-    prior_beta: float = 0.9
-    """dynamic: its second; the mean step is (prior_length - 1) · alpha / (alpha + beta)."""
-    mixtures: int = 5
-    """gmm: Gaussians."""
 
 
 class Attention(NamedTuple):

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.core.config_dict import new_field
-from speech_jax.core.errors import UserError
 from speech_jax.core.hashing import hashed_key
 from speech_jax.core.types import Batch, Model, PyTree
 from speech_jax.models.attention import ATTENDED, RelativeAttention, relative_positions
+from speech_jax.models.config import ConformerConfig
 from speech_jax.models.convolution import DepthwiseConv1d
 from speech_jax.models.layers import (
     Dropout,
@@ -28,84 +26,6 @@ from speech_jax.models.layers import (
     stochastic_depth,
 )
 from speech_jax.models.subsampling import ConvSubsampling, halve
-
-
-@dataclass(frozen=True)
-class ConformerConfig:
-    """A Conformer encoder with a CTC head. The defaults are NeMo's Conformer-CTC small."""
-
-    num_features: int = 80
-    """Feature bands a frame (mel bands, or cepstra)."""
-    width: int = 176
-    """Channels of the encoder (d_model)."""
-    layers: int = 16
-    """Conformer layers."""
-    heads: int = 4
-    """Attention heads; must divide the width."""
-    feed_forward_multiple: int = 4
-    """Hidden channels of the feed-forward modules, in units of the width."""
-    kernel_size: int = 31
-    """Frames that the depthwise convolution sees; odd."""
-    subsampling: Literal["striding", "dw_striding"] = "striding"
-    """Full strided convolutions, or depthwise-separable ones (FastConformer; cheaper)."""
-    subsampling_factor: Literal[4, 8] = 4
-    """Feature frames per encoder frame."""
-    subsampling_channels: int = 0
-    """Channels of the subsampling convolutions; 0 means as many as the width."""
-    conv_norm: Literal["batch", "layer", "group"] = "batch"
-    """Norm inside the convolution module. Batch statistics are over valid frames only."""
-    conv_norm_groups: int = 16
-    """Groups of the group norm; must divide the width."""
-    use_bias: bool = True
-    """Biases in the linear and convolution layers of the Conformer layers."""
-    xscaling: bool = True
-    """Multiply the subsampled vectors by sqrt(width)."""
-    dropout: float = 0.1
-    """Dropout in and after the feed-forward, attention and convolution modules."""
-    dropout_pre_encoder: float = 0.1
-    """Dropout of the subsampled vectors."""
-    dropout_emb: float = 0.0
-    """Dropout of the position sinusoids."""
-    dropout_att: float = 0.1
-    """Dropout of the attention weights."""
-    stochastic_depth: float = 0.0
-    """Chance that the last layer is skipped for an utterance in training; it rises linearly from 0 at the first."""
-    remat: bool = False
-    """Compute the layers' activations again in the backward pass: less memory, about a third more time."""
-    remat_keeps: Literal["nothing", "products"] = new_field("nothing")
-    """What of a layer is not computed again: nothing, or what comes out of its matrix products and its attention.
-    Norms, activations and dropout still are, which costs a chip little and saves it much traffic."""
-    scan_layers: bool = False
-    """Run the layers as one loop: compiles in the time of one layer, but a step on a CPU takes a quarter longer."""
-    attention_block: int = new_field(0)
-    """Queries that attend at a time; 0 takes all at once. The memory of long recordings then grows with their length,
-    not with its square, for about a third more time in attention."""
-    attention_fused: bool = new_field(False)
-    """Attend in a kernel of our own on a TPU, in which scores never leave the chip; elsewhere, and for recordings too
-    long for it (about 1,900 frames of the encoder), in blocks of `attention_block`, or of 128 where that is 0."""
-    attention_fused_gpu: bool = new_field(False)
-    """Attend in kernels of our own on an NVIDIA GPU, recordings of any length, heads of at most 128 channels (64 in
-    float32); elsewhere as without. They have been run by an interpreter and compiled for an H100, never run on a GPU:
-    compare the losses of some steps before you trust them."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. Parameters, norms' statistics, softmax and logits are float32 always."""
-
-    def __post_init__(self) -> None:
-        for ok, text in (
-            (self.width % self.heads == 0, f"width {self.width} with {self.heads} heads, expected a multiple of them"),
-            (self.width % 2 == 0, f"width {self.width}, expected an even number"),
-            (self.kernel_size % 2 == 1, f"kernel_size {self.kernel_size}, expected an odd number"),
-            (self.attention_block >= 0, f"attention_block {self.attention_block}, expected 0 or more"),
-            (self.layers >= 1, f"layers {self.layers}, expected at least 1"),
-            (
-                self.conv_norm != "group" or self.width % self.conv_norm_groups == 0,
-                f"conv_norm_groups {self.conv_norm_groups}, expected a divisor of the width {self.width}",
-            ),
-            (0 <= self.stochastic_depth < 1, f"stochastic_depth {self.stochastic_depth}, expected 0 <= p < 1"),
-        ):
-            if not ok:
-                raise UserError(f"ConformerConfig: found {text}")
-
 
 # Over "tensor" go the heads of the attention, the hidden channels of the feed-forward modules and the vocabulary: each
 # pair of products then needs one sum over the devices. The convolution module's GLU would cross its halves: it stays.
@@ -207,12 +127,12 @@ class ConformerLayer(nn.Module):
         attention = RelativeAttention(
             config.width,
             config.heads,
-            config.dropout_att,
-            config.use_bias,
-            dtype,
-            config.attention_block,
-            config.attention_fused,
-            config.attention_fused_gpu,
+            dropout=config.dropout_att,
+            use_bias=config.use_bias,
+            dtype=dtype,
+            block=config.attention_block,
+            fused=config.attention_fused,
+            fused_gpu=config.attention_fused_gpu,
             name="self_attn",
         )
         half = jnp.asarray(0.5, dtype)

@@ -5,7 +5,6 @@ After Deep Speech 2 (Amodei et al. 2016), with layer norm between the recurrent 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -13,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Model
+from speech_jax.models.config import CRNNConfig
 from speech_jax.models.layers import Dropout, LayerNorm, dense, uniform_fan_in
 from speech_jax.models.linen import as_model
 from speech_jax.models.recurrent import gru_gates, lstm_gates
@@ -22,35 +21,6 @@ from speech_jax.models.subsampling import ConvSubsampling, halve
 
 STAGES = {2: 1, 4: 2, 8: 3}
 GATES = {"lstm": 4, "gru": 3}
-
-
-@dataclass(frozen=True)
-class CRNNConfig:
-    """Convolutions, bidirectional recurrent layers, CTC head."""
-
-    num_features: int = 80
-    """Feature bands a frame (mel bands, or cepstra)."""
-    cell: Literal["lstm", "gru"] = "lstm"
-    """The recurrent cell; its arithmetic is torch's."""
-    layers: int = 4
-    """Bidirectional recurrent layers."""
-    width: int = 320
-    """Channels of each direction."""
-    subsampling: Literal["striding", "dw_striding"] = "striding"
-    """Full strided convolutions, or depthwise-separable ones."""
-    subsampling_factor: Literal[2, 4, 8] = 4
-    """Feature frames per frame of the recurrent layers."""
-    subsampling_channels: int = 32
-    """Channels of the convolutions."""
-    dropout: float = 0.1
-    """Dropout of the input of each recurrent layer and of the head."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. Parameters, the recurrence's state, norms' statistics and logits are float32 always."""
-
-    def __post_init__(self) -> None:
-        if self.layers < 1 or self.width < 1:
-            found = f"layers {self.layers}, width {self.width}"
-            raise UserError(f"CRNNConfig: found {found}, expected at least 1 of each")
 
 
 def output_length(frames: int, config: CRNNConfig) -> int:

@@ -8,9 +8,7 @@ they do not, and an utterance has in every batch the scores that it has there al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,45 +17,10 @@ from jaxtyping import Array, Bool, Float
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Model
 from speech_jax.models.attention import RelativeAttention
-from speech_jax.models.conformer import ConformerConfig, ConvModule
+from speech_jax.models.config import ConformerConfig, PlainConformerConfig
+from speech_jax.models.conformer import ConvModule
 from speech_jax.models.layers import Dropout, FeedForward, LayerNorm, dense
 from speech_jax.models.linen import as_model
-
-
-@dataclass(frozen=True)
-class PlainConformerConfig:
-    """Conformer layers at the features' frame rate, and a CTC head. The defaults are those of torchaudio's example."""
-
-    num_features: int = 80
-    """Feature bands a frame (mel bands, or cepstra)."""
-    width: int = 80
-    """Channels of the layers (torchaudio's input_dim); even."""
-    layers: int = 4
-    """Conformer layers."""
-    heads: int = 4
-    """Attention heads; must divide the width."""
-    hidden: int = 128
-    """Hidden channels of the feed-forward modules (torchaudio's ffn_dim)."""
-    kernel_size: int = 31
-    """Frames that the depthwise convolution sees; odd."""
-    conv_norm: Literal["batch", "group"] = "batch"
-    """Norm inside the convolution module; "group" is over all channels and frames of an utterance."""
-    convolution_first: bool = False
-    """The convolution module before the attention."""
-    projection: bool = False
-    """A linear map of the features to the width; without it there must be as many features as channels."""
-    dropout: float = 0.1
-    """Dropout everywhere in the layers."""
-    remat: bool = False
-    """Compute the layers' activations again in the backward pass: less memory, about a third more time."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. Parameters, norms' statistics, softmax and logits are float32 always."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_features", "layers", "heads", "hidden"):
-            if getattr(self, name) < 1:
-                raise UserError(f"PlainConformerConfig: found {name} {getattr(self, name)}, expected 1 or more")
-        _convolution(self)  # the checks of what is shared: width, heads, kernel
 
 
 def _convolution(config: PlainConformerConfig) -> ConformerConfig:
@@ -95,7 +58,9 @@ class PlainConformerLayer(nn.Module):
 
         def attention(x: Array) -> Array:
             y = LayerNorm(dtype, name="norm_self_att")(x)
-            module = RelativeAttention(config.width, config.heads, config.dropout, dtype=dtype, name="self_attn")
+            module = RelativeAttention(
+                config.width, config.heads, dropout=config.dropout, dtype=dtype, name="self_attn"
+            )
             return x + drop(module(y, None, mask, train=train))
 
         def convolution(x: Array) -> Array:

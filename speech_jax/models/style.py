@@ -6,8 +6,6 @@ it. Without a reference the style is the mean of the tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,24 +13,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from speech_jax.core.types import Batch, PyTree
+from speech_jax.models.config import StyleConfig
 from speech_jax.models.layers import LayerNorm, uniform_fan_in
 from speech_jax.models.recurrent import gru_gates
-
-
-@dataclass(frozen=True)
-class StyleConfig:
-    """The reference encoder and its tokens."""
-
-    tokens: int = 10
-    """Learned styles, of which an utterance's is a mixture."""
-    width: int = 256
-    """Channels of the style."""
-    heads: int = 4
-    """Heads of the attention over the tokens."""
-    channels: tuple[int, ...] = (32, 32, 64, 64, 128, 128)
-    """Channels of the convolutions, each of which halves frames and bands."""
-    summary: int = 128
-    """Channels of the GRU."""
 
 
 class ReferenceEncoder(nn.Module):

@@ -17,11 +17,12 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from speech_jax.audio import rows
 from speech_jax.core.types import Batch, Model, PyTree
+from speech_jax.models.config import Tacotron2Config
 from speech_jax.models.layers import uniform_fan_in
 from speech_jax.models.recurrent import Regularizer, lstm, lstm_init, seeds_of
 from speech_jax.models.style import style_apply, style_init
 from speech_jax.models.tacotron2_decoder import STREAMS, teacher_forced
-from speech_jax.models.tacotron2_parts import ConvStack, Parts, Tacotron2Config, make_parts
+from speech_jax.models.tacotron2_parts import ConvStack, Parts, make_parts, make_regularizer
 
 _PRENET, _SPEAKER_SCALE = 32, 0.3  # number of the effect in rows.row_keys; deviation of new speakers' vectors
 
@@ -161,7 +162,7 @@ def encode(
     x = jnp.take(params["embedding"], jnp.where(mask, batch["text"], 0), axis=0)
     x, new = _convs(parts.encoder, params["encoder"]["convs"], stats["encoder"]["convs"], x, mask, key, train)
     # The paper holds every LSTM's state; NVIDIA's dropout is the decoder's alone.
-    regularizer = config.regularizer if config.held == "zoneout" else Regularizer()
+    regularizer = make_regularizer(config) if config.held == "zoneout" else Regularizer()
     held = {"regularizer": regularizer, "seeds": seeds if train else None, "stream": STREAMS["encoder"]}
     memory, new_stats = lstm(params["encoder"]["lstm"], x, mask, **held), {"encoder": {"convs": new}}
     beside = []

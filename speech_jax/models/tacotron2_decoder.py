@@ -14,8 +14,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, PyTree
+from speech_jax.models.config import Tacotron2Config
 from speech_jax.models.recurrent import keep_at, lstm, lstm_gates, scan_product
-from speech_jax.models.tacotron2_parts import Parts, Tacotron2Config
+from speech_jax.models.tacotron2_parts import Parts, make_regularizer
 
 STREAMS = {"prenet": 0, "attention_rnn": 2, "decoder_rnn": 3, "encoder": 4}  # of keep_at
 
@@ -60,7 +61,8 @@ def teacher_forced(
 
     heard = jnp.moveaxis(jnp.concatenate([h, context], axis=-1), 0, 1)
     cell = {name: a[None] for name, a in decoder["decoder_rnn"].items()}
-    held = {"regularizer": config.regularizer, "seeds": seeds if train else None, "stream": STREAMS["decoder_rnn"]}
+    seeds_or_none = seeds if train else None
+    held = {"regularizer": make_regularizer(config), "seeds": seeds_or_none, "stream": STREAMS["decoder_rnn"]}
     y = lstm(cell, heard, jnp.ones((size, steps), bool), **held)
     made, stop = _project(config, decoder, jnp.concatenate([y, heard[..., config.attention_rnn :]], axis=-1), reduction)
     made = jnp.where(batch["mel_mask"][..., None], made.reshape(size, frames, config.num_mels), 0.0)
@@ -101,7 +103,7 @@ def _attend(
     """One step of the attention LSTM and the attention. `consts["seeds"]` is None outside training."""
     gates = multiply(jnp.concatenate([carry["context"], carry["h"]], axis=-1))
     new, old = lstm_gates(gates, carry["c"]), (carry["h"], carry["c"])
-    h, c = parts.config.regularizer(new, old, consts["seeds"], number, STREAMS["attention_rnn"])
+    h, c = make_regularizer(parts.config)(new, old, consts["seeds"], number, STREAMS["attention_rnn"])
     weights, place = parts.attention.step(consts["params"], consts["fixed"], carry["place"], h)
     context = jnp.einsum("bs,bsd->bd", weights, consts["memory"])
     return {"h": h, "c": c, "context": context, "place": place}, weights
@@ -176,7 +178,7 @@ def decoder_step(parts: Parts, fixed: PyTree, state: PyTree, reduction: int) -> 
     heard = jnp.concatenate([attention["h"], attention["context"]], axis=-1)
     h, c = state["decoder"]
     gates = jnp.concatenate([heard, h], axis=-1) @ fixed["decoder_kernel"] + decoder["decoder_rnn"]["bias"][None]
-    h, c = config.regularizer(lstm_gates(gates, c), (h, c), None, number, STREAMS["decoder_rnn"])
+    h, c = make_regularizer(config)(lstm_gates(gates, c), (h, c), None, number, STREAMS["decoder_rnn"])
     frames, stop = _project(config, decoder, jnp.concatenate([h, attention["context"]], axis=-1), reduction)
     new = {"attention": attention, "decoder": (h, c), "frame": frames[:, -1], "number": number + 1}
     return frames, stop, weights, new

@@ -10,134 +10,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.core.errors import UserError
 from speech_jax.core.hashing import random_keep
 from speech_jax.core.types import Batch, Model
 from speech_jax.models.attention import RelativeAttention, relative_positions, rotate
-from speech_jax.models.conformer import ConformerConfig, ConvModule
+from speech_jax.models.config import ConformerConfig, Wav2Vec2Config
+from speech_jax.models.conformer import ConvModule
 from speech_jax.models.convolution import grouped_conv1d, strided_conv1d
 from speech_jax.models.layers import Dropout, FeedForward, LayerNorm, MaskedGroupNorm, dense, uniform_fan_in
 from speech_jax.models.linen import as_model
 
-Activation = Literal["gelu", "gelu_new", "relu", "swish"]
 ACTIVATIONS: dict[str, Callable] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_new": jax.nn.gelu,
     "relu": jax.nn.relu,
     "swish": jax.nn.silu,
 }
-
-
-@dataclass(frozen=True)
-class Wav2Vec2Config:
-    """A network over the waveform (`audio.features` = "waveform"). The defaults are wav2vec 2.0 base."""
-
-    block: Literal["transformer", "conformer"] = "transformer"
-    """What the layers are: wav2vec 2.0's, or Wav2Vec2-Conformer's."""
-    width: int = 768
-    """Channels of the layers."""
-    layers: int = 12
-    """Number of layers."""
-    heads: int = 12
-    """Attention heads; must divide the width."""
-    hidden: int = 3072
-    """Hidden channels of the feed-forward modules."""
-    norm_first: bool = False
-    """Transformer: norms before attention and feed-forward (the large models) instead of after."""
-    conv_width: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
-    """Channels of each convolution over the waveform."""
-    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    """Frames that each of them sees."""
-    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
-    """Their strides; the product is the number of samples an output frame stands for."""
-    conv_bias: bool = False
-    """Whether they have biases."""
-    conv_norm: Literal["group", "layer"] = "group"
-    """A norm of each channel over the utterance after the first one alone, or of each frame after all."""
-    conv_activation: Activation = "gelu"
-    """The function after each of them, and after the convolution over positions."""
-    activation: Activation = "gelu"
-    """The function inside the feed-forward modules, and inside the Conformer's convolutions."""
-    position_kernel: int = 128
-    """Transformer: frames that the convolution sees which tells a frame its place."""
-    position_groups: int = 16
-    """Transformer: its groups; must divide the width."""
-    positions: Literal["relative", "rotary", "none"] = "relative"
-    """Conformer: what attention knows of distances."""
-    rotary_base: float = 10000.0
-    """Conformer: the base of the rotary positions' wave lengths."""
-    kernel_size: int = 31
-    """Conformer: frames that the depthwise convolution sees; odd."""
-    eps: float = 1e-5
-    """Added to the variances in the norms; those of the Conformer layers and the convolutions have 1e-5."""
-    dropout: float = 0.1
-    """Dropout of the first layer's input, and after feed-forward and the Transformer's attention."""
-    dropout_hidden: float = 0.1
-    """Dropout inside the feed-forward modules."""
-    dropout_att: float = 0.1
-    """Dropout of the attention weights, and after the Conformer's attention."""
-    dropout_projection: float = 0.0
-    """Dropout of the projected output of the convolutions."""
-    dropout_conv: float = 0.1
-    """Conformer: dropout after the convolution module."""
-    dropout_final: float = 0.1
-    """Dropout of the head's input."""
-    layer_drop: float = 0.1
-    """Chance that a layer is left out for an utterance in training (LayerDrop, Fan et al. 2020)."""
-    mask_time: float = 0.05
-    """In training, about this share of the latent frames is replaced by a learned vector: wav2vec 2.0's SpecAugment."""
-    mask_time_span: int = 10
-    """Length of each span of such frames."""
-    mask_channels: float = 0.0
-    """In training, about this share of the latent channels is set to zero."""
-    mask_channels_span: int = 10
-    """Length of each span of such channels."""
-    remat: bool = False
-    """Compute the layers' activations again in the backward pass: less memory, about a third more time."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. Parameters, norms' statistics, softmax and logits are float32 always."""
-
-    def __post_init__(self) -> None:
-        convs = self.conv_width, self.conv_kernel, self.conv_stride
-        conformer = self.block == "conformer"
-        shares = ("dropout", "dropout_hidden", "dropout_att", "dropout_projection", "dropout_conv", "dropout_final",
-                  "layer_drop", "mask_time", "mask_channels")  # fmt: skip
-        for ok, text in (
-            (self.width > 0 and self.heads > 0, f"width {self.width}, heads {self.heads}, expected at least 1 of each"),
-            (self.width % max(self.heads, 1) == 0, f"width {self.width} with {self.heads} heads, expected a multiple"),
-            (self.layers >= 1, f"layers {self.layers}, expected at least 1"),
-            (self.hidden >= 1, f"hidden {self.hidden}, expected at least 1"),
-            (0 < len(convs[0]) == len(convs[1]) == len(convs[2]), f"convolutions {convs}, expected as many of each"),
-            (all(w > 0 for w in convs[0]), f"conv_width {convs[0]}, expected numbers above 0"),
-            (
-                all(0 < s <= k for k, s in zip(convs[1], convs[2], strict=False)),
-                f"conv_kernel {convs[1]} with conv_stride {convs[2]}, expected 0 < stride <= kernel",
-            ),
-            (conformer or self.position_kernel > 0, f"position_kernel {self.position_kernel}, expected 1 or more"),
-            (
-                conformer or (self.position_groups > 0 and self.width % self.position_groups == 0),
-                f"position_groups {self.position_groups}, expected a divisor of the width {self.width}",
-            ),
-            (not conformer or self.kernel_size % 2 == 1, f"kernel_size {self.kernel_size}, expected an odd number"),
-            (
-                not conformer or self.positions != "rotary" or (self.width // self.heads) % 2 == 0,
-                f"{self.width} channels in {self.heads} heads, expected an even number in each for rotary positions",
-            ),
-            (not (conformer and self.norm_first), "norm_first with block conformer, expected it for transformer alone"),
-            (min(self.mask_time_span, self.mask_channels_span) > 0, "a span of 0 to mask, expected 1 or more"),
-            *((0 <= getattr(self, n) < 1, f"{n} {getattr(self, n)}, expected 0 <= p < 1") for n in shares),
-        ):
-            if not ok:
-                raise UserError(f"Wav2Vec2Config: found {text}")
 
 
 def samples_per_frame(config: Wav2Vec2Config) -> int:
@@ -211,7 +106,7 @@ def _feed_forward(config: Wav2Vec2Config, name: str) -> FeedForward:
 
 def _attention(config: Wav2Vec2Config) -> RelativeAttention:
     return RelativeAttention(
-        config.width, config.heads, config.dropout_att, dtype=jnp.dtype(config.dtype), name="self_attn"
+        config.width, config.heads, dropout=config.dropout_att, dtype=jnp.dtype(config.dtype), name="self_attn"
     )
 
 
@@ -261,8 +156,8 @@ class ConformerLayer(nn.Module):
         y = LayerNorm(dtype, name="norm_feed_forward1")(x)
         x = x + half * _feed_forward(config, "feed_forward1")(y, train=train)
         y = LayerNorm(dtype, name="norm_self_att")(x)
-        asking = rotate(y, config.heads, config.rotary_base) if config.positions == "rotary" else None
-        y = _attention(config)(y, positions, mask, train=train, asking=asking)
+        rotated = rotate(y, config.heads, config.rotary_base) if config.positions == "rotary" else None
+        y = _attention(config)(y, positions, mask, train=train, query_key_input=rotated)
         x = x + Dropout(config.dropout_att)(y, train=train)
         y = convolution(LayerNorm(dtype, name="norm_conv")(x), mask, train=train)
         x = x + Dropout(config.dropout_conv)(y, train=train)

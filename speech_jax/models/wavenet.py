@@ -10,19 +10,16 @@ voices, "speakers".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Model, PyTree
+from speech_jax.models.config import WaveNetConfig
 from speech_jax.models.layers import linear_init
 from speech_jax.models.wavenet_condition import (
-    ConditionConfig,
     channels,
     check_hop,
     condition,
@@ -31,86 +28,6 @@ from speech_jax.models.wavenet_condition import (
 )
 
 _LOG_SCALE = -3.0  # what the log scales start at: the deviation of speech given its past, within a factor of a few
-
-
-@dataclass(frozen=True)
-class WaveNetConfig:
-    """The network. Presets are functions of this file: `small`, `medium`, `base`, `wide`, `released`."""
-
-    layers: int = 24
-    """Dilated convolutions."""
-    cycles: int = 4
-    """How often the dilations 1, 2, 4, … begin again; it divides the layers."""
-    kernel_size: int = 3
-    """Samples that a convolution sees."""
-    residual: int = 128
-    """Channels between the layers."""
-    gate: int = 256
-    """Channels of a convolution's output: the first half goes through tanh, the second through sigmoid."""
-    skip: int = 128
-    """Channels that the layers add up for the output."""
-    head: int = 128
-    """Channels of the hidden layer after that."""
-    output: Literal["gaussian", "logistics", "mulaw"] = "gaussian"
-    """What is said of the next sample: a Gaussian, a mixture of discretised logistics, or probabilities of µ-law
-    classes."""
-    mixtures: int = 10
-    """Logistics in a mixture."""
-    classes: int = 256
-    """µ-law classes."""
-    levels: int = 65536
-    """Levels between -1 and 1 whose probabilities the logistics give: those of 16 bits."""
-    min_log_scale: float = -7.0
-    """Least logarithm of a scale: no sample may become certain, or silence would outweigh all speech."""
-    residual_scale: float = 0.5**0.5
-    """Factor on the sum that goes to the next layer."""
-    skip_scale: float = 0.0
-    """Factor on the sum of the skips; 0 is layers ** -0.5."""
-    condition: ConditionConfig = field(default_factory=ConditionConfig)
-    """The network between mel frames and the layers."""
-    num_mels: int = 80
-    """Bands of a frame; filled in from the audio settings."""
-    hop: int = 256
-    """Samples of a frame; filled in from the audio settings."""
-    speakers: int = 0
-    """Voices, each with a learned vector; 0 is a network of one voice."""
-    speaker_width: int = 64
-    """Channels of that vector."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the stack computes in, in training; outputs and likelihoods are float32."""
-
-    def __post_init__(self) -> None:
-        if self.cycles < 1 or self.layers < 1 or self.layers % self.cycles or self.kernel_size < 2 or self.gate % 2:
-            raise UserError(
-                f"model: found layers {self.layers}, cycles {self.cycles}, kernel_size {self.kernel_size}, gate "
-                f"{self.gate}, expected layers in whole cycles, a kernel of 2 or more and an even gate"
-            )
-
-    @property
-    def dilations(self) -> tuple[int, ...]:
-        """Of each layer."""
-        cycle = self.layers // self.cycles
-        return tuple(2 ** (layer % cycle) for layer in range(self.layers))
-
-    @property
-    def receptive_field(self) -> int:
-        """Samples before an output on which it depends."""
-        return (self.kernel_size - 1) * sum(self.dilations) + 1
-
-    @property
-    def outputs(self) -> int:
-        """Outputs for each sample."""
-        return {"gaussian": 2, "logistics": 3 * self.mixtures, "mulaw": self.classes}[self.output]
-
-    @property
-    def inputs(self) -> int:
-        """Channels of the sample before: itself, or the one-hot of its class."""
-        return self.classes if self.output == "mulaw" else 1
-
-    @property
-    def skip_factor(self) -> float:
-        """`skip_scale`, with its default filled in."""
-        return self.skip_scale or self.layers**-0.5
 
 
 def small() -> WaveNetConfig:
@@ -202,6 +119,17 @@ def init_params(config: WaveNetConfig, key: Array) -> PyTree:
     if config.speakers:
         params["speakers"] = 0.3 * jax.random.normal(keys[4], (config.speakers, config.speaker_width))
     return params
+
+
+def with_speaker_inputs(config: WaveNetConfig, params: PyTree) -> PyTree:
+    """Return the parameters of a network of one speaker for `config`, which has several.
+
+    Each layer gets zeros for the speaker's vector, so that nothing changes until they are trained. The vectors
+    themselves are not among the result.
+    """
+    zeros = np.zeros((config.speaker_width, config.gate), np.float32)
+    layers = {name: {**params[name], "global": zeros} for name in params if name.startswith("layers_")}
+    return {**params, **layers}
 
 
 def layer_condition(

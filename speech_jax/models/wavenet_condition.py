@@ -12,8 +12,6 @@ beyond an utterance's ends its first and last frames repeat, as in r9y9's synthe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,37 +20,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import PyTree
+from speech_jax.models.config import ConditionConfig
 from speech_jax.models.layers import linear_init
-
-
-@dataclass(frozen=True)
-class ConditionConfig:
-    """The network between mel frames and the layers."""
-
-    kind: Literal["frames", "stretch", "transposed_bands", "transposed"] = "frames"
-    """Ours at frame rate; r9y9 master's stretch and smooth; r9y9's released transposed convolutions over time and
-    bands; nv-wavenet's one transposed convolution."""
-    width: int = 128
-    """Channels of "frames"; the others keep the bands."""
-    context: int = 2
-    """Frames on each side that the first convolution of "frames" and "stretch" sees."""
-    scales: tuple[int, ...] = (4, 4, 4, 4)
-    """Factors of "stretch" and "transposed_bands"; their product is the hop length."""
-    bands: int = 3
-    """Bands that a transposed convolution of "transposed_bands" sees; an odd number."""
-    window: int = 800
-    """Samples that a frame reaches in "transposed"."""
-    shift: float = 5.0
-    """Added to the frames that come in, before `scale`: it centers ln-mel spectrograms. 0 for public networks."""
-    scale: float = 0.4
-    """Times this. 1 for public networks."""
-
-    def __post_init__(self) -> None:
-        if self.context < 0 or self.bands % 2 == 0 or min((self.width, self.window, *self.scales)) < 1:
-            raise UserError(
-                f"model.condition: found context {self.context}, bands {self.bands}, width {self.width}, window "
-                f"{self.window}, scales {self.scales}, expected 0 or more, an odd number, and positive numbers"
-            )
 
 
 def check_hop(config: ConditionConfig, hop: int) -> None:

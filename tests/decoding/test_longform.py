@@ -10,7 +10,8 @@ import pytest
 from speech_jax.audio import presets
 from speech_jax.audio.features import extract_features, num_frames
 from speech_jax.decoding.longform import encode_windows, extract_long_features, plan_windows
-from speech_jax.models.conformer import ConformerConfig, conformer_ctc
+from speech_jax.models.config import ConformerConfig
+from speech_jax.models.conformer import conformer_ctc
 from tests.support.tones import FACTOR, LETTERS, recognizer, say
 
 FRONT_ENDS = {

@@ -10,9 +10,9 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.decoding.tacotron2 import BOUND, SATURATED, STOP, DecodeConfig, generate_mels, stream_mels
 from speech_jax.evaluation.alignment import score_alignment
-from speech_jax.models.attention_tts import AttentionConfig
+from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.models.tacotron2 import init_params, utterance_seeds
-from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
+from speech_jax.models.tacotron2_parts import make_parts
 
 CONFIG = Tacotron2Config(
     num_mels=6, embedding=8, encoder_layers=2, encoder_width=8, prenet=8, attention_rnn=12, decoder_rnn=10,

@@ -17,8 +17,9 @@ from speech_jax.finetuning.adapters import (
     save_adapter,
     with_adapters,
 )
-from speech_jax.models.conformer import ConformerConfig, conformer_ctc
-from speech_jax.models.crnn import CRNNConfig, crnn_ctc
+from speech_jax.models.config import ConformerConfig, CRNNConfig
+from speech_jax.models.conformer import conformer_ctc
+from speech_jax.models.crnn import crnn_ctc
 from speech_jax.objectives.mix import mix
 from speech_jax.training.optimizer import OptimizerConfig, make_optimizer
 from tests.support import toy

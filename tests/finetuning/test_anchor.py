@@ -10,7 +10,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import LossOut
 from speech_jax.finetuning.fisher import estimate_fisher
-from speech_jax.training.optimizer import OptimizerConfig, make_optimizer, pull_back
+from speech_jax.training.optimizer import OptimizerConfig, make_optimizer, pull_to_start
 from tests.support import toy
 from tests.training.test_optimizer import GRADIENTS, make_params, steps
 
@@ -53,13 +53,13 @@ def test_a_strong_pull_holds_everything_but_the_head():
 
 def test_frozen_and_free_leaves_keep_no_anchor():
     params = make_params()
-    state = pull_back(0.1, 0.0, ("^head/",)).init(params)
+    state = pull_to_start(0.1, 0.0, ("^head/",)).init(params)
     assert set(named_leaves(state.start)) == {n for n in named_leaves(params) if n.startswith("encoder")}
     assert state.fisher is None
 
 
 def test_bad_strengths_are_refused():
-    with pytest.raises(UserError, match="found anchor -1"):
+    with pytest.raises(UserError, match="optimizer.anchor: found -1"):
         make_optimizer(OptimizerConfig(anchor=-1), make_params(), 10)
 
 

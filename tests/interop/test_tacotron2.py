@@ -18,9 +18,9 @@ from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.interop.tacotron2 import TORCHAUDIO, read_tacotron2, write_tacotron2
 from speech_jax.interop.tacotron2_names import plain_name
 from speech_jax.interop.tensors import read_torch, write_torch
-from speech_jax.models.attention_tts import AttentionConfig
+from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.models.tacotron2 import init_params
-from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
+from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.text.frontend import FrontEnd, FrontEndConfig
 from speech_jax.text.symbols import TACOTRON2

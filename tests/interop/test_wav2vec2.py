@@ -21,7 +21,7 @@ from speech_jax.decoding.longform import encode_windows, extract_long_features
 from speech_jax.inference.recognizer import WindowConfig, load_recognizer, make_recognizer
 from speech_jax.interop.tensors import read_safetensors, write_safetensors, write_torch
 from speech_jax.interop.wav2vec2 import read_wav2vec2
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.config import ConformerConfig
 from speech_jax.models.wav2vec2 import FeatureEncoder
 from speech_jax.tasks.ctc import CTCTaskConfig, build_model, output_frames
 from speech_jax.training.loop import TrainerConfig

@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.models.conformer import (
-    ConformerConfig,
-    conformer_ctc,
-    fastconformer_large,
-    large,
-    medium,
-    output_length,
-    small,
-)
+from speech_jax.models.config import ConformerConfig
+from speech_jax.models.conformer import conformer_ctc, fastconformer_large, large, medium, output_length, small
 from speech_jax.objectives.ctc import ctc_loss
 from tests.support.contracts import check_layer
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.models.crnn import BidirectionalRNN, CRNNConfig, crnn_ctc, output_length
+from speech_jax.models.config import CRNNConfig
+from speech_jax.models.crnn import BidirectionalRNN, crnn_ctc, output_length
 from speech_jax.objectives.ctc import ctc_loss
 from tests.support.contracts import check_layer
 

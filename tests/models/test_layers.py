@@ -7,7 +7,8 @@ import pytest
 
 from speech_jax.core.hashing import hashed_key, random_keep
 from speech_jax.models.attention import RelativeAttention, relative_positions, relative_shift
-from speech_jax.models.conformer import ConformerConfig, ConformerLayer
+from speech_jax.models.config import ConformerConfig
+from speech_jax.models.conformer import ConformerLayer
 from speech_jax.models.convolution import depthwise_conv1d
 from speech_jax.models.layers import LayerNorm, MaskedBatchNorm, MaskedGroupNorm, dropout, stochastic_depth
 from speech_jax.models.subsampling import ConvSubsampling, _in_windows, _whole

@@ -11,11 +11,11 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.interop.tacotron2_names import config_of, nvidia_name, plain_name, to_ours, to_theirs
 from speech_jax.interop.tensors import read_torch
-from speech_jax.models.attention_tts import AttentionConfig, make_attention, prior_filter
-from speech_jax.models.style import StyleConfig
+from speech_jax.models.attention_tts import make_attention, prior_filter
+from speech_jax.models.config import AttentionConfig, StyleConfig, Tacotron2Config
 from speech_jax.models.tacotron2 import encode, init_params, refine, tacotron2, utterance_seeds, with_speaker_inputs
 from speech_jax.models.tacotron2_decoder import decoder_step, start_decoder
-from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
+from speech_jax.models.tacotron2_parts import make_parts
 
 GOLDEN = Path(__file__).parents[1] / "interop" / "golden"
 KINDS = ("location", "dynamic", "gmm", "forward")

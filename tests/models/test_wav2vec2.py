@@ -9,8 +9,9 @@ import pytest
 from jax import lax
 
 from speech_jax.core.errors import UserError
+from speech_jax.models.config import Wav2Vec2Config
 from speech_jax.models.convolution import grouped_conv1d, strided_conv1d
-from speech_jax.models.wav2vec2 import Wav2Vec2Config, _spans, output_length, samples_per_frame, wav2vec2_ctc
+from speech_jax.models.wav2vec2 import _spans, output_length, samples_per_frame, wav2vec2_ctc
 from speech_jax.objectives.ctc import ctc_loss
 from tests.support.contracts import check_layer
 

@@ -15,8 +15,9 @@ from speech_jax.decoding.wavenet.scan import stack_layer_conditions, step_weight
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.kernels.wavenet.step import before_first, check_weights, receptive_field
 from speech_jax.models import wavenet as presets
-from speech_jax.models.wavenet import WaveNetConfig, init_params, wavenet
-from speech_jax.models.wavenet_condition import ConditionConfig, condition, reach, rows_per_frame, window_of
+from speech_jax.models.config import ConditionConfig, WaveNetConfig
+from speech_jax.models.wavenet import init_params, wavenet
+from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame, window_of
 from speech_jax.objectives.waveform import as_target, waveform_nll
 from tests.support.wavenets import random_mel, random_params, tiny
 

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from speech_jax.models.wavenet import WaveNetConfig, init_params
-from speech_jax.models.wavenet_condition import ConditionConfig
+from speech_jax.models.config import ConditionConfig, WaveNetConfig
+from speech_jax.models.wavenet import init_params
 
 CONDITION = ConditionConfig(width=9, context=1, scales=(2, 3), window=15)
 TINY = WaveNetConfig(

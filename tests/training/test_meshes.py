@@ -13,18 +13,17 @@ from speech_jax.audio.presets import nvidia_tacotron2, waveform
 from speech_jax.core.placement import put_batch
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import Bucket
-from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.conformer import ConformerConfig
-from speech_jax.models.crnn import CRNNConfig
-from speech_jax.models.plain_conformer import PlainConformerConfig
-from speech_jax.models.tacotron2_parts import Tacotron2Config
-from speech_jax.models.wav2vec2 import Wav2Vec2Config
-from speech_jax.runs.objective import make_task
+from speech_jax.models.config import (
+    AttentionConfig,
+    ConformerConfig,
+    CRNNConfig,
+    PlainConformerConfig,
+    Tacotron2Config,
+    Wav2Vec2Config,
+)
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
-from speech_jax.text.frontend import make_front_end
-from speech_jax.text.tokenizer import BLANK, Tokenizer
 from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable
 from speech_jax.training.sharding import MeshConfig, make_mesh
 from speech_jax.training.state import init_shapes, make_state
@@ -72,15 +71,7 @@ MESHES = {
 
 def a_task(name):
     config = TASKS[name]
-    if isinstance(config, Tacotron2TaskConfig):
-        reader = make_front_end(config.frontend, ["abc def"])
-    else:
-        reader = Tokenizer("char", (BLANK, *"abcdefghijklmno"))  # 16 with the blank: tensor divides it
-
-    class Config:
-        task, pre_task = config, None
-
-    return make_task(Config, reader)
+    return config.build(config.placeholder_reader(16))  # 16 with the blank: tensor divides it
 
 
 def a_batch(task, rows=8, seconds=0.8, labels=6):

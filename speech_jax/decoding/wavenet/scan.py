@@ -25,7 +25,8 @@ from speech_jax.core.types import PyTree
 from speech_jax.kernels.wavenet.draw import draw
 from speech_jax.kernels.wavenet.reference import first_layer, gate, head
 from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights, before_first
-from speech_jax.models.wavenet import WaveNetConfig, layer_condition
+from speech_jax.models.config import WaveNetConfig
+from speech_jax.models.wavenet import layer_condition
 
 Layout = Literal["flat", "layers"]
 FLAT_FROM = 400_000  # bytes of ring buffers of all rows from which the flat layout is faster (see `layout_for`)

@@ -21,7 +21,7 @@ from speech_jax.decoding.wavenet import scan
 from speech_jax.decoding.wavenet.engines import Engine, scan_engine
 from speech_jax.kernels.wavenet.draw import make_noise, to_audio
 from speech_jax.kernels.wavenet.step import StepShape, StepWeights
-from speech_jax.models.wavenet import WaveNetConfig
+from speech_jax.models.config import WaveNetConfig
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
 
 COND_BYTES = 32 << 20  # largest conditioning of a chunk

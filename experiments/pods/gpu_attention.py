@@ -14,8 +14,9 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from speech_jax.kernels import attention_gpu as attention_pallas_gpu
-from speech_jax.models.attention import Asked, attend, attend_in_blocks
+from speech_jax.kernels import attention_gpu
+from speech_jax.kernels.attention_tpu import AttentionInputs
+from speech_jax.models.attention import attend, attend_in_blocks
 
 H100 = """
 gpu_device_info {
@@ -34,15 +35,15 @@ devices = topologies.get_topology_desc("h100", "cuda", target_config=H100, topol
 sharding = NamedSharding(Mesh(np.array(devices), ("data",)), PartitionSpec())
 
 
-def by_kernels(asked: Asked, key):
+def by_kernels(inputs: AttentionInputs, key):
     seeds = jax.random.bits(key, (ROWS, HEADS), jnp.uint32)
-    size = attention_pallas_gpu.block_size(asked.query.shape[3], asked.query.dtype.itemsize)
-    return attention_pallas_gpu.attend(*asked, seeds, RATE, size=size)
+    size = attention_gpu.block_size(inputs.query.shape[3], inputs.query.dtype.itemsize)
+    return attention_gpu.attend(inputs, seeds, RATE, size=size)
 
 
 KINDS = {
-    "plain": lambda asked, key: attend(asked, key, RATE),
-    "blocks of 128": lambda asked, key: attend_in_blocks(asked, 128, key, RATE),
+    "plain": lambda inputs, key: attend(inputs, key, RATE),
+    "blocks of 128": lambda inputs, key: attend_in_blocks(inputs, 128, key, RATE),
     "kernels": by_kernels,
 }
 
@@ -50,13 +51,14 @@ KINDS = {
 def compile_one(kind: str, time: int, width: int, dtype: str) -> None:
     some = lambda *shape, dtype=dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
     block = some(ROWS, time, HEADS, width)
-    asked = Asked(block, block, block, block, some(2 * time - 1, HEADS, width), some(ROWS, time, dtype=bool))
+    inputs = AttentionInputs(block, block, block, block, some(2 * time - 1, HEADS, width), some(ROWS, time, dtype=bool))
 
     def loss(learned: tuple, mask, key):
-        return jnp.sum(KINDS[kind](Asked(*learned, mask), jax.random.wrap_key_data(key)).astype(jnp.float32) ** 2)
+        mixed = KINDS[kind](AttentionInputs(*learned, mask), jax.random.wrap_key_data(key))
+        return jnp.sum(mixed.astype(jnp.float32) ** 2)
 
     key = some(2, dtype=jnp.uint32)
-    compiled = jax.jit(jax.value_and_grad(loss)).lower(tuple(asked[:-1]), asked.mask, key).compile()
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(tuple(inputs[:-1]), inputs.key_mask, key).compile()
     temporary = compiled.memory_analysis().temp_size_in_bytes / 2**20
     print(f"{dtype}, {ROWS} x {HEADS} heads of {width}, {time:5} frames, {kind}: {temporary:.0f} MiB", flush=True)
 

@@ -1,12 +1,15 @@
-"""Self-attention, with relative positions (Transformer-XL, Dai et al. 2019, appendix B, as NeMo's Conformer has it),
-rotary ones, or none."""
+"""Multi-head self-attention with relative positions, rotary positions, or none.
+
+Relative positions are those of Transformer-XL (Dai et al. 2019, appendix B), as in NeMo's Conformer.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,17 +18,18 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from speech_jax.kernels import attention_tpu as attention_pallas
+from speech_jax.kernels import attention_tpu
+from speech_jax.kernels.attention_tpu import AttentionInputs
 from speech_jax.models.layers import dense, dropout
 
-ATTENDED = "attended"  # the name of what comes out of attention, for a policy of jax.checkpoint
-BLOCK = 128  # queries at a time, where nothing is said
+ATTENDED = "attended"  # checkpoint name of attention's output, for a policy of jax.checkpoint
+BLOCK = 128  # queries per block of fused attention's fallback, if `block` is 0
 
 
 def relative_positions(time: int, width: int) -> Float[Array, "2*time-1 width"]:
-    """Sinusoids of the distances time-1 … -(time-1), sine and cosine interleaved along the channels.
+    """Return sinusoids of the distances time-1 … -(time-1), sine and cosine interleaved along the channels.
 
-    A positive distance means that the key lies to the left of the query.
+    A positive distance means that the key is to the left of the query.
     """
     shape = (2 * time - 1, width // 2)
     distance = (time - 1) - lax.broadcasted_iota(jnp.int32, shape, 0)
@@ -34,20 +38,27 @@ def relative_positions(time: int, width: int) -> Float[Array, "2*time-1 width"]:
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(2 * time - 1, width)
 
 
-def relative_shift(scores: Float[Array, "batch heads queries places"]) -> Float[Array, "batch heads queries keys"]:
-    """Row i of the result is row i of `scores` from column queries-1-i on: distances become absolute key positions.
-    There are places - queries + 1 keys.
+def relative_shift(scores: Float[Array, "batch heads queries distances"]) -> Float[Array, "batch heads queries keys"]:
+    """Turn scores by distance into scores by key, by padding and reshaping (never a gather).
 
-    By padding and reshaping, never a gather.
+    Row i of the result is row i of `scores` from column queries-1-i on; keys = distances - queries + 1.
     """
-    batch, heads, queries, places = scores.shape
+    batch, heads, queries, distances = scores.shape
     padded = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (1, 0)))
-    shifted = padded.reshape(batch, heads, places + 1, queries)[:, :, 1:].reshape(batch, heads, queries, places)
-    return shifted[..., : places - queries + 1]
+    shifted = padded.reshape(batch, heads, distances + 1, queries)[:, :, 1:].reshape(batch, heads, queries, distances)
+    return shifted[..., : distances - queries + 1]
 
 
 def rotate(x: Float[Array, "batch time d"], heads: int, base: float) -> Float[Array, "batch time d"]:
-    """Rotary positions (Su et al. 2021): in each head channel i and channel i + half turn by t / base^(i / half)."""
+    """Apply rotary positions (Su et al. 2021).
+
+    In each head, with half its channels each, (channel i, channel i + half) rotates by t / base^(i / half) at frame t.
+
+    Args:
+        x: vectors of all heads side by side.
+        heads: number of heads.
+        base: base of the wave lengths.
+    """
     batch, time, width = x.shape
     half = width // heads // 2
     first, second = jnp.moveaxis(x.reshape(batch, time, heads, 2, half), 3, 0)
@@ -57,107 +68,134 @@ def rotate(x: Float[Array, "batch time d"], heads: int, base: float) -> Float[Ar
     return jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=3).reshape(batch, time, width)
 
 
-class Asked(NamedTuple):
-    """What attention is computed from: scaled queries, for the keys and (None without positions) for the distances;
-    keys and values; the projected distances, of the last query's first key first; and which keys are there."""
+def attend(inputs: AttentionInputs, key: Array | None, rate: float) -> Float[Array, "batch queries heads d"]:
+    """Return each query's weighted mean of the values.
 
-    query: Float[Array, "batch queries heads d"]
-    query_at: Float[Array, "batch queries heads d"] | None
-    key: Float[Array, "batch keys heads d"]
-    value: Float[Array, "batch keys heads d"]
-    place: Float[Array, "queries+keys-1 heads d"] | None
-    mask: Bool[Array, "batch keys"]
+    Args:
+        inputs: queries, keys and values.
+        key: random key of dropout; None for no dropout.
+        rate: dropout of the weights.
 
-
-def attend(asked: Asked, key: Array | None, rate: float) -> Float[Array, "batch queries heads d"]:
-    """The values, each query's mean of them. key: of the weights' dropout, None without."""
-    product = partial(jnp.einsum, preferred_element_type=jnp.float32)  # what a matrix unit adds up in anyway
-    scores = product("bqhd,bkhd->bhqk", asked.query, asked.key)
-    if asked.place is not None:
-        scores = scores + relative_shift(product("bqhd,phd->bhqp", asked.query_at, asked.place))
-    # Only the keys are masked: a padded query gives garbage, but finite, and nobody reads it. A row without any
-    # valid key (a filler utterance) would be a uniform average, and is zero after the second `where`.
-    valid = asked.mask[:, None, None, :]
+    Returns:
+        The means; zeros where no key is valid.
+    """
+    product = partial(jnp.einsum, preferred_element_type=jnp.float32)  # matrix units sum in float32 anyway
+    scores = product("bqhd,bkhd->bhqk", inputs.query, inputs.key)
+    if inputs.relative_key is not None:
+        scores = scores + relative_shift(product("bqhd,phd->bhqp", inputs.position_query, inputs.relative_key))
+    # Only keys are masked: the output of a padded query is finite and unused. A row without any valid key (a filler
+    # utterance) would be a uniform average, and is zero after the second `where`.
+    valid = inputs.key_mask[:, None, None, :]
     weights = jax.nn.softmax(jnp.where(valid, scores, jnp.finfo(jnp.float32).min), axis=-1)
-    weights = jnp.where(valid, weights, 0.0).astype(asked.value.dtype)
+    weights = jnp.where(valid, weights, 0.0).astype(inputs.value.dtype)
     if key is not None:
         weights = dropout(weights, key, rate)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, asked.value)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, inputs.value)
 
 
-def attend_in_blocks(asked: Asked, size: int, key: Array | None, rate: float) -> Float[Array, "batch queries heads d"]:
-    """`attend`, `size` queries after the other, each block computed again in the backward pass: the memory grows with
-    the keys, not with queries times keys. Dropout draws other numbers than `attend`."""
-    batch, time, heads, width = asked.query.shape
+def attend_in_blocks(
+    inputs: AttentionInputs, size: int, key: Array | None, rate: float
+) -> Float[Array, "batch queries heads d"]:
+    """Return `attend`, computed in blocks of `size` queries, one block after the other.
+
+    Each block is recomputed in the backward pass, so that memory grows with the keys, not with queries times keys.
+    Dropout draws other numbers than in `attend`. Arguments are as for `attend`.
+    """
+    batch, time, heads, width = inputs.query.shape
     count = -(-time // size)
-    more = count * size - time
+    padding = count * size - time
 
     def blocks(x: Array | None) -> Array | None:
         if x is None:
             return None
-        padded = jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)))
+        padded = jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0)))
         return jnp.moveaxis(padded.reshape(batch, count, size, heads, width), 1, 0)
 
-    place = None if asked.place is None else jnp.pad(asked.place, ((more, 0), (0, 0), (0, 0)))
-    keys = asked.key.shape[1]
+    relative_key = inputs.relative_key
+    if relative_key is not None:
+        relative_key = jnp.pad(relative_key, ((padding, 0), (0, 0), (0, 0)))
+    keys = inputs.key.shape[1]
 
     @jax.checkpoint
-    def one(number: Array, query: Array, query_at: Array | None, asked: Asked, place: Array | None) -> Array:
-        if place is not None:  # the distances of this block's queries
-            place = lax.dynamic_slice_in_dim(place, (count - 1 - number) * size, size + keys - 1)
-        own = None if key is None else jax.random.fold_in(key, number)
-        return attend(asked._replace(query=query, query_at=query_at, place=place), own, rate)
+    def attend_block(
+        number: Array, query: Array, position_query: Array | None, inputs: AttentionInputs, relative_key: Array | None
+    ) -> Array:
+        if relative_key is not None:  # the distances of this block's queries
+            relative_key = lax.dynamic_slice_in_dim(relative_key, (count - 1 - number) * size, size + keys - 1)
+        block_key = None if key is None else jax.random.fold_in(key, number)
+        inputs = inputs._replace(query=query, position_query=position_query, relative_key=relative_key)
+        return attend(inputs, block_key, rate)
 
-    rest = asked._replace(query=None, query_at=None, place=None)
+    shared = inputs._replace(query=None, position_query=None, relative_key=None)
     mixed = lax.map(
-        lambda block: one(*block, rest, place), (jnp.arange(count), blocks(asked.query), blocks(asked.query_at))
+        lambda block: attend_block(*block, shared, relative_key),
+        (jnp.arange(count), blocks(inputs.query), blocks(inputs.position_query)),
     )
     return jnp.moveaxis(mixed, 0, 1).reshape(batch, count * size, heads, width)[:, :time]
 
 
 def attend_fused(
-    asked: Asked, size: int, key: Array | None, rate: float, *, tpu: bool, gpu: bool
+    inputs: AttentionInputs, size: int, key: Array | None, rate: float, *, tpu: bool, gpu: bool
 ) -> Float[Array, "batch queries heads d"]:
-    """`attend` by kernels of our own: with `tpu`, on a TPU v5 or later, by that of attention_pallas.py where the keys
-    fit into its VMEM; with `gpu`, on an NVIDIA GPU, by those of attention_pallas_gpu.py where heads are narrow enough.
-    Otherwise `attend_in_blocks` of `size`. Dropout draws other numbers than either, in all kernels the same."""
-    batch, queries, heads, width = asked.query.shape
-    itemsize = asked.query.dtype.itemsize
+    """Return `attend`, computed by Pallas kernels where they run, else `attend_in_blocks`.
 
-    def in_blocks(asked: Asked) -> Array:
-        return attend(asked, key, rate) if queries <= size else attend_in_blocks(asked, size, key, rate)
+    Dropout draws other numbers than in `attend` and `attend_in_blocks`; all kernels draw the same ones.
 
-    def by(kernel: Callable, most: int) -> Callable:
-        def attend_by_kernel(asked: Asked) -> Array:
+    Args:
+        inputs: queries, keys and values.
+        size: queries per block where no kernel runs.
+        key: random key of dropout; None for no dropout.
+        rate: dropout of the weights.
+        tpu: use kernels/attention_tpu.py on a TPU v5 or later, if the keys fit into VMEM.
+        gpu: use kernels/attention_gpu.py on an NVIDIA GPU, if heads are narrow enough.
+    """
+    batch, queries, heads, width = inputs.query.shape
+    itemsize = inputs.query.dtype.itemsize
+
+    def in_blocks(inputs: AttentionInputs) -> Array:
+        return attend(inputs, key, rate) if queries <= size else attend_in_blocks(inputs, size, key, rate)
+
+    def by(kernel: Callable, kernel_size: int) -> Callable:
+        def attend_by_kernel(inputs: AttentionInputs) -> Array:
             seeds = None if key is None else jax.random.bits(key, (batch, heads), jnp.uint32)
-            return kernel(*asked, seeds, rate, size=most)
+            return kernel(inputs, seeds, rate, size=kernel_size)
 
         return attend_by_kernel
 
     kernels = {}
-    old = jax.default_backend() == "tpu" and not attention_pallas.runs_on(jax.devices()[0].device_kind)
-    if tpu and not old and (most := attention_pallas.block_size(queries, asked.key.shape[1], width, itemsize)):
-        kernels["tpu"] = by(attention_pallas.attend, most)
+    old_tpu = jax.default_backend() == "tpu" and not attention_tpu.runs_on(jax.devices()[0].device_kind)
+    if tpu and not old_tpu:
+        kernel_size = attention_tpu.block_size(queries, inputs.key.shape[1], width, itemsize)
+        if kernel_size:
+            kernels["tpu"] = by(attention_tpu.attend, kernel_size)
     if gpu:
-        # only where it is asked for: it needs a part of JAX's inside
-        from speech_jax.kernels import attention_gpu as attention_pallas_gpu
+        from speech_jax.kernels import attention_gpu  # imported here, since it needs private modules of JAX
 
-        if most := attention_pallas_gpu.block_size(width, itemsize):
-            kernels["cuda"] = by(attention_pallas_gpu.attend, most)
-    return lax.platform_dependent(asked, default=in_blocks, **kernels) if kernels else in_blocks(asked)
+        kernel_size = attention_gpu.block_size(width, itemsize)
+        if kernel_size:
+            kernels["cuda"] = by(attention_gpu.attend, kernel_size)
+    return lax.platform_dependent(inputs, default=in_blocks, **kernels) if kernels else in_blocks(inputs)
 
 
 class RelativeAttention(nn.Module):
-    """Multi-head self-attention; each layer has its own position biases u and v ("untied").
+    """Multi-head self-attention with relative positions, or without any.
 
-    Without `positions` it is the ordinary dot-product attention. asking: what queries and keys are made of, where it is
-    not x itself (Wav2Vec2-Conformer turns the input of their projections by rotary positions, and not their output).
-    block: so many queries at a time, see `attend_in_blocks`; 0 takes all at once. fused, fused_gpu: by a kernel of our
-    own on a TPU, on a GPU, see `attend_fused`.
+    Each layer has its own position biases u and v ("untied").
+
+    Attributes:
+        width: channels of all heads together.
+        heads: number of heads.
+        dropout: dropout of the attention weights.
+        use_bias: biases in the projections of queries, keys, values and output.
+        dtype: type of the computation; the softmax is float32.
+        block: queries per block, see `attend_in_blocks`; 0 for all at once.
+        fused: on a TPU by a kernel, see `attend_fused`.
+        fused_gpu: on an NVIDIA GPU by kernels, see `attend_fused`.
     """
 
     width: int
     heads: int
+    _: KW_ONLY
     dropout: float = 0.0
     use_bias: bool = True
     dtype: Any = jnp.float32
@@ -173,8 +211,18 @@ class RelativeAttention(nn.Module):
         mask: Bool[Array, "batch time"],
         *,
         train: bool,
-        asking: Float[Array, "batch time d"] | None = None,
+        query_key_input: Float[Array, "batch time d"] | None = None,
     ) -> Float[Array, "batch time d"]:
+        """Return the attention's output.
+
+        Args:
+            x: input vectors.
+            positions: `relative_positions`; None for attention without positions.
+            mask: True on valid frames.
+            train: apply dropout, with the key of the "dropout" stream.
+            query_key_input: input of the projections of queries and keys, if it is not x: Wav2Vec2-Conformer applies
+                rotary positions before these projections, not after them.
+        """
         batch, time, _ = x.shape
         heads, head_width = self.heads, self.width // self.heads
 
@@ -182,25 +230,26 @@ class RelativeAttention(nn.Module):
             y = dense(self.width, self.width, name=name, dtype=self.dtype, use_bias=self.use_bias)(x)
             return y.reshape(batch, time, heads, head_width)
 
-        asking = x if asking is None else asking
-        query, key, value = project("linear_q", asking), project("linear_k", asking), project("linear_v", x)
+        query_key_input = x if query_key_input is None else query_key_input
+        query, key = project("linear_q", query_key_input), project("linear_k", query_key_input)
+        value = project("linear_v", x)
         scale = jnp.asarray(1.0 / math.sqrt(head_width), self.dtype)
         if positions is None:
-            asked = Asked(query * scale, None, key, value, None, mask)
+            inputs = AttentionInputs(query * scale, None, key, value, None, mask)
         else:
-            place = dense(self.width, self.width, name="linear_pos", dtype=self.dtype, use_bias=False)(positions)
-            place = place.reshape(2 * time - 1, heads, head_width)
+            relative_key = dense(self.width, self.width, name="linear_pos", dtype=self.dtype, use_bias=False)(positions)
+            relative_key = relative_key.reshape(2 * time - 1, heads, head_width)
             bias_u = self.param("pos_bias_u", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
             bias_v = self.param("pos_bias_v", nn.initializers.zeros, (heads, head_width)).astype(self.dtype)
-            query, query_at = ((query + bias[None, None]) * scale for bias in (bias_u, bias_v))
-            asked = Asked(query, query_at, key, value, place, mask)
-        drop = self.make_rng("dropout") if train and self.dropout > 0.0 else None
+            query, position_query = ((query + bias[None, None]) * scale for bias in (bias_u, bias_v))
+            inputs = AttentionInputs(query, position_query, key, value, relative_key, mask)
+        dropout_key = self.make_rng("dropout") if train and self.dropout > 0.0 else None
         if self.fused or self.fused_gpu:
             size = self.block or BLOCK
-            mixed = attend_fused(asked, size, drop, self.dropout, tpu=self.fused, gpu=self.fused_gpu)
+            mixed = attend_fused(inputs, size, dropout_key, self.dropout, tpu=self.fused, gpu=self.fused_gpu)
         elif self.block and time > self.block:
-            mixed = attend_in_blocks(asked, self.block, drop, self.dropout)
+            mixed = attend_in_blocks(inputs, self.block, dropout_key, self.dropout)
         else:
-            mixed = attend(asked, drop, self.dropout)
+            mixed = attend(inputs, dropout_key, self.dropout)
         mixed = checkpoint_name(mixed.reshape(batch, time, self.width), ATTENDED)
         return dense(self.width, self.width, name="linear_out", dtype=self.dtype, use_bias=self.use_bias)(mixed)

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.kernels import attention_gpu as attention_pallas_gpu
-from speech_jax.kernels import attention_tpu as attention_pallas
+from speech_jax.kernels import attention_gpu, attention_tpu
+from speech_jax.kernels.attention_tpu import AttentionInputs
 from speech_jax.models.attention import (
-    Asked,
     RelativeAttention,
     attend,
     attend_fused,
@@ -21,27 +20,28 @@ from speech_jax.models.attention import (
 from speech_jax.training.sharding import MeshConfig, make_mesh
 
 SIZE = 32  # queries of a program: 70 are three of them
-KERNELS = {"tpu": attention_pallas.attend, "gpu": attention_pallas_gpu.attend}
+KERNELS = {"tpu": attention_tpu.attend, "gpu": attention_gpu.attend}
 both = pytest.mark.parametrize("on", list(KERNELS))
 
 
-def questions(rows=3, time=70, heads=2, width=16, dtype=jnp.float32, positions=True) -> Asked:
+def questions(rows=3, time=70, heads=2, width=16, dtype=jnp.float32, positions=True) -> AttentionInputs:
     """Random; one row is full, one is half padding, the others have no valid key at all."""
     rng = np.random.default_rng(0)
-    some = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
+    random = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
     mask = np.arange(time) < np.array([time, time // 2, *[0] * (rows - 2)])[:, None]
-    query_at, place = (some(rows, time, heads, width), some(2 * time - 1, heads, width)) if positions else (None, None)
-    query, key, value = (some(rows, time, heads, width) for _ in range(3))
-    return Asked(query, query_at, key, value, place, jnp.asarray(mask))
+    position_query = random(rows, time, heads, width) if positions else None
+    relative_key = random(2 * time - 1, heads, width) if positions else None
+    query, key, value = (random(rows, time, heads, width) for _ in range(3))
+    return AttentionInputs(query, position_query, key, value, relative_key, jnp.asarray(mask))
 
 
-def value_and_gradient(function, asked: Asked):
-    """The values in float32, and the gradient of a random sum of them by what was asked."""
-    direction = np.random.default_rng(1).normal(size=asked.query.shape).astype(np.float32)
-    learned = {name: x for name, x in asked._asdict().items() if name != "mask" and x is not None}
+def value_and_gradient(function, inputs: AttentionInputs):
+    """The values in float32, and the gradient of a random sum of them by the inputs."""
+    direction = np.random.default_rng(1).normal(size=inputs.query.shape).astype(np.float32)
+    learned = {name: x for name, x in inputs._asdict().items() if name != "key_mask" and x is not None}
 
     def loss(learned):
-        found = function(asked._replace(**learned)).astype(jnp.float32)
+        found = function(inputs._replace(**learned)).astype(jnp.float32)
         return jnp.sum(found * direction), found
 
     (_, value), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(learned)
@@ -60,8 +60,8 @@ def typically_apart(got, want) -> float:
     return np.sqrt(np.mean((got - want) ** 2)) / np.abs(want).max()
 
 
-def kernel(asked: Asked, seeds=None, rate=0.0, size=SIZE, on="tpu"):
-    return KERNELS[on](*asked, seeds, rate, size=size, interpret=True)
+def kernel(inputs: AttentionInputs, seeds=None, rate=0.0, size=SIZE, on="tpu"):
+    return KERNELS[on](inputs, seeds, rate, size=size, interpret=True)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def kernel(asked: Asked, seeds=None, rate=0.0, size=SIZE, on="tpu"):
 @pytest.mark.parametrize("positions", [True, False])
 def test_the_kernel_is_the_plain_attention(positions, on, dtype, tolerance):
     # a GPU's kernels share eight rows out and pad 12 channels
-    asked = questions(rows=9, width=12, dtype=dtype, positions=positions)
-    want, expected = value_and_gradient(partial(attend, key=None, rate=0.0), asked)
-    got, gradient = value_and_gradient(partial(kernel, on=on), asked)
+    inputs = questions(rows=9, width=12, dtype=dtype, positions=positions)
+    want, expected = value_and_gradient(partial(attend, key=None, rate=0.0), inputs)
+    got, gradient = value_and_gradient(partial(kernel, on=on), inputs)
     assert apart(got, want) <= tolerance and typically_apart(got, want) <= 1e-3
     for name in expected:
         assert apart(gradient[name], expected[name]) <= min(10 * tolerance, 1e-2), name
@@ -88,10 +88,10 @@ def test_the_kernel_is_the_plain_attention(positions, on, dtype, tolerance):
 
 
 def test_one_block_may_hold_all_queries():
-    asked = questions(time=20)
-    size = attention_pallas.block_size(20, 20, 16, 4)
+    inputs = questions(time=20)
+    size = attention_tpu.block_size(20, 20, 16, 4)
     assert size == 32
-    assert apart(kernel(asked, size=size), attend(asked, None, 0.0)) <= 1e-5
+    assert apart(kernel(inputs, size=size), attend(inputs, None, 0.0)) <= 1e-5
 
 
 def kept(seeds, time, rate) -> np.ndarray:
@@ -107,21 +107,21 @@ def kept(seeds, time, rate) -> np.ndarray:
 
 @both
 def test_dropout_is_that_of_the_hash_in_both_directions(on):
-    rate, asked = 0.25, questions()
-    rows, time, heads, _ = asked.query.shape
+    rate, inputs = 0.25, questions()
+    rows, time, heads, _ = inputs.query.shape
     seeds = jax.random.bits(jax.random.key(0), (rows, heads), jnp.uint32)
     mask = kept(seeds, time, rate)
     assert abs(mask.mean() - (1 - rate)) < 0.01
 
-    def plain(asked: Asked):
-        scores = jnp.einsum("bqhd,bkhd->bhqk", asked.query, asked.key)
-        scores += relative_shift(jnp.einsum("bqhd,phd->bhqp", asked.query_at, asked.place))
-        weights = jax.nn.softmax(jnp.where(asked.mask[:, None, None], scores, -1e30), axis=-1)
-        weights = jnp.where(asked.mask[:, None, None] & mask, weights / (1 - rate), 0.0)
-        return jnp.einsum("bhqk,bkhd->bqhd", weights, asked.value)
+    def plain(inputs: AttentionInputs):
+        scores = jnp.einsum("bqhd,bkhd->bhqk", inputs.query, inputs.key)
+        scores += relative_shift(jnp.einsum("bqhd,phd->bhqp", inputs.position_query, inputs.relative_key))
+        weights = jax.nn.softmax(jnp.where(inputs.key_mask[:, None, None], scores, -1e30), axis=-1)
+        weights = jnp.where(inputs.key_mask[:, None, None] & mask, weights / (1 - rate), 0.0)
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, inputs.value)
 
-    want, expected = value_and_gradient(plain, asked)
-    got, gradient = value_and_gradient(partial(kernel, seeds=seeds, rate=rate, on=on), asked)
+    want, expected = value_and_gradient(plain, inputs)
+    got, gradient = value_and_gradient(partial(kernel, seeds=seeds, rate=rate, on=on), inputs)
     assert apart(got, want) <= 1e-5
     for name in expected:
         assert apart(gradient[name], expected[name]) <= 1e-4, name
@@ -129,12 +129,12 @@ def test_dropout_is_that_of_the_hash_in_both_directions(on):
 
 @pytest.mark.parametrize("on, heads", [("tpu", 2), ("tpu", 3), ("gpu", 2)])  # three are not divided: each has all
 def test_on_a_mesh_each_device_computes_its_own_rows_and_heads(on, heads):
-    asked, rate = questions(rows=4, heads=heads), 0.25
+    inputs, rate = questions(rows=4, heads=heads), 0.25
     seeds = jax.random.bits(jax.random.key(0), (4, heads), jnp.uint32)
     function = partial(kernel, seeds=seeds, rate=rate, on=on)
-    want, expected = value_and_gradient(function, asked)
+    want, expected = value_and_gradient(function, inputs)
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
-        got, gradient = value_and_gradient(function, asked)
+        got, gradient = value_and_gradient(function, inputs)
     np.testing.assert_allclose(got, want, atol=1e-6)
     for name in expected:
         assert apart(gradient[name], expected[name]) <= 1e-5, name
@@ -182,13 +182,13 @@ def test_an_accelerator_gets_the_kernels_that_were_asked_for_with_each_devices_s
 
 
 def test_a_tpu_before_v5_attends_in_blocks(monkeypatch):
-    asked = jax.eval_shape(partial(questions, time=20))
+    inputs = jax.eval_shape(partial(questions, time=20))
     for kind, calls in (("TPU v4", 0), ("TPU v5 lite", 1), ("TPU v6 lite", 1)):
         with monkeypatch.context() as patch:
             patch.setattr(jax, "default_backend", lambda: "tpu")
             patch.setattr(jax, "devices", lambda kind=kind: [SimpleNamespace(device_kind=kind)])
             fused = partial(attend_fused, size=128, key=None, rate=0.0, tpu=True, gpu=False)
-            text = jax.jit(fused).trace(asked).lower(lowering_platforms=("tpu",)).as_text()
+            text = jax.jit(fused).trace(inputs).lower(lowering_platforms=("tpu",)).as_text()
         assert text.count(CALLS["tpu"]) == calls, kind
 
 
@@ -196,24 +196,25 @@ def test_a_tpu_before_v5_attends_in_blocks(monkeypatch):
 def test_every_block_size_is_lowered_for_a_gpu(dtype):
     """To Triton's dialect, whose rules are narrower than the interpreter's."""
     for width in (8, 64, 128):
-        size = attention_pallas_gpu.block_size(width, jnp.dtype(dtype).itemsize)
+        size = attention_gpu.block_size(width, jnp.dtype(dtype).itemsize)
         if size is None:
             continue
-        asked = jax.eval_shape(partial(questions, time=100, width=width, dtype=dtype))
+        inputs = jax.eval_shape(partial(questions, time=100, width=width, dtype=dtype))
         seeds = jax.ShapeDtypeStruct((3, 2), jnp.uint32)
 
-        def loss(asked, seeds, size=size):
-            return jnp.sum(attention_pallas_gpu.attend(*asked, seeds, 0.1, size=size))
+        def loss(inputs, seeds, size=size):
+            return jnp.sum(attention_gpu.attend(inputs, seeds, 0.1, size=size))
 
-        text = jax.jit(jax.grad(loss, allow_int=True)).trace(asked, seeds).lower(lowering_platforms=("cuda",)).as_text()
+        traced = jax.jit(jax.grad(loss, allow_int=True)).trace(inputs, seeds)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
         assert text.count(CALLS["cuda"]) == 4
 
 
 def test_too_many_keys_or_channels_leave_the_kernel_out():
-    assert attention_pallas.block_size(750, 750, 64, 2) == 256
-    assert attention_pallas.block_size(1500, 1500, 64, 2) == 64
-    assert attention_pallas.block_size(8000, 8000, 64, 2) is None
-    assert attention_pallas_gpu.block_size(64, 2) == 64
-    assert attention_pallas_gpu.block_size(88, 2) == 32
-    assert attention_pallas_gpu.block_size(64, 4) == 16
-    assert attention_pallas_gpu.block_size(129, 2) is None
+    assert attention_tpu.block_size(750, 750, 64, 2) == 256
+    assert attention_tpu.block_size(1500, 1500, 64, 2) == 64
+    assert attention_tpu.block_size(8000, 8000, 64, 2) is None
+    assert attention_gpu.block_size(64, 2) == 64
+    assert attention_gpu.block_size(88, 2) == 32
+    assert attention_gpu.block_size(64, 4) == 16
+    assert attention_gpu.block_size(129, 2) is None

@@ -1,7 +1,7 @@
-"""Optimizers, learning rate schedules, weight decay and freezing, put together from optax's parts.
+"""Optimizers, learning rate schedules, weight decay and freezing, built from optax.
 
-Freezing has traps (masked transformations, decay and clipping that reach frozen leaves); the form that has none is
-`optax.partition` with everything, clipping too, inside the trainable part.
+Everything, clipping too, lies inside the trainable part of an `optax.partition`: with masked transformations, weight
+decay and clipping would reach frozen parameters.
 """
 
 from __future__ import annotations
@@ -21,96 +21,166 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.rules import leaf_name, match_rules, named_leaves
 from speech_jax.core.types import PyTree
 
-NEVER = -1  # instead of the step from which something moves
+NEVER = -1  # instead of the step from which a batch statistic is updated
 _LAYER = re.compile(r"(?:^|/)layers_(\d+)/")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """What moves the parameters, how fast, and which of them."""
+    """Optimizer, learning rate schedule, weight decay, and which parameters are trained.
+
+    Example:
+        >>> from speech_jax.training.optimizer import OptimizerConfig
+        >>> config = OptimizerConfig(
+        ...     schedule="cosine",
+        ...     peak_lr=3e-4,
+        ...     warmup_steps=100,
+        ...     groups=(("^encoder/frontend/", None), ("^head/", 10.0), (".*", 1.0)),  # frozen, faster, the rest
+        ... )
+        >>> config.name, config.clip_norm
+        ('adamw', 1.0)
+    """
 
     name: Literal["adamw", "adam", "sgd", "rmsprop", "lion"] = "adamw"
-    """The rule: Adam with decoupled weight decay, Adam, SGD with momentum, RMSProp, or Lion."""
+    """Optimizer: AdamW (decoupled weight decay), Adam, SGD with momentum, RMSProp, or Lion."""
     schedule: Literal["noam", "tri_stage", "cosine", "wsd", "constant", "steps"] = "noam"
-    """The learning rate's way after its linear warm-up: noam falls with 1/sqrt(step); tri_stage holds, then decays
-    exponentially to end_lr; cosine falls along half a cosine; wsd holds, then falls linearly over the last decay_steps;
-    constant stays; steps is multiplied by fall_factor at each step of `falls`."""
+    """Schedule after linear warm-up. noam: proportional to 1/sqrt(step). tri_stage: hold, then exponential decay to
+    end_lr. cosine: half a cosine to end_lr. wsd: hold, then linear decay over the last decay_steps. constant. steps:
+    multiplied by fall_factor at each step of `falls`."""
     peak_lr: float = 1e-3
-    """The highest learning rate, at the end of the warm-up. NeMo's Noam factor f with width d and warm-up w has
+    """Highest learning rate, at the end of the warm-up. NeMo's Noam factor f with width d and warm-up w corresponds to
     f / sqrt(d * w)."""
     end_lr: float = 1e-6
-    """The lowest learning rate: where the schedule ends, and the floor of noam."""
+    """Lowest learning rate: the end of the schedule, and the minimum of noam."""
     warmup_steps: int = 1000
-    """Steps from 0 to peak_lr."""
+    """Steps of linear warm-up from 0 to peak_lr."""
     hold_steps: int = 0
     """Steps at peak_lr after the warm-up (tri_stage only)."""
     decay_steps: int = 0
-    """Steps of the final fall (wsd and tri_stage); 0 means all that is left of the run for tri_stage, a tenth of the
-    run for wsd."""
+    """Steps of the final decay (tri_stage and wsd). 0: the rest of the run for tri_stage, a tenth of it for wsd."""
     falls: tuple[int, ...] = new_field(())
-    """Steps at which the learning rate falls (steps only)."""
+    """Steps at which the learning rate drops (schedule steps only)."""
     fall_factor: float = new_field(0.1)
-    """What it is multiplied by there."""
+    """Factor on the learning rate at each step of `falls`."""
     b1: float = 0.9
     """Decay of the first moment (adam, adamw, lion)."""
     b2: float = 0.98
     """Decay of the second moment (adam, adamw, lion, rmsprop)."""
     eps: float = 1e-9
-    """Added to the root of the second moment (adam, adamw, rmsprop)."""
+    """Added to the square root of the second moment (adam, adamw, rmsprop)."""
     momentum: float = 0.9
     """Momentum (sgd, rmsprop)."""
     weight_decay: float = 1e-3
-    """Decoupled weight decay, times the learning rate. Plain adam takes none."""
+    """Decoupled weight decay, multiplied by the learning rate. Must be 0 for adam."""
     l2: float = new_field(0.0)
-    """So much times the parameter is added to the gradient, after the clipping and before the rule: the weight decay of
-    PyTorch's Adam, the L2 regularization of the Tacotron papers. Not to those that `no_decay` names."""
+    """L2 coefficient: adds l2 · parameter to the gradient after clipping, before the optimizer (`weight_decay` of
+    PyTorch's Adam). Parameters that match `no_decay` are left out."""
     no_decay: tuple[str, ...] = (r"(^|/)(bias|scale|[a-z_]*_bias)$", r"(?i)norm")
-    """Patterns of the parameters without weight decay and L2: biases and norms."""
+    """Regular expressions of parameters without weight decay and L2: biases and norms."""
     clip_norm: float | None = 1.0
-    """The gradient of all trainable parameters together is scaled down to this norm; none turns it off."""
+    """Global norm of the trainable parameters' gradient above which it is scaled down; none turns clipping off."""
     groups: tuple[tuple[str, float | None], ...] = ((".*", 1.0),)
-    """(pattern, factor on the learning rate), the first match wins; none freezes, batch statistics of
-    that name too. Must cover every parameter."""
+    """(regular expression, factor on the learning rate); the first match wins. none freezes the parameters and the
+    batch statistics of that name. Must cover every parameter."""
     hold: tuple[tuple[str, int], ...] = ()
-    """(pattern, steps): parameters, and batch statistics of that name, that stand still for so many steps; the first
-    match wins. ("^encoder/", 500) warms up the head alone; several patterns unfreeze gradually."""
+    """(regular expression, steps): parameters, and batch statistics of that name, that are frozen for the first steps;
+    the first match wins. ("^encoder/", 500) trains the head alone at first; several patterns unfreeze gradually."""
     anchor: float = 0.0
-    """L2-SP (Li et al. 2018): so much times the distance from where the run started is added to the gradient, the
-    quadratic anchor/2 · |θ − θ₀|² to the loss. The head is left free (`anchor_free`)."""
+    """L2-SP (Li et al. 2018): adds anchor/2 · |θ − θ₀|² to the loss, where θ₀ are the parameters at the start of the
+    run. Parameters that match `anchor_free` are left out."""
     ewc: float = 0.0
-    """Elastic weight consolidation (Kirkpatrick et al. 2017): the same, each parameter weighted by its Fisher
-    information on the old domain, which is scaled to a mean of 1."""
+    """Elastic weight consolidation (Kirkpatrick et al. 2017): like `anchor`, with each parameter weighted by its Fisher
+    information on the old domain, scaled to a mean of 1."""
     ewc_batches: int = 50
     """Batches of the old domain (`pre`) from which the Fisher information is estimated, before the first step."""
     anchor_free: tuple[str, ...] = (r"^head/",)
-    """Patterns of the parameters that neither of the two holds."""
+    """Regular expressions of parameters without `anchor` and `ewc`."""
     layer_decay: float = 1.0
-    """Factor on the learning rate from each layer to the one below it: the head has 1, the topmost of n layers
-    (`layers_<n-1>`) this, what lies below the layers this to the power of n + 1."""
+    """Factor on the learning rate from each layer to the one below it. The head has 1, the topmost of n layers
+    (`layers_<n-1>`) this factor, and everything below the layers this factor to the power of n + 1."""
 
 
-def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step: step 0 already takes the first step of the warm-up.
+def check_optimizer(config: OptimizerConfig, steps: int) -> None:
+    """Check everything in the config that can be checked without parameters or data.
 
-    Raises UserError if the stages do not fit into `total_steps`.
+    Args:
+        config: the config.
+        steps: optimizer steps of the run.
+
+    Raises:
+        UserError: naming the flag, for values out of range, a schedule longer than the run, or an invalid pattern.
     """
-    peak, end, warmup = config.peak_lr, config.end_lr, config.warmup_steps
-    if peak < 0 or warmup < 0 or config.hold_steps < 0 or config.decay_steps < 0:
-        raise UserError("optimizer: found a negative peak_lr, warmup_steps, hold_steps or decay_steps, expected none")
-    if config.schedule in ("tri_stage", "cosine", "wsd") and warmup + config.hold_steps >= total_steps:
+    if config.name not in _OPTIMIZERS:
+        raise UserError(f"optimizer.name: found {config.name!r}, expected one of {', '.join(_OPTIMIZERS)}")
+    if config.name == "adam" and config.weight_decay:
         raise UserError(
-            f"optimizer.warmup_steps: found {warmup} (and hold_steps {config.hold_steps}) of {total_steps} steps, "
-            f"expected fewer: the schedule {config.schedule} has to come down again"
+            f"optimizer.weight_decay: found {config.weight_decay} with adam, expected 0, or adamw as optimizer.name"
+        )
+    _check_schedule(config, steps)
+    for name in ("anchor", "ewc", "l2"):
+        if getattr(config, name) < 0:
+            raise UserError(f"optimizer.{name}: found {getattr(config, name)}, expected 0 or more")
+    if not 0 < config.layer_decay <= 1:
+        raise UserError(f"optimizer.layer_decay: found {config.layer_decay}, expected 0 < factor <= 1")
+    for pattern, hold in config.hold:
+        if hold < 0:
+            raise UserError(f"optimizer.hold: found {hold} steps for {pattern!r}, expected 0 or more")
+    for name in ("groups", "hold", "no_decay", "anchor_free"):
+        for rule in getattr(config, name):
+            pattern = rule if isinstance(rule, str) else rule[0]
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(
+                    f"optimizer.{name}: found {pattern!r}, expected a regular expression ({error})"
+                ) from error
+
+
+def _check_schedule(config: OptimizerConfig, steps: int) -> None:
+    for name in ("peak_lr", "warmup_steps", "hold_steps", "decay_steps"):
+        if getattr(config, name) < 0:
+            raise UserError(f"optimizer.{name}: found {getattr(config, name)}, expected 0 or more")
+    if config.schedule in ("tri_stage", "cosine", "wsd") and config.warmup_steps + config.hold_steps >= steps:
+        raise UserError(
+            f"optimizer.warmup_steps: found {config.warmup_steps} (and hold_steps {config.hold_steps}), expected fewer "
+            f"than the {steps} steps of trainer.steps: the schedule {config.schedule} has to decay after them"
         )
     if config.schedule == "steps" and (list(config.falls) != sorted(set(config.falls)) or config.fall_factor <= 0):
         found = f"falls {config.falls}, fall_factor {config.fall_factor}"
         raise UserError(f"optimizer: found {found}, expected ascending steps and a factor above 0")
-    if config.schedule == "tri_stage" and end <= 0:
-        raise UserError(f"optimizer.end_lr: found {end}, expected a number > 0: tri_stage decays exponentially")
+    if config.schedule == "tri_stage" and config.end_lr <= 0:
+        raise UserError(
+            f"optimizer.end_lr: found {config.end_lr}, expected a number above 0: tri_stage decays exponentially"
+        )
+
+
+def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Make the learning rate schedule, a function of the step.
+
+    Step 0 has the rate after the first step of the warm-up, not 0.
+
+    Args:
+        config: the schedule and its settings.
+        total_steps: optimizer steps of the run.
+
+    Returns:
+        The function step -> learning rate.
+
+    Raises:
+        UserError: if a setting is out of range or the stages do not fit into `total_steps`.
+
+    Example:
+        >>> from speech_jax.training.optimizer import OptimizerConfig, learning_rate
+        >>> rate = learning_rate(OptimizerConfig(schedule="noam", peak_lr=1e-3, warmup_steps=100), 1000)
+        >>> [round(float(rate(step)), 6) for step in (0, 49, 99, 399)]
+        [1e-05, 0.0005, 0.001, 0.0005]
+    """
+    _check_schedule(config, total_steps)
+    peak, end, warmup = config.peak_lr, config.end_lr, config.warmup_steps
 
     def rate(step: Int[Array, ""]) -> Float[Array, ""]:
         t = jnp.asarray(step, jnp.float32) + 1.0
-        rise = t / max(warmup, 1)
+        warming_up = t / max(warmup, 1)
         if config.schedule == "noam":
             after = jnp.maximum(jnp.sqrt(max(warmup, 1) / t), end / peak if peak else 0.0)
         elif config.schedule == "tri_stage":
@@ -125,11 +195,11 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
             done = jnp.clip((t - (total_steps - decay)) / decay, 0.0, 1.0)
             after = _between(end, peak, 1 - done)
         elif config.schedule == "steps":
-            fallen = sum((jnp.asarray(t > fall, jnp.float32) for fall in config.falls), jnp.zeros(()))
-            after = config.fall_factor**fallen
+            drops = sum((jnp.asarray(t > fall, jnp.float32) for fall in config.falls), jnp.zeros(()))
+            after = config.fall_factor**drops
         else:
             after = jnp.ones(())
-        return peak * jnp.where(t < warmup, rise, after)
+        return peak * jnp.where(t < warmup, warming_up, after)
 
     return rate
 
@@ -142,36 +212,53 @@ def _between(end: float, peak: float, x: Array) -> Array:
 def make_optimizer(
     config: OptimizerConfig, params: PyTree, total_steps: int, fisher: PyTree | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer for these parameters (or their shapes). Its `update` takes the extra argument `step`.
+    """Make the optimizer for these parameters. Its `update` takes the extra argument `step`.
 
-    fisher: for config.ewc, a tree like the parameters; `init` puts it into the state, from where a resumed run has it.
+    The run's step is the only clock: the learning rate, alpha and the randomness all follow it. Frozen parameters have
+    no optimizer state, get a zero update and do not count in the clipping.
 
-    One clock, the run's step, drives the learning rate; alpha and the randomness follow the same one. Frozen leaves
-    keep no optimizer state, get a zero update, and do not count in the clipping.
-    Raises UserError for groups that leave out a parameter or name none.
+    Args:
+        config: the config.
+        params: the parameters, or their shapes.
+        total_steps: optimizer steps of the run.
+        fisher: for `config.ewc`, a tree like the parameters; `init` puts it into the state, where a resumed run has it.
+
+    Returns:
+        An optax transformation whose updates are to be added to the parameters.
+
+    Raises:
+        UserError: if `check_optimizer` refuses the config, `config.groups` do not cover every parameter, or a pattern
+            matches none.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from speech_jax.training.optimizer import OptimizerConfig, make_optimizer
+        >>> params = {"encoder": {"kernel": jnp.ones(2)}, "head": {"kernel": jnp.ones(2)}}
+        >>> config = OptimizerConfig(
+        ...     name="sgd", schedule="constant", peak_lr=0.5, warmup_steps=0, weight_decay=0.0, clip_norm=None,
+        ...     groups=(("^encoder/", None), (".*", 1.0)),
+        ... )
+        >>> optimizer = make_optimizer(config, params, total_steps=100)
+        >>> updates, _ = optimizer.update(params, optimizer.init(params), params, step=jnp.int32(0))
+        >>> print(updates["encoder"]["kernel"], updates["head"]["kernel"])
+        [0. 0.] [-0.5 -0.5]
     """
-    if config.name == "adam" and config.weight_decay:
-        raise UserError(
-            f"optimizer.weight_decay: found {config.weight_decay} with adam, expected 0, or adamw as optimizer.name"
-        )
+    check_optimizer(config, total_steps)
     factors = match_rules(params, config.groups, "optimizer.groups", must_be_used=True)
     labels = jax.tree.map(lambda f: "freeze" if f is None else "train", factors, is_leaf=lambda f: f is None)
     if "train" not in jax.tree.leaves(labels):
         raise UserError("optimizer.groups: found that every parameter is frozen, expected at least one to train")
-    _check_hold(config, params)
-    if config.anchor < 0 or config.ewc < 0 or config.l2 < 0:
-        found = f"anchor {config.anchor}, ewc {config.ewc}, l2 {config.l2}"
-        raise UserError(f"optimizer: found {found}, expected 0 or more")
+    match_rules(params, (*config.hold, ("", 0)), "optimizer.hold", must_be_used=True)
     parts = []
     if config.anchor or config.ewc:
-        parts.append(pull_back(config.anchor, config.ewc, config.anchor_free, fisher))
+        parts.append(pull_to_start(config.anchor, config.ewc, config.anchor_free, fisher))
     if config.hold:
-        parts.append(hold_still(config.hold))
+        parts.append(freeze_for_steps(config.hold))
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     if config.l2:
         parts.append(decay_weights(config.l2, config.no_decay))
-    parts.append(_direction(config))
+    parts.append(_OPTIMIZERS[config.name](config))
     if config.weight_decay:
         parts.append(decay_weights(config.weight_decay, config.no_decay))
     parts.append(scale_by_rate(learning_rate(config, total_steps), rate_factors(config, params)))
@@ -179,66 +266,87 @@ def make_optimizer(
 
 
 def trainable(config: OptimizerConfig, params: PyTree) -> PyTree:
-    """A tree of bool: which leaves the optimizer moves."""
+    """Return a tree of bool like the parameters: True for those that are not frozen."""
     factors = match_rules(params, config.groups, "optimizer.groups", must_be_used=True)
     return jax.tree.map(lambda f: f is not None, factors, is_leaf=lambda f: f is None)
 
 
 def moving_state(config: OptimizerConfig, model_state: PyTree) -> PyTree:
-    """A tree of int: the step from which a batch statistic moves, or NEVER. A frozen module's statistics are frozen
-    with it, or what it computes would drift although its weights stand still; a name that no group fits moves."""
+    """Return a tree of int: the step from which each batch statistic is updated, or NEVER.
 
-    def one(path: tuple[Any, ...], _: Any) -> int:
+    A frozen module's statistics are frozen with it; otherwise its output would drift although its weights stay the
+    same. A name that no group matches is updated.
+    """
+
+    def first_step(path: tuple[Any, ...], _: Any) -> int:
         # "batch_stats/encoder/…": a pattern that begins with "^encoder/" means the module, so both names are tried
         names = leaf_name(path), leaf_name(path[1:])
 
-        def first(rules: tuple[tuple[str, Any], ...]) -> Any:
+        def first_match(rules: tuple[tuple[str, Any], ...]) -> Any:
             return next(value for pattern, value in rules if any(re.search(pattern, name) for name in names))
 
-        return NEVER if first((*config.groups, ("", 1.0))) is None else first((*config.hold, ("", 0)))
+        return NEVER if first_match((*config.groups, ("", 1.0))) is None else first_match((*config.hold, ("", 0)))
 
-    return jax.tree_util.tree_map_with_path(one, model_state)
+    return jax.tree_util.tree_map_with_path(first_step, model_state)
 
 
 def rate_factors(config: OptimizerConfig, params: PyTree) -> dict[str, float]:
-    """name -> factor on the learning rate: the group's times the layer's."""
-    if not 0 < config.layer_decay <= 1:
-        raise UserError(f"optimizer.layer_decay: found {config.layer_decay}, expected 0 < factor <= 1")
+    """Return parameter name -> factor on the learning rate: its group's factor times its layer's.
+
+    Raises:
+        UserError: for a `layer_decay` where no parameters are called layers_<number>.
+    """
     groups = named_leaves(match_rules(params, config.groups, "optimizer.groups"))
-    layer = {name: _LAYER.search(name) for name in named_leaves(params)}
-    count = 1 + max((int(found[1]) for found in layer.values() if found), default=-1)
+    layers = {name: _LAYER.search(name) for name in named_leaves(params)}
+    count = 1 + max((int(match[1]) for match in layers.values() if match), default=-1)
     if config.layer_decay < 1 and not count:
         raise UserError("optimizer.layer_decay: found no parameters called layers_<number>, expected some")
     factors = {}
-    for name, found in layer.items():
-        depth = count - int(found[1]) if found else 0 if re.search(r"(^|/)head/", name) else count + 1
+    for name, match in layers.items():
+        depth = count - int(match[1]) if match else 0 if re.search(r"(^|/)head/", name) else count + 1
         factors[name] = (groups.get(name) or 0.0) * config.layer_decay**depth
     return factors
 
 
 class PullState(NamedTuple):
-    """Where the run started, and how much each parameter matters there; None where nothing pulls."""
+    """State of `pull_to_start`; its trees have None in place of parameters that are not pulled.
+
+    Attributes:
+        start: the parameters at the start of the run.
+        fisher: the weight of each parameter; None without `ewc`.
+    """
 
     start: PyTree
     fisher: PyTree
 
 
-def pull_back(
+def pull_to_start(
     anchor: float, ewc: float, free: tuple[str, ...], fisher: PyTree | None = None
 ) -> optax.GradientTransformation:
-    """Adds (anchor + ewc · fisher) · (θ − θ₀) to the gradient; θ₀ are the parameters that `init` is called with."""
+    """Add (anchor + ewc · fisher) · (θ − θ₀) to the gradient (L2-SP and elastic weight consolidation).
+
+    Args:
+        anchor: the same weight for every parameter.
+        ewc: factor on `fisher`.
+        free: regular expressions of the parameters that are left out.
+        fisher: a tree like the parameters, or None.
+
+    Returns:
+        The transformation; θ₀ are the parameters that its `init` is called with.
+    """
     patterns = [re.compile(pattern) for pattern in free]
 
-    def held(path: tuple[Any, ...]) -> bool:
+    def pulled(path: tuple[Any, ...]) -> bool:
         return not any(pattern.search(leaf_name(path)) for pattern in patterns)
 
     def init(params: PyTree) -> PullState:
-        start = jax.tree_util.tree_map_with_path(lambda path, p: jnp.copy(p) if held(path) else None, params)
+        start = jax.tree_util.tree_map_with_path(lambda path, p: jnp.copy(p) if pulled(path) else None, params)
         if not ewc:
             return PullState(start, None)
-        known = {} if fisher is None else named_leaves(fisher)
+        by_name = {} if fisher is None else named_leaves(fisher)
         weights = jax.tree_util.tree_map_with_path(
-            lambda path, p: jnp.asarray(known.get(leaf_name(path), jnp.zeros_like(p))) if held(path) else None, params
+            lambda path, p: jnp.asarray(by_name.get(leaf_name(path), jnp.zeros_like(p))) if pulled(path) else None,
+            params,
         )
         return PullState(start, weights)
 
@@ -258,43 +366,59 @@ def pull_back(
     return optax.GradientTransformation(init, update)
 
 
-def _check_hold(config: OptimizerConfig, params: PyTree) -> None:
-    match_rules(params, (*config.hold, ("", 0)), "optimizer.hold", must_be_used=True)
-    for pattern, steps in config.hold:
-        if steps < 0:
-            raise UserError(f"optimizer.hold: found {steps} steps for {pattern!r}, expected 0 or more")
+def freeze_for_steps(hold: tuple[tuple[str, int], ...]) -> optax.GradientTransformationExtraArgs:
+    """Set the gradient of held parameters to zero for their first steps.
 
+    It comes first in the chain, so that held parameters do not count in the clipping, leave no trace in the optimizer's
+    moments and get no weight decay (see `decay_weights`).
 
-def hold_still(hold: tuple[tuple[str, int], ...]) -> optax.GradientTransformationExtraArgs:
-    """Takes the gradient from what must not move yet, before anything is made of it: it does not count in the clipping,
-    leaves no trace in the optimizer's moments, and (see `decay_weights`) is not shrunk either."""
+    Args:
+        hold: (regular expression, steps); the first match wins.
+    """
 
     def update(updates, state, params=None, *, step, **extra):
         del params, extra
-        since = match_rules(updates, (*hold, ("", 0)), "optimizer.hold")
-        return jax.tree.map(lambda u, s: jnp.where(step >= s, u, jnp.zeros_like(u)) if s else u, updates, since), state
+        first = match_rules(updates, (*hold, ("", 0)), "optimizer.hold")
+        return jax.tree.map(lambda u, s: jnp.where(step >= s, u, jnp.zeros_like(u)) if s else u, updates, first), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
-    if config.name in ("adam", "adamw"):
-        return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
-    if config.name == "lion":
-        return optax.scale_by_lion(b1=config.b1, b2=config.b2)
-    if config.name == "sgd":
-        return optax.trace(decay=config.momentum) if config.momentum else optax.identity()
-    if config.name == "rmsprop":
-        scale = optax.scale_by_rms(decay=config.b2, eps=config.eps)
-        return optax.chain(scale, optax.trace(decay=config.momentum)) if config.momentum else scale
-    raise UserError(f"optimizer.name: found {config.name!r}, expected adamw, adam, sgd, rmsprop or lion")
+def _scale_by_adam(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+
+
+def _scale_by_lion(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.scale_by_lion(b1=config.b1, b2=config.b2)
+
+
+def _scale_by_sgd(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.trace(decay=config.momentum) if config.momentum else optax.identity()
+
+
+def _scale_by_rmsprop(config: OptimizerConfig) -> optax.GradientTransformation:
+    scale = optax.scale_by_rms(decay=config.b2, eps=config.eps)
+    return optax.chain(scale, optax.trace(decay=config.momentum)) if config.momentum else scale
+
+
+_OPTIMIZERS = {
+    "adamw": _scale_by_adam,
+    "adam": _scale_by_adam,
+    "sgd": _scale_by_sgd,
+    "rmsprop": _scale_by_rmsprop,
+    "lion": _scale_by_lion,
+}
 
 
 def decay_weights(rate: float, no_decay: tuple[str, ...]) -> optax.GradientTransformation:
-    """Adds rate * parameter to every update, except to leaves that match `no_decay` and to leaves that nothing reaches.
+    """Add rate · parameter to every update that is not zero.
 
-    A leaf whose whole update is 0 gets no gradient from any term (the task's head at alpha = 1): AdamW would shrink
-    it all the same, here it stays as it is.
+    A parameter whose whole update is 0 gets no gradient from any loss term (the task's head at alpha = 1): AdamW would
+    shrink it nevertheless, here it stays as it is.
+
+    Args:
+        rate: the coefficient.
+        no_decay: regular expressions of the parameters that are left out.
     """
     patterns = [re.compile(pattern) for pattern in no_decay]
 
@@ -310,11 +434,16 @@ def decay_weights(rate: float, no_decay: tuple[str, ...]) -> optax.GradientTrans
 
 
 class RateState(NamedTuple):
-    """Empty: the clock is the run's step."""
+    """Empty state of `scale_by_rate`: the step is an argument of `update`."""
 
 
 def scale_by_rate(rate: optax.Schedule, factors: Mapping[str, float]) -> optax.GradientTransformationExtraArgs:
-    """Scales every update by minus the learning rate at `step`, times its leaf's factor."""
+    """Multiply every update by -rate(step) and by its parameter's factor.
+
+    Args:
+        rate: the learning rate schedule.
+        factors: parameter name -> factor.
+    """
 
     def update(updates, state, params=None, *, step, **extra):
         del params, extra

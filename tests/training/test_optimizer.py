@@ -10,7 +10,14 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import match_rules, named_leaves
-from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, rate_factors, trainable
+from speech_jax.training.optimizer import (
+    OptimizerConfig,
+    check_optimizer,
+    learning_rate,
+    make_optimizer,
+    rate_factors,
+    trainable,
+)
 from speech_jax.training.presets import tacotron2_deep_learning_examples, tacotron2_nvidia, tacotron2_paper
 
 
@@ -269,6 +276,27 @@ def test_rates_fall_from_layer_to_layer():
 def test_bad_holds_and_layer_decays_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         make_optimizer(OptimizerConfig(**changes), make_params(), 100)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(schedule="cosine", warmup_steps=100), "optimizer.warmup_steps: found 100"),
+        (dict(schedule="tri_stage", warmup_steps=0, end_lr=0.0), "optimizer.end_lr: found 0.0"),
+        (dict(hold_steps=-1), "optimizer.hold_steps: found -1"),
+        (dict(name="adagrad"), "optimizer.name: found 'adagrad'"),
+        (dict(name="adam"), "optimizer.weight_decay: found 0.001 with adam"),
+        (dict(l2=-1.0), "optimizer.l2: found -1.0"),
+        (dict(layer_decay=2.0), "optimizer.layer_decay: found 2.0"),
+        (dict(hold=(("head", -1),)), "optimizer.hold: found -1 steps"),
+        (dict(no_decay=("(",)), r"optimizer.no_decay: found '\(', expected a regular expression"),
+        (dict(groups=(("(", 1.0),)), r"optimizer.groups: found '\(', expected a regular expression"),
+    ],
+)
+def test_what_needs_no_parameters_is_checked_without_them(changes, message):
+    check_optimizer(OptimizerConfig(), 100)
+    with pytest.raises(UserError, match=message):
+        check_optimizer(OptimizerConfig(**changes), 100)
 
 
 def test_l2_is_pytorchs_weight_decay_of_adam():

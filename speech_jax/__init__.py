@@ -22,10 +22,10 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from speech_jax.core.types import Bucket, LossOut, Model, Task
     from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
     from speech_jax.data.manifest import Utterance, read_manifest
-    from speech_jax.decoding.beam import BeamConfig
+    from speech_jax.decoding.config import BeamConfig
     from speech_jax.decoding.ctc import greedy_decode
     from speech_jax.evaluation.wer import cer, wer
-    from speech_jax.finetuning.adapters import AdapterConfig
+    from speech_jax.finetuning.config import AdapterConfig
     from speech_jax.inference.recognizer import CTCRecognizer, Recognizer, load_recognizer
     from speech_jax.inference.vocoder import WaveNetVocoder, load_vocoder
     from speech_jax.inference.voice import Voice, load_voice
@@ -35,9 +35,9 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from speech_jax.models.tacotron2 import tacotron2
     from speech_jax.models.wav2vec2 import wav2vec2_ctc
     from speech_jax.models.wavenet import wavenet
+    from speech_jax.objectives.config import AlphaConfig
     from speech_jax.objectives.ctc import ctc_loss
     from speech_jax.objectives.mix import combine_gradients, mix
-    from speech_jax.objectives.schedules import AlphaConfig
     from speech_jax.objectives.tts import guided_attention_loss
     from speech_jax.tasks.ctc import CTCTaskConfig
     from speech_jax.tasks.pretrain import PretrainTaskConfig
@@ -45,8 +45,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from speech_jax.tasks.wavenet import WaveNetTaskConfig
     from speech_jax.text.frontend import make_front_end
     from speech_jax.text.tokenizer import Tokenizer, train_tokenizer
-    from speech_jax.training.loop import TrainerConfig, fit
-    from speech_jax.training.optimizer import OptimizerConfig
+    from speech_jax.training.config import OptimizerConfig, TrainerConfig
+    from speech_jax.training.loop import fit
 
 # Public name → module.
 _MODULES = {
@@ -68,11 +68,11 @@ _MODULES = {
     "SourceConfig": "speech_jax.data.config",
     "Utterance": "speech_jax.data.manifest",
     "read_manifest": "speech_jax.data.manifest",
-    "BeamConfig": "speech_jax.decoding.beam",
+    "BeamConfig": "speech_jax.decoding.config",
     "greedy_decode": "speech_jax.decoding.ctc",
     "cer": "speech_jax.evaluation.wer",
     "wer": "speech_jax.evaluation.wer",
-    "AdapterConfig": "speech_jax.finetuning.adapters",
+    "AdapterConfig": "speech_jax.finetuning.config",
     "CTCRecognizer": "speech_jax.inference.recognizer",
     "Recognizer": "speech_jax.inference.recognizer",
     "load_recognizer": "speech_jax.inference.recognizer",
@@ -89,10 +89,10 @@ _MODULES = {
     "tacotron2": "speech_jax.models.tacotron2",
     "wav2vec2_ctc": "speech_jax.models.wav2vec2",
     "wavenet": "speech_jax.models.wavenet",
+    "AlphaConfig": "speech_jax.objectives.config",
     "ctc_loss": "speech_jax.objectives.ctc",
     "combine_gradients": "speech_jax.objectives.mix",
     "mix": "speech_jax.objectives.mix",
-    "AlphaConfig": "speech_jax.objectives.schedules",
     "guided_attention_loss": "speech_jax.objectives.tts",
     "CTCTaskConfig": "speech_jax.tasks.ctc",
     "PretrainTaskConfig": "speech_jax.tasks.pretrain",
@@ -101,9 +101,9 @@ _MODULES = {
     "make_front_end": "speech_jax.text.frontend",
     "Tokenizer": "speech_jax.text.tokenizer",
     "train_tokenizer": "speech_jax.text.tokenizer",
-    "TrainerConfig": "speech_jax.training.loop",
+    "OptimizerConfig": "speech_jax.training.config",
+    "TrainerConfig": "speech_jax.training.config",
     "fit": "speech_jax.training.loop",
-    "OptimizerConfig": "speech_jax.training.optimizer",
 }
 
 # Written out, because type checkers read it.

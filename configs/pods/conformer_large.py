@@ -9,10 +9,8 @@ from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.models.config import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
-from speech_jax.text.tokenizer import TokenizerConfig
-from speech_jax.training.checkpoint import CheckpointConfig
-from speech_jax.training.loop import TrainerConfig
-from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.text.config import TokenizerConfig
+from speech_jax.training.config import CheckpointConfig, OptimizerConfig, TrainerConfig
 
 
 def manifest(*names: str) -> tuple[SourceConfig, ...]:

@@ -4,8 +4,7 @@ from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.models.config import Tacotron2Config
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
-from speech_jax.training.checkpoint import CheckpointConfig
-from speech_jax.training.loop import TrainerConfig
+from speech_jax.training.config import CheckpointConfig, TrainerConfig
 from speech_jax.training.presets import tacotron2_nvidia
 
 

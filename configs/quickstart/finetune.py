@@ -4,7 +4,7 @@ hold the model to what it knew. Network, audio settings and tokenizer come from 
 import dataclasses
 import runpy
 
-from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.objectives.config import AlphaConfig
 
 pretrain = runpy.run_path("configs/quickstart/pretrain.py")
 corpus, before = pretrain["corpus"], pretrain["config"]

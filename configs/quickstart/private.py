@@ -7,10 +7,9 @@ would be void anyway, since the start model saw them without noise."""
 import dataclasses
 import runpy
 
-from speech_jax.finetuning.adapters import AdapterConfig
-from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.training.privacy import PrivacyConfig
-from speech_jax.training.step import StepConfig
+from speech_jax.finetuning.config import AdapterConfig
+from speech_jax.objectives.config import AlphaConfig
+from speech_jax.training.config import PrivacyConfig, StepConfig
 
 finetune = runpy.run_path("configs/quickstart/finetune.py")
 corpus, plain = finetune["corpus"], finetune["config"]

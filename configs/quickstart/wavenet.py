@@ -8,10 +8,7 @@ from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.models.config import ConditionConfig, WaveNetConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.training.checkpoint import CheckpointConfig
-from speech_jax.training.loop import TrainerConfig
-from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.step import StepConfig
+from speech_jax.training.config import CheckpointConfig, OptimizerConfig, StepConfig, TrainerConfig
 
 
 def corpus(name: str, rows: int) -> DataConfig:

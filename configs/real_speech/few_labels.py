@@ -5,7 +5,7 @@ import dataclasses
 import runpy
 
 from speech_jax.audio.config import AugmentConfig
-from speech_jax.finetuning.restore import StartConfig
+from speech_jax.finetuning.config import StartConfig
 
 tuned = runpy.run_path("configs/real_speech/finetune.py")["config"]
 

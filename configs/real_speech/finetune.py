@@ -6,8 +6,8 @@ import runpy
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig
 from speech_jax.data.config import DataConfig, PlanConfig
-from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.training.checkpoint import CheckpointConfig
+from speech_jax.objectives.config import AlphaConfig
+from speech_jax.training.config import CheckpointConfig
 
 manifest = runpy.run_path("configs/real_speech/pretrain.py")["manifest"]
 before = runpy.run_path("configs/real_speech/pretrain_longer.py")["config"]

@@ -7,10 +7,7 @@ from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.models.wavenet import small
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.training.checkpoint import CheckpointConfig
-from speech_jax.training.loop import TrainerConfig
-from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.step import StepConfig
+from speech_jax.training.config import CheckpointConfig, OptimizerConfig, StepConfig, TrainerConfig
 
 DATA = "data/real"
 AUDIO = dataclasses.replace(nvidia_tacotron2(), sample_rate=16_000, fmax=7_600.0)  # hop 256: 62.5 frames a second

@@ -7,8 +7,8 @@ import dataclasses
 import runpy
 
 from speech_jax.config import EvalConfig
-from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.training.checkpoint import CheckpointConfig
+from speech_jax.objectives.config import AlphaConfig
+from speech_jax.training.config import CheckpointConfig
 
 recordings = runpy.run_path("configs/real_voice/joe.py")["recordings"]
 before = runpy.run_path("configs/real_voice/joe_longer.py")["config"]

@@ -12,9 +12,8 @@ from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
-from speech_jax.text.frontend import FrontEndConfig
-from speech_jax.training.checkpoint import CheckpointConfig
-from speech_jax.training.loop import TrainerConfig
+from speech_jax.text.config import FrontEndConfig
+from speech_jax.training.config import CheckpointConfig, TrainerConfig
 from speech_jax.training.presets import tacotron2_paper
 
 DATA = "data/real_voice"  # experiments/real_voice/prepare.py

@@ -20,17 +20,19 @@ import numpy as np
 
 from speech_jax.core.errors import run_front_door
 from speech_jax.core.types import Bucket, Task, TrainState
-from speech_jax.finetuning.adapters import AdapterConfig, adapter_groups, with_adapters
+from speech_jax.finetuning.adapters import adapter_groups, with_adapters
+from speech_jax.finetuning.config import AdapterConfig
 from speech_jax.models.conformer import small
 from speech_jax.objectives.mix import mix
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
 from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, shared_objective, with_pretext
-from speech_jax.text.tokenizer import TokenizerConfig, train_tokenizer
+from speech_jax.text.config import TokenizerConfig
+from speech_jax.text.tokenizer import train_tokenizer
 from speech_jax.training.compiling import Programs, compile_programs
-from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, moving_state, trainable
-from speech_jax.training.sharding import MeshConfig, make_mesh
+from speech_jax.training.config import MeshConfig, OptimizerConfig, StepConfig
+from speech_jax.training.optimizer import learning_rate, make_optimizer, moving_state, trainable
+from speech_jax.training.sharding import make_mesh
 from speech_jax.training.state import make_state, num_params
-from speech_jax.training.step import StepConfig
 
 BUCKET = Bucket(rows=8, samples=160_000, labels=60)
 

@@ -36,9 +36,10 @@ def jax_sides():
     import jax.numpy as jnp
     import optax
 
+    from speech_jax.models.config import Tacotron2Config
     from speech_jax.models.tacotron2 import encode, tacotron2, utterance_seeds
     from speech_jax.models.tacotron2_decoder import decoder_step, start_decoder
-    from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
+    from speech_jax.models.tacotron2_parts import make_parts
     from speech_jax.objectives.tts import frame_loss, stop_loss
 
     text, mel = inputs()

@@ -21,12 +21,9 @@ from speech_jax.core.files import write_file
 from speech_jax.models.g2p import G2PConfig
 from speech_jax.tasks.g2p import entries, g2p_task, network_bytes, word_batches, word_plan
 from speech_jax.text.dictionary import cmudict
-from speech_jax.training.checkpoint import CheckpointConfig
+from speech_jax.training.config import CheckpointConfig, MeshConfig, OptimizerConfig, StepConfig, TrainerConfig
 from speech_jax.training.feed import ResumableBatches
-from speech_jax.training.loop import TrainerConfig, fit
-from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.sharding import MeshConfig
-from speech_jax.training.step import StepConfig
+from speech_jax.training.loop import fit
 
 
 @dataclasses.dataclass(frozen=True)

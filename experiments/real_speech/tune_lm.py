@@ -12,7 +12,8 @@ import numpy as np
 
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.decoding.beam import BeamConfig, BeamSearch
+from speech_jax.decoding.beam import BeamSearch
+from speech_jax.decoding.config import BeamConfig
 from speech_jax.evaluation.wer import wer
 from speech_jax.inference.recognizer import load_recognizer
 from speech_jax.text.ngram import read_arpa

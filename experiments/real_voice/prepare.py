@@ -20,7 +20,8 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
 from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
 from speech_jax.data.preparing import verify
-from speech_jax.text.frontend import FrontEnd, FrontEndConfig, make_front_end
+from speech_jax.text.config import FrontEndConfig
+from speech_jax.text.frontend import FrontEnd, make_front_end
 
 RATE = 16_000
 TRIM = TrimConfig(by="energy", below_peak=40.0, margin=0.05)

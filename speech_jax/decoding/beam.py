@@ -7,39 +7,14 @@ blank and those that do not. The language model scores each word once it is comp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from speech_jax.core.errors import UserError
+from speech_jax.decoding.config import BeamConfig
 from speech_jax.decoding.ctc import BestPath
 from speech_jax.text.ngram import END, START, UNKNOWN, NGramModel
 from speech_jax.text.tokenizer import WORD_START, Tokenizer
-
-
-@dataclass(frozen=True)
-class BeamConfig:
-    """Beam search over CTC scores."""
-
-    width: int = 0
-    """Number of prefixes kept per frame; 0 decodes greedily, without a language model."""
-    lm: str = ""
-    """Word n-gram language model in ARPA format (`python -m speech_jax.lm` makes one); empty for none."""
-    lm_weight: float = 0.5
-    """Weight of the language model's log-probabilities (natural logarithm)."""
-    word_insertion_bonus: float = 1.0
-    """Log-score added per word; offsets the language model's preference for short texts."""
-    unk_score: float = -3.0
-    """Log-score added per word that is not in the language model's vocabulary."""
-    token_min_logp: float = -7.0
-    """Prune tokens whose log-probability in a frame is below this."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.width <= 4096:
-            raise UserError(f"beam.width: found {self.width}, expected 0 to 4096")
-        if self.lm and not self.width:
-            raise UserError("beam.lm: found a language model with beam.width 0, expected a width such as 32")
 
 
 class _Prefix:
@@ -90,7 +65,8 @@ class BeamSearch:
 
     Example:
         >>> import numpy as np
-        >>> from speech_jax.decoding.beam import BeamConfig, BeamSearch
+        >>> from speech_jax.decoding.beam import BeamSearch
+        >>> from speech_jax.decoding.config import BeamConfig
         >>> from speech_jax.text.tokenizer import BLANK, Tokenizer
         >>> search = BeamSearch(Tokenizer("char", (BLANK, "a", "b")), BeamConfig(width=4))
         >>> probabilities = np.array([[0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7]])  # [time, vocab]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -16,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
-from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, PyTree
+from speech_jax.decoding.config import DecodeConfig
 from speech_jax.models.tacotron2 import encode, refine
 from speech_jax.models.tacotron2_decoder import decoder_step, start_decoder
 from speech_jax.models.tacotron2_parts import Parts
@@ -25,35 +24,6 @@ from speech_jax.models.tacotron2_parts import Parts
 RUNNING, STOP, SATURATED, BOUND = range(4)
 SYMBOLS_MULTIPLE = 32  # texts are padded to multiples of this, so that few programs are compiled
 END_REASONS = ("bound", "stop", "saturated", "bound")  # by code; a running utterance was cut off
-
-
-@dataclass(frozen=True)
-class DecodeConfig:
-    """Tacotron 2 decoding: end of an utterance, attention window."""
-
-    stop_threshold: float = 0.5
-    """Stop-token probability above which a frame is the last one."""
-    saturated_frames: int = 25
-    """End the utterance once the attention has been on the last symbol for this many frames; 0 disables this. The
-    default is about 0.3 s."""
-    frames_per_symbol: float = 14.0
-    """Frames per symbol in the length limit, frames_per_symbol · symbols + frames_more. English has 5 to 7 frames of
-    11.6 ms per letter."""
-    frames_more: int = 100
-    """Constant number of frames in the length limit."""
-    window_back: int = -1
-    """Symbols that the attention may move backward per step; -1 for no limit."""
-    window_forward: int = -1
-    """Symbols that the attention may move forward per step; -1 for no limit."""
-    reduction: int = 0
-    """Mel frames per decoder step; 0 takes the model's reduction factor."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.stop_threshold <= 1 or self.frames_per_symbol <= 0:
-            raise UserError(
-                f"decode: found stop_threshold {self.stop_threshold}, frames_per_symbol {self.frames_per_symbol}, "
-                "expected a threshold in (0, 1] and a positive number"
-            )
 
 
 class GeneratedMels(NamedTuple):

@@ -1,32 +1,33 @@
-"""All that is measured of one synthesized recording against its reference."""
+"""Objective measures of one synthesized recording against its reference."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation import cepstra, dnsmos, dtw, waveform
-from speech_jax.evaluation.pitch import CEILING, FLOOR, pitch, pitch_errors
+from speech_jax.evaluation.config import MeasureConfig
+from speech_jax.evaluation.pitch import pitch, pitch_errors
 
-PARALLEL_SECONDS = 0.05  # recordings whose lengths differ by less are taken to run in parallel
+PARALLEL_SECONDS = 0.05  # largest difference in length of recordings that run in parallel
 SILENT_PEAK = 1e-3
 TRIM_DB = 40.0
 SHORTEST_SECONDS = 0.1
 
-Name = Literal[
-    "mcd", "mcd_frames", "f0_hertz", "f0_cents", "f0_correlation", "voicing_error", "gross_pitch_error",
-    "duration_error", "duration_bias", "si_sdr", "snr", "segmental_snr", "stoi", "estoi", "dnsmos", "dnsmos_reference",
-    "wer", "wer_reference", "cer", "cer_reference",
-]  # fmt: skip
-
 
 class Measure(NamedTuple):
-    """What a measure is called, and what it is. worse: 1 where more is worse, -1 where less is, 0 where neither."""
+    """Description of a measure.
+
+    Attributes:
+        label: name and unit, for tables.
+        meaning: one line, for reports.
+        worse: 1 if larger is worse, -1 if smaller is worse, 0 if neither.
+        digits: decimals in tables.
+    """
 
     label: str
     meaning: str
@@ -59,48 +60,15 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-@dataclass(frozen=True)
-class MeasureConfig:
-    """How synthesized speech is measured."""
-
-    sample_rate: int = 16000
-    """Both recordings are brought to this rate first."""
-    order: int = 13
-    """How many cepstral coefficients MCD compares, from the first (the zeroth is loudness)."""
-    cepstra: Literal["mel", "world"] = "mel"
-    """mel: cosine transform of log-mel power, scaled so that MCD is in dB. world: SPTK's mel-cepstra of WORLD's
-    spectral envelope, for comparing with figures computed so; needs the package pyworld."""
-    pitch_floor: float = FLOOR
-    """The lowest F0 that is looked for, in hertz."""
-    pitch_ceiling: float = CEILING
-    """The highest F0 that is looked for, in hertz."""
-    waveform: Literal["auto", "always", "never"] = "auto"
-    """Whether SI-SDR, SNR and STOI are measured: they mean something only where samples run in parallel
-    (copy-synthesis, vocoding). auto: where lengths differ by at most 50 ms; always: everywhere, cut to the shorter."""
-    dnsmos: bool = False
-    """Whether DNSMOS is asked (extra 'speech-metrics'). It is a proxy: no listener is asked."""
-    max_seconds: float = 60.0
-    """A longer recording is left out: DTW takes a byte for each pair of 5 ms frames, 144 MB for 60 s."""
-    worst_by: Name = "mcd"
-    """What decides which utterances are the worst."""
-    examples: int = 10
-    """The page has sound and pictures of so many of the first utterances, and of so many of the worst."""
-
-    def __post_init__(self):
-        for name, value, low, high in (
-            ("sample_rate", self.sample_rate, 8000, 96000),
-            ("order", self.order, 1, 40),
-            ("pitch_floor", self.pitch_floor, 20, 500),
-            ("pitch_ceiling", self.pitch_ceiling, self.pitch_floor + 1, self.sample_rate / 4),
-            ("max_seconds", self.max_seconds, 1, 600),
-            ("examples", self.examples, 0, 1000),
-        ):
-            if not low <= value <= high:
-                raise UserError(f"measures.{name}: found {value}, expected {low:g} to {high:g}")
-
-
 class Analysis(NamedTuple):
-    """A recording and what is seen in it, a frame every 5 ms."""
+    """Analysis of a recording, with a frame every 5 ms.
+
+    Attributes:
+        audio: float64 samples.
+        log_mel: natural logarithm of mel power.
+        cepstra: mel cepstra c_1 … c_order.
+        f0: fundamental frequency in Hz, 0 where unvoiced.
+    """
 
     audio: Float[np.ndarray, "samples"]
     log_mel: Float[np.ndarray, "frames bands"]
@@ -109,9 +77,14 @@ class Analysis(NamedTuple):
 
 
 def analyze(audio: Float[np.ndarray, "samples"], config: MeasureConfig) -> Analysis:
-    """Log-mel, cepstra and F0 of a recording at the config's rate.
+    """Compute log-mel power, cepstra and F0 of a recording.
 
-    Raises UserError on what holds no speech: NaN, silence, less than 0.1 s.
+    Args:
+        audio: samples in [-1, 1] at `config.sample_rate`.
+        config: settings.
+
+    Raises:
+        UserError: the recording holds NaN, is silent or is shorter than 0.1 s.
     """
     rate = config.sample_rate
     if not np.isfinite(audio).all():
@@ -132,13 +105,13 @@ def analyze(audio: Float[np.ndarray, "samples"], config: MeasureConfig) -> Analy
 def world_envelope(
     audio: Float[np.ndarray, "samples"], f0: Float[np.ndarray, "frames"], rate: int
 ) -> Float[np.ndarray, "frames bins"]:
-    """WORLD's spectral envelope as power (CheapTrick, Morise 2015) at our F0."""
+    """Return WORLD's spectral envelope as power (CheapTrick, Morise 2015), for the given F0 in Hz."""
     times = np.arange(len(f0)) * cepstra.hop_samples(rate) / rate
     return load_pyworld().cheaptrick(np.ascontiguousarray(audio), np.ascontiguousarray(f0), times, rate)
 
 
 def load_pyworld():
-    """The package. Raises UserError where it cannot be imported."""
+    """Import pyworld; raise UserError if that fails."""
     try:
         import pyworld
     except ImportError as error:
@@ -147,27 +120,37 @@ def load_pyworld():
 
 
 def check_packages(config: MeasureConfig) -> None:
-    """Raises UserError where an optional package that the config asks for is missing: before anything is computed."""
+    """Raise UserError before anything is computed if an optional package that the config needs is missing."""
     if config.dnsmos:
         dnsmos.load()
     if config.cepstra == "world":
         load_pyworld()
 
 
-def best_path(reference: Analysis, other: Analysis) -> Int[np.ndarray, "steps 2"]:
-    """Which frame belongs to which: the DTW path over the cepstra that MCD is measured on."""
+def dtw_path(reference: Analysis, other: Analysis) -> Int[np.ndarray, "steps 2"]:
+    """Return the DTW path over the cepstra that MCD compares: one (reference frame, other frame) pair per step."""
     return dtw.warp(reference.cepstra, other.cepstra)
 
 
 def measure(
     reference: Analysis, other: Analysis, path: Int[np.ndarray, "steps 2"], config: MeasureConfig
 ) -> dict[str, float]:
-    """name in MEASURES -> value, NaN where there is nothing to measure. `path` is `best_path`'s."""
+    """Compute the measures of one pair of recordings.
+
+    Args:
+        reference: analysis of the reference recording.
+        other: analysis of the synthesized recording.
+        path: as `dtw_path` returns it.
+        config: settings.
+
+    Returns:
+        Values by their names in MEASURES; NaN where a value is not defined.
+    """
     rate = config.sample_rate
     straight = dtw.diagonal(len(reference.cepstra), len(other.cepstra))
     f0 = pitch_errors(reference.f0[path[:, 0]], other.f0[path[:, 1]])
-    expected, found = (speech_seconds(x.audio, rate) for x in (reference, other))
-    bias = 100 * (found / expected - 1)
+    reference_seconds, other_seconds = (speech_seconds(x.audio, rate) for x in (reference, other))
+    bias = 100 * (other_seconds / reference_seconds - 1)
     values = {
         "mcd": cepstra.mcd(reference.cepstra, other.cepstra, path),
         "mcd_frames": cepstra.mcd(reference.cepstra, other.cepstra, straight),
@@ -194,14 +177,14 @@ def measure(
 
 
 def is_parallel(reference: Analysis, other: Analysis, config: MeasureConfig) -> bool:
-    """Whether sample t of one is compared with sample t of the other."""
+    """Return True if the waveforms are compared sample by sample."""
     if config.waveform != "auto":
         return config.waveform == "always"
     return abs(len(reference.audio) - len(other.audio)) <= PARALLEL_SECONDS * config.sample_rate
 
 
 def speech_seconds(audio: Float[np.ndarray, "samples"], rate: int) -> float:
-    """Seconds from the first to the last 25 ms frame that is within 40 dB of the loudest: pauses inside are kept."""
+    """Return the seconds from the first to the last 25 ms frame within 40 dB of the loudest; inner pauses count."""
     hop = cepstra.hop_samples(rate)
     frames = cepstra.centered_frames(audio, round(cepstra.WINDOW_SECONDS * rate), hop)
     energy = np.einsum("ts,ts->t", frames, frames)
@@ -209,6 +192,6 @@ def speech_seconds(audio: Float[np.ndarray, "samples"], rate: int) -> float:
     return (loud[-1] - loud[0] + 1) * hop / rate
 
 
-def is_worse(name: str, value: float) -> float:
-    """A key by which the worst come last; what was not measured comes first."""
+def badness(name: str, value: float) -> float:
+    """Return a sort key that is larger for worse values; -inf for a value that was not measured."""
     return -math.inf if math.isnan(value) else MEASURES[name].worse * value

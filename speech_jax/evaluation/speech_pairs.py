@@ -21,15 +21,8 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
 from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.evaluation.measures import (
-    MEASURES,
-    Analysis,
-    MeasureConfig,
-    analyze,
-    best_path,
-    check_packages,
-    measure,
-)
+from speech_jax.evaluation.config import MeasureConfig
+from speech_jax.evaluation.measures import MEASURES, Analysis, analyze, best_path, check_packages, measure
 from speech_jax.evaluation.speech_plots import distributions, pair_picture
 from speech_jax.evaluation.speech_report import (
     Example,

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speech_jax.evaluation.measures import MEASURES, Name, is_worse
+from speech_jax.evaluation.config import Name
+from speech_jax.evaluation.measures import MEASURES, is_worse
 from speech_jax.evaluation.report import SHOWN_GROUPS, STYLE, fields, plain, resampled, rows_by, text_table
 
 SHOWN_MESSAGES = 20

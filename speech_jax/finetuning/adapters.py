@@ -12,9 +12,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,25 +25,10 @@ from speech_jax.core.config_dict import from_dict, to_dict
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import leaf_name, named_leaves, nest_leaves
 from speech_jax.core.types import Batch, Model, Objective, PyTree, Task
+from speech_jax.finetuning.config import AdapterConfig
 from speech_jax.objectives.mix import Mix
 
 BASE, ADAPTER = "base", "adapter"  # the two parts of the parameters of a model with adapters
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """What is trained instead of the whole network."""
-
-    kind: Literal["none", "lora", "bottleneck"] = "none"
-    """none trains the network itself."""
-    rank: int = 8
-    """Columns of A and rows of B."""
-    scale: float = 2.0
-    """Factor on A B (LoRA's alpha / rank)."""
-    targets: tuple[str, ...] = (r"self_attn/linear_[qkv]/kernel$",)
-    """Patterns of the kernels that get an adapter."""
-    train: tuple[str, ...] = (r"^head/",)
-    """Patterns of the network's own parameters that are trained with them."""
 
 
 def init_adapters(key: jax.Array, params: PyTree, config: AdapterConfig) -> dict[str, Any]:

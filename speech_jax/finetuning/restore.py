@@ -4,45 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import leaf_name, named_leaves
 from speech_jax.core.types import PyTree
 from speech_jax.finetuning.adapters import adapter_of, joined
 from speech_jax.finetuning.vocabulary import VocabularyChange, compare_vocabularies, move_tokens
-from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
+from speech_jax.training.checkpoint import OpenCheckpoint, Which, open_checkpoint
 from speech_jax.training.state import check_shapes
 
 VOCABULARY = ((r"^head/", -1), (r"^embedding$", 0))  # the leaves with an axis that is the vocabulary, and which
 SPEAKERS = "speakers"  # the leaf with a row for each speaker
-
-
-@dataclass(frozen=True)
-class StartConfig:
-    """What a run takes from the checkpoint in `init_from`."""
-
-    which: Literal["best", "last"] = "best"
-    """Which of the run's checkpoints."""
-    fresh: tuple[str, ...] = ()
-    """Patterns of parameters that are initialized anew, whatever the checkpoint has: "^head/" for a new head,
-    "layers_1[67]/" for extra layers on top."""
-    drop: tuple[str, ...] = ()
-    """Patterns of the checkpoint's parameters that the new model does without. What is left over otherwise is an
-    error."""
-    tokenizer: Literal["keep", "new"] = "keep"
-    """keep: the checkpoint's. new: made from the recordings' texts as `task.tokenizer` says; what the head learned for
-    a token stays with its string, new tokens are initialized."""
-    speakers: Literal["add", "keep", "new"] = new_field("add")
-    """Of a voice whose `task.speakers` is "data". add: the checkpoint's, and those of the recordings that it lacks.
-    keep: the checkpoint's alone. new: those of the recordings alone. What was learned for a speaker stays with the
-    name, a new one begins as the mean of the old ones."""
 
 
 def vocabulary_axis(name: str) -> int | None:
@@ -71,7 +48,7 @@ class Start(NamedTuple):
 
 
 def start_from(
-    path: str | Path,
+    source: str | Path | OpenCheckpoint,
     params_like: PyTree,
     model_state_like: PyTree,
     *,
@@ -79,6 +56,7 @@ def start_from(
     ema: bool = True,
     fresh: tuple[str, ...] = (),
     drop: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
     init: Callable[[], tuple[PyTree, PyTree]] | None = None,
     tokens: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
     speakers: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
@@ -91,6 +69,8 @@ def start_from(
     ema:    the moving average instead of the parameters, where the run kept one.
     fresh:  patterns of leaves (of the model state too) that come from `init()`, the model's initial values.
     drop:   patterns of the checkpoint's leaves that are left behind.
+    optional: top-level parts that may be missing on either side: new where the checkpoint has none, left behind where
+            the model has none.
     tokens: (the checkpoint's, the new) vocabulary; the leaves of head or embedding then move by token, `init()` for new
             ones.
     speakers: (the checkpoint's, the new) names; their rows move by name, a new one's is the mean of all old ones.
@@ -99,14 +79,16 @@ def start_from(
     Raises UserError if there is no whole checkpoint there, if a leaf is missing, has another shape or is left over
     (names it and both shapes), or if a pattern fits nothing.
     """
-    folder = find_checkpoint(path, which)
-    params, model_state = read_params(folder, ema=ema)
+    checkpoint = source if isinstance(source, OpenCheckpoint) else open_checkpoint(source, which)
+    path = checkpoint.path
+    params, model_state = checkpoint.params(ema=ema)
     model_state = own_state(model_state)
-    params = jax.tree.map(np.asarray, grow(joined(params, adapter_of(read_assets(folder)))))
+    params = jax.tree.map(np.asarray, grow(joined(params, adapter_of(checkpoint.assets))))
     wanted, have = named_leaves((params_like, model_state_like)), named_leaves((params, model_state))
     wanted, have = ({name.split("/", 1)[1]: leaf for name, leaf in leaves.items()} for leaves in (wanted, have))
     renewed = _matching(wanted, fresh, f"{path}: start.fresh")
-    dropped = _matching(have, drop, f"{path}: start.drop") | (renewed & have.keys())
+    renewed |= _without(wanted, have, optional)
+    dropped = _matching(have, drop, f"{path}: start.drop") | (renewed & have.keys()) | _without(have, wanted, optional)
     moved = {n: vocabulary_axis(n) for n in wanted if vocabulary_axis(n) is not None and n not in renewed}
     if tokens is None or tokens[0] == tokens[1]:
         moved = {}
@@ -151,6 +133,12 @@ def _matching(leaves: dict[str, object], patterns: tuple[str, ...], what: str) -
             raise UserError(f"{what}: found {pattern!r}, which fits no leaf; they look like {next(iter(leaves))!r}")
         found |= names
     return found
+
+
+def _without(leaves: dict[str, object], others: dict[str, object], parts: tuple[str, ...]) -> set[str]:
+    """Return the leaves of those top-level parts that `others` lacks as a whole."""
+    tops = {name.split("/", 1)[0] for name in others}
+    return {name for name in leaves if (part := name.split("/", 1)[0]) in parts and part not in tops}
 
 
 def _short(names: tuple[str, ...], shown: int = 4) -> str:

@@ -10,35 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 
 from speech_jax.core.errors import UserError
+from speech_jax.monitoring.config import WatchConfig
 from speech_jax.monitoring.sinks import MLflowSink, WandbSink
-
-
-@dataclass(frozen=True)
-class WatchConfig:
-    """Monitoring of a run. Process 0 serves and logs; every process reports its own stalled steps."""
-
-    metrics_port: int = 0
-    """Port of the Prometheus endpoint, for example 9100. 0: no endpoint."""
-    metrics_host: str = "127.0.0.1"
-    """Address to serve the metrics on. 0.0.0.0 is open to other machines, without a password."""
-    profile: str = ""
-    """Steps to trace with XProf, as "FIRST:LAST": "10:20" traces steps 11 to 20 into profile/ of the run's folder.
-    Empty: no trace."""
-    stalled_after: float = 900.0
-    """Seconds after which a step that has not finished is reported on stderr, with the stacks of all threads. The run
-    continues. 0: never."""
-    mlflow: str = ""
-    """URI of an MLflow store to log to as well, for example sqlite:///mlflow.db. Requires `pip install mlflow`. Empty:
-    none."""
-    wandb: str = ""
-    """Weights & Biases project to log to as well, offline in the run's folder. Requires `pip install wandb`. Empty:
-    none."""
 
 
 def make_sinks(config: WatchConfig, folder: Path) -> list:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,8 @@ from jaxtyping import Array, Float, Int
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, LossOut, Objective, PyTree
+from speech_jax.objectives.config import Method
 from speech_jax.objectives.schedules import Schedule
-
-Method = Literal["sum", "pcgrad"]
 
 
 @dataclass(frozen=True)

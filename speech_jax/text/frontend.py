@@ -14,9 +14,10 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from speech_jax.core.errors import UserError
+from speech_jax.text.config import FrontEndConfig
 from speech_jax.text.english import read_english
 from speech_jax.text.espeak import phonemize_with_espeak
 from speech_jax.text.fold import Change, Folded, fold
@@ -24,34 +25,9 @@ from speech_jax.text.phonemes import phonemize
 from speech_jax.text.symbols import TACOTRON2, Symbols, graphemes
 
 log = logging.getLogger("speech_jax")
-Units = Literal["tacotron2", "arpabet", "graphemes", "ipa"]
-_UNITS = ("tacotron2", "arpabet", "graphemes", "ipa")
 # Letters, marks, figures, punctuation, signs of money and arithmetic, spaces. Emoji are not: it would drop most.
 _ESPEAK_READS = frozenset("Lu Ll Lt Lm Lo Mn Mc Nd Nl No Pc Pd Ps Pe Pi Pf Po Sc Sm Zs".split())
 _SHOWN = 40  # characters of a text that an error shows
-
-
-@dataclass(frozen=True)
-class FrontEndConfig:
-    """How a voice reads text."""
-
-    units: Units = "tacotron2"
-    """tacotron2: letters of the public Tacotron 2's 148 symbols. arpabet: phonemes of the same table, by the CMU
-    dictionary and a network for other words (English). graphemes: the characters of the training texts, any language.
-    ipa: phonemes by the program espeak-ng, any language that it has."""
-    language: str = "en"
-    """"en" has its figures, abbreviations and signs read aloud; for ipa the name of espeak's voice."""
-    unknown: Literal["error", "skip"] = "error"
-    """A character that cannot be spoken: stop and name it, or warn and read the rest."""
-
-    def __post_init__(self) -> None:
-        if self.units not in _UNITS:
-            raise UserError(f"frontend.units: found {self.units!r}, expected one of {', '.join(_UNITS)}")
-        if self.units in ("tacotron2", "arpabet") and self.language != "en":
-            found = f"language {self.language!r} with units {self.units!r}"
-            raise UserError(f"frontend: found {found}, expected units graphemes or ipa for other languages than en")
-        if self.unknown not in ("error", "skip"):
-            raise UserError(f"frontend.unknown: found {self.unknown!r}, expected error or skip")
 
 
 @dataclass(frozen=True)

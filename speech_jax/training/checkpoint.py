@@ -16,9 +16,8 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -29,6 +28,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.rules import nest_leaves
 from speech_jax.core.types import PyTree, TrainState
 from speech_jax.training.checksums import find_damage, write_checksums
+from speech_jax.training.config import CheckpointConfig
 from speech_jax.training.layout import (
     HostShape,
     from_groups,
@@ -42,23 +42,6 @@ from speech_jax.training.layout import (
 FOLDER = "checkpoints"
 NONE, ALL_DAMAGED = -1, -2  # instead of a step
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """Which checkpoints are written and kept."""
-
-    every: int = 1000
-    """Steps between checkpoints; one more is always written at the end and on SIGTERM."""
-    keep_last: int = 2
-    """How many of the newest are kept. At least 2, so that there is one to fall back to."""
-    keep_best: int = 1
-    """How many of the best by `metric` are kept besides."""
-    metric: str | None = None
-    """The metric that says which is best, "<evaluation set>/<metric>", for example "dev/wer"; none keeps only the
-    newest."""
-    mode: Literal["min", "max"] = "min"
-    """Whether a smaller or a larger metric is better."""
 
 
 class Checkpoints:
@@ -331,3 +314,27 @@ def read_params(folder: Path, *, ema: bool = True) -> tuple[PyTree, PyTree]:
     like = {name: {leaf: HostShape(m.shape) for leaf, m in leaves.items()} for name, leaves in wanted.items()}
     arrays = read_state(folder, like)
     return nest_leaves(arrays[group]), nest_leaves(arrays.get("model_state", {}))
+
+
+class OpenCheckpoint(NamedTuple):
+    """One whole checkpoint, found and verified once; its arrays are read on demand.
+
+    Attributes:
+        path: The path that the user gave, for messages.
+        folder: The folder of the step.
+        assets: The JSON beside the parameters: config, tokenizer, audio settings, versions.
+    """
+
+    path: str
+    folder: Path
+    assets: dict[str, Any]
+
+    def params(self, *, ema: bool = True) -> tuple[PyTree, PyTree]:
+        """Return (params, model_state), see `load_params`."""
+        return read_params(self.folder, ema=ema)
+
+
+def open_checkpoint(path: str | Path, which: Which = "best") -> OpenCheckpoint:
+    """Find and verify one checkpoint, and read its assets. Raises UserError as `find_checkpoint` does."""
+    folder = find_checkpoint(path, which)
+    return OpenCheckpoint(str(path), folder, read_assets(folder))

@@ -1,7 +1,7 @@
-"""SHA-256 of every file of a checkpoint. Orbax writes atomically but does not notice a flipped bit; this does.
+"""SHA-256 of every file of a checkpoint: orbax writes atomically, but does not detect a flipped bit.
 
-The manifest is canonical JSON: a check makes it anew from the files and compares bytes, so that a change anywhere is
-found, in the manifest itself too.
+The checksum file is canonical JSON. A check recomputes it from the files and compares bytes, so that any change is
+detected, also one in the checksum file itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NAME = "sha256.json"
 
 
 def write_checksums(folder: Path) -> None:
-    """Hashes every file under `folder` and writes the manifest beside them, atomically."""
+    """Hash every file under `folder` and write the checksum file into it, atomically."""
     partial = folder / f".{NAME}.partial"
     with open(partial, "w", encoding="utf-8") as f:
         f.write(_canonical(_hashes(folder)))
@@ -25,30 +25,37 @@ def write_checksums(folder: Path) -> None:
 
 
 def find_damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, naming the file, or None if every byte is as it was written."""
+    """Check every file of a checkpoint against its checksum.
+
+    Args:
+        folder: the step's folder.
+
+    Returns:
+        A line that names the first damaged file; None if every byte is as it was written.
+    """
     path = folder / NAME
     try:
         text = path.read_bytes()
     except OSError:
-        return f"{path}: found no manifest, expected one: the save did not finish"
+        return f"{path}: found no checksum file: the save did not finish"
     try:
-        found = _hashes(folder)
+        hashes = _hashes(folder)
     except OSError as error:
         return f"{error.filename or folder}: cannot be read ({error.strerror})"
-    if text == _canonical(found).encode():
+    if text == _canonical(hashes).encode():
         return None
     try:
         expected = json.loads(text)["files"]
-        changed = [n for n in sorted({*expected, *found}) if expected.get(n) != found.get(n)]
+        changed = [n for n in sorted({*expected, *hashes}) if expected.get(n) != hashes.get(n)]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{path}: the manifest is damaged"
+        return f"{path}: the checksum file is damaged"
     if not changed:
-        return f"{path}: the manifest is damaged"
+        return f"{path}: the checksum file is damaged"
     name = changed[0]
-    if name not in found:
+    if name not in hashes:
         return f"{folder / name}: the file is missing"
     if name not in expected:
-        return f"{folder / name}: the file was not there when the checkpoint was written"
+        return f"{folder / name}: the file was added after the checkpoint was written"
     return f"{folder / name}: the file differs from its SHA-256 in {NAME}: damaged since it was written"
 
 

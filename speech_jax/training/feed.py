@@ -1,4 +1,4 @@
-"""Training batches as the loop wants them: `next()`, a state that is plain JSON, and a way back to that state."""
+"""Training batches for the loop: an endless iterator whose position is plain JSON and can be restored."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from speech_jax.core.types import PyTree
 
 
 class Feed(Protocol):
-    """An endless stream of host batches that can be put back to any point."""
+    """An endless stream of host batches whose position can be saved and restored."""
 
     buckets: Sequence[Any]
-    """Every shape that can come, for compiling: buckets, or {"pre": bucket, "task": bucket} for a mix."""
+    """Every batch shape that can occur, for compilation: buckets, or {"pre": bucket, "task": bucket} for a mix."""
 
     @property
     def state(self) -> Any:
-        """Plain JSON: where the next batch comes from."""
+        """Position of the next batch, as plain JSON."""
 
     def restore(self, state: Any) -> None:
-        """Goes to a state that `state` returned earlier."""
+        """Move to a position that `state` returned earlier."""
 
     def __next__(self) -> PyTree:
-        """The next batch: a tree of NumPy arrays."""
+        """Return the next batch, a tree of NumPy arrays."""
 
     def close(self) -> None:
-        """Stops workers."""
+        """Stop the workers."""
 
 
 class ResumableBatches:
-    """One stream. Its state is one integer: the index of the next batch.
+    """One stream of batches; its state is the index of the next batch.
 
-    make: (start) -> iterator over batches from index `start` on.
+    Args:
+        make: (start) -> iterator over the batches from index `start` on.
+        buckets: every batch shape that can occur.
     """
 
     def __init__(self, make: Callable[[int], Iterator[PyTree]], buckets: Sequence[Any]):
@@ -42,9 +44,11 @@ class ResumableBatches:
 
     @property
     def state(self) -> int:
+        """Index of the next batch."""
         return self._next
 
     def restore(self, state: int) -> None:
+        """Continue at batch `state`."""
         self.close()
         self._next = int(state)
 
@@ -56,13 +60,14 @@ class ResumableBatches:
         return batch
 
     def close(self) -> None:
+        """Stop the workers; the next batch starts them again."""
         if hasattr(self._iterator, "close"):
             self._iterator.close()
         self._iterator = None
 
 
 class PairedBatches:
-    """The two streams of a mix: {"pre": …, "task": …}, each with its own state and its own epochs."""
+    """The two streams of a mix as batches {"pre": …, "task": …}, each with its own state and its own epochs."""
 
     def __init__(self, pre: Feed, task: Feed):
         self._feeds = {"pre": pre, "task": task}
@@ -70,9 +75,11 @@ class PairedBatches:
 
     @property
     def state(self) -> dict[str, Any]:
+        """Position of each stream."""
         return {name: feed.state for name, feed in self._feeds.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Move each stream to its position."""
         for name, feed in self._feeds.items():
             feed.restore(state[name])
 
@@ -80,5 +87,6 @@ class PairedBatches:
         return {name: next(feed) for name, feed in self._feeds.items()}
 
     def close(self) -> None:
+        """Stop the workers of both streams."""
         for feed in self._feeds.values():
             feed.close()

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from speech_jax.core.errors import UserError
-from speech_jax.training.checkpoint import CheckpointConfig
-
-
-@dataclass(frozen=True)
-class GuardConfig:
-    """Limit on how much worse a metric of the old domain may get during fine-tuning."""
-
-    metric: str
-    """Name of the metric, "<evaluation set>/<metric>", for example "old/wer". Smaller is better."""
-    within: float = 0.02
-    """Allowed relative increase over the value before the first step; 0.02 is 2 %."""
-    patience: int = 0
-    """Evaluations in a row above the limit after which the run ends. 0: never."""
+from speech_jax.training.config import CheckpointConfig, GuardConfig
 
 
 class Guards:

@@ -7,9 +7,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from jax.experimental import multihost_utils
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
+from speech_jax.training.config import HostsConfig
 
 T = TypeVar("T")
 
@@ -25,23 +25,6 @@ SHARED_FILE_TIMEOUT = 30.0
 
 MAX_TEXT_BYTES = 1024
 """Bytes of each process's text that `allgather_text` sends."""
-
-
-@dataclass(frozen=True)
-class HostsConfig:
-    """Process group of a multi-process run. Start every process with the same command, except for `index`."""
-
-    launcher: Literal["auto", "none", "tpu", "slurm", "mpi"] = "auto"
-    """Source of the number of processes. "auto": `coordinator`, or the environment of a Slurm step, Open MPI or GKE;
-    one process if none of them is set. "tpu": the metadata of the Cloud TPU machines. "none": one process."""
-    coordinator: str = ""
-    """HOST:PORT of process 0. Empty: JAX_COORDINATOR_ADDRESS."""
-    count: int = 0
-    """Number of processes. 0: from the launcher or JAX_NUM_PROCESSES."""
-    index: int = -1
-    """Index of this process, from 0. -1: from the launcher or JAX_PROCESS_ID."""
-    heartbeat: int = 100
-    """Seconds without a sign of life after which a process counts as dead and the others stop."""
 
 
 def start_hosts(config: HostsConfig) -> None:

@@ -1,4 +1,4 @@
-"""How one checkpoint lies on the disk: state (arrays, by orbax), data and assets (JSON). Naming and reading only."""
+"""Layout of one checkpoint on disk: state (arrays, by orbax), data and assets (JSON). Naming and reading only."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ GROUPS = ("params", "model_state", "opt_state", "ema")
 
 
 def to_groups(state: TrainState) -> dict[str, Any]:
-    """A TrainState as {"step": …, "params": {name: array}, …}: names, so that a file means something without our
-    classes."""
+    """Return a TrainState as {"step": …, "params": {name: array}, …}, which can be read without our classes."""
     groups = {name: named_leaves(getattr(state, name)) for name in GROUPS if getattr(state, name) is not None}
     return {"step": state.step, **{name: leaves for name, leaves in groups.items() if leaves}}
 
 
 def from_groups(groups: Mapping[str, Any], like: TrainState) -> TrainState:
-    """Back to the TrainState whose structure `like` has."""
+    """Return the TrainState with these groups and the structure of `like`; the inverse of `to_groups`."""
 
     def fill(name: str) -> PyTree:
         tree = getattr(like, name)
@@ -38,19 +37,30 @@ def from_groups(groups: Mapping[str, Any], like: TrainState) -> TrainState:
 
 
 def saved_steps(root: Path) -> list[int]:
-    """The steps that have a folder, in order, damaged or not."""
+    """Return the steps that have a folder under `root`, ascending; some may be damaged."""
     if not root.is_dir():
         return []
     return sorted(int(p.name) for p in root.iterdir() if p.is_dir() and p.name.isdecimal())
 
 
 def read_item(folder: Path, name: Literal["data", "assets"]) -> dict[str, Any]:
-    """One JSON item of a step's folder."""
+    """Read one JSON item of a step's folder."""
     return json.loads((folder / name / "metadata").read_text(encoding="utf-8"))
 
 
 def read_state(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
-    """The groups of `like` (arrays, or shapes with shardings) out of a step's folder, which may hold more."""
+    """Read some groups of arrays from a step's folder.
+
+    Args:
+        folder: the step's folder; it may hold more groups.
+        like: the groups to read, as shapes with shardings; leaves without a sharding are read as NumPy arrays.
+
+    Returns:
+        The groups, with the shapes and shardings of `like`.
+
+    Raises:
+        UserError: if a leaf is missing, is left over or has another shape.
+    """
     _check_fits(folder, like)
     restore_args = jax.tree.map(_restore_args, like)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -67,35 +77,35 @@ def _restore_args(leaf: Any) -> ocp.RestoreArgs:
 
 
 def stored_shapes(folder: Path) -> dict[str, Any]:
-    """{"step": …, "params": {name: array metadata with shape and dtype}, …} of a step's folder."""
+    """Return {"step": …, "params": {name: metadata with shape and dtype}, …} of a step's folder."""
     metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
     return dict(getattr(metadata, "tree", metadata))
 
 
 def _check_fits(folder: Path, like: Mapping[str, Any]) -> None:
-    stored = stored_shapes(folder)
+    stored_groups = stored_shapes(folder)
     for group, leaves in like.items():
         if group == "step":
             continue
-        have = stored.get(group, {})
+        stored = stored_groups.get(group, {})
         for name, leaf in leaves.items():
-            if name not in have:
+            if name not in stored:
                 raise UserError(
                     f"{folder}: found no {group} {name!r}, expected it with shape {tuple(leaf.shape)}: "
                     "another model or optimizer?"
                 )
-            if tuple(have[name].shape) != tuple(leaf.shape):
+            if tuple(stored[name].shape) != tuple(leaf.shape):
                 raise UserError(
-                    f"{folder}: found {group} {name!r} with shape {tuple(have[name].shape)}, "
+                    f"{folder}: found {group} {name!r} with shape {tuple(stored[name].shape)}, "
                     f"expected {tuple(leaf.shape)}: another model or optimizer?"
                 )
-        extra = sorted(set(have) - set(leaves))
+        extra = sorted(set(stored) - set(leaves))
         if extra:
             raise UserError(f"{folder}: found {group} {extra[0]!r}, which this model or optimizer does not have")
 
 
 @dataclass(frozen=True)
 class HostShape:
-    """A leaf without a place: it is read into host memory."""
+    """Shape of a leaf that is read into host memory, on no device."""
 
     shape: tuple[int, ...]

@@ -9,7 +9,6 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
 from speech_jax.core.placement import replicated
@@ -26,61 +24,19 @@ from speech_jax.monitoring.progress import Progress, clock
 from speech_jax.monitoring.prometheus import Endpoint
 from speech_jax.monitoring.step_log import Pending, StepLog
 from speech_jax.monitoring.tracking import Tracker
-from speech_jax.monitoring.watchdog import Profile, WatchConfig, Watchdog, make_sinks
+from speech_jax.monitoring.watchdog import Profile, Watchdog, make_sinks
 from speech_jax.training import optimizer as optimizers
-from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
+from speech_jax.training.checkpoint import Checkpoints
 from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
+from speech_jax.training.config import MeshConfig, OptimizerConfig, TrainerConfig
 from speech_jax.training.feed import Feed
-from speech_jax.training.guard import GuardConfig, Guards
+from speech_jax.training.guard import Guards
 from speech_jax.training.hosts import check_shared, run_on_all_or_fail
-from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.privacy import forget_noise_key, noise_key
-from speech_jax.training.sharding import MeshConfig, make_mesh
+from speech_jax.training.sharding import make_mesh
 from speech_jax.training.signals import RunLock, StopRequested, StopSignal
 from speech_jax.training.state import init_shapes, make_state, num_params
-from speech_jax.training.step import StepConfig, check_names
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """Length of a run, and its evaluations, checkpoints and logs.
-
-    Example:
-        >>> from speech_jax.training.checkpoint import CheckpointConfig
-        >>> from speech_jax.training.loop import TrainerConfig
-        >>> config = TrainerConfig(steps=2_000, checkpoint=CheckpointConfig(every=500, metric="dev/wer"))
-        >>> config.steps, config.checkpoint.every, config.eval_every
-        (2000, 500, 1000)
-    """
-
-    steps: int = 10_000
-    """Total optimizer steps, counting those done before a resume."""
-    step: StepConfig = field(default_factory=StepConfig)
-    """One step: gradient accumulation, moving average, combination of the two gradients, privacy."""
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """Checkpoints that are written and kept."""
-    eval_every: int = 1000
-    """Steps between evaluations. The end of the run is always evaluated; 0 evaluates only there."""
-    eval_first: bool = False
-    """Also evaluate before the first step. Guards do this in any case."""
-    guards: tuple[GuardConfig, ...] = ()
-    """Metrics of old domains that must not get worse. A checkpoint that breaks a guard is never the best."""
-    patience: int = 0
-    """Evaluations in a row without a better `checkpoint.metric` after which the run ends. 0: never."""
-    log_every: int = 50
-    """Steps between log lines; each line of metrics.jsonl and each point on TensorBoard is their mean."""
-    progress_seconds: float = 10.0
-    """Seconds between progress lines where stderr is not a terminal."""
-    max_bad_steps: int = 10
-    """Steps in a row with a loss or gradient that is not finite after which the run ends. Each of them is skipped."""
-    tensorboard: bool = True
-    """Write TensorBoard files in addition to metrics.jsonl."""
-    examples: int = 8
-    """Transcripts per evaluation that TensorBoard shows."""
-    force_resume: bool = False
-    """Resume although the settings of the data pipeline have changed. The order of the data will differ."""
-    watch: WatchConfig = new_field(WatchConfig())
-    """Monitoring: metrics endpoint, profiler, watchdog, external trackers."""
+from speech_jax.training.step import check_names
 
 
 class FitResult(NamedTuple):
@@ -157,9 +113,8 @@ def fit(
         >>> import jax, jax.numpy as jnp, numpy as np
         >>> from speech_jax.core.types import LossOut, Model, Report, Task
         >>> from speech_jax.training.feed import ResumableBatches
-        >>> from speech_jax.training.loop import TrainerConfig, fit
-        >>> from speech_jax.training.optimizer import OptimizerConfig
-        >>> from speech_jax.training.sharding import MeshConfig
+        >>> from speech_jax.training.config import MeshConfig, OptimizerConfig, TrainerConfig
+        >>> from speech_jax.training.loop import fit
         >>> def init(key, batch):
         ...     return {"slope": jnp.zeros(())}, {}
         >>> def apply(params, model_state, batch, *, key, train):

@@ -8,96 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import leaf_name, match_rules, named_leaves
 from speech_jax.core.types import PyTree
+from speech_jax.training.config import OptimizerConfig
 
 NEVER = -1  # instead of the step from which a batch statistic is updated
 _LAYER = re.compile(r"(?:^|/)layers_(\d+)/")
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Optimizer, learning rate schedule, weight decay, and which parameters are trained.
-
-    Example:
-        >>> from speech_jax.training.optimizer import OptimizerConfig
-        >>> config = OptimizerConfig(
-        ...     schedule="cosine",
-        ...     peak_lr=3e-4,
-        ...     warmup_steps=100,
-        ...     groups=(("^encoder/frontend/", None), ("^head/", 10.0), (".*", 1.0)),  # frozen, faster, the rest
-        ... )
-        >>> config.name, config.clip_norm
-        ('adamw', 1.0)
-    """
-
-    name: Literal["adamw", "adam", "sgd", "rmsprop", "lion"] = "adamw"
-    """Optimizer: AdamW (decoupled weight decay), Adam, SGD with momentum, RMSProp, or Lion."""
-    schedule: Literal["noam", "tri_stage", "cosine", "wsd", "constant", "steps"] = "noam"
-    """Schedule after linear warm-up. noam: proportional to 1/sqrt(step). tri_stage: hold, then exponential decay to
-    end_lr. cosine: half a cosine to end_lr. wsd: hold, then linear decay over the last decay_steps. constant. steps:
-    multiplied by fall_factor at each step of `falls`."""
-    peak_lr: float = 1e-3
-    """Highest learning rate, at the end of the warm-up. NeMo's Noam factor f with width d and warm-up w corresponds to
-    f / sqrt(d * w)."""
-    end_lr: float = 1e-6
-    """Lowest learning rate: the end of the schedule, and the minimum of noam."""
-    warmup_steps: int = 1000
-    """Steps of linear warm-up from 0 to peak_lr."""
-    hold_steps: int = 0
-    """Steps at peak_lr after the warm-up (tri_stage only)."""
-    decay_steps: int = 0
-    """Steps of the final decay (tri_stage and wsd). 0: the rest of the run for tri_stage, a tenth of it for wsd."""
-    falls: tuple[int, ...] = new_field(())
-    """Steps at which the learning rate drops (schedule steps only)."""
-    fall_factor: float = new_field(0.1)
-    """Factor on the learning rate at each step of `falls`."""
-    b1: float = 0.9
-    """Decay of the first moment (adam, adamw, lion)."""
-    b2: float = 0.98
-    """Decay of the second moment (adam, adamw, lion, rmsprop)."""
-    eps: float = 1e-9
-    """Added to the square root of the second moment (adam, adamw, rmsprop)."""
-    momentum: float = 0.9
-    """Momentum (sgd, rmsprop)."""
-    weight_decay: float = 1e-3
-    """Decoupled weight decay, multiplied by the learning rate. Must be 0 for adam."""
-    l2: float = new_field(0.0)
-    """L2 coefficient: adds l2 · parameter to the gradient after clipping, before the optimizer (`weight_decay` of
-    PyTorch's Adam). Parameters that match `no_decay` are left out."""
-    no_decay: tuple[str, ...] = (r"(^|/)(bias|scale|[a-z_]*_bias)$", r"(?i)norm")
-    """Regular expressions of parameters without weight decay and L2: biases and norms."""
-    clip_norm: float | None = 1.0
-    """Global norm of the trainable parameters' gradient above which it is scaled down; none turns clipping off."""
-    groups: tuple[tuple[str, float | None], ...] = ((".*", 1.0),)
-    """(regular expression, factor on the learning rate); the first match wins. none freezes the parameters and the
-    batch statistics of that name. Must cover every parameter."""
-    hold: tuple[tuple[str, int], ...] = ()
-    """(regular expression, steps): parameters, and batch statistics of that name, that are frozen for the first steps;
-    the first match wins. ("^encoder/", 500) trains the head alone at first; several patterns unfreeze gradually."""
-    anchor: float = 0.0
-    """L2-SP (Li et al. 2018): adds anchor/2 · |θ − θ₀|² to the loss, where θ₀ are the parameters at the start of the
-    run. Parameters that match `anchor_free` are left out."""
-    ewc: float = 0.0
-    """Elastic weight consolidation (Kirkpatrick et al. 2017): like `anchor`, with each parameter weighted by its Fisher
-    information on the old domain, scaled to a mean of 1."""
-    ewc_batches: int = 50
-    """Batches of the old domain (`pre`) from which the Fisher information is estimated, before the first step."""
-    anchor_free: tuple[str, ...] = (r"^head/",)
-    """Regular expressions of parameters without `anchor` and `ewc`."""
-    layer_decay: float = 1.0
-    """Factor on the learning rate from each layer to the one below it. The head has 1, the topmost of n layers
-    (`layers_<n-1>`) this factor, and everything below the layers this factor to the power of n + 1."""
 
 
 def check_optimizer(config: OptimizerConfig, steps: int) -> None:
@@ -170,7 +94,8 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
         UserError: if a setting is out of range or the stages do not fit into `total_steps`.
 
     Example:
-        >>> from speech_jax.training.optimizer import OptimizerConfig, learning_rate
+        >>> from speech_jax.training.config import OptimizerConfig
+        >>> from speech_jax.training.optimizer import learning_rate
         >>> rate = learning_rate(OptimizerConfig(schedule="noam", peak_lr=1e-3, warmup_steps=100), 1000)
         >>> [round(float(rate(step)), 6) for step in (0, 49, 99, 399)]
         [1e-05, 0.0005, 0.001, 0.0005]
@@ -232,7 +157,8 @@ def make_optimizer(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from speech_jax.training.optimizer import OptimizerConfig, make_optimizer
+        >>> from speech_jax.training.config import OptimizerConfig
+        >>> from speech_jax.training.optimizer import make_optimizer
         >>> params = {"encoder": {"kernel": jnp.ones(2)}, "head": {"kernel": jnp.ones(2)}}
         >>> config = OptimizerConfig(
         ...     name="sgd", schedule="constant", peak_lr=0.5, warmup_steps=0, weight_decay=0.0, clip_norm=None,

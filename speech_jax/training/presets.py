@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.training.config import OptimizerConfig
 
 _ALL = ()  # no_decay: PyTorch's weight decay and the papers' regularization spare no parameter
 

@@ -18,7 +18,6 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,49 +25,9 @@ import jax
 import numpy as np
 
 from speech_jax.core.errors import UserError
+from speech_jax.training.config import PrivacyConfig
 
 KEY_FILE = "noise_key.secret"
-
-
-@dataclass(frozen=True)
-class PrivacyConfig:
-    """DP-SGD (Abadi et al. 2016) by jax-privacy: each utterance's gradient is clipped, and noise added to the sum."""
-
-    noise_multiplier: float = 0.0
-    """Standard deviation of the noise in units of `clip_norm`; 0 trains without privacy."""
-    clip_norm: float = 1.0
-    """The combined gradient alpha * L_pre + (1 - alpha) * L_task of one utterance is scaled down to this norm."""
-    delta: float = 1e-5
-    """The guarantee is (epsilon, delta); must be below 1 / utterances."""
-    max_epsilon: float | None = None
-    """A run whose last step would have spent more is refused; none lets it say what it spends and go on."""
-    microbatch: int = 1
-    """Utterances on each device whose gradients are held at the same time: more is faster on an accelerator and takes
-    as many times the memory of the trained parameters."""
-    log_exact: bool = False
-    """Also log losses and the share of clipped gradients. They are exact figures of private recordings: the guarantee
-    then holds for the checkpoints, not for the logs."""
-
-    def __post_init__(self) -> None:
-        checks = (
-            ("noise_multiplier", 0 <= self.noise_multiplier < math.inf, "a number of 0 or more"),
-            ("clip_norm", self.clip_norm > 0 and (not self.on or self.clip_norm < math.inf), "a number above 0"),
-            ("delta", 0 < self.delta < 1, "a number between 0 and 1"),
-            ("max_epsilon", self.max_epsilon is None or self.max_epsilon > 0, "a number above 0, or none"),
-            ("microbatch", self.microbatch >= 1, "at least 1"),
-        )
-        for name, good, expected in checks:
-            if not good:
-                raise UserError(f"trainer.step.privacy.{name}: found {getattr(self, name)}, expected {expected}")
-
-    @property
-    def on(self) -> bool:
-        """Whether the run is private."""
-        return self.noise_multiplier > 0
-
-    def settings(self) -> dict[str, float]:
-        """What the steps so far were made with: a run does not go on with other values, or its epsilon were wrong."""
-        return {"noise_multiplier": self.noise_multiplier, "clip_norm": self.clip_norm, "delta": self.delta}
 
 
 class Accountant(NamedTuple):

@@ -14,8 +14,9 @@ from speech_jax.core.placement import row_shards
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import Objective, PyTree
 from speech_jax.objectives.mix import Mix, Term, alpha_metric
+from speech_jax.training.config import StepConfig
 from speech_jax.training.privacy import libraries
-from speech_jax.training.step import Metrics, StepConfig, TermOut, moving_part
+from speech_jax.training.step import Metrics, TermOut, moving_part
 
 
 def whole_term(objective: Objective) -> Term:

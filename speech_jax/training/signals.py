@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop, and the lock that keeps a second run out of a folder."""
+"""Graceful stop on SIGTERM and SIGINT, and a lock that keeps a second run out of a folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from speech_jax.core.errors import UserError
 
 
 class StopRequested(Exception):
-    """Raised inside an evaluation to leave it early."""
+    """Raised inside an evaluation or compilation to leave it early."""
 
 
 class StopSignal:
     """A context in which SIGTERM and SIGINT only set a flag. A second SIGINT interrupts at once.
 
-    With several processes JAX's own preemption service agrees on a step; it only hears SIGTERM.
+    With several processes JAX's preemption service picks the step at which all stop; it handles SIGTERM only.
     """
 
     def __init__(self) -> None:
@@ -48,27 +48,28 @@ class StopSignal:
         os.write(sys.stderr.fileno(), f"\n{self._requested}: finishing the step, then saving\n".encode())
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after this step; every process gives the same answer for the same step."""
+        """Return True if the run should stop after this step; the same on every process."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._requested is not None
 
     def check(self) -> None:
-        """Raises StopRequested if a signal came; for the middle of something that can be left."""
+        """Raise StopRequested if a signal came; called where work can be abandoned."""
         if jax.process_count() == 1 and self._requested is not None:
             raise StopRequested
 
     def watch(self, items: Iterable) -> Iterator:
-        """The items, with a `check` before each."""
+        """Yield the items, with a `check` before each."""
         for item in items:
             self.check()
             yield item
 
 
 class RunLock:
-    """Holds a run's folder as long as the process lives; the system lets go of it, even after kill -9.
+    """Lock on a run's folder. The system releases it when the process ends, even after kill -9.
 
-    Raises UserError if another run holds it, or if the folder cannot be written.
+    Raises:
+        UserError: if another run holds the folder, or it cannot be written.
     """
 
     def __init__(self, folder: Path):
@@ -91,4 +92,5 @@ class RunLock:
         self._file.flush()
 
     def release(self) -> None:
+        """Release the folder."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""The training state: how it is born, already sharded."""
+"""Initialize the training state directly with its sharding."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.placement import replicated
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import Model, PyTree, TrainState
-from speech_jax.training.sharding import MeshConfig, Rules, param_shardings, state_shardings
+from speech_jax.training.config import MeshConfig, Rules
+from speech_jax.training.sharding import param_shardings, state_shardings
 
 INIT_STREAM = 0xFFFFFFFF  # no step has this number
 
 
 class OptState(NamedTuple):
-    """The optimizer's state and how many steps were skipped because of a bad number."""
+    """Optimizer state and counts of skipped steps.
+
+    Attributes:
+        inner: state of the optax transformation.
+        skipped: steps skipped so far because a number was not finite.
+        skipped_in_a_row: of those, the ones since the last good step.
+    """
 
     inner: PyTree
     skipped: Int[Array, ""]
@@ -30,7 +37,7 @@ class OptState(NamedTuple):
 
 
 def new_state(params: PyTree, model_state: PyTree, optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:
-    """Step 0. The average starts at the parameters themselves."""
+    """Return the state at step 0. The moving average, if `ema`, starts at the parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -41,12 +48,12 @@ def new_state(params: PyTree, model_state: PyTree, optimizer: optax.GradientTran
 
 
 def init_shapes(model: Model, batch_spec: PyTree, seed: int) -> tuple[PyTree, PyTree]:
-    """(params, model_state) as shapes, without computing anything."""
+    """Return the shapes of (params, model_state), without computing anything."""
     return jax.eval_shape(lambda: _init(model, batch_spec, seed))
 
 
 def init_values(model: Model, batch_spec: PyTree, seed: int) -> tuple[PyTree, PyTree]:
-    """(params, model_state) as a run with this seed would be born with."""
+    """Return the initial (params, model_state) of a run with this seed."""
     return jax.jit(lambda: _init(model, batch_spec, seed))()
 
 
@@ -67,15 +74,27 @@ def make_state(
     init: tuple[PyTree, PyTree] | None = None,
     rules: Rules = (),
 ) -> tuple[Callable[[], TrainState], TrainState, TrainState]:
-    """(a function that makes the state, the state's shapes with their shardings, the same shardings alone).
+    """Prepare the training state: its shapes, its shardings, and a function that makes it.
 
-    Shapes first, then shardings, then one jitted function whose outputs are born where they belong: no device ever
-    holds the whole of what is split. Nothing is computed until the function is called, so a resumed run does not make
-    a state in vain.
+    The function is jitted with the shardings of its outputs, so that no device ever holds the whole of a sharded array.
+    Nothing is computed before it is called; a resumed run never calls it.
 
-    init: (params, model_state) to start from instead of random ones; host arrays or device arrays.
-    rules: the model's own, see `param_shardings`.
-    Raises UserError if `init` does not fit the model, naming the leaf and both shapes.
+    Args:
+        model: the network.
+        batch_spec: shapes of a batch to initialize the model with.
+        make_optimizer: parameters or their shapes -> optimizer.
+        mesh: from `make_mesh`.
+        mesh_config: rules of the sharding.
+        seed: seed of the initialization.
+        ema: keep a moving average of the parameters.
+        init: (params, model_state) to start from instead of random ones; host or device arrays.
+        rules: the model's sharding rules, see `param_shardings`.
+
+    Returns:
+        The function that makes the state, the state's shapes with their shardings, and the shardings alone.
+
+    Raises:
+        UserError: if `init` does not fit the model, naming the parameter and both shapes.
     """
     shapes = init_shapes(model, batch_spec, seed)
     if init is not None:
@@ -105,25 +124,33 @@ def _place(x: Any, like: jax.ShapeDtypeStruct, sharding: Any) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def check_shapes(found: PyTree, expected: PyTree, what: str) -> None:
-    """Raises UserError unless both trees have the same leaves with the same shapes; names the first that does not
-    fit."""
-    have, want = named_leaves(found), named_leaves(expected)
-    for name, leaf in want.items():
-        if name not in have:
+def check_shapes(tree: PyTree, expected: PyTree, what: str) -> None:
+    """Check that two trees have the same leaves with the same shapes.
+
+    Args:
+        tree: arrays or shapes.
+        expected: arrays or shapes.
+        what: name of `tree` in the message.
+
+    Raises:
+        UserError: naming the first leaf that is missing, is left over or has another shape.
+    """
+    leaves, expected_leaves = named_leaves(tree), named_leaves(expected)
+    for name, leaf in expected_leaves.items():
+        if name not in leaves:
             raise UserError(f"{what}: found no {name!r}, expected it with shape {tuple(leaf.shape)}: another model?")
-        if tuple(have[name].shape) != tuple(leaf.shape):
+        if tuple(leaves[name].shape) != tuple(leaf.shape):
             raise UserError(
-                f"{what}: found {name!r} with shape {tuple(have[name].shape)}, "
+                f"{what}: found {name!r} with shape {tuple(leaves[name].shape)}, "
                 f"expected {tuple(leaf.shape)}: another model?"
             )
-    for name in have:
-        if name not in want:
+    for name in leaves:
+        if name not in expected_leaves:
             raise UserError(
-                f"{what}: found {name!r} with shape {tuple(have[name].shape)}, which the model does not have"
+                f"{what}: found {name!r} with shape {tuple(leaves[name].shape)}, which the model does not have"
             )
 
 
 def num_params(params: PyTree) -> int:
-    """How many numbers there are in a tree of arrays or shapes."""
+    """Return the number of elements in a tree of arrays or shapes."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -16,34 +15,11 @@ from jaxtyping import Array, Bool, Float, Int
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import LossOut, Objective, PyTree, TrainState
-from speech_jax.objectives.mix import Method, Term, combine, terms
-from speech_jax.training.privacy import PrivacyConfig
+from speech_jax.objectives.mix import Term, combine, terms
+from speech_jax.training.config import StepConfig
 from speech_jax.training.state import OptState
 
 Metrics = dict[str, tuple[Array, Array]]
-
-
-@dataclass(frozen=True)
-class StepConfig:
-    """Gradient accumulation, parameter averaging, combination of the two gradients, privacy."""
-
-    accumulate: int = 1
-    """Micro-batches per step: each batch is split into this many parts, whose gradients are weighted by valid units
-    (frames or labels). Saves memory; the step is the same."""
-    ema: float | None = None
-    """Decay of the exponential moving average of the parameters, for example 0.999; none keeps no average. The decay
-    starts lower and rises to this value over the first steps."""
-    gradients: Method = "sum"
-    """Combination of the gradients of L_pre and L_task: "sum", or "pcgrad", which removes their conflicting parts."""
-    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
-    """Differentially private training."""
-
-    def __post_init__(self) -> None:
-        if self.privacy.on and (self.accumulate != 1 or self.gradients != "sum"):
-            raise UserError(
-                f"trainer.step: found accumulate {self.accumulate}, gradients {self.gradients!r} with privacy, "
-                "expected 1 and 'sum': privacy.microbatch saves memory, and each utterance's gradient is clipped whole"
-            )
 
 
 class TermOut(NamedTuple):

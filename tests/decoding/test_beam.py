@@ -9,7 +9,8 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.decoding import beam as beam_module
-from speech_jax.decoding.beam import BeamConfig, BeamSearch, forced_align, search_batch
+from speech_jax.decoding.beam import BeamSearch, forced_align, search_batch
+from speech_jax.decoding.config import BeamConfig
 from speech_jax.text.ngram import START, train_ngrams
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 from tests.support.tones import recognizer, say

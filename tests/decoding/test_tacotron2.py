@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.decoding.tacotron2 import BOUND, SATURATED, STOP, DecodeConfig, generate_mels, stream_mels
+from speech_jax.decoding.config import DecodeConfig
+from speech_jax.decoding.tacotron2 import BOUND, SATURATED, STOP, generate_mels, stream_mels
 from speech_jax.evaluation.alignment import score_alignment
 from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.models.tacotron2 import init_params, utterance_seeds

@@ -14,8 +14,9 @@ import soxr
 
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation import cepstra, dnsmos, measures, waveform
+from speech_jax.evaluation.config import MeasureConfig
 from speech_jax.evaluation.dtw import diagonal, warp
-from speech_jax.evaluation.measures import MeasureConfig, analyze, best_path, measure
+from speech_jax.evaluation.measures import analyze, best_path, measure
 from speech_jax.evaluation.pitch import pitch, pitch_errors
 
 RATE = 16000

@@ -8,7 +8,6 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.finetuning.adapters import (
-    AdapterConfig,
     adapter_groups,
     init_adapters,
     joined,
@@ -17,11 +16,13 @@ from speech_jax.finetuning.adapters import (
     save_adapter,
     with_adapters,
 )
+from speech_jax.finetuning.config import AdapterConfig
 from speech_jax.models.config import ConformerConfig, CRNNConfig
 from speech_jax.models.conformer import conformer_ctc
 from speech_jax.models.crnn import crnn_ctc
 from speech_jax.objectives.mix import mix
-from speech_jax.training.optimizer import OptimizerConfig, make_optimizer
+from speech_jax.training.config import OptimizerConfig
+from speech_jax.training.optimizer import make_optimizer
 from tests.support import toy
 
 TOY = AdapterConfig("lora", rank=2, targets=("hidden/kernel$",))

@@ -10,7 +10,8 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import LossOut
 from speech_jax.finetuning.fisher import estimate_fisher
-from speech_jax.training.optimizer import OptimizerConfig, make_optimizer, pull_to_start
+from speech_jax.training.config import OptimizerConfig
+from speech_jax.training.optimizer import make_optimizer, pull_to_start
 from tests.support import toy
 from tests.training.test_optimizer import GRADIENTS, make_params, steps
 

@@ -18,27 +18,23 @@ from speech_jax.audio.config import fingerprint
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.config import EvalConfig, TrainConfig
 from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.core.types import Checkpointed
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.mels import read_mel, write_mel
 from speech_jax.inference.audio_output import find_vocoder
 from speech_jax.inference.vocoder import WaveNetVocoder, load_vocoder
-from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.config import AttentionConfig, ConditionConfig, ConformerConfig, Tacotron2Config, WaveNetConfig
 from speech_jax.models.tacotron2 import init_params
-from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
-from speech_jax.models.wavenet import WaveNetConfig
-from speech_jax.models.wavenet_condition import ConditionConfig
-from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.models.tacotron2_parts import make_parts
+from speech_jax.objectives.config import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, network_shapes
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.text.frontend import FrontEndConfig, make_front_end
+from speech_jax.text.config import FrontEndConfig
+from speech_jax.text.frontend import make_front_end
 from speech_jax.text.tokenizer import BLANK, Tokenizer
-from speech_jax.training.checkpoint import CheckpointConfig
-from speech_jax.training.loop import TrainerConfig
-from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.step import StepConfig
+from speech_jax.training.config import CheckpointConfig, OptimizerConfig, StepConfig, TrainerConfig
 
 RATE, HOP, BANDS = 4_000, 32, 10
 AUDIO = dataclasses.replace(
@@ -275,7 +271,7 @@ def save_other(out):
     task = CTCTaskConfig(model=ConformerConfig(width=8, layers=1, heads=2, kernel_size=3))
     tokenizer = Tokenizer("char", (BLANK, "a", "b"))
     params, state = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), network_shapes(task, 3))
-    write_run(out, task, tokenizer, params, state, expected=network_shapes(task, 3))
+    write_run(out, Checkpointed(task, tokenizer), params, state, expected=network_shapes(task, 3))
     return out
 
 

@@ -22,7 +22,8 @@ from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.models.tacotron2 import init_params
 from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
-from speech_jax.text.frontend import FrontEnd, FrontEndConfig
+from speech_jax.text.config import FrontEndConfig
+from speech_jax.text.frontend import FrontEnd
 from speech_jax.text.symbols import TACOTRON2
 
 NETWORK = Tacotron2Config(

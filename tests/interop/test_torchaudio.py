@@ -24,7 +24,7 @@ from speech_jax.interop.torchaudio import TorchaudioConfig, read_torchaudio
 from speech_jax.models.config import PlainConformerConfig
 from speech_jax.models.plain_conformer import plain_conformer_ctc
 from speech_jax.tasks.ctc import build_model, output_frames
-from speech_jax.training.loop import TrainerConfig
+from speech_jax.training.config import TrainerConfig
 from tests.support.contracts import check_layer
 
 GOLDEN = Path(__file__).parent / "golden"

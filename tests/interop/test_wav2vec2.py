@@ -24,8 +24,7 @@ from speech_jax.interop.wav2vec2 import read_wav2vec2
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.wav2vec2 import FeatureEncoder
 from speech_jax.tasks.ctc import CTCTaskConfig, build_model, output_frames
-from speech_jax.training.loop import TrainerConfig
-from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.training.config import OptimizerConfig, TrainerConfig
 from tests.interop.test_import import log_probs
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -17,7 +17,8 @@ from speech_jax.models.attention import (
     relative_positions,
     relative_shift,
 )
-from speech_jax.training.sharding import MeshConfig, make_mesh
+from speech_jax.training.config import MeshConfig
+from speech_jax.training.sharding import make_mesh
 
 SIZE = 32  # queries of a program: 70 are three of them
 KERNELS = {"tpu": attention_tpu.attend, "gpu": attention_gpu.attend}

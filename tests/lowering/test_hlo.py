@@ -250,7 +250,8 @@ def test_an_update_in_place_moves_the_update_only():
 
 def test_collectives_of_eight_devices():
     from speech_jax.core.placement import batch_sharding, replicated
-    from speech_jax.training.sharding import MeshConfig, make_mesh
+    from speech_jax.training.config import MeshConfig
+    from speech_jax.training.sharding import make_mesh
 
     mesh = make_mesh(MeshConfig())
     w = jax.ShapeDtypeStruct((32, 64), jnp.float32, sharding=replicated(mesh))

@@ -17,9 +17,10 @@ import yaml
 
 from speech_jax.core.errors import UserError
 from speech_jax.monitoring import prometheus as endpoint_module
+from speech_jax.monitoring.config import WatchConfig
 from speech_jax.monitoring.prometheus import METRICS, Endpoint
 from speech_jax.monitoring.sinks import MLflowSink, WandbSink
-from speech_jax.monitoring.watchdog import Profile, WatchConfig, Watchdog
+from speech_jax.monitoring.watchdog import Profile, Watchdog
 from tests.support import toy
 
 MONITORING = Path(__file__).parents[2] / "tpu_scripts" / "monitoring"

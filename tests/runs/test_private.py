@@ -12,16 +12,12 @@ import pytest
 
 from speech_jax import train as front_door
 from speech_jax.core.errors import UserError
-from speech_jax.finetuning.adapters import AdapterConfig
-from speech_jax.finetuning.restore import StartConfig
-from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.finetuning.config import AdapterConfig, StartConfig
+from speech_jax.objectives.config import AlphaConfig
 from speech_jax.tasks.ctc import TeacherConfig
-from speech_jax.text.tokenizer import TokenizerConfig
-from speech_jax.training.checkpoint import FOLDER, CheckpointConfig, load_params, saved_steps
-from speech_jax.training.loop import TrainerConfig
-from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.privacy import PrivacyConfig
-from speech_jax.training.step import StepConfig
+from speech_jax.text.config import TokenizerConfig
+from speech_jax.training.checkpoint import FOLDER, load_params, saved_steps
+from speech_jax.training.config import CheckpointConfig, OptimizerConfig, PrivacyConfig, StepConfig, TrainerConfig
 from tests.test_train import corpus, data, tiny, write_config_file  # noqa: F401
 
 PRIVACY = PrivacyConfig(noise_multiplier=2.0, clip_norm=0.5, delta=1e-3)

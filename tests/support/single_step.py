@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from speech_jax.core.types import Objective, PyTree, TrainState
 from speech_jax.objectives.mix import terms
-from speech_jax.training.step import Metrics, StepConfig, make_gradient, make_update
+from speech_jax.training.config import StepConfig
+from speech_jax.training.step import Metrics, make_gradient, make_update
 
 
 def make_step(

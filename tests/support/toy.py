@@ -17,12 +17,9 @@ import numpy as np
 
 from speech_jax.core.types import Bucket, LossOut, Model, Report, Task
 from speech_jax.objectives.mix import mix
-from speech_jax.training.checkpoint import CheckpointConfig
+from speech_jax.training.config import CheckpointConfig, MeshConfig, OptimizerConfig, StepConfig, TrainerConfig
 from speech_jax.training.feed import PairedBatches, ResumableBatches
-from speech_jax.training.loop import FitResult, TrainerConfig, fit
-from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.sharding import MeshConfig
-from speech_jax.training.step import StepConfig
+from speech_jax.training.loop import FitResult, fit
 
 WIDTH = 16
 BUCKETS = (Bucket(8, 12, 1), Bucket(8, 20, 1))

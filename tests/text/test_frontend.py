@@ -12,7 +12,8 @@ from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.plan import lengths
 from speech_jax.text import espeak
-from speech_jax.text.frontend import FrontEnd, FrontEndConfig, make_front_end
+from speech_jax.text.config import FrontEndConfig
+from speech_jax.text.frontend import FrontEnd, make_front_end
 from speech_jax.text.symbols import TACOTRON2
 
 LETTERS = make_front_end(FrontEndConfig())

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_jax.core.errors import UserError
-from speech_jax.text.tokenizer import BLANK, Tokenizer, TokenizerConfig, train_tokenizer
+from speech_jax.text.config import TokenizerConfig
+from speech_jax.text.tokenizer import BLANK, Tokenizer, train_tokenizer
 
 
 def sentences(number=400, seed=0):

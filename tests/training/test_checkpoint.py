@@ -15,15 +15,9 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import TrainState
-from speech_jax.training.checkpoint import (
-    CheckpointConfig,
-    Checkpoints,
-    find_checkpoint,
-    load_assets,
-    load_params,
-    saved_steps,
-)
+from speech_jax.training.checkpoint import Checkpoints, find_checkpoint, load_assets, load_params, saved_steps
 from speech_jax.training.checksums import NAME, find_damage
+from speech_jax.training.config import CheckpointConfig
 from speech_jax.training.state import OptState
 from tests.support import toy
 
@@ -208,7 +202,8 @@ def test_another_model_is_refused(run):
 
 
 def test_a_checkpoint_does_not_need_its_mesh(tmp_path):
-    from speech_jax.training.sharding import MeshConfig, make_mesh
+    from speech_jax.training.config import MeshConfig
+    from speech_jax.training.sharding import make_mesh
 
     def placed(state, devices, spec):
         mesh = make_mesh(MeshConfig(fsdp=devices), jax.devices()[:devices])

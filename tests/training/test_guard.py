@@ -6,8 +6,9 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Report
-from speech_jax.training.checkpoint import CheckpointConfig, find_checkpoint
-from speech_jax.training.guard import GuardConfig, Guards
+from speech_jax.training.checkpoint import find_checkpoint
+from speech_jax.training.config import CheckpointConfig, GuardConfig
+from speech_jax.training.guard import Guards
 from tests.support import toy
 
 OLD = GuardConfig("old/wer", within=0.1)

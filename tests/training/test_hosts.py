@@ -16,8 +16,8 @@ import pytest
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.training.checkpoint import saved_steps
-from speech_jax.training.hosts import HostsConfig, find_hosts
-from speech_jax.training.sharding import MeshConfig
+from speech_jax.training.config import HostsConfig, MeshConfig
+from speech_jax.training.hosts import find_hosts
 from tests.test_train import ROOT, corpus, tiny, write_config_file  # noqa: F401 - corpus is a fixture
 
 HEARTBEAT = 10

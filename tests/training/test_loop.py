@@ -14,11 +14,10 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket
 from speech_jax.objectives.mix import mix
-from speech_jax.training.checkpoint import CheckpointConfig, load_assets, load_params, saved_steps
+from speech_jax.training.checkpoint import load_assets, load_params, saved_steps
+from speech_jax.training.config import CheckpointConfig, StepConfig, TrainerConfig
 from speech_jax.training.feed import PairedBatches, ResumableBatches
-from speech_jax.training.loop import TrainerConfig
 from speech_jax.training.signals import RunLock
-from speech_jax.training.step import StepConfig
 from tests.support import toy
 
 

@@ -24,10 +24,10 @@ from speech_jax.models.config import (
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
-from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable
-from speech_jax.training.sharding import MeshConfig, make_mesh
+from speech_jax.training.config import MeshConfig, OptimizerConfig, StepConfig
+from speech_jax.training.optimizer import learning_rate, make_optimizer, trainable
+from speech_jax.training.sharding import make_mesh
 from speech_jax.training.state import init_shapes, make_state
-from speech_jax.training.step import StepConfig
 from tests.support.single_step import make_step
 
 STEPS = 5

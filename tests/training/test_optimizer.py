@@ -10,14 +10,8 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import match_rules, named_leaves
-from speech_jax.training.optimizer import (
-    OptimizerConfig,
-    check_optimizer,
-    learning_rate,
-    make_optimizer,
-    rate_factors,
-    trainable,
-)
+from speech_jax.training.config import OptimizerConfig
+from speech_jax.training.optimizer import check_optimizer, learning_rate, make_optimizer, rate_factors, trainable
 from speech_jax.training.presets import tacotron2_deep_learning_examples, tacotron2_nvidia, tacotron2_paper
 
 

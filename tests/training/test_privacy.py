@@ -7,7 +7,8 @@ from dp_accounting import pld, rdp
 
 from speech_jax.data.config import PlanConfig
 from speech_jax.data.plan import make_plan
-from speech_jax.training.privacy import Accountant, PrivacyConfig
+from speech_jax.training.config import PrivacyConfig
+from speech_jax.training.privacy import Accountant
 
 RELATION = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
 

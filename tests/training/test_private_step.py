@@ -14,11 +14,10 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.placement import batch_sharding
 from speech_jax.core.rules import named_leaves
 from speech_jax.objectives.mix import mix
-from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.privacy import KEY_FILE, Accountant, PrivacyConfig
+from speech_jax.training.config import MeshConfig, OptimizerConfig, PrivacyConfig, StepConfig
+from speech_jax.training.privacy import KEY_FILE, Accountant
 from speech_jax.training.private_step import make_private_gradient, whole_term
-from speech_jax.training.sharding import MeshConfig, make_mesh
-from speech_jax.training.step import StepConfig
+from speech_jax.training.sharding import make_mesh
 from tests.support import toy
 
 TASK = toy.make_objective(train=False)  # no dropout, no batch statistics

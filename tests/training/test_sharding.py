@@ -10,10 +10,11 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.placement import batch_struct, put_batch
 from speech_jax.core.rules import named_leaves
 from speech_jax.objectives.mix import mix
-from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable
-from speech_jax.training.sharding import MeshConfig, make_mesh, param_shardings
+from speech_jax.training.config import MeshConfig, OptimizerConfig, StepConfig
+from speech_jax.training.optimizer import learning_rate, make_optimizer, trainable
+from speech_jax.training.sharding import make_mesh, param_shardings
 from speech_jax.training.state import init_shapes, make_state
-from speech_jax.training.step import StepConfig, make_gradient, terms
+from speech_jax.training.step import make_gradient, terms
 from tests.support import toy
 from tests.support.single_step import make_step
 

@@ -8,9 +8,10 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.objectives.mix import mix, terms
-from speech_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, moving_state, trainable
+from speech_jax.training.config import OptimizerConfig, StepConfig
+from speech_jax.training.optimizer import learning_rate, make_optimizer, moving_state, trainable
 from speech_jax.training.state import init_shapes, new_state
-from speech_jax.training.step import StepConfig, check_names, make_gradient
+from speech_jax.training.step import check_names, make_gradient
 from tests.support import toy
 from tests.support.single_step import make_step
 

@@ -1,0 +1,60 @@
+"""Settings of beam search and of Tacotron 2's decoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from speech_jax.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """Beam search over CTC scores."""
+
+    width: int = 0
+    """Number of prefixes kept per frame; 0 decodes greedily, without a language model."""
+    lm: str = ""
+    """Word n-gram language model in ARPA format (`python -m speech_jax.lm` makes one); empty for none."""
+    lm_weight: float = 0.5
+    """Weight of the language model's log-probabilities (natural logarithm)."""
+    word_insertion_bonus: float = 1.0
+    """Log-score added per word; offsets the language model's preference for short texts."""
+    unk_score: float = -3.0
+    """Log-score added per word that is not in the language model's vocabulary."""
+    token_min_logp: float = -7.0
+    """Prune tokens whose log-probability in a frame is below this."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.width <= 4096:
+            raise UserError(f"beam.width: found {self.width}, expected 0 to 4096")
+        if self.lm and not self.width:
+            raise UserError("beam.lm: found a language model with beam.width 0, expected a width such as 32")
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Tacotron 2 decoding: end of an utterance, attention window."""
+
+    stop_threshold: float = 0.5
+    """Stop-token probability above which a frame is the last one."""
+    saturated_frames: int = 25
+    """End the utterance once the attention has been on the last symbol for this many frames; 0 disables this. The
+    default is about 0.3 s."""
+    frames_per_symbol: float = 14.0
+    """Frames per symbol in the length limit, frames_per_symbol · symbols + frames_more. English has 5 to 7 frames of
+    11.6 ms per letter."""
+    frames_more: int = 100
+    """Constant number of frames in the length limit."""
+    window_back: int = -1
+    """Symbols that the attention may move backward per step; -1 for no limit."""
+    window_forward: int = -1
+    """Symbols that the attention may move forward per step; -1 for no limit."""
+    reduction: int = 0
+    """Mel frames per decoder step; 0 takes the model's reduction factor."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.stop_threshold <= 1 or self.frames_per_symbol <= 0:
+            raise UserError(
+                f"decode: found stop_threshold {self.stop_threshold}, frames_per_symbol {self.frames_per_symbol}, "
+                "expected a threshold in (0, 1] and a positive number"
+            )

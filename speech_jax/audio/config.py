@@ -1,4 +1,4 @@
-"""The settings of the features and of the augmentation. Ready-made ones are in `presets`."""
+"""Settings of features and augmentation. Ready-made ones are in `speech_jax.audio.presets`."""
 
 from __future__ import annotations
 
@@ -14,91 +14,100 @@ from speech_jax.core.errors import UserError
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """How a waveform becomes features. The default is NeMo's front end since version 2.4 (`presets.nemo`).
+    """Settings of the features of a waveform. The default is NeMo's front end since version 2.4 (`presets.nemo`).
 
-    Lengths are in samples. A field that a kind of feature does not use is ignored.
+    Lengths are in samples. Fields that the chosen kind of features does not use are ignored.
+
+    Example:
+        >>> from speech_jax.audio.config import AudioConfig
+        >>> config = AudioConfig(sample_rate=22050, window=1024, hop=256, n_fft=1024, num_mels=80)
+        >>> config.width, config.highest
+        (80, 11025.0)
     """
 
     sample_rate: int = 16000
-    """Samples a second that the waveform must have."""
+    """Sample rate of the waveform, in samples per second."""
     features: Literal["log_mel", "mfcc", "waveform"] = "log_mel"
-    """What is computed: log-mel energies, or their cosine transform. "waveform": nothing, for a network that hears
-    samples (wav2vec 2.0). A frame is then a sample, with one feature, hop must be 1, and of the settings below only
-    `scale`, `dither`, `pre_emphasis` over the utterance and `normalize` count."""
+    """Kind of features. log_mel: log-mel energies. mfcc: their cosine transform. waveform: the samples, for networks
+    that take raw audio (wav2vec 2.0); a frame is then one sample, `hop` must be 1, and of the settings below only
+    `scale`, `dither`, `high_pass`, `pre_emphasis` over the utterance and `normalize` apply."""
     scale: float = 1.0
-    """The waveform in [-1, 1] is multiplied by this first; 32768 gives Kaldi's integer range."""
+    """Factor applied to the waveform in [-1, 1] first; 32768 gives Kaldi's integer range."""
     window: int = 400
-    """Length of the analysis window."""
+    """Length of the analysis window, in samples."""
     hop: int = 160
-    """Distance between frames."""
+    """Distance between frames, in samples."""
     n_fft: int = 512
-    """Length of the Fourier transform, at least `window`; the window is centered in it and zero-padded."""
+    """Length of the Fourier transform, in samples, at least `window`; the window is centered in it and zero-padded."""
     window_shape: Literal["hann", "hann_symmetric", "hamming", "hamming_symmetric", "povey", "sine", "rectangular"] = (
         "hann_symmetric"
     )
-    """"hann" and "hamming" are periodic (librosa, torch's default); Kaldi's povey is the symmetric hann to the 0.85;
-    "sine" is sin(π·(n + ½)/window), the root of a hann (lws)."""
+    """Shape of the window. hann, hamming: periodic (librosa, torch's default). povey: symmetric hann to the power 0.85
+    (Kaldi). sine: sin(π·(n + ½)/window), the square root of a hann (lws)."""
     framing: Literal["center", "center_even", "kaldi", "snip_edges", "full"] = "center_even"
-    """Where frame t lies, and how many there are for L samples: "center": around sample t·hop, L//hop + 1 frames;
-    "center_even": the same without the last, L//hop; "kaldi": around (t + ½)·hop, (L + hop//2)//hop frames;
-    "snip_edges": from sample t·hop, only the frames that fit; "full": every frame that holds a sample, the first only
-    the first hop, ceil(L/hop) + ceil(window/hop) - 1 (lws); its padding is "zero"."""
+    """Position of frame t, and number of frames for L samples. center: around sample t·hop, L//hop + 1 frames.
+    center_even: the same without the last, L//hop frames. kaldi: around (t + ½)·hop, (L + hop//2)//hop frames.
+    snip_edges: from sample t·hop, only frames that fit. full: every frame that overlaps the utterance,
+    ceil(L/hop) + ceil(window/hop) - 1 frames (lws); requires padding zero."""
     padding: Literal["zero", "reflect", "symmetric"] = "zero"
-    """What lies beyond both ends of the utterance: zeros, its mirror image without the edge sample (torch.stft), or
-    with it (Kaldi). An utterance shorter than half a window has zeros beyond its image."""
+    """Samples beyond both ends of the utterance. zero: zeros. reflect: mirrored without the edge sample (torch.stft).
+    symmetric: mirrored with it (Kaldi). Utterances shorter than half a window continue with zeros after the mirror
+    image."""
     remove_dc: bool = False
-    """Whether each frame's mean is taken off (Kaldi)."""
+    """Subtract each frame's mean (Kaldi)."""
     high_pass: float = new_field(0.0)
-    """Cut-off in hertz of a filter that runs over the utterance first (`mel.high_pass_taps`: 255 taps, it delays by
-    127 samples); 0 turns it off."""
+    """Cutoff, in hertz, of a high-pass filter over the utterance (`mel.high_pass_taps`: 255 taps, a delay of 127
+    samples); 0 turns it off."""
     pre_emphasis: float = 0.97
-    """Coefficient c of y[n] = x[n] - c·x[n-1]; 0 turns it off."""
+    """Pre-emphasis coefficient c of y[n] = x[n] - c·x[n-1]; 0 turns it off."""
     pre_emphasis_by: Literal["utterance", "frame"] = "utterance"
-    """Whether the filter runs over the utterance (NeMo) or inside each frame, where y[0] = (1 - c)·x[0] (Kaldi)."""
+    """Scope of the pre-emphasis: over the utterance (NeMo), or inside each frame with y[0] = (1 - c)·x[0] (Kaldi)."""
     dither: float = 1e-5
-    """Standard deviation of the white noise added in training, in units of the scaled waveform."""
+    """Standard deviation of white noise added in training, in units of the scaled waveform; 0 turns it off."""
     power: Literal[1, 2] = 2
     """Exponent of the magnitude spectrum: 1 magnitude (Tacotron), 2 power."""
     num_mels: int = 80
     """Number of mel bands."""
     mel_scale: Literal["slaney", "htk", "kaldi"] = "slaney"
-    """Slaney's; HTK's formula with bands that are triangles over hertz (librosa, torch), or over mel (Kaldi)."""
+    """Mel scale. slaney: Slaney's. htk: HTK's formula, bands triangular over hertz (librosa, torch). kaldi: HTK's
+    formula, bands triangular over mel (Kaldi)."""
     mel_norm: Literal["none", "slaney"] = "slaney"
-    """Peak 1, or an area of 1 a band."""
+    """Scale of each band. none: peak of 1. slaney: area of 1."""
     fmin: float = 0.0
     """Lower edge of the lowest band, in hertz."""
     fmax: float = 0.0
-    """Upper edge of the highest band, in hertz; 0 or less counts from half the sample rate."""
+    """Upper edge of the highest band, in hertz; 0 is half the sample rate, a negative value is subtracted from it."""
     log: Literal["natural", "log10", "decibel"] = "natural"
-    """ln, log10, or 10·log10 (20·log10 of magnitudes)."""
+    """Logarithm: natural (ln), log10, or decibel (10·log10 of powers, 20·log10 of magnitudes)."""
     floor: float = 2.0**-24
-    """The least energy that the logarithm sees; above zero."""
+    """Smallest energy passed to the logarithm; above 0."""
     floor_by: Literal["add", "clamp"] = "add"
-    """Whether the floor is added to every energy (NeMo) or lifts those below it."""
+    """Use of `floor`. add: added to every energy (NeMo). clamp: smaller energies are raised to it."""
     ceiling: float = new_field(0.0)
-    """The greatest energy that the logarithm sees; 0 is no limit."""
+    """Largest energy passed to the logarithm; 0 is no limit."""
     top_range: float = 0.0
-    """Features further than this below the utterance's greatest are lifted to it (librosa: 80 dB); 0 turns it off."""
+    """Dynamic range: features more than this below the utterance's maximum are raised to that limit (librosa: 80 dB);
+    0 turns it off."""
     num_cepstra: int = 13
-    """Number of MFCCs kept, from the zeroth."""
+    """Number of MFCCs kept, counting from the zeroth."""
     lifter: float = 0.0
-    """Q in the weight 1 + Q/2·sin(π·(i + lifter_offset)/Q) of MFCC i; 0 turns it off."""
+    """Liftering coefficient Q: MFCC i is weighted by 1 + Q/2·sin(π·(i + lifter_offset)/Q); 0 turns it off."""
     lifter_offset: int = 0
-    """Where the lifter's count begins: 0 in Kaldi and HTK, 1 in librosa."""
+    """First index of the lifter: 0 in Kaldi and HTK, 1 in librosa."""
     log_energy: bool = False
-    """Whether MFCC 0 is the frame's log energy, before pre-emphasis and window (Kaldi's use_energy, raw_energy)."""
+    """Replace MFCC 0 by the frame's log energy before pre-emphasis and window (Kaldi's use_energy, raw_energy)."""
     deltas: int = 0
-    """How many orders of time derivatives are appended (Kaldi's add-deltas)."""
+    """Number of orders of time derivatives to append (Kaldi's add-deltas); 0 turns them off."""
     delta_window: int = 2
-    """Frames on each side that a derivative looks at."""
+    """Context of each derivative, in frames per side."""
     normalize: Literal["none", "utterance", "global", "unit_variance"] = "utterance"
-    """Nothing; each feature to mean 0 and deviation 1 over the utterance's frames (unbiased, 1e-5 added, as NeMo); with
-    the constants `mean` and `std`, which `estimate_statistics` computes; or over the utterance with the biased
-    variance, to which 1e-7 is added (transformers' do_normalize for wav2vec 2.0)."""
+    """Normalization of each feature. none: off. utterance: to mean 0 and standard deviation 1 over the utterance
+    (unbiased, plus 1e-5, as in NeMo). global: with the constants `mean` and `std` from `estimate_statistics`.
+    unit_variance: over the utterance with the biased variance plus 1e-7 (transformers' do_normalize, wav2vec 2.0)."""
     mean: tuple[float, ...] = ()
-    """Mean of each feature, for normalize = "global"."""
+    """Mean of each feature, for normalize global."""
     std: tuple[float, ...] = ()
-    """Standard deviation of each feature, for normalize = "global"."""
+    """Standard deviation of each feature, for normalize global."""
 
     def __post_init__(self):
         nyquist = self.sample_rate / 2
@@ -130,68 +139,75 @@ class AudioConfig:
                 (self.deltas == 0, "deltas", self.deltas, "0 with features = waveform"),
             ]
         if self.normalize == "global":
-            checks += [(len(v) == width, name, f"{len(v)} values", f"{width}, one a feature")
+            checks += [(len(v) == width, name, f"{len(v)} values", f"{width}, one per feature")
                        for name, v in (("mean", self.mean), ("std", self.std))]  # fmt: skip
             checks += [(all(s > 0 for s in self.std), "std", min(self.std, default=0), "numbers above 0")]
         _check("AudioConfig", checks)
 
     @property
     def width(self) -> int:
-        """Features a frame, derivatives included."""
-        own = {"log_mel": self.num_mels, "mfcc": self.num_cepstra, "waveform": 1}
-        return own[self.features] * (1 + self.deltas)
+        """Number of features per frame, derivatives included."""
+        base = {"log_mel": self.num_mels, "mfcc": self.num_cepstra, "waveform": 1}
+        return base[self.features] * (1 + self.deltas)
 
     @property
     def highest(self) -> float:
-        """The upper edge of the highest band, in hertz."""
+        """Upper edge of the highest band, in hertz."""
         return self.fmax if self.fmax > 0 else self.sample_rate / 2 + self.fmax
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What training does to the waveform and the features. Every effect is off by default; see `presets`.
+    """Augmentation of waveforms and features in training. Every effect is off by default; see `presets`.
 
-    A probability is drawn for each utterance on its own.
+    Probabilities apply to each utterance independently.
+
+    Example:
+        >>> from speech_jax.audio.config import AugmentConfig
+        >>> AugmentConfig(speed=(0.9, 1.0, 1.1), noise=0.5, freq_masks=2, time_masks=5).noise_snr
+        (5.0, 30.0)
     """
 
     speed: tuple[float, ...] = ()
-    """Factors of speed and pitch, e.g. (0.9, 1.0, 1.1), drawn with equal chances; empty is off."""
+    """Factors of speed and pitch, e.g. (0.9, 1.0, 1.1), drawn with equal probability; empty is off."""
     reverb: float = 0.0
     """Probability of reverberation."""
     reverb_seconds: tuple[float, float] = (0.1, 0.6)
-    """Least and greatest time in which a simulated room's echo decays by 60 dB."""
+    """Range of a simulated room's reverberation time (decay by 60 dB), in seconds."""
     reverb_direct: tuple[float, float] = (-3.0, 12.0)
-    """Least and greatest ratio of a simulated room's direct sound to its echo, in dB."""
+    """Range of a simulated room's direct-to-reverberant ratio, in dB."""
     reverb_length: float = 0.4
-    """Seconds that a simulated response lasts; what rings longer is cut."""
+    """Length of a simulated impulse response, in seconds; longer reverberation is cut off."""
     noise: float = 0.0
-    """Probability of added noise."""
+    """Probability of additive noise."""
     noise_snr: tuple[float, float] = (5.0, 30.0)
-    """Least and greatest ratio of the utterance's power to the noise's, in dB, both over the utterance."""
+    """Range of the signal-to-noise ratio, in dB, of powers over the whole utterance."""
     noise_colors: tuple[Literal["white", "pink"], ...] = ("white", "pink")
-    """Kinds of synthetic noise, drawn with equal chances, where no recordings are given."""
+    """Kinds of synthetic noise, drawn with equal probability, if no recordings are given."""
     gain: float = 0.0
-    """Probability of a change of level."""
+    """Probability of a random gain."""
     gain_db: tuple[float, float] = (-12.0, 6.0)
-    """Least and greatest change of level, in dB."""
+    """Range of the gain, in dB."""
     freq_masks: int = 0
-    """SpecAugment: number of bands of features that are masked."""
+    """SpecAugment: number of frequency masks; 0 turns them off."""
     freq_width: int = 27
-    """SpecAugment: greatest width of such a band; 0 to this many features are drawn."""
+    """SpecAugment: maximum width of a frequency mask, in features; drawn uniformly from 0 to this."""
     time_masks: int = 0
-    """SpecAugment: number of spans of time that are masked."""
+    """SpecAugment: number of time masks; 0 turns them off."""
     time_width: float = 0.05
-    """SpecAugment: greatest length of such a span, as a share of the utterance's frames (at least one frame)."""
+    """SpecAugment: maximum length of a time mask, as a share of the utterance's frames (at least one frame)."""
     time_width_max: int = 0
-    """SpecAugment: greatest length of such a span in frames, whatever the utterance's; 0 is no limit."""
+    """SpecAugment: maximum length of a time mask in frames, for any utterance; 0 is no limit."""
     mask_value: float = 0.0
-    """SpecAugment: what masked features become; 0 is the mean of normalized features."""
+    """SpecAugment: value of masked features; 0 is the mean of normalized features."""
 
     def __post_init__(self):
         shares = ("reverb", "noise", "gain", "time_width")
         ranges = ("reverb_seconds", "reverb_direct", "noise_snr", "gain_db")
         checks = [(0 <= getattr(self, n) <= 1, n, getattr(self, n), "0 to 1") for n in shares]
-        checks += [(getattr(self, n)[0] <= getattr(self, n)[1], n, getattr(self, n), "least, greatest") for n in ranges]
+        for name in ranges:
+            low, high = getattr(self, name)
+            checks.append((low <= high, name, (low, high), "(lowest, highest)"))
         checks += [
             (all(0.5 <= f <= 2 for f in self.speed), "speed", self.speed, "factors from 0.5 to 2"),
             (self.reverb_seconds[0] > 0, "reverb_seconds", self.reverb_seconds, "times above 0"),
@@ -204,37 +220,67 @@ class AugmentConfig:
 
 
 def _check(where: str, checks: list[tuple]) -> None:
-    for good, name, found, expected in checks:
-        if not good:
-            raise UserError(f"{where}.{name}: found {found}, expected {expected}")
+    for passed, name, value, expected in checks:
+        if not passed:
+            raise UserError(f"{where}.{name}: found {value}, expected {expected}")
 
 
 def fingerprint(config: AudioConfig) -> str:
-    """SHA-256 (hexadecimal) of what `config` makes of a recording: two models may meet if theirs are equal.
+    """Return the SHA-256 (hexadecimal) of the settings that affect the features of a recording.
 
-    The dither counts for nothing: it exists in training alone. A field that was added to AudioConfig counts only where
-    it is not at its default, so that the fingerprints of earlier checkpoints stay. 7600 hertz are 7600.0, as which they
-    come back from a checkpoint.
+    Models that are used together must have equal fingerprints. Dither is excluded, because only training uses it.
+    Fields added to AudioConfig later count only if they are not at their default, so that the fingerprints of earlier
+    checkpoints stay valid. Integers in float fields are converted first, as they are when read from a checkpoint.
     """
     settings = to_dict(from_dict(AudioConfig, to_dict(dataclasses.replace(config, dither=0.0))))
     return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_same_audio(first: AudioConfig, second: AudioConfig, first_name: str, second_name: str) -> None:
-    """UserError unless both make the same features of a recording: an acoustic model and its vocoder, a checkpoint and
-    the config that goes on with it. It names each setting in which they differ, with both values."""
+    """Raise UserError unless both configs give the same features of a recording.
+
+    For an acoustic model and its vocoder, or a checkpoint and the config that resumes it. The error names each setting
+    that differs, with both values.
+    """
     if fingerprint(first) == fingerprint(second):
         return
     pairs = [(f.name, getattr(first, f.name), getattr(second, f.name)) for f in dataclasses.fields(AudioConfig)]
-    shown = [_difference(*pair) for pair in pairs if pair[1] != pair[2] and pair[0] != "dither"]
-    ours = ", ".join(f"audio.{name} = {value}" for name, value, _ in shown)
-    theirs = ", ".join(f"audio.{name} = {value}" for name, _, value in shown)
-    raise UserError(f"{first_name}: found {ours}; expected the features of {second_name}: {theirs}")
+    differences = [_difference(*pair) for pair in pairs if pair[1] != pair[2] and pair[0] != "dither"]
+    first_values = ", ".join(f"audio.{name} = {value}" for name, value, _ in differences)
+    second_values = ", ".join(f"audio.{name} = {value}" for name, _, value in differences)
+    raise UserError(f"{first_name}: found {first_values}; expected the features of {second_name}: {second_values}")
 
 
 def _difference(name: str, first, second) -> tuple[str, str, str]:
-    """The setting's name and both values; of long statistics the first number that differs."""
+    """Return the setting's name and both values as text; for long tuples only the first entry that differs."""
     if isinstance(first, tuple) and len(first) == len(second) > 4:
-        place = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
-        return f"{name}[{place}]", repr(first[place]), repr(second[place])
+        index = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
+        return f"{name}[{index}]", repr(first[index]), repr(second[index])
     return name, *(f"{len(v)} values" if isinstance(v, tuple) and len(v) > 4 else repr(v) for v in (first, second))
+
+
+@dataclass(frozen=True)
+class TrimConfig:
+    """Detection of the silence at both ends of an utterance."""
+
+    by: Literal["none", "energy", "vad"] = "none"
+    """Detector. none: no trimming. energy: level of short frames. vad: Silero's voice activity detector (extra
+    `tts`)."""
+    below_peak: float = 40.0
+    """For energy: frames more than this many dB below the loudest frame are silent. Clean recordings allow 60 (r9y9,
+    librosa); noise or breath at the ends requires 30. Too low a value cuts off weak consonants."""
+    threshold: float = 0.5
+    """For vad: minimum speech probability of a chunk of 32 ms."""
+    margin: float = 0.1
+    """Seconds kept before the first sound and after the last. The vad detects weak consonants late: 0.2 is safer
+    with it."""
+
+    def __post_init__(self):
+        checks = [
+            (self.below_peak > 0, "below_peak", self.below_peak, "decibels above 0"),
+            (0 < self.threshold < 1, "threshold", self.threshold, "a probability between 0 and 1"),
+            (self.margin >= 0, "margin", self.margin, "0 or more seconds"),
+        ]
+        for passed, name, value, expected in checks:
+            if not passed:
+                raise UserError(f"TrimConfig.{name}: found {value}, expected {expected}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from speech_jax.audio import presets
 from speech_jax.audio.config import AudioConfig
 from speech_jax.core.config_dict import from_dict
 from speech_jax.core.errors import UserError
+from speech_jax.interop.config import TorchaudioConfig
 from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, Place, take
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.parakeet import read_json
@@ -31,28 +31,6 @@ PRESETS = {"nemo": presets.nemo, "kaldi": presets.kaldi, "librosa": presets.libr
            "whisper": presets.whisper_like}  # fmt: skip
 _FIRST = re.compile(r"^(.*)conformer_layers\.0\.ffn1\.sequential\.1\.weight$")
 _MAX_TOKENS = 16 << 20  # bytes of a file of tokens
-
-
-@dataclass(frozen=True)
-class TorchaudioConfig:
-    """What a state dict with torchaudio's Conformer does not say. Only for such a file (.pt, .pth, .safetensors)."""
-
-    heads: int = 0
-    """Attention heads."""
-    head: str = ""
-    """Name of the linear layer after the Conformer, whose outputs are the classes: "output_linear"."""
-    projection: str = ""
-    """Name of the linear layer before the Conformer; empty where the features go in as they are."""
-    tokens: str = ""
-    """What the classes are: a text file with a character a line ("|" or "<space>" is a space), with or without a line
-    for the blank; or a sentencepiece model."""
-    blank: int = 0
-    """Which class is the blank; -1 is the last."""
-    features: str = ""
-    """What the network hears: nemo, kaldi, librosa, torch or whisper (`audio.presets`, with as many bands as the
-    network has inputs), or a JSON file with fields of AudioConfig."""
-    convolution_first: bool = False
-    """The model was made with convolution_first=True."""
 
 
 def is_state_dict(path: str | Path) -> bool:

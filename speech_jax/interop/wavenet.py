@@ -8,7 +8,6 @@ through are those of the release, and of r9y9's last version the statistics of i
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from speech_jax.artifacts.vocoder import VocoderParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nvidia_tacotron2, r9y9_master, r9y9_released
 from speech_jax.core.errors import UserError
+from speech_jax.interop.config import WaveNetImport
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tensors import Tensors, read_state_dict
 from speech_jax.interop.wavenet_names import Layout, config_of, folded, layout_of, to_ours
@@ -28,20 +28,6 @@ _TITLES = {
     "released": "r9y9's released LJSpeech model",
     "nvidia": "nv-wavenet's PyTorch model",
 }
-
-
-@dataclass(frozen=True)
-class WaveNetImport:
-    """What a state dict with a WaveNet does not say."""
-
-    cycles: int = 0
-    """How often the dilations 1, 2, 4, … begin anew; 0 takes the public settings for so many layers (24: 4, 30: 3)."""
-    statistics: str = ""
-    """For r9y9's last version: a text file of two lines, the means and the deviations of its mel frames (mean_ and
-    scale_ of its meanvar.joblib, which is a pickle and is not read)."""
-    processed: bool = True
-    """For r9y9's last version: whether its waveform had the gain of 0.55 and the pre-emphasis of 0.85 of all its full
-    recipes; its demonstration recipes have neither."""
 
 
 def is_wavenet(tensors: Tensors) -> bool:

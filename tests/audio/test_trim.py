@@ -8,7 +8,8 @@ import pytest
 import soxr
 
 from speech_jax.audio import trim
-from speech_jax.audio.trim import Cut, TrimConfig, cut_report, cut_text, sound_bounds
+from speech_jax.audio.config import TrimConfig
+from speech_jax.audio.trim import Cut, cut_report, cut_text, sound_bounds
 from speech_jax.core.errors import UserError
 
 RATE = 16000

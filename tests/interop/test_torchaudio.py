@@ -19,8 +19,9 @@ from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.inference.recognizer import load_recognizer
+from speech_jax.interop.config import TorchaudioConfig
 from speech_jax.interop.tensors import read_torch, write_safetensors, write_torch
-from speech_jax.interop.torchaudio import TorchaudioConfig, read_torchaudio
+from speech_jax.interop.torchaudio import read_torchaudio
 from speech_jax.models.config import PlainConformerConfig
 from speech_jax.models.plain_conformer import plain_conformer_ctc
 from speech_jax.tasks.ctc import build_model, output_frames

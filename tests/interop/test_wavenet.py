@@ -16,8 +16,9 @@ from speech_jax import convert as front_door
 from speech_jax.artifacts.vocoder import load_vocoder_parts
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.decoding.wavenet.scan import sample, stack_layer_conditions, start, step_weights
+from speech_jax.interop.config import WaveNetImport
 from speech_jax.interop.tensors import read_torch, write_torch
-from speech_jax.interop.wavenet import WaveNetImport, is_wavenet, read_wavenet
+from speech_jax.interop.wavenet import is_wavenet, read_wavenet
 from speech_jax.interop.wavenet_names import config_of, folded, layout_of, to_ours
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.models.wavenet import stack

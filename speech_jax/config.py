@@ -14,21 +14,16 @@ import tyro
 from speech_jax.audio.config import fingerprint
 from speech_jax.core.config_dict import from_dict, new_field, to_dict
 from speech_jax.core.errors import UserError
+from speech_jax.core.types import Reader, TaskConfig
 from speech_jax.core.version import __version__
 from speech_jax.data.config import DataConfig
-from speech_jax.finetuning.adapters import AdapterConfig
-from speech_jax.finetuning.restore import StartConfig
-from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.finetuning.config import AdapterConfig, StartConfig
+from speech_jax.objectives.config import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.text.frontend import FrontEnd
-from speech_jax.text.tokenizer import Tokenizer
-from speech_jax.training.hosts import HostsConfig
-from speech_jax.training.loop import TrainerConfig
-from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.sharding import MeshConfig
+from speech_jax.training.config import HostsConfig, MeshConfig, OptimizerConfig, TrainerConfig
 
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soxr", "soundfile")
 
@@ -51,7 +46,7 @@ class TrainConfig:
     """The run's folder: checkpoints, logs, the resolved config. A run that is already there is resumed."""
     data: DataConfig
     """Recordings of the task, L_task."""
-    task: CTCTaskConfig | PretrainTaskConfig | Tacotron2TaskConfig | WaveNetTaskConfig | None = None
+    task: CTCTaskConfig | PretrainTaskConfig | Tacotron2TaskConfig | WaveNetTaskConfig | TaskConfig | None = None
     """What is learned: a recognizer, an encoder from recordings without text, a voice, or a vocoder. None takes it
     from `init_from`."""
     pre: DataConfig | None = None
@@ -129,7 +124,7 @@ def config_from_assets(assets: dict) -> TrainConfig:
     return from_dict(TrainConfig, assets["config"])
 
 
-def make_assets(config: TrainConfig, tokenizer: Tokenizer | FrontEnd | None, speakers: tuple[str, ...] = ()) -> dict:
+def make_assets(config: TrainConfig, tokenizer: Reader | None, speakers: tuple[str, ...] = ()) -> dict:
     """What a checkpoint folder carries beside the parameters, so that no front door needs a second argument."""
     beside = ({} if tokenizer is None else {"tokenizer": tokenizer.to_json()}) | (
         {"speakers": list(speakers)} if speakers else {}

@@ -15,14 +15,14 @@ import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
-from speech_jax.artifacts.folder import task_in
+from speech_jax.artifacts.folder import read_model_of
 from speech_jax.artifacts.voice import load_voice_parts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.core.compile_clock import Stopwatch
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import open_atomic, read_lines
 from speech_jax.data.speakers import find_speaker
-from speech_jax.decoding.tacotron2 import DecodeConfig
+from speech_jax.decoding.config import DecodeConfig
 from speech_jax.decoding.wavenet.engines import Cores, Dtype
 from speech_jax.evaluation.report import plain, text_table
 from speech_jax.inference.audio_output import Vocoder, find_vocoder, stdout_sound, wav_file
@@ -30,9 +30,7 @@ from speech_jax.inference.resynthesis import resynthesize
 from speech_jax.inference.teacher_forced import export_mels
 from speech_jax.inference.vocoder import EngineName
 from speech_jax.inference.voice import Piece, Voice, spoken_pieces
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
-from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.training.checkpoint import find_checkpoint, read_assets
+from speech_jax.training.checkpoint import open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -163,9 +161,8 @@ def vocoder_of(config: SynthesizeConfig, audio: AudioConfig, speaker: str) -> Vo
 
 def vocoder_alone(config: SynthesizeConfig) -> tuple[Vocoder, AudioConfig]:
     """The vocoder and the mel settings of a run that may be a voice or a vocoder itself."""
-    assets = read_assets(find_checkpoint(config.checkpoint, config.which))
-    kinds = (Tacotron2TaskConfig, WaveNetTaskConfig)
-    audio = task_in(assets, kinds, config.checkpoint, "a voice's or a vocoder's", reads=False).audio
+    checkpoint = open_checkpoint(config.checkpoint, config.which)
+    audio = read_model_of(checkpoint, "voice", "vocoder", reads=False).task.audio
     return vocoder_of(config, audio, config.speaker), audio
 
 

@@ -16,10 +16,11 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.types import TrainState
 from speech_jax.data.config import DataConfig
 from speech_jax.inference import recognizer as recognizer_module
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.config import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
 from speech_jax.text.tokenizer import train_tokenizer
-from speech_jax.training.checkpoint import CheckpointConfig, Checkpoints
+from speech_jax.training.checkpoint import Checkpoints
+from speech_jax.training.config import CheckpointConfig
 from tests.support.tones import recognizer, say
 
 # id: (what the manifest says, what is beeped): three errors in eleven words, one of each kind
@@ -189,7 +190,7 @@ def test_checkpoint_of_another_model(run_folder, monkeypatch, change, message):
     folder, *_, assets = run_folder
     changed = json.loads(json.dumps(assets))
     change(changed)
-    monkeypatch.setattr("speech_jax.inference.recognizer.read_assets", lambda path: changed)
+    monkeypatch.setattr("speech_jax.training.checkpoint.read_assets", lambda path: changed)
     with pytest.raises(UserError, match=message) as error:
         recognizer_module.load_recognizer(folder)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)

@@ -22,21 +22,21 @@ from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.types import Bucket
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.data.manifest import read_manifest, write_manifest
-from speech_jax.decoding.tacotron2 import DecodeConfig
-from speech_jax.finetuning.restore import StartConfig
+from speech_jax.decoding.config import DecodeConfig
+from speech_jax.finetuning.config import StartConfig
 from speech_jax.inference.voice import Voice, pieces, spoken_pieces
-from speech_jax.models.attention_tts import AttentionConfig
+from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.models.tacotron2 import init_params
-from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
-from speech_jax.objectives.schedules import AlphaConfig
-from speech_jax.runs.objective import make_task
+from speech_jax.models.tacotron2_parts import make_parts
+from speech_jax.objectives.config import AlphaConfig
+from speech_jax.runs.objective import build_task
 from speech_jax.runs.resolve import resolve
 from speech_jax.runs.start import read_start
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
-from speech_jax.text.frontend import FrontEndConfig, make_front_end
-from speech_jax.training.checkpoint import CheckpointConfig, load_params
-from speech_jax.training.loop import TrainerConfig
-from speech_jax.training.optimizer import OptimizerConfig
+from speech_jax.text.config import FrontEndConfig
+from speech_jax.text.frontend import make_front_end
+from speech_jax.training.checkpoint import load_params
+from speech_jax.training.config import CheckpointConfig, OptimizerConfig, TrainerConfig
 from tests.test_train import corpus, data  # noqa: F401
 
 NETWORK = Tacotron2Config(
@@ -175,7 +175,7 @@ def test_which_speakers_a_fine_tuning_has(corpus, tuned, voice):  # noqa: F811
     with pytest.raises(UserError, match=r"ana.jsonl:1: new0: found speaker 'ana', expected one of the voice's: 'tone'"):
         trainer.train(kept)
     single = dataclasses.replace(wanted.task, speakers="one")
-    with pytest.raises(UserError, match=r"found a voice with a table of speakers \('tone'\) and task.speakers 'one'"):
+    with pytest.raises(UserError, match=r"found a table of speakers \('tone'\) and task.speakers 'one'"):
         trainer.train(dataclasses.replace(alone, task=single))
 
 
@@ -185,11 +185,12 @@ def test_a_voice_without_a_table_takes_on_speakers(corpus, tmp_path):  # noqa: F
     made = jax.jit(lambda: init_params(make_parts(network_config(task)), front_end.vocab_size, jax.random.key(3)))()
     save_voice(tmp_path / "one", VoiceParts(task, front_end, *jax.device_get(made)))
     wanted = config(corpus, tmp_path / "more", init_from=str(tmp_path / "one"))
-    resolved, reader, speakers = resolve(wanted)
-    assert speakers == ("tone",) and resolved.task.model.speakers == 1
-    spec = make_task(resolved, reader).batch_spec(Bucket(8, 16_000, 8))
+    run = resolve(wanted)
+    assert run.speakers == ("tone",) and run.config.task.model.speakers == 1
+    task = build_task(run.config, run.reader).task
+    spec = task.batch_spec(Bucket(8, 16_000, 8))
     assert spec["speaker"].shape == (8,)
-    start = read_start(resolved, spec, reader, speakers)
+    start = read_start(run, task, spec)
     assert start.fresh == ("speakers",) and start.params["speakers"].shape == (1, 64)
     old, new = made[0]["decoder"]["stop"]["kernel"], start.params["decoder"]["stop"]["kernel"]
     places = NETWORK.decoder_rnn + NETWORK.encoder_width

@@ -22,19 +22,17 @@ from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig, TrainConfig, config_from_assets, load_config_file, parse_config
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
-from speech_jax.finetuning.adapters import AdapterConfig
-from speech_jax.finetuning.restore import StartConfig
-from speech_jax.models.conformer import ConformerConfig
-from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.finetuning.config import AdapterConfig, StartConfig
+from speech_jax.models.config import ConformerConfig
+from speech_jax.objectives.config import AlphaConfig
 from speech_jax.runs.streams import load_stream, warn_of_misfits
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.pretrain_best_rq import BestRQConfig
-from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig
-from speech_jax.training.checkpoint import CheckpointConfig, find_checkpoint, load_assets, load_params
-from speech_jax.training.loop import TrainerConfig
-from speech_jax.training.optimizer import OptimizerConfig
-from speech_jax.training.step import StepConfig
+from speech_jax.text.config import TokenizerConfig
+from speech_jax.text.tokenizer import Tokenizer
+from speech_jax.training.checkpoint import find_checkpoint, load_assets, load_params
+from speech_jax.training.config import CheckpointConfig, OptimizerConfig, StepConfig, TrainerConfig
 
 ROOT = Path(__file__).parents[1]
 WORDS = ("one", "two", "three", "four", "five")
@@ -291,7 +289,7 @@ def test_transcripts_with_more_labels_than_frames_are_announced(corpus, trained,
     tokenizer = Tokenizer.from_json(load_assets(start.out_dir)["tokenizer"])
     stream = load_stream(DataConfig(sources=(SourceConfig(path=str(manifest)),)), tokenizer, 16000)
     with caplog.at_level("WARNING", logger="speech_jax"):
-        warn_of_misfits("task", stream, start.task)
+        warn_of_misfits("task", stream, start.task.stream_options())
     assert "task: 1 of 2 transcripts have more labels" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""What a run's folder says of its model, and a model that was not trained here as such a folder."""
+"""Read the model of a checkpoint folder, and write imported weights as such a folder."""
 
 from __future__ import annotations
 
@@ -12,43 +12,85 @@ from speech_jax.config import TrainConfig, config_from_assets, make_assets
 from speech_jax.core.config_dict import to_text
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
-from speech_jax.core.types import PyTree, TrainState
+from speech_jax.core.types import Checkpointed, PyTree, TrainState
 from speech_jax.data.config import DataConfig
-from speech_jax.training.checkpoint import FOLDER, CheckpointConfig, Checkpoints, saved_steps
+from speech_jax.training.checkpoint import FOLDER, Checkpoints, OpenCheckpoint, saved_steps
+from speech_jax.training.config import CheckpointConfig
 from speech_jax.training.state import check_shapes
 
 
-def task_in(assets: dict, kind: type | tuple[type, ...], path: str | Path, whose: str, *, reads: bool = True) -> Any:
-    """The task of the checkpoint with these assets. Raises UserError if it is not of this kind ("a recognizer's"), or
-    if its audio settings are not those that it was hashed with. reads: whether it has to have a tokenizer."""
-    missing = [key for key in ("config", "tokenizer")[: 1 + reads] if key not in assets]
-    if missing:
-        raise UserError(f"{path}: found a checkpoint without {missing[0]}, expected {whose}")
+def read_model(checkpoint: OpenCheckpoint) -> Checkpointed:
+    """Return the task, reader and speakers of a checkpoint. Raises UserError where its config is missing or invalid."""
+    assets = checkpoint.assets
+    if "config" not in assets:
+        raise UserError(f"{checkpoint.path}: found a checkpoint without config, expected the folder of a training run")
     task = config_from_assets(assets).task
-    if not isinstance(task, kind):
-        raise UserError(f"{path}: found a checkpoint of {type(task).__name__}, expected {whose}")
+    if task is None:
+        raise UserError(f"{checkpoint.path}: found a checkpoint without a task, expected the folder of a training run")
     if assets.get("audio_fingerprint", fingerprint(task.audio)) != fingerprint(task.audio):
         raise UserError(
-            f"{path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
+            f"{checkpoint.path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
         )
-    return task
+    reader = None if "tokenizer" not in assets else task.load_reader(assets["tokenizer"])
+    return Checkpointed(task, reader, tuple(assets.get("speakers", ())))
+
+
+def read_model_of(checkpoint: OpenCheckpoint, *kinds: str, reads: bool = True) -> Checkpointed:
+    """Return the model of a checkpoint of one of these kinds (`TaskConfig.kind`).
+
+    Args:
+        checkpoint: The checkpoint.
+        *kinds: For example "recognizer", or "voice" and "vocoder".
+        reads: A tokenizer or front end must be there.
+
+    Returns:
+        Its task, reader and speakers.
+
+    Raises:
+        UserError: If it is of another kind, lacks its reader, or has other audio settings than it was hashed with.
+    """
+    expected = " or ".join(f"a {kind}'s" for kind in kinds)
+    if "config" not in checkpoint.assets:
+        raise UserError(f"{checkpoint.path}: found a checkpoint without config, expected {expected}")
+    if reads and "tokenizer" not in checkpoint.assets:
+        raise UserError(f"{checkpoint.path}: found a checkpoint without tokenizer, expected {expected}")
+    model = read_model(checkpoint)
+    if model.task.kind not in kinds:
+        name = type(model.task).__name__
+        raise UserError(f"{checkpoint.path}: found a checkpoint of {name}, expected {expected}")
+    return model
 
 
 def write_run(
-    out: str | Path, task: Any, reader: Any, params: PyTree, model_state: PyTree, expected: PyTree, **more_assets: Any
+    out: str | Path,
+    model: Checkpointed,
+    params: PyTree,
+    model_state: PyTree,
+    *,
+    expected: PyTree,
+    **more_assets: Any,
 ) -> None:
-    """Writes config.json and step 0. reader: the tokenizer, a voice's front end, or None. expected: (params,
-    model_state) of the network as shapes.
+    """Write config.json and a checkpoint of step 0.
 
-    Raises UserError, and writes nothing, if the parameters do not fit the network, or if there is a run already.
+    Args:
+        out: The new folder.
+        model: Task, reader and speakers.
+        params: Its parameters.
+        model_state: Its batch statistics.
+        expected: (params, model_state) of the network as shapes.
+        **more_assets: JSON to put beside the parameters.
+
+    Raises:
+        UserError: If the parameters do not fit the network, or if there is a run already. Nothing is written then.
     """
     out = Path(out)
     if saved_steps(out / FOLDER):
         raise UserError(f"{out}: found checkpoints of a run, expected an empty or a new folder")
     check_shapes((params, model_state), expected, f"{out}: the parameters")
-    config = TrainConfig(out_dir=str(out), data=DataConfig(), task=task)
+    config = TrainConfig(out_dir=str(out), data=DataConfig(), task=model.task)
     write_file(out / "config.json", to_text(config))
-    checkpoints = Checkpoints(out, CheckpointConfig(), make_assets(config, reader) | more_assets)
+    assets = make_assets(config, model.reader, model.speakers) | more_assets
+    checkpoints = Checkpoints(out, CheckpointConfig(), assets)
     state = TrainState(jnp.zeros((), jnp.int32), params, model_state, (), None)
     try:
         checkpoints.save(0, state, {"data": {}, "pipeline": {}, "metrics": None}, wait=True)

@@ -8,22 +8,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from speech_jax.artifacts.folder import task_in, write_run
-from speech_jax.core.types import PyTree
+from speech_jax.artifacts.folder import read_model_of, write_run
+from speech_jax.core.types import Checkpointed, PyTree
 from speech_jax.finetuning.adapters import adapter_of, joined, load_adapter
 from speech_jax.tasks.ctc import CTCTaskConfig, network_shapes, own_state
 from speech_jax.text.tokenizer import Tokenizer
-from speech_jax.training.checkpoint import (
-    Which,
-    find_checkpoint,
-    read_assets,
-    read_params,
-)
+from speech_jax.training.checkpoint import Which, open_checkpoint
 from speech_jax.training.state import check_shapes
 
 
 class RecognizerParts(NamedTuple):
-    """What a recognizer's checkpoint folder holds."""
+    """Contents of a recognizer's checkpoint folder.
+
+    Attributes:
+        task: Its task config.
+        tokenizer: Its tokenizer.
+        params: Parameters, without those that only training uses.
+        model_state: Batch statistics.
+    """
 
     task: CTCTaskConfig
     tokenizer: Tokenizer
@@ -32,20 +34,25 @@ class RecognizerParts(NamedTuple):
 
 
 def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str = "") -> RecognizerParts:
-    """The recognizer in a run's folder (or in one step's folder of it), with its best or its last parameters.
+    """Read the recognizer in a run's folder, or in the folder of one of its steps.
 
-    adapter: an adapter's file to merge into them.
+    Args:
+        path: The folder.
+        which: The run's best or last checkpoint, or a step.
+        adapter: An adapter's file to merge into the parameters.
 
-    Raises UserError where there is no whole checkpoint, or where it is not a recognizer's.
+    Returns:
+        Its config, tokenizer and parameters (the moving average where the run kept one).
+
+    Raises:
+        UserError: If there is no whole checkpoint, or not a recognizer's.
     """
-    folder = find_checkpoint(path, which)  # once, so that all is of one step while a run goes on writing
-    assets = read_assets(folder)
-    task = task_in(assets, CTCTaskConfig, path, "a recognizer's")
-    tokenizer = Tokenizer.from_json(assets["tokenizer"])
-    params, model_state = read_params(folder)
+    checkpoint = open_checkpoint(path, which)  # once: all is of one step although a run may be writing there
+    task, tokenizer, _ = read_model_of(checkpoint, "recognizer")
+    params, model_state = checkpoint.params()
     model_state = own_state(model_state)
-    params = jax.tree.map(np.asarray, joined(params, adapter_of(assets)))
-    params.pop("pretext", None)  # what only training uses
+    params = jax.tree.map(np.asarray, joined(params, adapter_of(checkpoint.assets)))
+    params.pop("pretext", None)
     if adapter:
         params, tokens = load_adapter(adapter, params)
         tokenizer = Tokenizer.from_json(tokens)
@@ -54,8 +61,10 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
 
 
 def save_recognizer(out: str | Path, parts: RecognizerParts, **more_assets: Any) -> None:
-    """Writes a run's folder with one checkpoint, step 0, that every front door takes.
+    """Write a run's folder with one checkpoint, step 0, that every front door takes.
 
     Raises UserError, and writes nothing, if the parameters do not fit the network, or if there is a run already.
     """
-    write_run(out, *parts, expected=network_shapes(parts.task, parts.tokenizer.vocab_size), **more_assets)
+    expected = network_shapes(parts.task, parts.tokenizer.vocab_size)
+    model = Checkpointed(parts.task, parts.tokenizer)
+    write_run(out, model, parts.params, parts.model_state, expected=expected, **more_assets)

@@ -7,16 +7,21 @@ from typing import Any, NamedTuple
 
 import jax
 
-from speech_jax.artifacts.folder import task_in, write_run
-from speech_jax.core.types import PyTree
+from speech_jax.artifacts.folder import read_model_of, write_run
+from speech_jax.core.types import Checkpointed, PyTree
 from speech_jax.models.wavenet import init_params
 from speech_jax.tasks.wavenet import WaveNetTaskConfig, network_config
-from speech_jax.training.checkpoint import Which, find_checkpoint, read_assets, read_params
+from speech_jax.training.checkpoint import Which, open_checkpoint
 
 
 class VocoderParts(NamedTuple):
-    """What a vocoder's checkpoint folder holds; the parameters' moving average, where the run kept one. speakers: their
-    names, where it has several."""
+    """Contents of a vocoder's checkpoint folder.
+
+    Attributes:
+        task: Its task config.
+        params: Parameters; the moving average where the run kept one.
+        speakers: Names of its speakers, where it has several.
+    """
 
     task: WaveNetTaskConfig
     params: PyTree
@@ -24,16 +29,17 @@ class VocoderParts(NamedTuple):
 
 
 def load_vocoder_parts(path: str | Path, which: Which = "best") -> VocoderParts:
-    """The vocoder in a run's folder. Raises UserError where there is no whole checkpoint, or not a vocoder's."""
-    folder = find_checkpoint(path, which)
-    assets = read_assets(folder)
-    task = task_in(assets, WaveNetTaskConfig, path, "a vocoder's", reads=False)
-    return VocoderParts(task, read_params(folder)[0], tuple(assets.get("speakers", ())))
+    """Read the vocoder in a run's folder. Raises UserError where there is no whole checkpoint, or not a vocoder's."""
+    checkpoint = open_checkpoint(path, which)
+    task, _, speakers = read_model_of(checkpoint, "vocoder", reads=False)
+    return VocoderParts(task, checkpoint.params()[0], speakers)
 
 
 def save_vocoder(out: str | Path, parts: VocoderParts, **more_assets: Any) -> None:
-    """Writes a run's folder with one checkpoint, step 0. Raises UserError, and writes nothing, if the parameters do not
-    fit the network, or if there is a run already."""
-    more_assets |= {"speakers": list(parts.speakers)} if parts.speakers else {}
+    """Write a run's folder with one checkpoint, step 0.
+
+    Raises UserError, and writes nothing, if the parameters do not fit the network, or if there is a run already.
+    """
     shapes = jax.eval_shape(lambda key: init_params(network_config(parts.task), key), jax.random.key(0))
-    write_run(out, parts.task, None, parts.params, {}, expected=(shapes, {}), **more_assets)
+    model = Checkpointed(parts.task, None, parts.speakers)
+    write_run(out, model, parts.params, {}, expected=(shapes, {}), **more_assets)

@@ -72,9 +72,13 @@ def _from_union(arguments, value, path):
         return None
     members = [a for a in arguments if a is not types.NoneType]
     if isinstance(value, dict):
-        for member in members:
-            if dataclasses.is_dataclass(member) and member.__name__ == value.get("type"):
+        classes = [c for member in members for c in _classes(member)]
+        for member in classes:
+            if member.__name__ == value.get("type"):
                 return from_dict(member, value, path)
+        if "type" in value and classes:
+            names = ", ".join(member.__name__ for member in classes)
+            raise UserError(f"{path}: found a {value['type']}, expected one of {names}, or a class that is imported")
     errors = []
     for member in members:
         try:
@@ -82,6 +86,13 @@ def _from_union(arguments, value, path):
         except UserError as error:
             errors.append(error)
     raise errors[-1]
+
+
+def _classes(member) -> list[type]:
+    """Return the dataclasses that a member of a union stands for: itself, or the loaded subclasses of a protocol."""
+    if dataclasses.is_dataclass(member):
+        return [member]
+    return [c for c in getattr(member, "__subclasses__", list)() if dataclasses.is_dataclass(c)]
 
 
 def _from_sequence(arguments, value, path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax
 from jaxtyping import Array, Float, Int
+
+from speech_jax.core.errors import UserError
 
 PyTree = Any
 Batch = Mapping[str, Any]
@@ -78,6 +80,143 @@ class Task(NamedTuple):
     batch_spec: Callable
     evaluate: Callable
     sharding: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
+
+
+class Reader(Protocol):
+    """Text to ids: a tokenizer, or the front end of a voice."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        ...
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """The string of each id, by which parameters move to another vocabulary."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`. Raises UserError for a text that cannot be read."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON from which `TaskConfig.load_reader` makes an equal reader."""
+        ...
+
+
+class StreamOptions(NamedTuple):
+    """What a task asks of the batches that it is trained on.
+
+    Attributes:
+        max_labels: Seconds of recordings [n] to the greatest number of labels that each can have; None sets no limit.
+        misfits: What happens to a recording with more labels than that: "warn" keeps it, "leave_out" does not.
+        mels: Audio settings of the mel files that the manifest's rows name, for a task that learns from those.
+    """
+
+    max_labels: Callable[[Any], Any] | None = None
+    misfits: Literal["warn", "leave_out"] = "warn"
+    mels: Any = None
+
+
+class Checkpointed(NamedTuple):
+    """The model of a checkpoint, without its parameters.
+
+    Attributes:
+        task: Its task config.
+        reader: What read its texts, or None.
+        speakers: Names of its speakers, for a voice or vocoder of several.
+    """
+
+    task: TaskConfig
+    reader: Reader | None
+    speakers: tuple[str, ...] = ()
+
+
+class StartRules(NamedTuple):
+    """What a task takes from the checkpoint of another run.
+
+    Attributes:
+        keeps_reader: The checkpoint's reader can serve this task.
+        conflict: Why its reader cannot be kept although it is of the right kind, for an error; empty if it can be.
+        optional: Top-level parameters that are initialized where the checkpoint has none, and left behind where the
+            network has none: the head, or the parameters of a pre-training loss.
+        grow: Makes the checkpoint's parameters those of a larger network that computes the same; None changes nothing.
+        fresh: Patterns of parameters that `grow` leaves to be initialized.
+    """
+
+    keeps_reader: bool = False
+    conflict: str = ""
+    optional: tuple[str, ...] = ("head", "pretext")
+    grow: Callable[[PyTree], PyTree] | None = None
+    fresh: tuple[str, ...] = ()
+
+
+class Program(NamedTuple):
+    """An inference function, as `compile` and export lower it.
+
+    Attributes:
+        name: What it computes.
+        function: (weights, batch) -> outputs; pure, each row independent of the others.
+        weights: Shapes of the parameters.
+        batch: Shapes of the inputs, rows first.
+    """
+
+    name: str
+    function: Callable[[PyTree, Batch], Any]
+    weights: PyTree
+    batch: Batch
+
+
+class TaskConfig(Protocol):
+    """All that the program needs to know of a task: the plug.
+
+    A task config is a frozen dataclass that names this class as its base, has a field `audio`, and overrides what the
+    defaults below do not say. `build` is the one method that every task writes. No code outside `tasks/` asks for the
+    type of a task.
+    """
+
+    kind: ClassVar[str] = "task"
+    """Kind of model that a checkpoint of this task holds, named in errors: "recognizer", "voice", "vocoder", …"""
+    named_speakers: ClassVar[bool] = False
+    """The task can learn one vector per speaker; its fields are `speakers` ("one" or "data") and `model.speakers`."""
+    takes_teacher: ClassVar[bool] = False
+    """`build` accepts a teacher."""
+    takes_pre_task: ClassVar[bool] = False
+    """An unsupervised loss of the encoder can be added as L_pre."""
+
+    audio: Any
+
+    def build(self, reader: Reader | None, teacher: Any = None) -> Task:
+        """Return the task that `training/` is handed."""
+        ...
+
+    def make_reader(self, texts: Callable[[], Iterable[str]]) -> Reader | None:
+        """Return a new reader for the training texts, or None where no text is read; `texts` reads the manifests."""
+        return None
+
+    def load_reader(self, value: Mapping[str, Any]) -> Reader | None:
+        """Return the reader that a checkpoint holds as JSON."""
+        return None
+
+    def placeholder_reader(self, vocab_size: int) -> Reader | None:
+        """Return a reader of `vocab_size` ids for compiling without data; the ids' meaning does not matter."""
+        return None
+
+    def with_speakers(self, count: int) -> TaskConfig:
+        """Return the config for `count` speakers. Only where `named_speakers` is set."""
+        return self
+
+    def stream_options(self) -> StreamOptions:
+        """Return what the task asks of its batches."""
+        return StreamOptions()
+
+    def start_rules(self, old: Checkpointed) -> StartRules:
+        """Return what is taken from a checkpoint of `old`."""
+        return StartRules(keeps_reader=old.task.kind == self.kind)
+
+    def program(self, bucket: Bucket, vocab_size: int) -> Program:
+        """Return the inference function on batches of shape `bucket`. Raises UserError for a task that only trains."""
+        raise UserError(f"{type(self).__name__}: found a task that only trains, expected one with an inference program")
 
 
 class TrainState(NamedTuple):

@@ -1,0 +1,1 @@
+"""Models in use: recognizers, voices, vocoders, and where their output goes."""

@@ -10,18 +10,19 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
 from speech_jax.artifacts.recognizer import RecognizerParts, load_recognizer_parts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract_features, num_features
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Model, PyTree
-from speech_jax.decoding.beam import BeamConfig, BeamSearch, search_batch
-from speech_jax.decoding.ctc import BestPath, best_frames, best_path, collapse
-from speech_jax.decoding.longform import encode_windows, whole_features
+from speech_jax.decoding.beam import BeamSearch, search_batch
+from speech_jax.decoding.config import BeamConfig
+from speech_jax.decoding.ctc import BestPath, best_frames, collapse
+from speech_jax.decoding.longform import encode_windows, extract_long_features
 from speech_jax.decoding.words import Transcript, to_words
-from speech_jax.tasks.ctc import build_model
+from speech_jax.tasks.ctc import build_model, recognize
 from speech_jax.text.ngram import read_arpa
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.checkpoint import (
@@ -52,20 +53,6 @@ class _Shape(NamedTuple):
 
     rows: int
     samples: int
-
-
-def recognize(
-    network: Model,
-    audio: AudioConfig,
-    params: PyTree,
-    model_state: PyTree,
-    samples: Float[Array, "rows samples"],
-    lengths: Int[Array, " rows"],
-) -> BestPath:
-    """The best path of every row of a padded batch: a pure function, to be compiled."""
-    features, mask = extract_features(samples, lengths, audio)
-    outputs, _ = network.apply(params, model_state, {"features": features, "mask": mask}, key=None, train=False)
-    return best_path(outputs["logits"], outputs["mask"])
 
 
 @dataclass(frozen=True)
@@ -162,7 +149,7 @@ class CTCRecognizer:
 
     def recognize_long(self, audio: Float[np.ndarray, " samples"]) -> BestPath:
         """The tokens (one row) of a recording of any length, in overlapping windows."""
-        features = whole_features(audio, self.audio)
+        features = extract_long_features(audio, self.audio)
         width = (self.core + 2 * self.context) * self.audio.hop / self.audio.sample_rate
         joined = encode_windows(
             features,

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from speech_jax.artifacts.voice import VoiceParts
-from speech_jax.decoding.tacotron2 import END_REASONS, DecodeConfig, generate_mels, stream_mels, text_batch
+from speech_jax.decoding.config import DecodeConfig
+from speech_jax.decoding.tacotron2 import END_REASONS, generate_mels, stream_mels, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.models.tacotron2 import utterance_seeds
 from speech_jax.models.tacotron2_parts import make_parts

@@ -1,0 +1,1 @@
+"""A config becomes a run: what is resolved, read, built, and where it starts."""

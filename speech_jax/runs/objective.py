@@ -1,72 +1,86 @@
-"""The objective of a run: the task's loss, L_pre, and a teacher."""
+"""Build what a run minimizes: the task's loss, L_pre, and a teacher."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from speech_jax.artifacts.recognizer import load_recognizer_parts
-from speech_jax.audio.config import fingerprint
+from speech_jax.audio.config import check_same_audio, fingerprint
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
-from speech_jax.core.types import Objective, Task
+from speech_jax.core.types import Objective, Reader, Task
 from speech_jax.objectives.mix import mix
 from speech_jax.objectives.schedules import make_alpha
-from speech_jax.runs.resolve import Reader, check_audio
-from speech_jax.tasks.ctc import Teacher, build_model, ctc_task, output_frames
-from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, shared_objective, with_pretext
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, tacotron2_task
-from speech_jax.tasks.wavenet import WaveNetTaskConfig, wavenet_task
-from speech_jax.text.tokenizer import Tokenizer
+from speech_jax.tasks.ctc import Teacher, build_model, output_frames
+from speech_jax.tasks.pretrain import shared_objective, with_pretext
 
 
-def make_task(config: TrainConfig, tokenizer: Reader | None, teacher: Teacher | None = None) -> Task:
-    """The task alone, without L_pre; with the parameters of an unsupervised L_pre where there is one."""
-    if isinstance(config.task, PretrainTaskConfig):
-        return pretrain_task(config.task)
-    if isinstance(config.task, Tacotron2TaskConfig):
-        return tacotron2_task(config.task, tokenizer)
-    if isinstance(config.task, WaveNetTaskConfig):
-        return wavenet_task(config.task)
-    task = ctc_task(config.task, tokenizer, teacher)
-    if config.pre_task is None:
-        return task
-    if config.task.model != config.pre_task.model:
-        raise UserError("pre_task: found another network than the task's, expected the same task.model")
-    if fingerprint(config.task.audio) != fingerprint(config.pre_task.audio):
-        raise UserError("pre_task: found other audio settings than the task's, expected the same")
-    return with_pretext(task, pretrain_task(config.pre_task))
+class RunTask(NamedTuple):
+    """The task of a run, built once.
+
+    Attributes:
+        task: Model and evaluation, with L_pre in the objective if the run has one.
+        old: L_pre alone, as a loss on recordings of its own.
+    """
+
+    task: Task
+    old: Objective
+
+
+def build_task(config: TrainConfig, reader: Reader | None, teacher: Teacher | None = None) -> RunTask:
+    """Build the task of a run, with both terms of its loss.
+
+    L_pre is the task's own loss or the unsupervised loss of `pre_task`, on recordings of its own (`pre`) or, for the
+    latter, on the task's recordings from the same forward pass.
+
+    Args:
+        config: The config with its task.
+        reader: The task's tokenizer or front end.
+        teacher: A recognizer whose scores the new one is pulled to.
+
+    Returns:
+        The task, and L_pre alone.
+
+    Raises:
+        UserError: If `pre_task` is not of the task's network and audio settings.
+    """
+    task = config.task.build(reader, teacher)
+    old = task.objective
+    if config.pre_task is not None:
+        if config.task.model != config.pre_task.model:
+            raise UserError("pre_task: found another network than the task's, expected the same task.model")
+        if fingerprint(config.task.audio) != fingerprint(config.pre_task.audio):
+            raise UserError("pre_task: found other audio settings than the task's, expected the same")
+        pretext = config.pre_task.build(None)
+        task, old = with_pretext(task, pretext), pretext.objective
+    alpha = make_alpha(config.alpha)
+    if replays(config):
+        task = task._replace(objective=mix(old, task.objective, alpha))
+    elif config.pre_task is not None and alpha != 0.0:
+        task = task._replace(objective=shared_objective(config.task, config.pre_task, reader, alpha))
+    return RunTask(task, old)
 
 
 def replays(config: TrainConfig) -> bool:
-    """Whether L_pre hears recordings of its own."""
+    """Return True if L_pre has recordings of its own and a weight that is not always 0."""
     return config.pre is not None and make_alpha(config.alpha) != 0.0
 
 
-def old_objective(config: TrainConfig, task: Task) -> Objective:
-    """L_pre on recordings of its own: the task's loss, or an unsupervised one."""
-    return task.objective if config.pre_task is None else pretrain_task(config.pre_task).objective
+def load_teacher(config: TrainConfig, reader: Reader) -> Teacher:
+    """Load the teacher.
 
-
-def with_old_term(config: TrainConfig, task: Task, tokenizer: Reader | None) -> Task:
-    """`task` with L_pre in its loss, if the run has one: on recordings of its own, or on the task's from one pass."""
-    alpha = make_alpha(config.alpha)
-    if replays(config):
-        return task._replace(objective=mix(old_objective(config, task), task.objective, alpha))
-    if config.pre_task is not None and alpha != 0.0:
-        return task._replace(objective=shared_objective(config.task, config.pre_task, tokenizer, alpha))
-    return task
-
-
-def load_teacher(config: TrainConfig, tokenizer: Tokenizer) -> Teacher:
-    """The teacher. UserError unless its scores can be compared with the new recognizer's, frame by frame."""
+    Raises UserError unless its scores can be compared with the new recognizer's, frame by frame.
+    """
     folder = config.teacher.checkpoint
-    parts = load_recognizer_parts(folder)
     if not 0 <= config.teacher.weight <= 1 or config.teacher.temperature <= 0 or config.teacher.hidden < 0:
         raise UserError(f"teacher: found {config.teacher}, expected 0 <= weight <= 1, temperature > 0, hidden >= 0")
-    if parts.tokenizer.pieces != tokenizer.pieces:
+    parts = load_recognizer_parts(folder)
+    if parts.tokenizer.pieces != reader.pieces:
         raise UserError(f"{folder}: found a teacher with another vocabulary, expected the new recognizer's")
-    check_audio(parts.task, config.task, folder)
+    check_same_audio(parts.task.audio, config.task.audio, folder, "the config")
     samples = 60 * config.task.audio.sample_rate
-    theirs, ours = (output_frames(samples, task) for task in (parts.task, config.task))
-    if theirs != ours:
-        raise UserError(f"{folder}: found a teacher with {theirs} frames a minute, expected {ours}")
-    network = build_model(parts.task, tokenizer.vocab_size)
+    frames, expected = (output_frames(samples, task) for task in (parts.task, config.task))
+    if frames != expected:
+        raise UserError(f"{folder}: found a teacher with {frames} frames per minute, expected {expected}")
+    network = build_model(parts.task, reader.vocab_size)
     return Teacher(config.teacher, network, parts.params, parts.model_state)

@@ -1,4 +1,4 @@
-"""Prepare a run: all of it but its state and its steps."""
+"""Prepare a run: everything but its training state and its steps."""
 
 from __future__ import annotations
 
@@ -11,38 +11,36 @@ from tqdm import tqdm
 
 from speech_jax.config import TrainConfig, make_assets
 from speech_jax.core.log import log
-from speech_jax.core.types import PyTree, Task
+from speech_jax.core.types import Objective, PyTree, Task
 from speech_jax.data.plan import left_out
 from speech_jax.finetuning.fisher import estimate_fisher
-from speech_jax.objectives.mix import Mix
-from speech_jax.runs.objective import load_teacher, make_task, old_objective, replays, with_old_term
+from speech_jax.runs.objective import build_task, load_teacher, replays
 from speech_jax.runs.private import describe, private_run
-from speech_jax.runs.resolve import check_settings, goes_on, resolve
-from speech_jax.runs.start import adapt, read_start
-from speech_jax.runs.streams import (
-    LEFT_OUT_SHOWN,
-    Stream,
-    check_unseen,
-    load_stream,
-    stream_options,
-    warn_of_misfits,
-)
-from speech_jax.tasks.ctc import CTCTaskConfig, with_teacher
+from speech_jax.runs.resolve import check_settings, open_start, resolve
+from speech_jax.runs.start import adapt, read_start, student
+from speech_jax.runs.streams import LEFT_OUT_SHOWN, Sources, Stream, check_unseen, load_stream, warn_of_misfits
+from speech_jax.tasks.ctc import with_teacher
+from speech_jax.training.config import OptimizerConfig
 from speech_jax.training.feed import Feed, PairedBatches
-from speech_jax.training.optimizer import OptimizerConfig
 from speech_jax.training.privacy import Accountant
 from speech_jax.training.state import init_values
 
 
-class Run(NamedTuple):
-    """What a run is made of.
+class PreparedRun(NamedTuple):
+    """The parts of a run.
 
-    config:   with the task, whatever it was taken from
-    streams:  the recordings of "task", and of "pre" where they are replayed
-    feed:     the training batches
-    task:     with both terms of the loss
-    init:     (parameters, model state) to start from, or None
-    before:   gives the parameters that an adapter is put on
+    Attributes:
+        config: The config with its task, wherever that came from.
+        streams: Recordings of "task", and of "pre" where they are replayed.
+        eval_streams: Recordings of each evaluation set by name.
+        feed: Training batches.
+        task: Model, evaluation, and both terms of the loss.
+        optimizer: Its settings; with adapters they say what moves.
+        init: (params, model_state) to start from, or None.
+        fisher: Weights of the parameters for `optimizer.ewc`, or None.
+        accountant: Privacy accountant, or None.
+        assets: JSON that every checkpoint carries.
+        base_params: Returns the parameters that an adapter is put on.
     """
 
     config: TrainConfig
@@ -55,75 +53,115 @@ class Run(NamedTuple):
     fisher: PyTree | None
     accountant: Accountant | None
     assets: dict[str, Any]
-    before: Callable[[], PyTree]
+    base_params: Callable[[], PyTree]
 
 
-def prepare(config: TrainConfig) -> Run:
-    """All of a run but its state and its steps. Raises UserError for what a user can mend."""
-    # ---- What is trained: from the run that is there, else from the checkpoint to start from, else anew.
+def prepare(config: TrainConfig) -> PreparedRun:
+    """Prepare a run: read, plan and build all of it but its training state.
+
+    DO NOT CHANGE THE ORDER of the steps; each needs those before it:
+      1. settings that need no data, so that a mistake in them does not cost an hour of reading;
+      2. the checkpoint: the run's own if there is one, else `init_from`; it decides task, tokenizer and speakers;
+      3. manifests, each read once: texts for a new tokenizer, lengths for the plans;
+      4. the task, built once, with both terms of its loss;
+      5. where it starts: parameters, teacher, Fisher information, adapters.
+
+    Args:
+        config: The config of the run.
+
+    Returns:
+        Its parts.
+
+    Raises:
+        UserError: For anything that a user can correct.
+    """
+    # ---- 1. Settings.
     check_settings(config)
-    config, tokenizer, speakers = resolve(config)
 
-    # ---- Recordings.
-    rate = config.task.audio.sample_rate
-    options = stream_options(config, speakers)
-    streams = {"task": load_stream(config.data, tokenizer, rate, **options)}
+    # ---- 2. and 3. Task, tokenizer and speakers, from a checkpoint or from the texts.
+    sources = Sources()
+    run = resolve(config, sources)
+    config = run.config
+
+    # ---- 3. Recordings and the plans of their batches.
+    options = config.task.stream_options()
+
+    def stream(data, *, shuffle: bool = True, reader=run.reader) -> Stream:
+        return load_stream(
+            data, reader, config.task.audio.sample_rate, shuffle=shuffle, speakers=run.speakers, options=options,
+            sources=sources,
+        )  # fmt: skip
+
+    streams = {"task": stream(config.data)}
     if replays(config) or config.optimizer.ewc:
-        streams["pre"] = load_stream(config.pre, tokenizer if config.pre_task is None else None, rate, **options)
+        streams["pre"] = stream(config.pre, reader=run.reader if config.pre_task is None else None)
     feed: Feed = streams["task"].feed()
     if replays(config):
         feed = PairedBatches(streams["pre"].feed(), feed)
-    eval_streams = {e.name: load_stream(e.data, tokenizer, rate, shuffle=False, **options) for e in config.evaluate}
-    for name, stream in (streams | eval_streams).items():
-        log.info("%s: %s", name, stream.plan.describe())
-        for line in left_out(stream.plan, stream.utterances)[:LEFT_OUT_SHOWN]:
+    eval_streams = {e.name: stream(e.data, shuffle=False) for e in config.evaluate}
+    for name, each in (streams | eval_streams).items():
+        log.info("%s: %s", name, each.plan.describe())
+        for line in left_out(each.plan, each.utterances)[:LEFT_OUT_SHOWN]:
             log.info("  left out: %s", line)
-    for name, stream in streams.items():
-        if isinstance(config.task, CTCTaskConfig) and stream.tokenizer is not None:
-            warn_of_misfits(name, stream, config.task)
-        check_unseen(name, stream, eval_streams)
+    for name, each in streams.items():
+        warn_of_misfits(name, each, options)
+        check_unseen(name, each, eval_streams)
 
-    accountant = private_run(config, {name: (stream.utterances, stream.plan) for name, stream in streams.items()})
+    accountant = private_run(config, {name: (each.utterances, each.plan) for name, each in streams.items()})
     if accountant is not None:
         log.info("%s", describe(accountant, config.trainer.steps))
 
-    # ---- Task.
-    teacher = load_teacher(config, tokenizer) if config.teacher.checkpoint else None
-    task = with_old_term(config, make_task(config, tokenizer, teacher), tokenizer)
+    # ---- 4. The task.
+    teacher = load_teacher(config, run.reader) if config.teacher.checkpoint else None
+    task, old = build_task(config, run.reader, teacher)
     spec = task.batch_spec(streams["task"].plan.buckets[0])
 
-    # ---- Where it starts.
+    # ---- 5. Where it starts. A run that resumes has all of this in its checkpoint.
     start = fisher = init = None
     optimizer = config.optimizer
-    if not goes_on(config):
-        if config.init_from:
-            start = read_start(config, spec, tokenizer, speakers)
+    if not run.resumes:
+        if run.start is not None:
+            start = read_start(run, task, spec)
             for line in start.describe():
                 log.info("%s: %s", config.init_from, line)
             init = start.params, with_teacher(start.model_state, teacher)
         elif teacher is not None:
-            params, own = init_values(make_task(config, tokenizer).model, spec, config.seed)
-            init = params, with_teacher(own, teacher)
+            params, model_state = init_values(student(task.model), spec, config.seed)
+            init = params, with_teacher(model_state, teacher)
         if config.optimizer.ewc:
-            fisher = fisher_of(config, task, streams["pre"], init)
+            fisher = fisher_of(config, old, streams["pre"], init)
+    plain_task = task
     if config.adapter.kind != "none":
         task, optimizer, init = adapt(config, task, init)
-    return Run(
-        config, streams, eval_streams, feed, task, optimizer, init, fisher, accountant,
-        make_assets(config, tokenizer, speakers),
-        lambda: (start or read_start(config, spec, tokenizer, speakers)).params,
-    )  # fmt: skip
+
+    def base_params() -> PyTree:
+        if start is not None:
+            return start.params
+        return read_start(run._replace(start=open_start(config)), plain_task, spec).params
+
+    return PreparedRun(
+        config=config,
+        streams=streams,
+        eval_streams=eval_streams,
+        feed=feed,
+        task=task,
+        optimizer=optimizer,
+        init=init,
+        fisher=fisher,
+        accountant=accountant,
+        assets=make_assets(config, run.reader, run.speakers),
+        base_params=base_params,
+    )
 
 
-def fisher_of(config: TrainConfig, task: Task, stream: Stream, init: tuple) -> PyTree:
-    """How much each parameter of the start model matters on the old domain, `stream`."""
-    objective = task.objective.pre if isinstance(task.objective, Mix) else old_objective(config, task)
+def fisher_of(config: TrainConfig, old: Objective, stream: Stream, init: tuple) -> PyTree:
+    """Estimate how much each parameter of the start model matters on the old domain, `stream`."""
     count = config.optimizer.ewc_batches
     log.info("Fisher information from %d batches of the old domain", count)
     feed = stream.feed(whole=True)
     try:
         return estimate_fisher(
-            objective,
+            old,
             *init,
             tqdm(
                 (next(feed) for _ in range(count)),

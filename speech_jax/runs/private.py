@@ -9,7 +9,7 @@ from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import Utterance
 from speech_jax.data.plan import Plan
-from speech_jax.runs.resolve import goes_on
+from speech_jax.runs.resolve import resumes
 from speech_jax.training.privacy import Accountant
 
 FLAG = "trainer.step.privacy"
@@ -50,7 +50,7 @@ def check_private_settings(config: TrainConfig) -> None:
     """UserError for a setting through which the recordings would reach the model, or the accounting, another way."""
     task, pretext = config.task, config.pre_task
     kept = bool(config.init_from) and config.start.tokenizer == "keep"
-    public = kept or not hasattr(task, "tokenizer") or bool(task.tokenizer.alphabet) or goes_on(config)
+    public = kept or not hasattr(task, "tokenizer") or bool(task.tokenizer.alphabet) or resumes(config)
     model = next((t.model for t in (task, pretext) if getattr(t and t.model, "conv_norm", "") == "batch"), None)
     refused = (
         (model is not None, "task.model.conv_norm: found 'batch'", "'layer' or 'group': batch norm mixes utterances"),

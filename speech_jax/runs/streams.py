@@ -1,51 +1,56 @@
-"""Recordings as a run sees them: manifests, the plan of their batches, and what is wrong with them."""
+"""Recordings of a run: manifests, the plan of their batches, and checks of both."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from speech_jax.audio.config import AudioConfig
-from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
-from speech_jax.core.types import Batch
+from speech_jax.core.log import log
+from speech_jax.core.types import Batch, Reader, StreamOptions
 from speech_jax.data.config import DataConfig
 from speech_jax.data.manifest import Utterance, shared_recording
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, lengths, make_plan
 from speech_jax.data.sources import load_sources
 from speech_jax.data.speakers import speaker_ids
-from speech_jax.tasks.ctc import CTCTaskConfig, output_frames
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
-from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.feed import ResumableBatches
 
-log = logging.getLogger("speech_jax")
 LEFT_OUT_SHOWN = 5  # utterances that no batch takes, named in the log; the plan counts them all
 
 
 class Stream(NamedTuple):
-    """Recordings and the plan of their batches."""
+    """Recordings and the plan of their batches.
+
+    Attributes:
+        config: Settings of the stream.
+        utterances: Its rows.
+        plan: Which rows are in which batch.
+        seconds: Duration of each row.
+        labels: Number of labels of each row.
+        reader: Makes the labels; None makes none.
+        mels: Audio settings of the rows' mel files, where those are read.
+        speakers: Number of each row's speaker, where there are several.
+    """
 
     config: DataConfig
     utterances: list[Utterance]
     plan: Plan
     seconds: np.ndarray
     labels: np.ndarray
-    tokenizer: Tokenizer | None
+    reader: Reader | None
     mels: AudioConfig | None = None
     speakers: np.ndarray | None = None
 
     def feed(self, *, whole: bool = False) -> ResumableBatches:
-        """An endless stream of training batches. Each process reads its own rows, or all of them where `whole`."""
+        """Return endless training batches; each process reads its own rows, or all of them with `whole`."""
         return ResumableBatches(lambda start: self._batches(start, whole), self.plan.buckets)
 
     def one_pass(self):
-        """A function that makes one pass over the set; every process gets every row, and so all come to one result."""
+        """Return a function that starts one pass; every process gets every row, so that all get one result."""
         return lambda: self._batches(0, whole=True)
 
     def facts(self) -> str:
@@ -56,7 +61,7 @@ class Stream(NamedTuple):
         return batches(
             self.utterances,
             self.plan,
-            self.tokenizer,
+            self.reader,
             self.config,
             start=start,
             process_index=0 if whole else jax.process_index(),
@@ -66,78 +71,92 @@ class Stream(NamedTuple):
         )
 
 
+class Sources:
+    """The manifests of a run, each read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[Any, list[Utterance]] = {}
+
+    def load(self, config: DataConfig) -> list[Utterance]:
+        """Return the utterances of all sets of a stream. Raises UserError naming file and line of what is wrong."""
+        key = (config.sources, config.allow_pipes, config.on_error)
+        if key not in self._read:
+            self._read[key] = load_sources(config)
+        return self._read[key]
+
+
 def load_stream(
     config: DataConfig,
-    tokenizer: Tokenizer | None,
+    reader: Reader | None,
     sample_rate: int,
     *,
     shuffle: bool = True,
     speakers: tuple[str, ...] = (),
-    frame_rate: float = 0.0,
-    mels: AudioConfig | None = None,
+    options: StreamOptions = StreamOptions(),  # noqa: B008 - a NamedTuple, never changed
+    sources: Sources | None = None,
 ) -> Stream:
-    """Reads the manifests of `config` and plans its batches: epochs without end, or one pass where not `shuffle`.
+    """Read the manifests of `config` and plan its batches.
 
-    speakers: the names of a voice that has several; every utterance must be by one of them.
-    frame_rate: a voice's frames a second. A text with more symbols than its recording has frames is not what is said
-    there: it is named and left out of training.
-    mels: whose features the rows' own mel files must hold, for a vocoder that learns from them."""
-    utterances = load_sources(config)
+    Args:
+        config: Sources, buckets and how recordings are read.
+        reader: Makes the labels; None makes none.
+        sample_rate: Samples per second of the batches.
+        shuffle: Endless epochs for training; otherwise one pass, longest first.
+        speakers: Names of the speakers of a voice that has several; every utterance must be by one of them.
+        options: What the task asks of its batches. With misfits "leave_out", training utterances that have more labels
+            than their recording allows are named and left out.
+        sources: The manifests that were read already.
+
+    Returns:
+        The stream.
+
+    Raises:
+        UserError: If a manifest, a text or a speaker is wrong, or no utterance is left.
+    """
+    utterances = (sources or Sources()).load(config)
     numbers = speaker_ids(utterances, speakers) if speakers else None
-    seconds, labels = lengths(utterances, tokenizer)
-    if shuffle and frame_rate:
-        fits = that_fit(utterances, seconds, labels, frame_rate)
-        utterances, seconds, labels = [utterances[row] for row in fits], seconds[fits], labels[fits]
-        numbers = numbers if numbers is None else numbers[fits]
+    seconds, labels = lengths(utterances, reader)
+    if shuffle and options.max_labels is not None and options.misfits == "leave_out":
+        rows = rows_with_enough_frames(utterances, seconds, labels, options.max_labels(seconds))
+        utterances, seconds, labels = [utterances[row] for row in rows], seconds[rows], labels[rows]
+        numbers = numbers if numbers is None else numbers[rows]
     if shuffle:
         plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
     else:
         plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
-    return Stream(config, utterances, plan, seconds, labels, tokenizer, mels, numbers)
+    return Stream(config, utterances, plan, seconds, labels, reader, options.mels, numbers)
 
 
-def stream_options(config: TrainConfig, speakers: tuple[str, ...]) -> dict[str, Any]:
-    """What `load_stream` is told of the task."""
-    return {"speakers": speakers, "frame_rate": frames_a_second(config), "mels": mels_of(config)}
+def rows_with_enough_frames(
+    utterances: list[Utterance], seconds: np.ndarray, labels: np.ndarray, frames: np.ndarray
+) -> np.ndarray:
+    """Return the rows whose text has no more symbols than the recording has frames; warn of the others by name.
 
-
-def mels_of(config: TrainConfig) -> AudioConfig | None:
-    """Whose features the recordings' own mel files must hold, where the task learns from those."""
-    of_files = isinstance(config.task, WaveNetTaskConfig) and config.task.mels == "manifest"
-    return config.task.audio if of_files else None
-
-
-def frames_a_second(config: TrainConfig) -> float:
-    """Frames a second of a voice; 0 for a task whose network need not make as many frames as there are labels."""
-    audio = config.task.audio
-    return audio.sample_rate / audio.hop if isinstance(config.task, Tacotron2TaskConfig) else 0.0
-
-
-def that_fit(utterances: list[Utterance], seconds: np.ndarray, labels: np.ndarray, frame_rate: float) -> np.ndarray:
-    """The rows whose text has no more symbols than the recording has frames; the others are named in warnings. Raises
-    UserError, with the first of them, if none is left."""
-    misfits = np.flatnonzero(labels > seconds * frame_rate)  # none without a length, which the plan leaves out
-    found = [
+    Raises UserError, with the first of them, if no row is left.
+    """
+    misfits = np.flatnonzero(labels > frames)  # never where a length is missing (NaN), which the plan leaves out
+    lines = [
         f"{utterances[row].where}: {utterances[row].id}: found {labels[row]} symbols in {seconds[row]:.2f} s, "
-        f"{int(seconds[row] * frame_rate)} frames, expected at most one a frame"
-        for row in misfits
+        f"{int(frames[row])} frames, expected at most one per frame"
+        for row in misfits[: LEFT_OUT_SHOWN + 1]
     ]
     if len(misfits) == len(utterances):
-        raise UserError(f"{found[0]} (and so all {len(utterances)} utterances)")
-    for line in found[:LEFT_OUT_SHOWN]:
+        raise UserError(f"{lines[0]} (the same for all {len(utterances)} utterances)")
+    for line in lines[:LEFT_OUT_SHOWN]:
         log.warning("left out: %s", line)
-    if len(found) > LEFT_OUT_SHOWN:
-        log.warning("left out: %d more texts with more symbols than frames", len(found) - LEFT_OUT_SHOWN)
+    if len(misfits) > LEFT_OUT_SHOWN:
+        log.warning("left out: %d more texts with more symbols than frames", len(misfits) - LEFT_OUT_SHOWN)
     return np.setdiff1d(np.arange(len(utterances)), misfits)
 
 
-def warn_of_misfits(name: str, stream: Stream, task: CTCTaskConfig) -> None:
-    """Says how many transcripts have more labels than the network leaves frames: CTC cannot learn from them."""
-    samples = (stream.seconds * task.audio.sample_rate).astype(np.int64)
-    misfits = int(np.sum(stream.labels > output_frames(samples, task)))
+def warn_of_misfits(name: str, stream: Stream, options: StreamOptions) -> None:
+    """Log how many transcripts have more labels than the network makes frames: CTC cannot learn from them."""
+    if options.max_labels is None or options.misfits != "warn" or stream.reader is None:
+        return
+    misfits = int(np.sum(stream.labels > options.max_labels(stream.seconds)))
     if misfits:
         log.warning(
-            "%s: %d of %d transcripts have more labels than the network leaves frames and weigh nothing in the loss: "
+            "%s: %d of %d transcripts have more labels than the network makes frames and weigh nothing in the loss: "
             "a smaller task.model.subsampling_factor or a larger task.tokenizer.vocab_size would let them in",
             name, misfits, len(stream.labels),
         )  # fmt: skip

@@ -32,13 +32,15 @@ from speech_jax.core.types import (
 from speech_jax.decoding.ctc import BestPath, best_path, greedy_decode
 from speech_jax.evaluation.wer import cer, wer
 from speech_jax.models import conformer, crnn, plain_conformer, wav2vec2
-from speech_jax.models.conformer import ConformerConfig, conformer_ctc
-from speech_jax.models.crnn import CRNNConfig, crnn_ctc
-from speech_jax.models.plain_conformer import PlainConformerConfig, plain_conformer_ctc
-from speech_jax.models.wav2vec2 import Wav2Vec2Config, wav2vec2_ctc
+from speech_jax.models.config import ConformerConfig, CRNNConfig, PlainConformerConfig, Wav2Vec2Config
+from speech_jax.models.conformer import conformer_ctc
+from speech_jax.models.crnn import crnn_ctc
+from speech_jax.models.plain_conformer import plain_conformer_ctc
+from speech_jax.models.wav2vec2 import wav2vec2_ctc
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.objectives.distill import posterior_loss, similarity_loss
-from speech_jax.text.tokenizer import BLANK, Tokenizer, TokenizerConfig, train_tokenizer
+from speech_jax.text.config import TokenizerConfig
+from speech_jax.text.tokenizer import BLANK, Tokenizer, train_tokenizer
 
 SHARDING = {ConformerConfig: conformer.SHARDING}  # the others lie on fsdp alone
 EXAMPLES = 8  # utterances of an evaluation whose transcripts go to the logs

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,10 @@ from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.core.errors import UserError
 from speech_jax.core.placement import run_sharded
-from speech_jax.core.types import Batch, LossOut, Model, Objective, PyTree, Report, Task
+from speech_jax.core.types import Batch, LossOut, Model, Objective, PyTree, Report, Task, TaskConfig
 from speech_jax.models import conformer
-from speech_jax.models.conformer import ConformerConfig, conformer_encoder
+from speech_jax.models.config import ConformerConfig
+from speech_jax.models.conformer import conformer_encoder
 from speech_jax.objectives.masking import hidden_frames, hide_features, spread
 from speech_jax.objectives.mix import alpha_at
 from speech_jax.objectives.schedules import Schedule
@@ -37,7 +38,7 @@ _HIDE = 16  # number of the effect in rows.row_keys
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainTaskConfig:
+class PretrainTaskConfig(TaskConfig):
     """An encoder that learns from recordings without text."""
 
     method: Literal["best_rq", "autoencoder", "contrastive"] = "best_rq"
@@ -59,6 +60,12 @@ class PretrainTaskConfig:
     """Settings of that method."""
     contrastive: pretrain_contrastive.ContrastiveConfig = pretrain_contrastive.ContrastiveConfig()
     """Settings of that method."""
+
+    kind: ClassVar[str] = "encoder"
+
+    def build(self, reader: None = None, teacher: None = None) -> Task:
+        """Return the pre-training task."""
+        return pretrain_task(self)
 
     def __post_init__(self) -> None:
         for name, low, high in (("hidden_share", 0.0, 1.0), ("hidden_span", 0, 1000)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.config import ConformerConfig
 from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import stack_frames
 

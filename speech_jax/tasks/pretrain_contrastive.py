@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from speech_jax.audio import rows
-from speech_jax.models.conformer import ConformerConfig, subsample
+from speech_jax.models.config import ConformerConfig
+from speech_jax.models.conformer import subsample
 from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import code_perplexity
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +16,33 @@ from speech_jax.audio.features import extract_features, num_features
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
-from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Task
-from speech_jax.models.tacotron2 import tacotron2
-from speech_jax.models.tacotron2_parts import Tacotron2Config, make_parts
+from speech_jax.core.types import (
+    Batch,
+    Bucket,
+    Checkpointed,
+    LossOut,
+    Model,
+    Program,
+    PyTree,
+    StartRules,
+    StreamOptions,
+    Task,
+    TaskConfig,
+)
+from speech_jax.decoding.config import DecodeConfig
+from speech_jax.decoding.tacotron2 import GeneratedMels, generate_mels
+from speech_jax.models.config import Tacotron2Config
+from speech_jax.models.tacotron2 import init_params, tacotron2, with_speaker_inputs
+from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.objectives.tts import focus_rate, frame_loss, guided_attention_loss, stop_loss
 from speech_jax.tasks.ctc import batch_spec
 from speech_jax.tasks.tacotron2_report import make_evaluate
-from speech_jax.text.frontend import FrontEnd, FrontEndConfig
+from speech_jax.text.config import FrontEndConfig
+from speech_jax.text.frontend import FrontEnd, make_front_end
 
 
 @dataclasses.dataclass(frozen=True)
-class Tacotron2TaskConfig:
+class Tacotron2TaskConfig(TaskConfig):
     """A voice: how it reads, the network, and what it is trained for."""
 
     model: Tacotron2Config = Tacotron2Config()
@@ -66,6 +83,73 @@ class Tacotron2TaskConfig:
             raise UserError(
                 f"task.reduction: found {frames} frames a step, expected 1 to model.reduction, {self.model.reduction}"
             )
+
+
+    kind: ClassVar[str] = "voice"
+    named_speakers: ClassVar[bool] = True
+
+    def build(self, reader: FrontEnd, teacher: None = None) -> Task:
+        """Return the text-to-mel task."""
+        return tacotron2_task(self, reader)
+
+    def make_reader(self, texts: Callable[[], Iterable[str]]) -> FrontEnd:
+        """Return a front end whose symbols are those of the training texts."""
+        return make_front_end(self.frontend, texts())
+
+    def load_reader(self, value: Mapping[str, Any]) -> FrontEnd:
+        """Return the front end that a checkpoint holds as JSON."""
+        return FrontEnd.from_json(value)
+
+    def placeholder_reader(self, vocab_size: int) -> FrontEnd:
+        """Return a front end of the alphabet; a voice has as many symbols as its units, not `vocab_size`."""
+        return make_front_end(self.frontend, ["abcdefghijklmnopqrstuvwxyz"])
+
+    def with_speakers(self, count: int) -> Tacotron2TaskConfig:
+        """Return the config for `count` speakers."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, speakers=count))
+
+    def stream_options(self) -> StreamOptions:
+        """Leave out texts with more symbols than their recording has frames."""
+        return StreamOptions(
+            max_labels=lambda seconds: seconds * (self.audio.sample_rate / self.audio.hop), misfits="leave_out"
+        )
+
+    def start_rules(self, old: Checkpointed) -> StartRules:
+        """Keep the symbols of a voice of the same units and language; add inputs for several speakers to one of one."""
+        if old.task.kind != self.kind:
+            return StartRules()
+        conflict = ""
+        units = [{"units": c.units, "language": c.language} for c in (old.reader.config, self.frontend)]
+        if units[0] != units[1]:
+            conflict = f"found a voice that reads {units[0]}, the config's task.frontend has {units[1]}"
+        if self.model.speakers and not old.speakers:
+            grow = functools.partial(with_speaker_inputs, network_config(self))
+            return StartRules(True, conflict, grow=grow, fresh=("^speakers$",))
+        return StartRules(True, conflict)
+
+    def program(self, bucket: Bucket, vocab_size: int) -> Program:
+        """Return synthesis of mel frames from texts of `bucket.labels` symbols, until each has ended."""
+        parts = make_parts(network_config(self))
+        shape = (bucket.rows, bucket.labels)
+        batch = {
+            "text": jax.ShapeDtypeStruct(shape, jnp.int32),
+            "text_mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
+            "seeds": jax.ShapeDtypeStruct((bucket.rows, 2), jnp.uint32),
+        }
+        if parts.config.speakers:
+            batch["speaker"] = jax.ShapeDtypeStruct((bucket.rows,), jnp.int32)
+
+        def function(weights: PyTree, batch: Batch) -> GeneratedMels:
+            text = {name: leaf for name, leaf in batch.items() if name != "seeds"}
+            return generate_mels(parts, DecodeConfig(), *weights, text, batch["seeds"])
+
+        return Program("speech", function, network_shapes(self, vocab_size), batch)
+
+
+def network_shapes(config: Tacotron2TaskConfig, symbols: int) -> tuple[PyTree, PyTree]:
+    """Return (params, model_state) of the network as shapes."""
+    parts = make_parts(network_config(config))
+    return jax.eval_shape(lambda key: init_params(parts, symbols, key), jax.random.key(0))
 
 
 def network_config(config: Tacotron2TaskConfig) -> Tacotron2Config:

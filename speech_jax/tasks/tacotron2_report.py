@@ -12,7 +12,8 @@ import numpy as np
 from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_wave
 from speech_jax.core.placement import fetch, run_sharded
 from speech_jax.core.types import Batch, PyTree, Report
-from speech_jax.decoding.tacotron2 import END_REASONS, DecodeConfig, generate_mels, text_batch
+from speech_jax.decoding.config import DecodeConfig
+from speech_jax.decoding.tacotron2 import END_REASONS, generate_mels, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.evaluation.voice_plots import alignment_picture, mel_picture, stop_picture
 from speech_jax.models.tacotron2 import utterance_seeds

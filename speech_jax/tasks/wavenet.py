@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,27 @@ from speech_jax.audio.mulaw import zero_class
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.core.errors import UserError
 from speech_jax.core.placement import fetch, run_sharded
-from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
-from speech_jax.decoding.wavenet.stream import make_net, stream
+from speech_jax.core.types import (
+    Batch,
+    Bucket,
+    Checkpointed,
+    LossOut,
+    Model,
+    Program,
+    PyTree,
+    Report,
+    StartRules,
+    StreamOptions,
+    Task,
+    TaskConfig,
+)
+from speech_jax.decoding.wavenet import scan
+from speech_jax.decoding.wavenet.stream import chunk_frames, make_net, stream_audio
 from speech_jax.evaluation.voice_plots import mel_picture
-from speech_jax.models.wavenet import WaveNetConfig, wavenet
-from speech_jax.models.wavenet_condition import check_hop, window_of
+from speech_jax.kernels.wavenet.draw import make_noise
+from speech_jax.models.config import WaveNetConfig
+from speech_jax.models.wavenet import init_params, wavenet, with_speaker_inputs
+from speech_jax.models.wavenet_condition import check_hop, rows_per_frame, window_of
 from speech_jax.objectives.waveform import as_target, waveform_nll
 from speech_jax.tasks.ctc import batch_spec
 
@@ -33,7 +49,7 @@ _CROP, _INPUT_NOISE = 41, 42  # numbers of the effects in rows.row_keys
 
 
 @dataclasses.dataclass(frozen=True)
-class WaveNetTaskConfig:
+class WaveNetTaskConfig(TaskConfig):
     """A vocoder: what it hears, the network, and how recordings are cut for training."""
 
     model: WaveNetConfig = WaveNetConfig()
@@ -85,6 +101,49 @@ class WaveNetTaskConfig:
                 f"task.crop_frames: found {self.crop_frames}, expected more than {heard}: the network looks back "
                 f"{self.model.receptive_field} samples"
             )
+
+
+    kind: ClassVar[str] = "vocoder"
+    named_speakers: ClassVar[bool] = True
+
+    def build(self, reader: None = None, teacher: None = None) -> Task:
+        """Return the mel-to-waveform task."""
+        return wavenet_task(self)
+
+    def with_speakers(self, count: int) -> WaveNetTaskConfig:
+        """Return the config for `count` speakers."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, speakers=count))
+
+    def stream_options(self) -> StreamOptions:
+        """Read the rows' own mel files where `mels` says so."""
+        return StreamOptions(mels=self.audio if self.mels == "manifest" else None)
+
+    def start_rules(self, old: Checkpointed) -> StartRules:
+        """Give a vocoder of one speaker inputs for several."""
+        rules = super().start_rules(old)
+        if rules.keeps_reader and self.model.speakers and not old.speakers:
+            grow = functools.partial(with_speaker_inputs, network_config(self))
+            return rules._replace(grow=grow, fresh=("^speakers$",))
+        return rules
+
+    def program(self, bucket: Bucket, vocab_size: int) -> Program:
+        """Return one chunk of a waveform, with `bucket.rows` folds drawn side by side by the scan."""
+        config = network_config(self)
+        frames, rows_each = chunk_frames(config, bucket.rows), rows_per_frame(config.condition, config.hop)
+        params = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+
+        def function(params: PyTree, batch: Batch) -> Array:
+            shape, weights = scan.step_weights(config, params)
+            state = scan.start(shape, weights, bucket.rows)
+            noise = make_noise(shape, batch["seeds"], jnp.zeros(bucket.rows, jnp.int32), frames * config.hop)
+            return scan.sample(shape, weights, state, batch["condition"], config.hop // rows_each, noise)[0]
+
+        condition = (bucket.rows, frames * rows_each, config.layers, config.gate)
+        batch = {
+            "condition": jax.ShapeDtypeStruct(condition, jnp.float32),
+            "seeds": jax.ShapeDtypeStruct((bucket.rows, 2), jnp.uint32),
+        }
+        return Program(f"waveform, {frames * config.hop} samples per row", function, params, batch)
 
 
 def network_config(config: WaveNetTaskConfig) -> WaveNetConfig:
@@ -247,7 +306,7 @@ def _evaluator(config: WaveNetTaskConfig, network: Model):
             offset = frame_offset(config.audio)
             given = mel[: min(-(-size // hop) + offset, int(frames))]
             net = make_net(network_config(config), fetch(params))
-            pieces_ = undo_emphasis(stream(net, [given], speaker=speaker), config.gain, config.pre_emphasis)
+            pieces_ = undo_emphasis(stream_audio(net, [given], speaker=speaker), config.gain, config.pre_emphasis)
             made = np.concatenate(list(pieces_))[offset * hop :][:size]
             pair = np.stack([batch["audio"][0, : len(made)], made])
             (target, again), _ = jax.device_get(features(pair, jnp.full(2, len(made))))

@@ -8,11 +8,12 @@ import pytest
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.core.placement import put_batch
 from speech_jax.core.types import Bucket
-from speech_jax.models.conformer import ConformerConfig
-from speech_jax.models.crnn import CRNNConfig
+from speech_jax.models.config import ConformerConfig, CRNNConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
-from speech_jax.text.tokenizer import TokenizerConfig, train_tokenizer
-from speech_jax.training.sharding import MeshConfig, make_mesh
+from speech_jax.text.config import TokenizerConfig
+from speech_jax.text.tokenizer import train_tokenizer
+from speech_jax.training.config import MeshConfig
+from speech_jax.training.sharding import make_mesh
 
 TOKENIZER = train_tokenizer(["the quick brown fox jumps over a lazy dog"], TokenizerConfig())
 CONFORMER = ConformerConfig(

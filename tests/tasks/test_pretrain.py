@@ -11,13 +11,14 @@ import pytest
 from speech_jax.audio import rows
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.core.errors import UserError
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.models.config import ConformerConfig
 from speech_jax.objectives.masking import code_perplexity, hidden_frames, hide_features, spread, stack_frames
 from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
 from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, shared_objective, with_pretext
 from speech_jax.tasks.pretrain_best_rq import BestRQConfig
 from speech_jax.tasks.pretrain_contrastive import ContrastiveConfig
-from speech_jax.text.tokenizer import TokenizerConfig, train_tokenizer
+from speech_jax.text.config import TokenizerConfig
+from speech_jax.text.tokenizer import train_tokenizer
 
 ENCODER = ConformerConfig(
     width=16, layers=1, heads=2, kernel_size=5, subsampling="dw_striding", subsampling_channels=8, conv_norm="layer",

@@ -10,10 +10,10 @@ import pytest
 
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.core.errors import UserError
-from speech_jax.models.attention_tts import AttentionConfig
-from speech_jax.models.tacotron2_parts import Tacotron2Config
+from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, stage, tacotron2_task
-from speech_jax.text.frontend import FrontEndConfig, make_front_end
+from speech_jax.text.config import FrontEndConfig
+from speech_jax.text.frontend import make_front_end
 
 NETWORK = Tacotron2Config(
     embedding=16, encoder_layers=1, encoder_width=16, prenet=16, attention_rnn=24, decoder_rnn=24, postnet_layers=2,

@@ -13,8 +13,9 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket, Model
 from speech_jax.decoding.wavenet.scan import stack_layer_conditions, step_weights
 from speech_jax.kernels.wavenet import reference as wavenet_plain
-from speech_jax.models.wavenet import WaveNetConfig, init_params, wavenet
-from speech_jax.models.wavenet_condition import ConditionConfig, condition, window_of
+from speech_jax.models.config import ConditionConfig, WaveNetConfig
+from speech_jax.models.wavenet import init_params, wavenet
+from speech_jax.models.wavenet_condition import condition, window_of
 from speech_jax.objectives.waveform import waveform_nll
 from speech_jax.tasks.wavenet import (
     WaveNetTaskConfig,

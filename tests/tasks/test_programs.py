@@ -7,10 +7,7 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket
-from speech_jax.inference.programs import use_of
-from speech_jax.models.conformer import ConformerConfig
-from speech_jax.models.tacotron2_parts import Tacotron2Config
-from speech_jax.models.wavenet import WaveNetConfig
+from speech_jax.models.config import ConformerConfig, Tacotron2Config, WaveNetConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
@@ -32,7 +29,7 @@ TASKS = {
 
 @pytest.mark.parametrize("name", TASKS)
 def test_each_is_a_function_of_weights_and_rows(name):
-    use = use_of(TASKS[name], 12, BUCKET)
+    use = TASKS[name].program(BUCKET, 12)
     assert use.name.startswith(name)
     assert {leaf.shape[0] for leaf in use.batch.values()} == {BUCKET.rows}
     found = jax.eval_shape(use.function, use.weights, use.batch)
@@ -40,7 +37,7 @@ def test_each_is_a_function_of_weights_and_rows(name):
 
 
 def test_the_waveform_is_drawn_from_its_condition():
-    use = use_of(TASKS["waveform"], 0, BUCKET)
+    use = TASKS["waveform"].program(BUCKET, 0)
     rng = np.random.default_rng(0)
     weights = jax.tree.map(lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype), use.weights)
     batch = {
@@ -54,5 +51,5 @@ def test_the_waveform_is_drawn_from_its_condition():
 
 
 def test_what_only_trains_is_refused():
-    with pytest.raises(UserError, match="--step use: found PretrainTaskConfig, expected a recognizer"):
-        use_of(PretrainTaskConfig(), 12, BUCKET)
+    with pytest.raises(UserError, match="PretrainTaskConfig: found a task that only trains"):
+        PretrainTaskConfig().program(BUCKET, 12)

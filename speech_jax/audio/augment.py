@@ -1,4 +1,4 @@
-"""Augmentation of waveforms and of features: pure functions of a key, batched, with static shapes."""
+"""Augmentation of waveforms and features: pure, batched functions of a random key, with static shapes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from speech_jax.audio.speed import change_speed, perturbed_length
 
 
 def augmented_samples(samples: int, config: AugmentConfig) -> int:
-    """Width of what augment_audio returns for an input of `samples`: room for the slowest speed."""
+    """Return the output width of `augment_audio` for `samples` input samples: enough for the slowest speed."""
     return max((perturbed_length(samples, f) for f in config.speed), default=samples)
 
 
@@ -32,21 +32,31 @@ def augment_audio(
     noise: Float[Array, "recordings noise_samples"] | None = None,
     responses: Float[Array, "responses taps"] | None = None,
 ) -> tuple[Float[Array, "batch output"], Int[Array, " batch"]]:
-    """Speed, reverberation, noise and level, in this order, as the config says. Zero beyond each new length.
+    """Apply speed perturbation, reverberation, additive noise and gain, in this order.
 
-    index: each utterance's number in its manifest. What is drawn depends on key and index alone, so an utterance
-        is changed in the same way whatever it is batched with; by default the row's number.
-    noise: recorded noise to draw from instead of synthetic colors, each row filled to its end.
-    responses: impulse responses to draw from instead of simulated rooms.
+    All draws for an utterance depend on `key` and its index alone, so it is changed in the same way whatever it is
+    batched with. Samples above 1 are not clipped.
 
-    The output has augmented_samples(samples, config) samples. Levels beyond 1 are not clipped.
+    Args:
+        key: random key of the step.
+        audio: waveforms in [-1, 1].
+        lengths: valid samples per row.
+        config: probabilities and ranges of each effect.
+        index: number of each utterance in its manifest; by default the row number.
+        sample_rate: samples per second, for simulated rooms.
+        noise: recordings to draw noise from instead of synthetic colors, each row filled to its end.
+        responses: impulse responses to draw from instead of simulated rooms.
+
+    Returns:
+        The augmented waveforms [batch, augmented_samples(samples, config)], zero beyond each row's length, and the new
+        lengths [batch].
     """
     batch = audio.shape[0]
     audio = jnp.where(time_mask(lengths, audio.shape[1]), audio.astype(jnp.float32), 0.0)
 
     if config.speed:
-        which = rows.choice(rows.row_keys(key, batch, index, rows.SPEED), len(config.speed))
-        audio, lengths = change_speed(audio, lengths, which, config.speed)
+        choices = rows.choice(rows.row_keys(key, batch, index, rows.SPEED), len(config.speed))
+        audio, lengths = change_speed(audio, lengths, choices, config.speed)
     inside = time_mask(lengths, audio.shape[1])
 
     if config.reverb > 0:
@@ -61,11 +71,11 @@ def augment_audio(
     if config.noise > 0:
         keys = rows.row_keys(key, batch, index, rows.NOISE)
         if noise is None:
-            added = colored_noise(keys, audio.shape[1], config.noise_colors)
+            noise_rows = colored_noise(keys, audio.shape[1], config.noise_colors)
         else:
-            added = recorded_noise(keys, audio.shape[1], noise)
+            noise_rows = recorded_noise(keys, audio.shape[1], noise)
         snr = rows.uniform(rows.fold(keys, _AMOUNT), *config.noise_snr)
-        audio = jnp.where(_happens(keys, config.noise), add_noise(audio, added, inside, snr), audio)
+        audio = jnp.where(_happens(keys, config.noise), add_noise(audio, noise_rows, inside, snr), audio)
 
     if config.gain > 0:
         keys = rows.row_keys(key, batch, index, rows.GAIN)
@@ -74,7 +84,7 @@ def augment_audio(
     return audio, lengths
 
 
-_HAPPENS, _AMOUNT = 100, 101  # numbers that the effects do not fold themselves
+_HAPPENS, _AMOUNT = 100, 101  # fold-in numbers that no effect uses for its own draws
 
 
 def _happens(keys: jax.Array, probability: float) -> Bool[Array, "batch 1"]:
@@ -89,10 +99,30 @@ def spec_augment(
     *,
     index: Int[Array, " batch"] | None = None,
 ) -> Float[Array, "batch frames features"]:
-    """SpecAugment (Park et al. 2019) without time warping: bands and spans become config.mask_value.
+    """Apply SpecAugment (Park et al. 2019) without time warping: masked bands and spans become `config.mask_value`.
 
-    A width is drawn from 0 to its greatest value, then a start from all that keep it inside the utterance. Frames where
-    the mask is False stay as they are. index: as in augment_audio.
+    For each mask, a width is drawn uniformly from 0 to its maximum, then a start among all that keep the mask inside
+    the utterance.
+
+    Args:
+        key: random key of the step.
+        features: features to mask.
+        mask: True for real frames; padding frames are returned unchanged.
+        config: number and size of the masks.
+        index: as in `augment_audio`.
+
+    Returns:
+        The masked features, same shape and dtype.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.audio.augment import spec_augment
+        >>> from speech_jax.audio.config import AugmentConfig
+        >>> features, mask = jnp.ones((2, 50, 80)), jnp.ones((2, 50), bool)
+        >>> config = AugmentConfig(freq_masks=2, time_masks=5)
+        >>> masked = spec_augment(jax.random.key(0), features, mask, config)
+        >>> masked.shape, bool((masked == 0).any())
+        ((2, 50, 80), True)
     """
     batch, frames, width = features.shape
     keys = rows.row_keys(key, batch, index, rows.SPEC_AUGMENT)
@@ -111,7 +141,7 @@ def spec_augment(
 
 
 def _spans(keys, size: Int[Array, " batch"], greatest: Int[Array, " batch"], count: int, length: int):
-    """[batch, length] True where one of `count` spans of a row lies, each up to `greatest` long and inside `size`."""
+    """[batch, length]: True inside any of `count` random spans per row, each up to `greatest` long, within `size`."""
     draws = rows.uniform(keys, count=2 * count)
     width = jnp.floor(draws[:, :count] * (greatest[:, None] + 1))
     start = jnp.floor(draws[:, count:] * (size[:, None] - width + 1))

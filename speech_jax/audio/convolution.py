@@ -1,4 +1,4 @@
-"""Convolving the rows of a batch, each with a long response of its own or all with a short one, without an FFT."""
+"""Convolution of the rows of a batch without an FFT: one long response per row, or one short response for all."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _BLOCK = 256
 def convolve(
     audio: Float[Array, "batch samples"], responses: Float[Array, "batch taps"]
 ) -> Float[Array, "batch samples"]:
-    """The first `samples` samples of each row's convolution with its own response.
+    """Convolve each row with its own response and keep the first `samples` samples.
 
-    Uniformly partitioned overlap-save (Gardner 1995; Wefers 2015): the response is cut into blocks, and each multiplies
-    the spectrum of the frame so many blocks back. The transforms are small matrix products: an FFT would gather a batch
-    that is sharded over devices.
+    Uniformly partitioned overlap-save (Gardner 1995; Wefers 2015): the response is cut into blocks, and block k
+    multiplies the spectrum of the input frame k blocks earlier. The transforms are small matrix products, because an
+    FFT would gather a batch that is sharded over devices.
     """
     batch, samples = audio.shape
     blocks, parts = -(-samples // _BLOCK), -(-responses.shape[1] // _BLOCK)
@@ -42,12 +42,12 @@ def convolve(
 
 
 def convolve_fixed(audio: Float[Array, "batch samples"], taps: np.ndarray) -> Float[Array, "batch samples"]:
-    """The first `samples` samples of each row's convolution with the same few taps: a matrix product on blocks.
+    """Convolve each row with the same short filter, as a matrix product on blocks; keep the first `samples` samples.
 
-    Silence stays exact zero, which a transform and back would not leave it: features may take its logarithm.
+    Silence stays exactly zero, unlike after a Fourier transform and its inverse. Features take its logarithm.
     """
     samples, reach = audio.shape[1], len(taps) - 1
-    matrix = np.zeros((_BLOCK + reach, _BLOCK))  # from a block with the samples before it to the block's output
+    matrix = np.zeros((_BLOCK + reach, _BLOCK))  # maps a block, preceded by `reach` samples, to the block's output
     for column in range(_BLOCK):
         matrix[column : column + reach + 1, column] = taps[::-1]
     frames = chunked_frames(jnp.pad(audio, ((0, 0), (reach, 0))), -(-samples // _BLOCK), _BLOCK + reach, _BLOCK)
@@ -55,7 +55,7 @@ def convolve_fixed(audio: Float[Array, "batch samples"], taps: np.ndarray) -> Fl
 
 
 def _transforms() -> tuple[np.ndarray, np.ndarray]:
-    """The transform of 2·_BLOCK real samples [2·_BLOCK, 2·(_BLOCK + 1)], and its inverse's latter half."""
+    """Return the DFT matrix of 2·_BLOCK real samples, [2·_BLOCK, 2·(_BLOCK + 1)], and half (the end) of its inverse."""
     spectrum = np.fft.rfft(np.eye(2 * _BLOCK), axis=1)
     forward = np.concatenate([spectrum.real, spectrum.imag], axis=1)
     bins = np.eye(_BLOCK + 1)

@@ -1,8 +1,7 @@
-"""Waveforms to features on the device: log-mel, MFCC, derivatives, normalization, or the normalized samples alone.
-Pure functions of a padded batch.
+"""Features of waveforms on the device: log-mel, MFCC, derivatives, normalization, or the normalized samples alone.
 
-Nothing here gathers over the batch: frames are reshapes, transforms are matrix products (an rfft of a batch that is
-sharded over devices makes XLA gather all of it).
+All functions are pure functions of a padded batch. None gathers over the batch: frames are reshapes and transforms are
+matrix products (an rfft of a batch that is sharded over devices makes XLA gather all of it).
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from speech_jax.audio.normalize import normalize
 __all__ = ["extract_features", "num_features", "num_frames"]
 
 
-# XLA on a CPU adds up the products of matrices with fewer than 64 rows in another order. With no fewer rows than this,
-# an utterance has the same features in every bucket, to the last bit.
+# XLA on a CPU sums matrix products with fewer than 64 rows in another order. With at least this many rows, an
+# utterance has the same features in every bucket, to the last bit.
 _LEAST_FRAMES = 128
 
 
 def num_features(config: AudioConfig) -> int:
-    """Width of the features, derivatives included."""
+    """Return the number of features per frame, derivatives included."""
     return config.width
 
 
@@ -47,13 +46,26 @@ def extract_features(
     key: jax.Array | None = None,
     index: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch frames features"], Bool[Array, "batch frames"]]:
-    """Features (float32) and their mask; zero where the mask is False.
+    """Compute the features of a batch of waveforms.
 
-    audio: in [-1, 1] at config.sample_rate; whatever lies beyond a row's length, NaN too, has no influence.
-    lengths: samples in each row.
-    key: adds the dither, for training. Row i then draws from fold_in(key, index[i]), by default index[i] = i.
+    Args:
+        audio: waveforms in [-1, 1] at `config.sample_rate`. Values beyond a row's length, NaN too, have no influence.
+        lengths: valid samples per row.
+        config: kind of features and their settings.
+        key: adds dither, for training; row i draws from fold_in(key, index[i]).
+        index: number of each utterance in its manifest; by default the row number.
 
-    The number of frames is num_frames(samples, config), static; row i has num_frames(lengths[i], config) real ones.
+    Returns:
+        Features, float32 [batch, num_frames(samples, config), features], zero at padding, and their mask
+        [batch, frames]; row i has num_frames(lengths[i], config) real frames.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from speech_jax.audio.features import extract_features
+        >>> from speech_jax.audio.presets import nemo
+        >>> features, mask = extract_features(jnp.zeros((2, 16000)), jnp.array([16000, 8000]), nemo())
+        >>> features.shape, mask.sum(1).tolist()
+        ((2, 100, 80), [100, 50])
     """
     samples = audio.shape[1]
     inside = time_mask(lengths, samples)
@@ -95,16 +107,16 @@ def extract_features(
 
 
 def spectrum(frames: Float[Array, "batch frames window"], config: AudioConfig) -> Float[Array, "batch frames bins"]:
-    """|DFT|^power of windowed frames.
+    """Return |DFT|^power of windowed frames.
 
-    On a CPU the halves of the frame are first folded upon each other, since the cosines are even about the middle and
-    the sines odd: half the multiplications. Accelerators have multiplications to spare and dislike the reversal.
+    On a CPU the two halves of each frame are first folded onto each other, which halves the multiplications: about the
+    middle, the cosines are even and the sines odd. On accelerators the reversal costs more than it saves.
     """
     frames = jnp.pad(frames, ((0, 0), (0, 0), (0, frames.shape[-1] % 2)))
     power = jax.lax.platform_dependent(frames, cpu=_folded(config.n_fft), default=_direct(config.n_fft))
     if config.power == 2:
         return power
-    # the square root has no finite slope at 0; silence gets slope 0
+    # the square root has an infinite slope at 0; silence gets slope 0
     return jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1.0)), 0.0)
 
 
@@ -130,8 +142,11 @@ def _folded(n_fft):
 def append_deltas(
     features: Float[Array, "batch frames features"], mask: Bool[Array, "batch frames"], config: AudioConfig
 ) -> Float[Array, "batch frames all"]:
-    """Kaldi's add-deltas (feature-functions.cc): order n is the nth self-convolution of the regression filter, applied
-    to features that repeat their first and last frame beyond the ends."""
+    """Append time derivatives as Kaldi's add-deltas does (feature-functions.cc).
+
+    Order n is the nth self-convolution of the regression filter, applied to features whose first and last frame are
+    repeated beyond the ends.
+    """
     if config.deltas == 0:
         return features
     steps = np.arange(-config.delta_window, config.delta_window + 1)
@@ -147,12 +162,12 @@ def append_deltas(
         kernel = np.convolve(kernel, base)
         start = reach - len(kernel) // 2
         taps = [(start + i, float(weight)) for i, weight in enumerate(kernel) if weight]
-        orders.append(sum(weight * padded[:, at : at + mask.shape[1]] for at, weight in taps))
+        orders.append(sum(weight * padded[:, begin : begin + mask.shape[1]] for begin, weight in taps))
     return jnp.concatenate(orders, axis=-1)
 
 
 def _dot(x, matrix: np.ndarray):
-    # "highest", because the default of a TPU rounds the factors to bfloat16 and that of a GPU to TF32
+    # "highest": the default precision rounds the factors to bfloat16 on a TPU and to TF32 on a GPU
     return jnp.dot(x, jnp.asarray(matrix, jnp.float32), precision="highest", preferred_element_type=jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""Cutting waveforms into overlapping frames without a gather: hop-sized chunks by a reshape, put side by side."""
+"""Overlapping frames of waveforms without a gather: hop-sized chunks from a reshape, concatenated side by side."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from speech_jax.audio.config import AudioConfig
 
 
 def num_frames(samples, config: AudioConfig):
-    """Number of frames of an utterance of `samples` samples: an int for an int, else an array (NumPy or JAX) alike.
+    """Return the number of frames of `samples` samples, as an int or an array (NumPy or JAX) like the input.
 
-    An utterance of no samples has no frames. The formula for each framing is in AudioConfig.framing.
+    Zero samples give zero frames. The formula of each framing is given at `AudioConfig.framing`.
     """
     if config.framing == "center":
-        # written so that 0 samples give 0 frames in plain arithmetic, for ints and arrays alike
+        # plain arithmetic that gives 0 frames for 0 samples, for ints and arrays
         return (samples + config.hop) // config.hop - 1 * (samples <= 0)
     if config.framing == "center_even":
         return samples // config.hop
@@ -28,8 +28,11 @@ def num_frames(samples, config: AudioConfig):
 
 
 def num_samples(frames, config: AudioConfig):
-    """Number of samples that `frames` frames stand for, for an int or an array: num_frames of it is `frames` again,
-    except that a single frame of framing "center" and few of "full" stand for none. What synthesis makes of them."""
+    """Return the number of samples synthesized from `frames` frames, as an int or an array like the input.
+
+    Inverse of `num_frames`, except that one frame of framing "center", and fewer frames of "full" than a window spans,
+    give no samples.
+    """
     extra = {"center": -1, "center_even": 0, "kaldi": 0, "full": 1 - hops_per_window(config)}
     if config.framing == "snip_edges":
         return (frames > 0) * ((frames - 1) * config.hop + config.window)
@@ -38,21 +41,22 @@ def num_samples(frames, config: AudioConfig):
 
 
 def hops_per_window(config: AudioConfig) -> int:
-    """How many hops a window spans, a broken one as a whole."""
+    """Return ceil(window / hop)."""
     return -(-config.window // config.hop)
 
 
 def time_mask(lengths: Int[Array, " batch"], time: int) -> Bool[Array, "batch time"]:
-    """True where t < length."""
+    """Return the mask [batch, time] that is True where t < length."""
     return jnp.arange(time)[None, :] < lengths[:, None]
 
 
 def chunked_frames(
     x: Float[Array, "batch samples"], count: int, length: int, hop: int
 ) -> Float[Array, "batch count length"]:
-    """Frame t is x[t·hop : t·hop + length], zeros beyond the end. A reshape and a few shifted slices.
+    """Cut frames x[t·hop : t·hop + length] for t < `count`, with zeros beyond the end of x.
 
-    A gather in its place was 80 times slower on a TPU v5p (apple/axlearn, audio/frontend_benchmark.py).
+    A reshape and a few shifted slices: a gather was 80 times slower on a TPU v5p (apple/axlearn,
+    audio/frontend_benchmark.py).
     """
     if count == 0:
         return jnp.zeros((x.shape[0], 0, length), x.dtype)
@@ -64,22 +68,25 @@ def chunked_frames(
 
 
 def overlap_add(frames: Float[Array, "batch count length"], hop: int) -> Float[Array, "batch samples"]:
-    """The sum of the frames, frame t laid at t·hop: the transpose of `chunked_frames`.
+    """Sum the frames, frame t starting at sample t·hop: the transpose of `chunked_frames`.
 
-    (count + ceil(length/hop) - 1)·hop samples.
+    The result has (count + ceil(length/hop) - 1)·hop samples.
     """
     batch, count, length = frames.shape
     spanned = -(-length // hop)
     frames = jnp.pad(frames, ((0, 0), (0, 0), (0, spanned * hop - length)))
     chunks = frames.reshape(batch, count, spanned, hop)
-    places = [jnp.pad(chunks[:, :, i], ((0, 0), (i, spanned - 1 - i), (0, 0))) for i in range(spanned)]
-    return sum(places).reshape(batch, -1)
+    shifted = [jnp.pad(chunks[:, :, i], ((0, 0), (i, spanned - 1 - i), (0, 0))) for i in range(spanned)]
+    return sum(shifted).reshape(batch, -1)
 
 
 def frame(
     x: Float[Array, "batch samples"], lengths: Int[Array, " batch"], config: AudioConfig, count: int
 ) -> Float[Array, "batch frames window"]:
-    """The first `count` frames of each row, its ends padded as the config says. x must be zero beyond each length."""
+    """Return the first `count` frames of each row, both ends of its utterance padded as `config.padding` says.
+
+    x must be zero beyond each length.
+    """
     left = samples_before_first(config)
     if config.framing == "snip_edges":
         padded = x
@@ -91,7 +98,7 @@ def frame(
 
 
 def samples_before_first(config: AudioConfig) -> int:
-    """How far the window of frame 0 reaches to the left of sample 0."""
+    """Return the number of samples by which the window of frame 0 extends left of sample 0."""
     if config.framing == "kaldi":
         return config.window // 2 - config.hop // 2
     if config.framing == "snip_edges":
@@ -103,12 +110,12 @@ def samples_before_first(config: AudioConfig) -> int:
 
 
 def _mirror_ends(x, lengths, left: int, right: int, edge: bool):
-    """x with `left` mirrored samples before it and `right` after each row's own length.
+    """Return x with `left` mirrored samples before it and `right` after the end of each row's utterance.
 
-    The right end is a different place in each row: one short slice a row is cut out, reversed and put back.
+    The right end differs per row, so one short slice per row is cut out, reversed and written back.
     """
     reach = max(left, right) + 1
-    skip = 0 if edge else 1  # whether the edge sample is repeated
+    skip = 0 if edge else 1  # `edge`: the edge sample is repeated
     padded = jnp.pad(x, ((0, 0), (reach, reach)))
     head = padded[:, reach + skip : reach + skip + left][:, ::-1]
 

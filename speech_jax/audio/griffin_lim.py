@@ -1,10 +1,10 @@
-"""Mel spectrograms back to waveforms without a network: the fast Griffin-Lim algorithm (Perraudin et al. 2013).
+"""Waveforms from mel spectrograms without a network: the fast Griffin-Lim algorithm (Perraudin et al. 2013).
 
-What a mel spectrogram has lost is guessed: the energy within each band by a non-negative inverse of the bands, the
-phases by going to and fro between spectrogram and waveform until they agree. It sounds metallic, needs no training, and
-works for every log-mel config that keeps the magnitudes (not for normalize = "utterance", not for MFCCs).
+The magnitudes within each band are estimated by a non-negative inverse of the mel matrix, the phases by alternating
+between spectrogram and waveform until they agree. The result sounds metallic but needs no training. It works for every
+log-mel config that preserves the magnitudes (not for normalize = "utterance", not for MFCCs).
 
-The transforms are FFTs: a batch that is sharded over devices would be gathered for them (use jax.shard_map there).
+The transforms are FFTs, for which a batch sharded over devices would be gathered (use jax.shard_map there).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from speech_jax.audio.mel import mel_matrix, window_values
 from speech_jax.core.errors import UserError
 
 FRAMES_MULTIPLE = 128  # spectrograms are padded to multiples of this, so that few programs are compiled
-_UPDATES = 30  # of the energies within the bands; see mel_to_magnitude
+_UPDATES = 30  # multiplicative updates in mel_to_magnitude
 
 
 @functools.partial(jax.jit, static_argnames=("config", "iterations", "momentum"))
@@ -37,13 +37,24 @@ def mel_to_audio(
     key: jax.Array | None = None,
     index: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch samples"], Int[Array, " batch"]]:
-    """Waveforms of log-mel features as `features.extract_features` makes them, and their lengths, num_samples(frames, config).
+    """Invert log-mel features, as `features.extract_features` computes them, by Griffin-Lim.
 
-    frames: how many frames of each row are real; what lies beyond them, NaN too, has no influence.
-    iterations, momentum, key, index: as in griffin_lim.
+    The config's scale and pre-emphasis are inverted; what its high-pass removed is lost.
 
-    The config's scale and pre-emphasis are undone; what its high-pass took away is lost. The result is not clipped.
-    Raises UserError for a config whose features do not keep the magnitudes.
+    Args:
+        features: log-mel features. Values beyond `frames`, NaN too, have no influence.
+        frames: number of real frames per row.
+        config: settings of the features.
+        iterations: Griffin-Lim iterations.
+        momentum: as in `griffin_lim`.
+        key: as in `griffin_lim`.
+        index: as in `griffin_lim`.
+
+    Returns:
+        Waveforms, not clipped, and their lengths num_samples(frames, config).
+
+    Raises:
+        UserError: the config's features do not preserve the magnitudes.
     """
     inside = time_mask(frames, features.shape[1])[..., None]
     magnitude = mel_to_magnitude(jnp.where(inside, features.astype(jnp.float32), 0.0), config)
@@ -57,7 +68,28 @@ def mel_to_audio(
 def mel_to_wave(
     features: Float[np.ndarray, "frames mels"], config: AudioConfig, *, iterations: int = 60
 ) -> Float[np.ndarray, " samples"]:
-    """One waveform on the host, in [-1, 1]. The features are padded so that few programs are compiled."""
+    """Invert the log-mel features of one utterance by Griffin-Lim, on the host.
+
+    Args:
+        features: log-mel features of one utterance, without padding.
+        config: settings of the features.
+        iterations: Griffin-Lim iterations.
+
+    Returns:
+        Samples in [-1, 1], num_samples(frames, config) of them.
+
+    Raises:
+        UserError: the config's features do not preserve the magnitudes.
+
+    Example:
+        >>> import numpy as np
+        >>> from speech_jax.audio.griffin_lim import mel_to_wave
+        >>> from speech_jax.audio.presets import nvidia_tacotron2
+        >>> mel = np.full((20, 80), -5.0, np.float32)
+        >>> mel_to_wave(mel, nvidia_tacotron2(), iterations=2).shape
+        (4864,)
+    """
+    # padded to a multiple of FRAMES_MULTIPLE, so that few programs are compiled
     size = -(-max(len(features), 1) // FRAMES_MULTIPLE) * FRAMES_MULTIPLE
     padded = np.zeros((1, size, features.shape[1]), np.float32)
     padded[0, : len(features)] = features
@@ -68,11 +100,11 @@ def mel_to_wave(
 def mel_to_magnitude(
     features: Float[Array, "batch frames mels"], config: AudioConfig
 ) -> Float[Array, "batch frames bins"]:
-    """The magnitude spectrum |DFT| that such features may have come from, n_fft//2 + 1 bins.
+    """Estimate the magnitude spectrum |DFT| (n_fft//2 + 1 bins) behind log-mel features.
 
-    The logarithm is undone, then the bands: from their pseudo-inverse, cut off at a small share of the frame, by
-    multiplicative updates for the Kullback-Leibler divergence (Lee and Seung 2001), which keep every bin positive and
-    bring the spectrum's bands to the given ones. Bins outside all bands become 0.
+    Inverts the logarithm, then the mel matrix: starting from its pseudo-inverse, clamped to a small share of the
+    frame's mean, multiplicative updates for the Kullback-Leibler divergence (Lee and Seung 2001) keep every bin
+    positive and bring the spectrum's bands to the given ones. Bins outside all bands are 0.
     """
     energy = mel_energy(features, config)
     bands = mel_matrix(config)
@@ -83,8 +115,8 @@ def mel_to_magnitude(
     per_weight = bands / np.where(weight > 0, weight, 1.0)[:, None]
 
     def update(_, spectrum):
-        found = _dot(spectrum, bands)
-        ratio = jnp.where(found > 0, energy / jnp.where(found > 0, found, 1.0), 0.0)
+        estimate = _dot(spectrum, bands)
+        ratio = jnp.where(estimate > 0, energy / jnp.where(estimate > 0, estimate, 1.0), 0.0)
         return spectrum * _dot(ratio, per_weight.T)
 
     spectrum = jax.lax.fori_loop(0, _UPDATES, update, start)
@@ -92,12 +124,12 @@ def mel_to_magnitude(
 
 
 def keeps_magnitudes(config: AudioConfig) -> bool:
-    """Whether such features can become a waveform again."""
+    """Return True if a waveform can be recovered from such features."""
     return config.features == "log_mel" and not config.deltas and config.normalize in ("none", "global")
 
 
 def mel_energy(features: Float[Array, "batch frames mels"], config: AudioConfig) -> Float[Array, "batch frames mels"]:
-    """What the logarithm was taken of: magnitudes, or powers where config.power is 2, in each mel band."""
+    """Return each mel band's magnitude, or power if config.power is 2, by inverting normalization and logarithm."""
     if not keeps_magnitudes(config):
         kind = f"features = {config.features}, deltas = {config.deltas}, normalize = {config.normalize}"
         raise UserError(f"AudioConfig: found {kind}, which lose the magnitudes; expected log_mel, 0, none or global")
@@ -120,12 +152,20 @@ def griffin_lim(
     index: Int[Array, " batch"] | None = None,
     phase: Float[Array, "batch frames bins"] | None = None,
 ) -> tuple[Float[Array, "batch samples"], Int[Array, " batch"]]:
-    """Waveforms whose spectra (with config's windows and framing) have about these magnitudes, and their lengths.
+    """Estimate waveforms with the given magnitude spectra by (fast) Griffin-Lim.
 
-    frames: how many frames of each row are real; the rest has no influence.
-    momentum: 0 is plain Griffin-Lim (1984); the fast variant goes this share of a step further.
-    key: the first phases are random, drawn from fold_in(key, index[i]) for row i, by default index[i] = i; without a
-        key they are 0. phase: the first phases themselves, in radians, of a frame that begins at n_fft's first sample.
+    Args:
+        magnitude: magnitude spectra, with the config's window and framing.
+        frames: number of real frames per row; the rest has no influence.
+        config: settings of window and framing.
+        iterations: number of iterations.
+        momentum: 0 is plain Griffin-Lim (1984); above 0, each step is extrapolated by this share (the fast variant).
+        key: draws random initial phases, from fold_in(key, index[i]) for row i; without a key they are 0.
+        index: number of each utterance; by default the row number.
+        phase: initial phases in radians, of frames that begin at the first sample of n_fft, instead of `key`.
+
+    Returns:
+        Waveforms and their lengths num_samples(frames, config).
     """
     inside = time_mask(frames, magnitude.shape[1])
     magnitude = jnp.where(inside[..., None], magnitude.astype(jnp.float32), 0.0)
@@ -136,10 +176,10 @@ def griffin_lim(
 
     def step(_, state):
         guess, before = state
-        found = stft(istft(guess, frames, config), lengths, config, magnitude.shape[1])
-        ahead = found - lag * before
+        spectra = stft(istft(guess, frames, config), lengths, config, magnitude.shape[1])
+        ahead = spectra - lag * before
         size = jnp.abs(ahead)
-        return jnp.where(size > 0, ahead / jnp.where(size > 0, size, 1.0), 1.0) * magnitude, found
+        return jnp.where(size > 0, ahead / jnp.where(size > 0, size, 1.0), 1.0) * magnitude, spectra
 
     guess = magnitude * jnp.exp(1j * phase)
     guess, _ = jax.lax.fori_loop(0, iterations, step, (guess, jnp.zeros_like(guess)))
@@ -149,7 +189,10 @@ def griffin_lim(
 def stft(
     audio: Float[Array, "batch samples"], lengths: Int[Array, " batch"], config: AudioConfig, count: int
 ) -> Complex[Array, "batch count bins"]:
-    """The first `count` spectra of each row, its ends padded as the config says. audio is zero beyond each length."""
+    """Compute the first `count` spectra of each row, its ends padded as `config.padding` says.
+
+    audio must be zero beyond each length.
+    """
     windowed = frame(audio, lengths, config, count) * jnp.asarray(window_values(config), jnp.float32)[None, None]
     before = (config.n_fft - config.window) // 2
     return jnp.fft.rfft(jnp.pad(windowed, ((0, 0), (0, 0), (before, config.n_fft - config.window - before))))
@@ -158,17 +201,17 @@ def stft(
 def istft(
     spectra: Complex[Array, "batch frames bins"], frames: Int[Array, " batch"], config: AudioConfig
 ) -> Float[Array, "batch samples"]:
-    """The waveform whose spectra are closest to these: num_samples(frames, config) samples a row, then zeros.
+    """Compute the waveform whose spectra are closest to the given ones (weighted overlap-add, Griffin and Lim 1984).
 
-    The weighted overlap-add of Griffin and Lim 1984. spectra is zero beyond `frames`.
+    spectra must be zero beyond `frames`. Row i has num_samples(frames[i], config) samples, then zeros.
     """
     count, window = spectra.shape[1], jnp.asarray(window_values(config), jnp.float32)[None, None]
     before = (config.n_fft - config.window) // 2
-    pieces = jnp.fft.irfft(spectra, config.n_fft)[..., before : before + config.window] * window
+    windowed = jnp.fft.irfft(spectra, config.n_fft)[..., before : before + config.window] * window
     weight = jnp.where(time_mask(frames, count)[..., None], window**2, 0.0)
-    # Where frames do not overlap fully, at the edges of framing "snip_edges", little is known and nothing is blown up.
+    # At the edges of framing "snip_edges" frames overlap only in part: the floor keeps the quotient from blowing up.
     least = 1e-3 * np.sum(window_values(config) ** 2) / config.hop
-    whole = overlap_add(pieces, config.hop) / jnp.maximum(overlap_add(weight, config.hop), least)
+    whole = overlap_add(windowed, config.hop) / jnp.maximum(overlap_add(weight, config.hop), least)
     left, samples = samples_before_first(config), num_samples(count, config)
     return jnp.where(time_mask(num_samples(frames, config), samples), whole[:, left : left + samples], 0.0)
 
@@ -179,16 +222,16 @@ def spectral_convergence(
     frames: Int[Array, " batch"],
     config: AudioConfig,
 ) -> Float[Array, " batch"]:
-    """How far the audio's spectra are from the magnitudes, in dB: 20·log10(‖|STFT| - magnitude‖ / ‖magnitude‖)."""
+    """Return the spectral convergence in dB, per row: 20·log10(‖|STFT(audio)| - magnitude‖ / ‖magnitude‖)."""
     inside = time_mask(frames, magnitude.shape[1])[..., None]
-    found = jnp.abs(stft(audio, num_samples(frames, config), config, magnitude.shape[1]))
-    wanted = jnp.where(inside, magnitude, 0.0)
-    error = jnp.sum(jnp.where(inside, found - wanted, 0.0) ** 2, axis=(1, 2))
-    return 10 * jnp.log10(error / jnp.sum(wanted**2, axis=(1, 2)))
+    spectra = jnp.abs(stft(audio, num_samples(frames, config), config, magnitude.shape[1]))
+    target = jnp.where(inside, magnitude, 0.0)
+    error = jnp.sum(jnp.where(inside, spectra - target, 0.0) ** 2, axis=(1, 2))
+    return 10 * jnp.log10(error / jnp.sum(target**2, axis=(1, 2)))
 
 
 def de_emphasize(audio: Float[Array, "batch samples"], coefficient: float) -> Float[Array, "batch samples"]:
-    """Undoes pre-emphasis: y[n] = x[n] + coefficient·y[n-1]."""
+    """Invert pre-emphasis: y[n] = x[n] + coefficient·y[n-1]."""
 
     def join(first, second):
         return first[0] * second[0], first[1] * second[0] + second[1]

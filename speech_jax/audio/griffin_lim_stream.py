@@ -1,13 +1,13 @@
-"""Griffin-Lim while the frames are still being made: chunks of mel frames in, chunks of waveform out, without a seam.
+"""Streaming Griffin-Lim: chunks of mel frames in, chunks of waveform out, without audible seams.
 
-A block of frames is inverted together with the few that follow, and with the samples before it, which have gone out
-and stay as they are (real-time iterative spectrogram inversion with look-ahead, Zhu, Beauregard and Wyse 2007). So the
-phases of a block go on where those before it ended. Its first hop is cross-faded with what the look-ahead had made of
-it.
+A block of frames is inverted together with a few frames of look-ahead and with the samples before it, which are already
+emitted and stay fixed (real-time iterative spectrogram inversion with look-ahead, Zhu, Beauregard and Wyse 2007), so
+the phases of a block continue those before it. Its first hop is cross-faded with its estimate from the previous block's
+look-ahead.
 
-What it costs beside the whole at once: a delay of BLOCK + ceil(window/hop) + 1 frames, more transforms by
-(BLOCK + twice that many) / BLOCK, and phases that cannot be mended later. Measured, in
-experiments/benchmarks/griffin_lim_stream.txt, it is next to nothing.
+Compared with inverting the whole utterance at once: a delay of BLOCK + ceil(window/hop) + 1 frames, more transforms
+by a factor of (BLOCK + 2·ceil(window/hop)) / BLOCK, and phases that later frames cannot improve. The measured loss, in
+experiments/benchmarks/griffin_lim_stream.txt, is almost nothing.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_magnitude
 from speech_jax.audio.mel import window_values
 from speech_jax.core.errors import UserError
 
-BLOCK = 16  # frames that are inverted at a time
+BLOCK = 16  # frames inverted at a time
 
 
 def frames_ahead(config: AudioConfig) -> int:
-    """Frames beyond a block that have to be there before it can become sound."""
+    """Return the number of look-ahead frames that a block needs before it can be inverted."""
     return hops_per_window(config)
 
 
@@ -43,11 +43,22 @@ def stream_wave(
     iterations: int = 60,
     momentum: float = 0.99,
 ) -> Iterator[Float[np.ndarray, " samples"]]:
-    """The waveform of log-mel frames that come in chunks of any length, in [-1, 1], as soon as it can be made.
+    """Invert log-mel frames that arrive in chunks of any length, emitting audio as early as possible.
 
-    Put together it has num_samples(frames, config) samples, and does not depend on how the frames were cut. It is not
-    the waveform of `mel_to_wave`, whose phases see the whole utterance. Raises UserError for a config whose features do
-    not keep the magnitudes.
+    The concatenated output has num_samples(frames, config) samples and does not depend on the chunking. It differs
+    from the output of `mel_to_wave`, which estimates phases from the whole utterance.
+
+    Args:
+        chunks: log-mel frames of one utterance, in order.
+        config: settings of the features.
+        iterations: Griffin-Lim iterations per block.
+        momentum: as in `griffin_lim.griffin_lim`.
+
+    Yields:
+        Samples in [-1, 1].
+
+    Raises:
+        UserError: the config's features do not preserve the magnitudes.
     """
     if not keeps_magnitudes(config):
         raise UserError("AudioConfig: found features that lose the magnitudes, expected log_mel without deltas")
@@ -57,12 +68,12 @@ def stream_wave(
 def _blocks(
     chunks: Iterable[Float[np.ndarray, "frames mels"]], config: AudioConfig, iterations: int, momentum: float
 ) -> Iterator[Float[np.ndarray, " samples"]]:
-    """The samples that the features were made of, scaled and pre-emphasized as the config says."""
+    """Yield the waveform before scale and pre-emphasis are inverted."""
     ahead, left = frames_ahead(config), samples_before_first(config)
-    waiting = past = None  # features: of frames that are not sound yet, and of the last ones that are
+    waiting = past = None  # features of the frames not yet emitted, and of the last `ahead` emitted ones
     # The samples already emitted, then an estimate of those that follow.
     signal = np.zeros((2 * ahead + BLOCK + hops_per_window(config) - 1) * config.hop, np.float32)
-    taken = 0  # frames that are sound
+    taken = 0  # frames already emitted
     for chunk in itertools.chain(chunks, (None,)):
         if chunk is not None:
             chunk = np.asarray(chunk, np.float32)
@@ -71,19 +82,19 @@ def _blocks(
         while waiting is not None and len(waiting) > (BLOCK + ahead if chunk is not None else 0):
             final = len(waiting) <= BLOCK + ahead
             count = len(waiting) if final else BLOCK
-            now = waiting[: BLOCK + ahead]
-            window = np.zeros((2 * ahead + BLOCK, now.shape[1]), np.float32)
-            window[:ahead], window[ahead : ahead + len(now)] = past, now
-            place = np.arange(len(window)) - ahead + taken  # of each row among all frames
-            valid = (place >= 0) & (place < taken + len(now))
-            made = np.asarray(_invert(window, valid, signal, taken == 0, config, iterations, momentum))
-            begin = taken * config.hop  # in samples, those before the first one of the recording counted
+            block = waiting[: BLOCK + ahead]
+            window = np.zeros((2 * ahead + BLOCK, block.shape[1]), np.float32)
+            window[:ahead], window[ahead : ahead + len(block)] = past, block
+            frame_index = np.arange(len(window)) - ahead + taken
+            valid = (frame_index >= 0) & (frame_index < taken + len(block))
+            inverted = np.asarray(_invert(window, valid, signal, taken == 0, config, iterations, momentum))
+            begin = taken * config.hop  # in samples, counting the `left` ones before the recording's first
             end = num_samples(taken + count, config) + left if final else begin + count * config.hop
-            sound = made[ahead * config.hop :][max(left - begin, 0) : max(end - begin, 0)]
+            emitted = inverted[ahead * config.hop :][max(left - begin, 0) : max(end - begin, 0)]
             taken, past, waiting = taken + count, window[count : count + ahead], waiting[count:]
-            signal = np.pad(made[count * config.hop :], (0, count * config.hop))
-            if len(sound):
-                yield sound
+            signal = np.pad(inverted[count * config.hop :], (0, count * config.hop))
+            if len(emitted):
+                yield emitted
 
 
 @functools.partial(jax.jit, static_argnames=("config", "iterations", "momentum"))
@@ -96,8 +107,10 @@ def _invert(
     iterations: int,
     momentum: float,
 ) -> Float[Array, " samples"]:
-    """The samples under a window of frames: those of the frames before the block as `signal` has them, the others by
-    fast Griffin-Lim, from the phases that `signal` has there."""
+    """Invert a window of frames by fast Griffin-Lim, starting from the phases of `signal`.
+
+    The samples of the frames before the block stay as in `signal`.
+    """
     window = jnp.asarray(window_values(config), jnp.float32)[None]
     count, ahead = features.shape[0], frames_ahead(config)
     before = (config.n_fft - config.window) // 2
@@ -105,7 +118,7 @@ def _invert(
     magnitude = jnp.where(valid[:, None], mel_to_magnitude(features[None], config)[0], 0.0)
     weight = overlap_add(jnp.where(valid[:, None], window**2, 0.0)[None], config.hop)[0]
     least = 1e-3 * np.sum(window_values(config) ** 2) / config.hop
-    known = jnp.arange(len(signal)) < ahead * config.hop
+    fixed = jnp.arange(len(signal)) < ahead * config.hop
 
     def spectra(x: Array) -> Array:
         framed = chunked_frames(x[None], count, config.window, config.hop)[0] * window
@@ -113,22 +126,22 @@ def _invert(
 
     def samples(guess: Array) -> Array:
         framed = jnp.fft.irfft(guess, config.n_fft)[:, before : before + config.window] * window
-        made = overlap_add(jnp.where(valid[:, None], framed, 0.0)[None], config.hop)[0]
-        return jnp.where(known, signal, made / jnp.maximum(weight, least))
+        summed = overlap_add(jnp.where(valid[:, None], framed, 0.0)[None], config.hop)[0]
+        return jnp.where(fixed, signal, summed / jnp.maximum(weight, least))
 
-    def sized(found: Array) -> Array:
-        size = jnp.abs(found)
-        return jnp.where(size > 0, found / jnp.where(size > 0, size, 1.0), 1.0) * magnitude
+    def with_magnitude(spectrum: Array) -> Array:
+        size = jnp.abs(spectrum)
+        return jnp.where(size > 0, spectrum / jnp.where(size > 0, size, 1.0), 1.0) * magnitude
 
     lag = momentum / (1 + momentum)
 
     def step(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        guess, old = state
-        found = spectra(samples(guess))
-        return sized(found - lag * old), found
+        guess, previous = state
+        projected = spectra(samples(guess))
+        return with_magnitude(projected - lag * previous), projected
 
-    guess = sized(spectra(signal))
+    guess = with_magnitude(spectra(signal))
     guess, _ = jax.lax.fori_loop(0, iterations, step, (guess, jnp.zeros_like(guess)))
-    made = samples(guess)
+    inverted = samples(guess)
     rise = jnp.clip((jnp.arange(len(signal)) - ahead * config.hop + 0.5) / config.hop, 0.0, 1.0)
-    return jnp.where(first, made, rise * made + (1 - rise) * signal)
+    return jnp.where(first, inverted, rise * inverted + (1 - rise) * signal)

@@ -1,9 +1,9 @@
-"""Reading recordings: any file → mono float32 in [-1, 1] at the wanted rate.
+"""Read audio files of any format as mono float32 in [-1, 1] at a given sample rate.
 
-WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, SPH and the rest of libsndfile by soundfile; headerless G.722 by PyAV;
-resampling by soxr. Nothing is ever allocated by a header's word: audio is decoded in blocks until it ends or passes
-the cap, so neither a header that lies nor a decompression bomb costs more memory than an honest recording as long as
-the cap.
+WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, SPH and the other formats of libsndfile are read by soundfile, headerless
+G.722 by PyAV; soxr resamples. No allocation depends on a size stated in a header: audio is decoded in blocks until it
+ends or exceeds the limit, so a wrong header or a decompression bomb costs no more memory than a recording of maximum
+length.
 """
 
 from __future__ import annotations
@@ -24,13 +24,19 @@ from speech_jax.core.errors import UserError
 MAX_SECONDS = 3600.0
 MIN_RATE, MAX_RATE = 2_000, 768_000
 MAX_CHANNELS = 64
-G722_RATE = 16_000  # samples a second, in 8,000 bytes
-_BLOCK = 1 << 19  # decoded numbers (frames × channels) a block: 2 MB
+G722_RATE = 16_000  # samples per second, in 8,000 bytes
+_BLOCK = 1 << 19  # decoded values (frames × channels) per block: 2 MB
 _LOUD = 4.0  # a decoder may overshoot 1.0; a float file beyond this is scaled wrong
 
 
 class AudioInfo(NamedTuple):
-    """What a header says (a claim, not a measurement)."""
+    """Properties stated in a file's header, not measured.
+
+    Attributes:
+        seconds: duration in seconds.
+        rate: samples per second.
+        channels: number of channels.
+    """
 
     seconds: float
     rate: int
@@ -38,12 +44,12 @@ class AudioInfo(NamedTuple):
 
 
 def is_reference(audio: str) -> bool:
-    """Whether an utterance's `audio` is not a plain file: a Kaldi pipe, a record of a shard, an example of tfds."""
+    """Return True unless `audio` is a plain path: a Kaldi pipe, a record of a shard, or an example of tfds."""
     return audio.endswith("|") or audio.startswith("tfds:") or ".array_record#" in audio
 
 
 def probe(path: str | Path) -> AudioInfo:
-    """Length, rate and channels from the header, without decoding. Raises UserError naming the file."""
+    """Read duration, sample rate and channels from the header, without decoding. Raise UserError naming the file."""
     path = os.fspath(path)
     if path.lower().endswith(".g722"):
         size = _size(path)
@@ -63,22 +69,43 @@ def read_audio(
     max_seconds: float = MAX_SECONDS,
     name: str = "",
 ) -> Float[np.ndarray, "time"]:
-    """Decodes a recording, or the part from `start` to `end` (seconds), to mono float32 in [-1, 1] at `sample_rate`.
+    """Decode a recording, or a part of it, to mono samples.
 
-    Channels are averaged. 8-bit to 32-bit, A-law and float files are scaled to [-1, 1]; what overshoots is clipped.
-    `name` is for messages where `path` is an open file.
+    Channels are averaged. 8-bit to 32-bit, A-law and float files are scaled to [-1, 1]; overshoot is clipped.
 
-    Raises UserError naming the file when it is missing, empty, not audio, damaged, cut off, longer than `max_seconds`,
-    when it holds NaN, Inf or numbers far outside [-1, 1], or ends before `end`.
+    Args:
+        path: file name or open binary file.
+        sample_rate: samples per second of the result.
+        start: beginning of the part, in seconds.
+        end: end of the part, in seconds; None is the end of the recording.
+        max_seconds: longest accepted duration, in seconds.
+        name: name in error messages, if `path` is an open file.
+
+    Returns:
+        float32 samples in [-1, 1].
+
+    Raises:
+        UserError: the file is missing, empty, not audio, damaged, cut off, longer than `max_seconds`, ends before
+            `end`, or has NaN, infinite or far too large samples. The message names the file.
+
+    Example:
+        >>> import io
+        >>> import numpy as np, soundfile
+        >>> from speech_jax.audio.io import read_audio
+        >>> file = io.BytesIO()
+        >>> soundfile.write(file, np.zeros(8000), 8000, format="WAV")
+        >>> _ = file.seek(0)
+        >>> read_audio(file, 16000).shape
+        (16000,)
     """
     name = name or (os.fspath(path) if isinstance(path, str | os.PathLike) else "audio")
     if isinstance(path, str | os.PathLike) and os.fspath(path).lower().endswith(".g722"):
         rate, blocks = G722_RATE, _g722_blocks(os.fspath(path), start)
         return _collect(name, rate, blocks, sample_rate, start, end, max_seconds)
     with _open(path, name) as file:
-        wanted = (file.frames / file.samplerate if end is None else end) - start
-        if wanted > max_seconds:
-            raise UserError(f"{name}: found {wanted:.1f} s of audio, expected at most {max_seconds:.0f} s")
+        seconds = (file.frames / file.samplerate if end is None else end) - start
+        if seconds > max_seconds:
+            raise UserError(f"{name}: found {seconds:.1f} s of audio, expected at most {max_seconds:.0f} s")
         blocks = _sound_blocks(file, name, start, end)
         return _collect(name, file.samplerate, blocks, sample_rate, start, end, max_seconds)
 
@@ -86,7 +113,7 @@ def read_audio(
 def _collect(
     name: str, rate: int, blocks: Iterator[np.ndarray], sample_rate: int, start: float, end: float | None, cap: float
 ) -> Float[np.ndarray, "time"]:
-    """Mono blocks at `rate` → checked, resampled, clipped, in one array."""
+    """Check, resample, clip and concatenate mono blocks at `rate`."""
     resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
     limit = None if end is None else max(1, round(end * rate) - round(start * rate))
     pieces: list[np.ndarray] = []
@@ -97,7 +124,7 @@ def _collect(
         frames += len(block)
         if frames > cap * rate + 1:
             raise UserError(f"{name}: found more than {cap:.0f} s of audio, expected at most that")
-        high, low = block.max(initial=0.0), block.min(initial=0.0)  # NumPy's, so NaN where there is one
+        high, low = block.max(initial=0.0), block.min(initial=0.0)  # NaN if any sample is
         if not (np.isfinite(high) and np.isfinite(low)):
             raise UserError(f"{name}: found NaN or infinite samples, expected numbers in [-1, 1]")
         peak = max(high, -low)
@@ -111,20 +138,19 @@ def _collect(
         raise UserError(f"{name}: found no samples" + (f" after {start:.3f} s" if start else "") + ", expected audio")
     # One frame and 10 ms of slack: ends in manifests are rounded, and lossy codecs pad.
     if limit is not None and frames < limit - 1 - 0.01 * rate:
-        found = start + frames / rate
-        raise UserError(f"{name}: found {found:.3f} s of audio, expected at least {end:.3f} s")
+        raise UserError(f"{name}: found {start + frames / rate:.3f} s of audio, expected at least {end:.3f} s")
     if resampler is not None:
         pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     audio = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     if len(audio) == 0:
-        raise UserError(f"{name}: found {frames} samples at {rate} Hz, which are none at {sample_rate} Hz")
+        raise UserError(f"{name}: found {frames} samples at {rate} Hz, too few for one sample at {sample_rate} Hz")
     return np.clip(audio, -1.0, 1.0) if loudest > 1 or resampler is not None else np.ascontiguousarray(audio)
 
 
 def _sound_blocks(
     file: soundfile.SoundFile, name: str, start: float, end: float | None
 ) -> Iterator[Float[np.ndarray, "time"]]:
-    """Mono blocks from `start` on. Raises UserError when the file ends before its header says."""
+    """Yield mono blocks from `start` on. Raise UserError if the file is shorter than its header states."""
     size = max(1, _BLOCK // file.channels)
     position = round(start * file.samplerate)
     try:
@@ -132,7 +158,7 @@ def _sound_blocks(
             if position >= file.frames:
                 return
             file.seek(position)
-        # A short segment should not decode a whole block; MP3 and Vorbis decoders read ahead by themselves.
+        # A short segment should not decode a whole block; MP3 and Vorbis decoders read ahead on their own.
         remaining = None if end is None else round(end * file.samplerate) - position
         while remaining is None or remaining > 0:
             block = file.read(size if remaining is None else min(size, remaining), dtype="float32", always_2d=True)
@@ -142,16 +168,18 @@ def _sound_blocks(
             remaining = None if remaining is None else remaining - len(block)
             yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
     except (RuntimeError, OSError) as error:  # soundfile.LibsndfileError is a RuntimeError
-        at = position / file.samplerate
-        raise UserError(f"{name}: damaged or cut off after {at:.3f} s ({_reason(error)}), expected audio") from error
+        seconds = position / file.samplerate
+        raise UserError(
+            f"{name}: damaged or cut off after {seconds:.3f} s ({_reason(error)}), expected audio"
+        ) from error
     # Lossy formats state their length only roughly.
     if end is None and position < file.frames - 1 and file.format not in ("MP3", "OGG"):
-        found, expected = position / file.samplerate, file.frames / file.samplerate
-        raise UserError(f"{name}: cut off: found {found:.3f} s, expected the {expected:.3f} s of its header")
+        seconds, stated = position / file.samplerate, file.frames / file.samplerate
+        raise UserError(f"{name}: cut off: found {seconds:.3f} s, expected the {stated:.3f} s of its header")
 
 
 def _g722_blocks(path: str, start: float) -> Iterator[Float[np.ndarray, "time"]]:
-    """Mono blocks of a headerless G.722 file. The codec is adaptive, so decoding begins at the beginning."""
+    """Yield mono blocks of a headerless G.722 file. The codec is adaptive, so decoding starts at sample 0."""
     import av  # a large library that only this format needs
 
     if _size(path) == 0:
@@ -171,7 +199,7 @@ def _g722_blocks(path: str, start: float) -> Iterator[Float[np.ndarray, "time"]]
 
 
 def _open(path: str | os.PathLike | BinaryIO, name: str) -> soundfile.SoundFile:
-    """Opens and checks what can be checked before decoding."""
+    """Open an audio file and check everything that can be checked before decoding."""
     stream = path
     if isinstance(path, str | os.PathLike):
         if _size(path) == 0:
@@ -186,8 +214,8 @@ def _open(path: str | os.PathLike | BinaryIO, name: str) -> soundfile.SoundFile:
         problem = f"found a sample rate of {file.samplerate}, expected {MIN_RATE} to {MAX_RATE}"
     elif not 1 <= file.channels <= MAX_CHANNELS:
         problem = f"found {file.channels} channels, expected 1 to {MAX_CHANNELS}"
-    elif file.frames >= 1 << 62:  # libsndfile's word for FLAC that was written to a pipe; it cannot seek in it
-        problem = "found FLAC that does not know its length, expected it in the header (flac -d, then flac, repairs it)"
+    elif file.frames >= 1 << 62:  # libsndfile's value for FLAC that was written to a pipe; it cannot seek in it
+        problem = "found FLAC without a length in its header, expected one (flac -d, then flac, repairs it)"
     elif file.format in ("WAV", "WAVEX", "RF64") and isinstance(path, str | os.PathLike):
         problem = _wav_cut_off(path)
     if problem:
@@ -197,7 +225,7 @@ def _open(path: str | os.PathLike | BinaryIO, name: str) -> soundfile.SoundFile:
 
 
 def _wav_cut_off(path: str | os.PathLike) -> str:
-    """libsndfile silently clamps a WAV's data to the file's end; this says so. "" if nothing is wrong."""
+    """Describe a WAV file whose data chunk is cut off, which libsndfile accepts silently; "" if it is complete."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         if file.read(4) != b"RIFF":
@@ -209,11 +237,11 @@ def _wav_cut_off(path: str | os.PathLike) -> str:
                 return ""
             length = int.from_bytes(head[4:], "little")
             if head[:4] == b"data":
-                there = size - file.tell()
-                # Programs that write to a pipe do not know the length and put 0 or a number near 2^31 or 2^32.
+                present = size - file.tell()
+                # Programs that write to a pipe cannot state the length and write 0 or a number near 2^31 or 2^32.
                 unknown = length == 0 or length >= 0x7FFF0000
-                if length > there and not unknown:
-                    return f"cut off: found {there} bytes of samples, expected the {length} of its header"
+                if length > present and not unknown:
+                    return f"cut off: found {present} bytes of samples, expected the {length} of its header"
                 return ""
             file.seek(length + length % 2, io.SEEK_CUR)
     return ""
@@ -222,8 +250,8 @@ def _wav_cut_off(path: str | os.PathLike) -> str:
 def _size(path: str | os.PathLike) -> int:
     try:
         if not os.path.isfile(path):
-            found = "a folder" if os.path.isdir(path) else "no such file"
-            raise UserError(f"{os.fspath(path)}: {found}, expected a recording")
+            problem = "a folder" if os.path.isdir(path) else "no such file"
+            raise UserError(f"{os.fspath(path)}: {problem}, expected a recording")
         return os.path.getsize(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{os.fspath(path)!r}: {_reason(error)}, expected a recording") from error

@@ -1,4 +1,4 @@
-"""The constant matrices of the features: windows, Fourier, mel, cosine. Float64, built when a function is traced."""
+"""Constant matrices of the features: windows, Fourier, mel, cosine. Float64 NumPy, built when a function is traced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from speech_jax.audio.config import AudioConfig
 
 
 def window_values(config: AudioConfig) -> np.ndarray:
-    """[window] the analysis window."""
+    """Return the analysis window, [window]."""
     size, shape = config.window, config.window_shape
     if shape == "sine":
         return np.sin(np.pi * (np.arange(size) + 0.5) / size)
@@ -25,9 +25,10 @@ def window_values(config: AudioConfig) -> np.ndarray:
 
 
 def high_pass_taps(config: AudioConfig, taps: int = 255) -> np.ndarray:
-    """[taps] a high-pass at config.high_pass hertz: an impulse less a Hamming-windowed sinc, gain 1 at half the rate.
+    """Return the taps of a high-pass filter with cutoff `config.high_pass` hertz, [taps].
 
-    The design is scipy.signal.firwin's, which r9y9's wavenet_vocoder calls (audio.low_cut_filter).
+    An impulse minus a Hamming-windowed sinc, with gain 1 at half the sample rate. The design is that of
+    scipy.signal.firwin, which r9y9's wavenet_vocoder uses (audio.low_cut_filter).
     """
     time = np.arange(taps) - (taps - 1) / 2
     cutoff = 2 * config.high_pass / config.sample_rate
@@ -38,9 +39,9 @@ def high_pass_taps(config: AudioConfig, taps: int = 255) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def fourier_matrices(length: int, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
-    """[length, n_fft//2 + 1] cosines and sines of a real frame's transform, with phase 0 in the middle of the frame.
+    """Return the cosines and sines of a real frame's DFT, each [length, n_fft//2 + 1], with phase 0 at its middle.
 
-    About the middle the cosines are even and the sines odd, which `features.spectrum` makes use of.
+    About the middle, the cosines are even and the sines odd, which `features.spectrum` uses.
     """
     time = np.arange(length) - (length - 1) / 2
     angle = 2 * np.pi / n_fft * np.outer(time, np.arange(n_fft // 2 + 1))
@@ -48,7 +49,10 @@ def fourier_matrices(length: int, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mel_matrix(config: AudioConfig) -> np.ndarray:
-    """[n_fft//2 + 1, num_mels] the triangular bands, after librosa.filters.mel and Kaldi's mel-computations.cc."""
+    """Return the triangular mel bands, [n_fft//2 + 1, num_mels], as librosa.filters.mel or Kaldi computes them.
+
+    Kaldi's bands (mel-computations.cc) are triangular over mel, librosa's over hertz.
+    """
     hertz = np.arange(config.n_fft // 2 + 1) * (config.sample_rate / config.n_fft)
     to_mel, to_hertz = _SCALES["slaney" if config.mel_scale == "slaney" else "htk"]
     edges = np.linspace(to_mel(config.fmin), to_mel(config.highest), config.num_mels + 2)
@@ -67,7 +71,7 @@ def mel_matrix(config: AudioConfig) -> np.ndarray:
 
 
 def cosine_matrix(bands: int, cepstra: int) -> np.ndarray:
-    """[bands, cepstra] the orthonormal cosine transform, type II."""
+    """Return the orthonormal type-II cosine transform, [bands, cepstra]."""
     i, k = np.arange(bands)[:, None], np.arange(cepstra)[None, :]
     matrix = np.sqrt(2.0 / bands) * np.cos(np.pi / bands * (i + 0.5) * k)
     matrix[:, 0] = np.sqrt(1.0 / bands)
@@ -75,7 +79,7 @@ def cosine_matrix(bands: int, cepstra: int) -> np.ndarray:
 
 
 def lifter_values(config: AudioConfig) -> np.ndarray:
-    """[num_cepstra] the weight of each MFCC."""
+    """Return the liftering weight of each MFCC, [num_cepstra]."""
     i = np.arange(config.num_cepstra) + config.lifter_offset
     if config.lifter == 0:
         return np.ones(config.num_cepstra)

@@ -1,4 +1,4 @@
-"""Noise: synthetic colors or given recordings, added at a drawn ratio of signal to noise."""
+"""Noise for augmentation: synthetic colors or recordings, added at a given signal-to-noise ratio."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _PINK_TAPS = 2048  # pink down to 8 Hz at 16 kHz, flat below
 
 
 def colored_noise(keys: jax.Array, samples: int, colors: tuple[str, ...]) -> Float[Array, "batch samples"]:
-    """A row of noise of a drawn color for each key. "white" is flat, "pink" falls by 3 dB an octave."""
+    """Draw one row of noise per key, of a color drawn from `colors`: "white" is flat, "pink" falls 3 dB per octave."""
     color = rows.choice(rows.fold(keys, 0), len(colors))
     white = rows.normal(rows.fold(keys, 1), samples + _PINK_TAPS)
     noise = jnp.zeros((keys.shape[0], samples))
     for number, name in enumerate(colors):
-        made = white if name == "white" else pink(white)
-        noise = jnp.where((color == number)[:, None], made[:, _PINK_TAPS:], noise)
+        colored = white if name == "white" else pink(white)
+        noise = jnp.where((color == number)[:, None], colored[:, _PINK_TAPS:], noise)
     return noise
 
 
 def pink(white: Float[Array, "batch samples"]) -> Float[Array, "batch samples"]:
-    """White noise through the half integral, 1/sqrt(1 - 1/z), whose power falls as 1/f (Kasdin 1995, eq. 104).
+    """Filter white noise by 1/sqrt(1 - 1/z), so that its power falls as 1/f (Kasdin 1995, eq. 104).
 
-    The first _PINK_TAPS samples lack low frequencies that later ones have.
+    The first 2,048 samples lack some low frequencies.
     """
     steps = np.arange(1, _PINK_TAPS)
     response = np.concatenate([[1.0], np.cumprod((steps - 0.5) / steps)])
@@ -37,15 +37,15 @@ def pink(white: Float[Array, "batch samples"]) -> Float[Array, "batch samples"]:
 def recorded_noise(
     keys: jax.Array, samples: int, recordings: Float[Array, "recordings noise_samples"]
 ) -> Float[Array, "batch samples"]:
-    """A drawn recording from a drawn place on, repeated as often as needed, for each key."""
-    which = rows.choice(rows.fold(keys, 0), recordings.shape[0])
+    """Draw a recording and a start in it for each key, repeating the recording to fill the row."""
+    chosen = rows.choice(rows.fold(keys, 0), recordings.shape[0])
     start = rows.choice(rows.fold(keys, 1), recordings.shape[1])
     repeats = 1 + -(-samples // recordings.shape[1])
 
-    def cut(row, at):
-        return jax.lax.dynamic_slice(jnp.tile(row, repeats), (at,), (samples,))
+    def cut(row, begin):
+        return jax.lax.dynamic_slice(jnp.tile(row, repeats), (begin,), (samples,))
 
-    return jax.vmap(cut)(recordings[which].astype(jnp.float32), start)
+    return jax.vmap(cut)(recordings[chosen].astype(jnp.float32), start)
 
 
 def add_noise(
@@ -54,7 +54,10 @@ def add_noise(
     inside: Bool[Array, "batch samples"],
     snr_db: Float[Array, " batch"],
 ) -> Float[Array, "batch samples"]:
-    """audio + noise, scaled so that the powers over the utterance have the ratio snr_db. Silence stays silence."""
+    """Add noise, scaled so that signal and noise power over the utterance have the ratio `snr_db` (dB).
+
+    Silence stays silence. `inside` is True for the samples of the utterance.
+    """
     noise = jnp.where(inside, noise, 0.0)
     signal_power, noise_power = jnp.sum(audio**2, axis=1), jnp.sum(noise**2, axis=1)
     scale = jnp.sqrt(signal_power / jnp.maximum(noise_power, 1e-20) * 10 ** (-snr_db / 10))

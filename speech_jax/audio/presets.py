@@ -1,4 +1,7 @@
-"""Settings that match other people's front ends, and the usual augmentations; `dataclasses.replace` changes a field."""
+"""Audio settings that match other toolkits' front ends, and common augmentations.
+
+Use `dataclasses.replace` to change single fields.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ from speech_jax.core.errors import UserError
 
 
 def nemo(version: int = 2, num_mels: int = 80) -> AudioConfig:
-    """NeMo's AudioToMelSpectrogramPreprocessor, as its Conformer recipes set it.
+    """NeMo's AudioToMelSpectrogramPreprocessor with the settings of its Conformer recipes.
 
-    version 2, NeMo 2.4 and later: zeros beyond the ends, L//160 frames. version 1, all releases before: mirrored
-    ends, L//160 + 1 frames. A NeMo checkpoint does not say which it was trained with. Version 1 mirrored at the end of
-    the padded batch; here every utterance is treated as NeMo treated one that came alone.
+    Version 1 mirrored at the end of the padded batch; here each utterance is treated as NeMo treated one alone in its
+    batch.
+
+    Args:
+        version: 2 for NeMo 2.4 and later (zeros beyond the ends, L//160 frames for L samples), 1 for earlier releases
+            (mirrored ends, L//160 + 1 frames). A NeMo checkpoint does not record which one it was trained with.
+        num_mels: number of mel bands.
     """
     if version not in (1, 2):
         raise UserError(f"nemo: found version {version}, expected 1 or 2")
@@ -25,7 +32,7 @@ def nemo(version: int = 2, num_mels: int = 80) -> AudioConfig:
 def kaldi(num_mels: int = 80) -> AudioConfig:
     """Kaldi's compute-fbank-feats (also kaldi-native-fbank, torchaudio.compliance.kaldi), not normalized.
 
-    Lhotse and icefall leave the waveform in [-1, 1]: `dataclasses.replace(kaldi(), scale=1.0, framing="kaldi")`.
+    Lhotse and icefall keep the waveform in [-1, 1]: `dataclasses.replace(kaldi(), scale=1.0, framing="kaldi")`.
     """
     return AudioConfig(
         scale=32768.0,
@@ -46,12 +53,12 @@ def kaldi(num_mels: int = 80) -> AudioConfig:
 
 
 def kaldi_mfcc() -> AudioConfig:
-    """Kaldi's compute-mfcc-feats with its defaults: 23 bands, 13 coefficients, the zeroth being the log energy."""
+    """Kaldi's compute-mfcc-feats with its defaults: 23 bands, 13 coefficients, the zeroth of them the log energy."""
     return dataclasses.replace(kaldi(23), features="mfcc", lifter=22.0, log_energy=True)
 
 
 def librosa(sample_rate: int = 22050) -> AudioConfig:
-    """librosa.feature.melspectrogram and power_to_db with their defaults (features="mfcc": librosa.feature.mfcc)."""
+    """Librosa's melspectrogram and power_to_db with their defaults (with features="mfcc": librosa.feature.mfcc)."""
     return AudioConfig(
         sample_rate=sample_rate,
         window=2048,
@@ -73,7 +80,7 @@ def librosa(sample_rate: int = 22050) -> AudioConfig:
 
 
 def torch_like(sample_rate: int = 16000) -> AudioConfig:
-    """torchaudio.transforms.MelSpectrogram with its defaults (n_fft 400, hop 200, 128 HTK bands), then ln(x + 1e-6)."""
+    """Torchaudio's MelSpectrogram with its defaults (n_fft 400, hop 200, 128 HTK bands), then ln(x + 1e-6)."""
     return AudioConfig(
         sample_rate=sample_rate,
         window=400,
@@ -93,9 +100,9 @@ def torch_like(sample_rate: int = 16000) -> AudioConfig:
 
 
 def nvidia_tacotron2() -> AudioConfig:
-    """The mel spectrogram of NVIDIA's Tacotron 2 and WaveGlow: 22.05 kHz, magnitudes, ln(max(x, 1e-5)), 0 to 8 kHz.
+    """Mel spectrogram of NVIDIA's Tacotron 2 and WaveGlow: 22.05 kHz, magnitudes, ln(max(x, 1e-5)), 0 to 8 kHz.
 
-    Also that of torchaudio's bundles TACOTRON2_GRIFFINLIM_*.
+    Torchaudio's bundles TACOTRON2_GRIFFINLIM_* use the same.
     """
     return AudioConfig(
         sample_rate=22050,
@@ -116,9 +123,9 @@ def nvidia_tacotron2() -> AudioConfig:
 
 
 def torchaudio_tacotron2(vocoder: str = "wavernn") -> AudioConfig:
-    """The mel spectrogram of torchaudio's bundles TACOTRON2_WAVERNN_*, or of TACOTRON2_GRIFFINLIM_* ("griffinlim").
+    """Mel spectrogram of torchaudio's bundles TACOTRON2_WAVERNN_*, or of TACOTRON2_GRIFFINLIM_* ("griffinlim").
 
-    The bundle's WaveRNN itself reads it as 20·log10, 100 dB to 0 dB brought to 0 to 1.
+    The bundle's WaveRNN converts it to 20·log10, with -100 dB to 0 dB mapped to 0 to 1.
     """
     if vocoder not in ("wavernn", "griffinlim"):
         raise UserError(f"torchaudio_tacotron2: found {vocoder!r}, expected 'wavernn' or 'griffinlim'")
@@ -129,12 +136,14 @@ def torchaudio_tacotron2(vocoder: str = "wavernn") -> AudioConfig:
 
 
 def r9y9_master(mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> AudioConfig:
-    """The mel spectrogram of r9y9/wavenet_vocoder's last version, egs/mol/conf/mol_wavenet.json.
+    """Mel spectrogram of r9y9/wavenet_vocoder's last version, egs/mol/conf/mol_wavenet.json.
 
-    mean, std: its meanvar.joblib, 80 numbers each (mean_ and scale_); without them the features are not normalized.
+    The 70 Hz high-pass precedes the mel spectrogram, so it is part of the features. The gain of 0.55 and the
+    pre-emphasis of 0.85 apply to the vocoder's target waveform only, after the high-pass.
 
-    Its 70 Hz high-pass comes before the mel, so it is part of the features. Its gain of 0.55 and its pre-emphasis of
-    0.85 come after: they are the business of the vocoder's waveform, which is high-passed, scaled, then pre-emphasized.
+    Args:
+        mean: mean_ of its meanvar.joblib, 80 numbers; without mean and std the features are not normalized.
+        std: scale_ of its meanvar.joblib, 80 numbers.
     """
     return dataclasses.replace(
         nvidia_tacotron2(),
@@ -150,14 +159,14 @@ def r9y9_master(mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> Au
 
 
 def r9y9_released() -> AudioConfig:
-    """The mel spectrogram of r9y9/wavenet_vocoder's released LJSpeech model (commit 2092a64, ljspeech_mixture.json).
+    """Mel spectrogram of r9y9/wavenet_vocoder's released LJSpeech model (commit 2092a64, ljspeech_mixture.json).
 
-    Magnitudes of the lws library's transform in decibels, -80 dB to 20 dB brought to 0 to 1. Every recording was first
-    scaled to a peak of 0.999. Mel frame t stands for the samples (t - 3)·256 to (t - 2)·256.
+    Magnitudes of the lws library's transform in decibels, with -80 dB to 20 dB mapped to 0 to 1. Recordings were first
+    scaled to a peak of 0.999. Mel frame t corresponds to the samples (t - 3)·256 to (t - 2)·256.
     """
     return dataclasses.replace(
         nvidia_tacotron2(),
-        scale=0.5**0.5,  # of the window: lws divides it so that its squares, a hop apart, add up to 1
+        scale=0.5**0.5,  # lws scales its window so that the squares of windows one hop apart sum to 1
         window_shape="sine",
         framing="full",
         padding="zero",
@@ -173,7 +182,7 @@ def r9y9_released() -> AudioConfig:
 
 
 def whisper_like() -> AudioConfig:
-    """Whisper's log-mel without its final affine map: log10, clamped to 8 below the greatest, L//160 frames."""
+    """Whisper's log-mel without its final affine map: log10, clamped to 8 below the maximum, L//160 frames."""
     return AudioConfig(
         n_fft=400,
         window_shape="hann",
@@ -189,19 +198,29 @@ def whisper_like() -> AudioConfig:
 
 
 def waveform(normalize: bool = True) -> AudioConfig:
-    """The samples themselves, as wav2vec 2.0 hears them: 16 kHz, with mean 0 and variance 1 over the utterance where
-    transformers' preprocessor_config.json says do_normalize."""
+    """Raw samples, the input of wav2vec 2.0: 16 kHz.
+
+    Args:
+        normalize: scale each utterance to mean 0 and variance 1 (do_normalize in transformers'
+            preprocessor_config.json).
+    """
     kind = "unit_variance" if normalize else "none"
     return AudioConfig(features="waveform", hop=1, pre_emphasis=0.0, dither=0.0, normalize=kind)
 
 
 def spec_augment_only(time_masks: int = 5) -> AugmentConfig:
-    """SpecAugment of NeMo's Conformer recipes: 2 bands up to 27 wide, `time_masks` (S, M: 5; L: 10) spans up to 5 %."""
+    """SpecAugment of NeMo's Conformer recipes.
+
+    Two frequency masks of up to 27 features, and `time_masks` time masks (5 for S and M, 10 for L) of up to 5 %.
+    """
     return AugmentConfig(freq_masks=2, time_masks=time_masks)
 
 
 def full_augment(time_masks: int = 5) -> AugmentConfig:
-    """Speed, rooms, noise, level and SpecAugment together: for small corpora and new acoustic conditions."""
+    """All effects together: speed, reverberation, noise, gain, SpecAugment.
+
+    For small corpora and new acoustic conditions.
+    """
     return AugmentConfig(
         speed=(0.9, 1.0, 1.1), reverb=0.3, noise=0.5, gain=0.5, freq_masks=2, time_masks=time_masks
     )  # fmt: skip

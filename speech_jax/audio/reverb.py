@@ -1,4 +1,4 @@
-"""Reverberation in simulated rooms, or with given impulse responses."""
+"""Reverberation by simulated or given room impulse responses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from speech_jax.audio.convolution import convolve
 def simulate_responses(
     keys: jax.Array, taps: int, sample_rate: int, seconds: tuple[float, float], direct_db: tuple[float, float]
 ) -> Float[Array, "batch taps"]:
-    """Polack's model of a room: the direct sound at tap 0, then white noise that decays by 60 dB in a drawn time.
+    """Draw impulse responses from Polack's model: direct sound at tap 0, then exponentially decaying white noise.
 
-    seconds: least and greatest decay time. direct_db: least and greatest ratio of the direct sound's energy to the
-    echo's.
+    Args:
+        keys: one random key per row.
+        taps: length of a response, in samples.
+        sample_rate: samples per second.
+        seconds: lowest and highest reverberation time (decay by 60 dB), in seconds.
+        direct_db: lowest and highest direct-to-reverberant energy ratio, in dB.
     """
     decay = rows.uniform(rows.fold(keys, 0), *seconds)[:, None]
     ratio = rows.uniform(rows.fold(keys, 1), *direct_db)
@@ -28,18 +32,18 @@ def simulate_responses(
 
 
 def given_responses(keys: jax.Array, responses: Float[Array, "responses taps"]) -> Float[Array, "batch taps"]:
-    """A drawn response for each key, moved so that its strongest tap comes first: the utterance keeps its timing."""
+    """Draw a response for each key, shifted so that its strongest tap comes first, which keeps the timing."""
     chosen = responses[rows.choice(rows.fold(keys, 0), responses.shape[0])].astype(jnp.float32)
     taps = chosen.shape[1]
     padded = jnp.pad(chosen, ((0, 0), (0, taps)))
     peak = jnp.argmax(jnp.abs(chosen), axis=1)
-    return jax.vmap(lambda row, at: jax.lax.dynamic_slice(row, (at,), (taps,)))(padded, peak)
+    return jax.vmap(lambda row, begin: jax.lax.dynamic_slice(row, (begin,), (taps,)))(padded, peak)
 
 
 def reverberate(
     audio: Float[Array, "batch samples"], responses: Float[Array, "batch taps"], inside: Bool[Array, "batch samples"]
 ) -> Float[Array, "batch samples"]:
-    """Each row convolved with its response, cut where the utterance ends, brought back to the utterance's energy."""
+    """Convolve each row with its response, cut it at the utterance's end, and restore the utterance's energy."""
     wet = jnp.where(inside, convolve(audio, responses), 0.0)
     energy, wet_energy = jnp.sum(audio**2, axis=1), jnp.sum(wet**2, axis=1)
     return wet * jnp.sqrt(energy / jnp.maximum(wet_energy, 1e-20))[:, None]

@@ -365,7 +365,7 @@ def test_draws_do_not_depend_on_how_many_follow():
     "fields,message",
     [
         (dict(noise=1.5), "noise: found 1.5, expected 0 to 1"),
-        (dict(noise_snr=(20.0, 10.0)), "noise_snr: found .20.0, 10.0., expected least, greatest"),
+        (dict(noise_snr=(20.0, 10.0)), "noise_snr: found .20.0, 10.0., expected .lowest, highest."),
         (dict(speed=(0.1,)), "speed: found .0.1,., expected factors from 0.5 to 2"),
         (dict(time_masks=-1), "time_masks: found -1, expected 0 or more"),
         (dict(noise_colors=()), "noise_colors: found .., expected at least one"),

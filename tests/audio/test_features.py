@@ -293,7 +293,7 @@ def test_number_of_features():
         (dict(high_pass=8000.0), "high_pass: found 8000.0, expected 0 up to half the sample rate, 8000"),
         (dict(framing="full", padding="reflect"), "padding: found reflect, expected zero where framing is full"),
         (dict(features="mfcc", num_cepstra=81), "num_cepstra: found 81, expected 1 to the number of bands, 80"),
-        (dict(normalize="global", mean=(0.0,), std=(1.0,)), "mean: found 1 values, expected 80, one a feature"),
+        (dict(normalize="global", mean=(0.0,), std=(1.0,)), "mean: found 1 values, expected 80, one per feature"),
         (dict(normalize="global", mean=(0.0,) * 80, std=(0.0,) * 80), "std: found 0.0, expected numbers above 0"),
     ],
 )

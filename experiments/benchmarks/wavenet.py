@@ -125,7 +125,7 @@ def steps_a_sample(row: tuple, config) -> float:
     return -(-frames // count) * count / total  # a fold is made in whole chunks
 
 
-def pack(row: tuple, net: Net) -> native.Packed:
+def pack(row: tuple, net: Net) -> native.NativeWeights:
     """The row's weights as the native step holds them, which is also what a scan reads."""
     return native.pack(
         net.shape, type(net.weights)(*(np.asarray(a, np.float32) for a in net.weights)), row[2], cores=row[3]

@@ -88,11 +88,11 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def limits_now(library: ctypes.CDLL, packed: native.Packed, times: int, loops: int) -> tuple[float, float]:
+def limits_now(library: ctypes.CDLL, packed: native.NativeWeights, times: int, loops: int) -> tuple[float, float]:
     """(bytes a second, products a second) that one core could read of these weights, `times` over, and could make."""
     level, size = max(packed.instructions, "avx2", key=native.INSTRUCTIONS.index), packed.weight_bytes // 512 * 512
     read, multiply = getattr(library, f"limit_read_{level}"), getattr(library, f"limit_{packed.dtype}_{level}")
-    reading = seconds(lambda: read(packed.kept[0].ctypes.data, size, times))
+    reading = seconds(lambda: read(packed.memory[0].ctypes.data, size, times))
     peak = seconds(lambda: multiply(loops))
     return size * times / reading, 8 * loops * LANES[packed.dtype] * (1 + (level == "avx512")) / peak
 

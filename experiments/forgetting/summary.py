@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.tables import Row, aggregate, markdown, pick, publish, read_json, read_lines, span
-from speech_jax.evaluation.pareto import Point, draw
+from speech_jax.evaluation.pareto import Point, plot_pareto
 
 START = "runs/real_speech/pretrain_longer"
 OLD, NEW = "queen", "asterisk"
@@ -106,7 +106,7 @@ def main() -> None:
         lines.append([way, *cells])
     header = ["way", "seeds", f"{OLD} WER %", f"{NEW} WER %", "trained %", "moved %", "minutes"]
     before = points[0].old
-    plot = draw(points, old=OLD, new=NEW, before=before)
+    plot = plot_pareto(points, old=OLD, new=NEW, before=before)
     publish("forgetting", [markdown(header, lines)], {"forgetting.png": plot})
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from experiments.tables import Row, aggregate, markdown, pick, png, publish, read_json, spread
-from speech_jax.evaluation.report import paired
+from speech_jax.evaluation.report import paired_bootstrap
 from speech_jax.evaluation.wer import ErrorCounts
 
 PARTS, DECODINGS = ("queen", "asterisk"), {"greedy": "best path", "lm": "LM"}
@@ -34,7 +34,7 @@ def collect(runs: Path) -> list[Row]:
             errors = found["substitutions"] + found["deletions"] + found["insertions"]
             before, after = utterance_errors(first, part), utterance_errors(report, part)
             same = [key for key in before if key in after]
-            share = paired([before[key] for key in same], [after[key] for key in same])
+            share = paired_bootstrap([before[key] for key in same], [after[key] for key in same])
             low, high = found["wer_interval"]
             rows.append({"model": model, "seed": seed, "decoding": "lm" if lm else "greedy", "part": part,
                          "errors": errors, "words": found["words"], "low": 100 * low, "high": 100 * high,

@@ -15,7 +15,8 @@ import json
 import zlib
 from pathlib import Path
 
-from speech_jax.audio.trim import TrimConfig, cut_report, cut_text
+from speech_jax.audio.config import TrimConfig
+from speech_jax.audio.trim import cut_report, cut_text
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
 from speech_jax.data.manifest import Utterance, read_manifest, write_manifest

@@ -8,6 +8,7 @@ import runpy
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -109,14 +110,24 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
             del argv[position]
             break
     default = load_config_file(path) if path else tyro.MISSING
-    return tyro.cli(
-        TrainConfig,
+    parsed = tyro.cli(
+        _with_task_of(default),
         prog="python -m speech_jax.train --config FILE",
         description=TrainConfig.__doc__,
         default=default,
         args=argv,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    return TrainConfig(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(TrainConfig)})
+
+
+def _with_task_of(default: TrainConfig | Any) -> type[TrainConfig]:
+    """Return TrainConfig with its `task` declared as the default's own type, which need not be one of the union."""
+    if getattr(default, "task", None) is None:
+        return TrainConfig
+    body = {"__annotations__": {"task": type(default.task)}, "task": default.task, "__doc__": TrainConfig.__doc__}
+    body["__module__"] = TrainConfig.__module__
+    return dataclasses.dataclass(frozen=True)(type("TrainConfig", (TrainConfig,), body))
 
 
 def config_from_assets(assets: dict) -> TrainConfig:

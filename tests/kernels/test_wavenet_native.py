@@ -405,7 +405,7 @@ def test_structures_are_those_of_the_c_code():
 def test_importing_needs_no_library_and_loads_none():
     """The library is loaded when it is first asked for, so a broken one cannot stop an import."""
     code = (
-        "from speech_jax.decoding import wavenet_native, wavenet_native_pack as n;"
+        "from speech_jax.kernels.wavenet import native, native_pack as n;"
         "assert n._library.cache_info().misses == 0;"
         "assert n.available(); assert n.instructions()[0] == 'portable'"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from speech_jax.data.manifest import Utterance
+from speech_jax.data.utterances import Utterance
 
 RATE = 8000
 

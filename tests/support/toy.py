@@ -1,6 +1,6 @@
 """A small task that is no speech: per-point MLP with dropout and batch statistics, masked mean, regression.
 
-Run as a program it trains in a folder, for tests that send it signals: python -m tests.training.toy FOLDER STEPS
+Run as a program it trains in a folder, for tests that send it signals: python -m tests.support.toy FOLDER STEPS
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_the_trainer_under_the_worker_script(tmp_path):
         "XLA_FLAGS": "",
         "JAX_PLATFORMS": "cpu",
     }
-    trainer = [sys.executable, "-u", "-m", "tests.training.toy", str(tmp_path / "run"), "12"]
+    trainer = [sys.executable, "-u", "-m", "tests.support.toy", str(tmp_path / "run"), "12"]
 
     def worker(*words):
         command = ["bash", str(home / "speech_jax/worker.sh"), *words]

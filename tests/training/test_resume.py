@@ -18,7 +18,7 @@ STEPS = 30
 
 def start(folder, *options, steps=STEPS):
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-u", "-m", "tests.training.toy", str(folder), str(steps), *map(str, options)]
+    command = [sys.executable, "-u", "-m", "tests.support.toy", str(folder), str(steps), *map(str, options)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 

@@ -1,4 +1,4 @@
-"""How long JAX has spent on making programs, so that what a program then takes can be told apart from it."""
+"""Measure the time that JAX spends on compilation, so that it can be reported apart from run time."""
 
 from __future__ import annotations
 
@@ -13,74 +13,74 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class _Clock:
-    """The union of the stretches of time that were reported: they lie within each other (a jit within a jit)."""
+    """Union of the reported time intervals, which may lie within each other (a jit within a jit)."""
 
     def __init__(self) -> None:
-        self._stretches: list[tuple[float, float]] = []
+        self._intervals: list[tuple[float, float]] = []
         self._lock = threading.Lock()
-        self._listens = False
+        self._registered = False
         self.programs = 0
 
     def start(self) -> None:
-        if not self._listens:
-            jax.monitoring.register_event_duration_secs_listener(self._hear)
-            self._listens = True
+        if not self._registered:
+            jax.monitoring.register_event_duration_secs_listener(self._on_event)
+            self._registered = True
 
-    def _hear(self, event: str, seconds: float, **_: object) -> None:
+    def _on_event(self, event: str, seconds: float, **_: object) -> None:
         if event.startswith(_EVENTS):
             self.programs += event == _COMPILED
             self.add(time.perf_counter() - seconds, time.perf_counter())
 
     def add(self, begin: float, end: float) -> None:
         with self._lock:
-            while self._stretches and self._stretches[-1][1] > begin:
-                begin = min(begin, self._stretches.pop()[0])
-            self._stretches.append((begin, end))
+            while self._intervals and self._intervals[-1][1] > begin:
+                begin = min(begin, self._intervals.pop()[0])
+            self._intervals.append((begin, end))
 
     def seconds(self) -> float:
         with self._lock:
-            return sum(end - begin for begin, end in self._stretches)
+            return sum(end - begin for begin, end in self._intervals)
 
 
 _clock = _Clock()
 
 
 def compile_seconds() -> float:
-    """Seconds spent on tracing, lowering and compiling since the first call, which begins to count."""
+    """Return the seconds spent on tracing, lowering and compiling since the first call of this function."""
     _clock.start()
     return _clock.seconds()
 
 
 def compiled_programs() -> int:
-    """Programs that XLA compiled since `compile_seconds` was first called."""
+    """Return the number of programs that XLA compiled since the first call of `compile_seconds`."""
     return _clock.programs
 
 
 class Stopwatch:
-    """How long making sound takes, compiling apart."""
+    """Timer of synthesis, from its creation on, without compilation."""
 
     def __init__(self) -> None:
-        self._compiled = compile_seconds()
+        self._compiled_before = compile_seconds()
         self._began = time.perf_counter()
-        self._first: float | None = None
+        self._latency: float | None = None
         self._audio = 0.0
 
     def add_audio(self, seconds: float) -> None:
-        """So many seconds of sound are there."""
-        if self._first is None and seconds:
-            self._first = self._taken()
+        """Record that `seconds` of audio were produced."""
+        if self._latency is None and seconds:
+            self._latency = self._elapsed()
         self._audio += seconds
 
-    def _taken(self) -> float:
-        return time.perf_counter() - self._began - (compile_seconds() - self._compiled)
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._began - (compile_seconds() - self._compiled_before)
 
     def print_summary(self, recordings: int) -> None:
-        """One line on stderr."""
+        """Print the real-time factor, the latency and the compile time as one line on stderr."""
         if self._audio:
-            taken, compiled = self._taken(), compile_seconds() - self._compiled
+            elapsed, compiled = self._elapsed(), compile_seconds() - self._compiled_before
             print(
-                f"{recordings} recordings, {self._audio:.1f} s of audio in {taken:.1f} s: real-time factor "
-                f"{taken / self._audio:.3f}, first sound after {self._first:.2f} s; compiling took "
-                f"{compiled:.1f} s more",
+                f"{recordings} recordings, {self._audio:.1f} s of audio in {elapsed:.1f} s: real-time factor "
+                f"{elapsed / self._audio:.3f}, first sound after {self._latency:.2f} s; compilation took another "
+                f"{compiled:.1f} s",
                 file=sys.stderr,
             )

@@ -1,9 +1,9 @@
-"""Frozen dataclasses to plain dictionaries and back, so that a config can live as JSON beside a checkpoint.
+"""Conversion of frozen dataclasses to plain dictionaries and back, so that a checkpoint can store its config as JSON.
 
-Every dataclass becomes a dictionary that names its type under "type", which also settles which member of a union it is.
-Nothing is dropped in silence: an unknown field or a value of the wrong type is a UserError that names the field's path.
-Only a field that a config got later (`new_field`) is left out where it has its default: what was written before stays as
-it was, fingerprints too.
+Every dataclass becomes a dictionary with its class name under "type", which also selects the member of a union.
+Nothing is dropped silently: an unknown field or a value of the wrong type is a UserError that names the field's path.
+Only fields added to a config later (`new_field`) are omitted while at their default, so that older files and their
+fingerprints stay valid.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from speech_jax.core.errors import UserError
 
 
 def new_field(default: Any) -> Any:
-    """A dataclass field for a config that checkpoints hold already: `to_dict` leaves it out where it is `default`."""
+    """Return a dataclass field for a config that older checkpoints hold; `to_dict` omits it while it is `default`."""
     return dataclasses.field(default=default, metadata={_ADDED: True})
 
 
@@ -26,7 +26,11 @@ _ADDED = "added"
 
 
 def to_dict(config: Any) -> Any:
-    """A dataclass (nested, with tuples) as dictionaries, lists and scalars that JSON can hold."""
+    """Convert a dataclass (nested, with tuples) to dictionaries, lists and scalars that JSON can represent.
+
+    Raises:
+        TypeError: a field has a value of another type.
+    """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         values = [(f, getattr(config, f.name)) for f in dataclasses.fields(config)]
         fields = {f.name: to_dict(v) for f, v in values if not (f.metadata.get(_ADDED) and v == f.default)}
@@ -35,16 +39,25 @@ def to_dict(config: Any) -> Any:
         return [to_dict(item) for item in config]
     if config is None or isinstance(config, bool | int | float | str):
         return config
-    raise TypeError(f"a config cannot hold a {type(config).__name__}: {config!r}")
+    raise TypeError(f"config: found a {type(config).__name__}, {config!r}, expected a dataclass, tuple or scalar")
 
 
 def to_text(config: Any) -> str:
-    """The config as indented JSON, one field a line, so that a change shows as a diff."""
+    """Format the config as indented JSON, one field per line, so that changes show as a diff."""
     return json.dumps(to_dict(config), indent=2) + "\n"
 
 
 def from_dict(hint: Any, value: Any, path: str = "config") -> Any:
-    """The inverse of `to_dict` for a value of type `hint` (a dataclass, union, tuple, Literal or scalar)."""
+    """Invert `to_dict`.
+
+    Args:
+        hint: type of the result: a dataclass, union, tuple, Literal or scalar.
+        value: result of `to_dict`, or what JSON made of it.
+        path: name of the value in error messages.
+
+    Raises:
+        UserError: an unknown field, or a value of the wrong type.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _from_union(arguments, value, path)
@@ -111,10 +124,10 @@ def _from_fields(hint, value, path):
     if value.get("type", hint.__name__) != hint.__name__:
         raise UserError(f"{path}: found a {value['type']}, expected a {hint.__name__}")
     hints = typing.get_type_hints(hint, include_extras=True)
-    known = [f.name for f in dataclasses.fields(hint)]
-    unknown = sorted(set(value) - set(known) - {"type"})
+    names = [f.name for f in dataclasses.fields(hint)]
+    unknown = sorted(set(value) - set(names) - {"type"})
     if unknown:
-        raise UserError(f"{path}: unknown field {unknown[0]!r}, expected one of {', '.join(known)}")
+        raise UserError(f"{path}: unknown field {unknown[0]!r}, expected one of {', '.join(names)}")
     fields = {name: from_dict(hints[name], v, f"{path}.{name}") for name, v in value.items() if name != "type"}
     try:
         return hint(**fields)

@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read, and how a front door shows it."""
+"""`UserError`, the error that users read, and the wrapper with which a front door reports it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class UserError(Exception):
 
 
 def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Calls `main(argv)` and exits: 0 or main's own code; 2 with one line on stderr on a UserError.
+    """Call `main(argv)` and exit with its code; on a UserError, print one line on stderr and exit with 2.
 
-    `--debug` anywhere on the command line is taken out and shows the traceback instead.
+    `--debug` anywhere on the command line is removed from argv; errors then show their traceback.
     """
     keep_freed_memory()
     argv = sys.argv[1:]
@@ -29,7 +29,7 @@ def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
+    except BrokenPipeError:  # the reader of stdout has closed it (`| head`): not an error
         sys.stderr.close()
         code = 0
     except Exception:
@@ -37,7 +37,7 @@ def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
             raise
         traceback.print_exc()
         code = 1
-    if code and _several_processes():  # an orderly end would wait for the others, which wait for this one
+    if code and _several_processes():  # a regular exit would wait for the other processes, which wait for this one
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

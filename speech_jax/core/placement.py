@@ -1,4 +1,4 @@
-"""Where arrays lie on a mesh: batches with their rows spread over it, results brought back to the host."""
+"""Placement of arrays on a mesh: batches with their rows sharded over it, results fetched to the host."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ BATCH = PartitionSpec(("data", "fsdp"))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over data and fsdp."""
+    """Return the sharding of a batch: rows over the mesh axes data and fsdp."""
     return NamedSharding(mesh, BATCH)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def row_shards(mesh: Mesh) -> int:
-    """Into how many parts the rows of a batch are split: its rows must be a multiple of this."""
+    """Return the number of shards of a batch's rows; the number of rows must be a multiple of it."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """A host's rows onto its devices; with several hosts each brings its own rows of the global batch."""
+    """Place a host's rows on its devices; with several hosts, each passes its own rows of the global batch."""
     rows, whole = batch_sharding(mesh), replicated(mesh)
 
     def one(x: Any) -> jax.Array:
@@ -44,18 +45,25 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """The whole arrays as NumPy, on every process."""
+    """Return the whole arrays as NumPy, on every process."""
     if jax.process_count() > 1:
         tree = multihost_utils.process_allgather(tree, tiled=True)
     return jax.device_get(tree)
 
 
 def run_sharded(function: Callable[..., PyTree], *state: PyTree, batch: PyTree) -> PyTree:
-    """`function(*state, batch)` with the rows of a whole host batch spread over the devices that hold the state; the
-    results as NumPy arrays, on every process.
+    """Compute `function(*state, batch)` with the batch's rows sharded over the devices that hold the state.
 
-    Where the rows do not divide, rows that say nothing follow them, so leaves of the result may have more rows. On
-    several processes each must bring the same batch.
+    If the number of rows is not a multiple of `row_shards`, padding rows are appended, so leaves of the result may have
+    more rows than the batch.
+
+    Args:
+        function: jitted function of the state and a batch.
+        *state: pytrees of device arrays, such as parameters.
+        batch: a whole host batch, the same on every process.
+
+    Returns:
+        The results as NumPy arrays, on every process.
     """
     shardings = {x.sharding for x in jax.tree.leaves(state) if isinstance(x, jax.Array)}
     meshes = {s.mesh for s in shardings if isinstance(s, NamedSharding) and s.mesh.size > 1}
@@ -63,29 +71,30 @@ def run_sharded(function: Callable[..., PyTree], *state: PyTree, batch: PyTree) 
         return jax.device_get(function(*state, batch))
     (mesh,) = meshes
     with jax.set_mesh(mesh):  # for kernels
-        found = function(*state, _spread(batch, mesh))
-    return fetch(found)
+        outputs = function(*state, _shard_rows(batch, mesh))
+    return fetch(outputs)
 
 
-def _spread(batch: PyTree, mesh: Mesh) -> PyTree:
-    """A whole host batch on the mesh, filled up with rows of zeros and the index -1 until it divides."""
+def _shard_rows(batch: PyTree, mesh: Mesh) -> PyTree:
+    """Place a whole host batch on the mesh, padded to a multiple of `row_shards` with rows of zeros and index -1."""
 
     def one(path: tuple[Any, ...], x: Any) -> jax.Array:
         x = np.asarray(x)
         if not x.ndim:
             return jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index])
-        more = -len(x) % row_shards(mesh)
+        padding = -len(x) % row_shards(mesh)
         filler = -1 if leaf_name(path).split("/")[-1] == "index" else 0
-        full = np.concatenate([x, np.full((more, *x.shape[1:]), filler, x.dtype)]) if more else x
+        full = np.concatenate([x, np.full((padding, *x.shape[1:]), filler, x.dtype)]) if padding else x
         return jax.make_array_from_callback(full.shape, batch_sharding(mesh), lambda index: full[index])
 
     return jax.tree_util.tree_map_with_path(one, batch)
 
 
 def batch_struct(spec: PyTree, mesh: Mesh) -> PyTree:
-    """The shapes of a global batch with their shardings, for compiling ahead of time.
+    """Return the shapes of a global batch with their shardings, for compiling ahead of time.
 
-    Raises UserError if the rows do not divide over the mesh.
+    Raises:
+        UserError: the number of rows is not a multiple of `row_shards(mesh)`.
     """
     parts = row_shards(mesh)
 

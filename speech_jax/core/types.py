@@ -15,10 +15,24 @@ Batch = Mapping[str, Any]
 
 
 class Model(NamedTuple):
-    """A network as two pure functions; nothing outside models/ knows which library wrote it.
+    """A network as two pure functions. No code outside models/ depends on the library it is written with.
 
-    init:  (key, batch) -> (params, model_state)
-    apply: (params, model_state, batch, *, key, train) -> (outputs, model_state)
+    Attributes:
+        init: (key, batch) -> (params, model_state).
+        apply: (params, model_state, batch, *, key, train) -> (outputs, model_state).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.core.types import Model
+        >>> model = Model(
+        ...     init=lambda key, batch: ({"w": jnp.ones(())}, {}),
+        ...     apply=lambda params, state, batch, *, key, train: (params["w"] * batch["x"], state),
+        ... )
+        >>> batch = {"x": jnp.arange(3.0)}
+        >>> params, state = model.init(jax.random.key(0), batch)
+        >>> outputs, state = model.apply(params, state, batch, key=None, train=False)
+        >>> outputs.tolist()
+        [0.0, 1.0, 2.0]
     """
 
     init: Callable
@@ -26,9 +40,22 @@ class Model(NamedTuple):
 
 
 class LossOut(NamedTuple):
-    """A mean that knows how many valid units (frames, labels) it is a mean of.
+    """A loss: a mean and the number of valid units (frames, labels) it is taken over.
 
-    metrics maps a name to a pair (sum, count), so that metrics merge across batches and hosts without bias.
+    Attributes:
+        value: mean loss per unit.
+        weight: number of valid units in the batch.
+        model_state: updated model state, such as batch statistics.
+        metrics: name -> (sum, count), so that metrics merge across batches and hosts without bias.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from speech_jax.core.types import LossOut
+        >>> errors, mask = jnp.array([1.0, 2.0, 9.0]), jnp.array([True, True, False])
+        >>> total, count = jnp.where(mask, errors, 0.0).sum(), mask.sum().astype(jnp.float32)
+        >>> out = LossOut(total / count, count, model_state={}, metrics={"error": (total, count)})
+        >>> float(out.value), float(out.weight)
+        (1.5, 2.0)
     """
 
     value: Float[Array, ""]
@@ -42,7 +69,18 @@ Objective = Callable[[PyTree, PyTree, Batch, jax.Array, Int[Array, ""]], LossOut
 
 
 class Bucket(NamedTuple):
-    """The static shape of one batch: rows, audio samples a row, labels a row."""
+    """Static shape of a batch.
+
+    Attributes:
+        rows: number of utterances.
+        samples: audio samples per row.
+        labels: labels per row.
+
+    Example:
+        >>> from speech_jax.core.types import Bucket
+        >>> Bucket(rows=8, samples=16000 * 10, labels=120)
+        Bucket(rows=8, samples=160000, labels=120)
+    """
 
     rows: int
     samples: int
@@ -50,13 +88,14 @@ class Bucket(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What an evaluation found.
+    """Results of an evaluation.
 
-    metrics:  name -> value, ready to log (for example {"wer": 0.123, "cer": 0.05, "loss": 0.7})
-    examples: one dict an utterance, {"id", "reference", "hypothesis", …}, for tables and transcripts in the logs
-    images:   name -> float array [height, width] to draw in gray, for example a spectrogram, or a finished picture,
-              bytes [height, width, 3]
-    audio:    name -> (samples [time] in [-1, 1], sample rate)
+    Attributes:
+        metrics: name -> value, ready to log (for example {"wer": 0.123, "cer": 0.05, "loss": 0.7}).
+        examples: one dict per utterance, {"id", "reference", "hypothesis", …}, for tables in the logs.
+        images: name -> float array [height, width] to draw in gray, for example a spectrogram, or an RGB picture,
+            uint8 [height, width, 3].
+        audio: name -> (samples [time] in [-1, 1], sample rate).
     """
 
     metrics: Mapping[str, float]
@@ -220,7 +259,15 @@ class TaskConfig(Protocol):
 
 
 class TrainState(NamedTuple):
-    """All of a run that must survive a restart, beside the data index. `ema` is None where no average is kept."""
+    """State of a run that must survive a restart, in addition to the data index.
+
+    Attributes:
+        step: number of optimizer steps done.
+        params: trained parameters.
+        model_state: state of the network that is not trained, such as batch statistics.
+        opt_state: state of the optimizer.
+        ema: exponential moving average of the parameters, or None if none is kept.
+    """
 
     step: Int[Array, ""]
     params: PyTree

@@ -1,4 +1,7 @@
-"""A WaveNet's outputs and noise → the next sample: the drawing half of objectives/waveform.py's distributions."""
+"""Drawing of the next sample from a WaveNet's outputs and noise.
+
+The distributions are those whose likelihoods are in objectives/waveform.py.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,20 @@ _TINY = 2.0**-24  # uniforms lie in [_TINY, 1 - _TINY]: their logarithms are fin
 
 
 def draw(shape: StepShape, y: Float[Array, "batch outputs"], noise: Float[Array, "batch n"]) -> Array:
-    """The sample that the outputs and the noise make: float32 [batch] in [-1, 1], or for "mulaw" the class, int32.
+    """Draw one sample per row.
 
-    gaussian:  mean + exp(log scale) · noise, noise being normal.
-    logistics: the mixture by the Gumbel trick with the first uniforms, then the logistic's inverse CDF of the last one
-               (PixelCNN++, Salimans et al. 2017).
-    mulaw:     the inverse CDF: how many cumulative probabilities are at most the uniform.
+    - gaussian: mean + exp(log scale) · noise, with normal noise.
+    - logistics: choose a logistic by the Gumbel trick with all uniforms but the last, then apply its inverse CDF to the
+      last one (PixelCNN++, Salimans et al. 2017).
+    - mulaw: the inverse CDF: the number of cumulative probabilities that are at most the uniform.
+
+    Args:
+        shape: static facts of the network.
+        y: outputs of the head.
+        noise: the sample's noise, from `make_noise`.
+
+    Returns:
+        [batch]: float32 samples in [-1, 1], or for "mulaw" int32 classes.
     """
     if shape.output == "gaussian":
         scale = jnp.exp(jnp.maximum(y[:, 1], shape.min_log_scale))
@@ -36,29 +47,34 @@ def draw(shape: StepShape, y: Float[Array, "batch outputs"], noise: Float[Array,
 
 
 def to_audio(shape: StepShape, drawn: Array) -> Float[Array, "..."]:
-    """What was drawn as a waveform in [-1, 1]."""
+    """Return what `draw` drew as a waveform in [-1, 1]: classes are decoded."""
     return mulaw_decode(drawn, shape.classes) if shape.output == "mulaw" else drawn
 
 
 def make_noise(
     shape: StepShape, seeds: UInt32[Array, "batch 2"], start: Int[Array, " batch"], time: int
 ) -> Float[Array, "batch time n"]:
-    """Noise of the samples start to start + time of each row, start not below 0.
+    """Return the noise of samples start … start + time - 1 of each row.
 
-    It depends on the row's key (key data, uint32) and the sample's number alone, so that neither chunks nor batch mates
-    can change it.
+    It depends on the row's seed and the sample's number alone, not on chunks or on the other rows of the batch.
+
+    Args:
+        shape: static facts of the network.
+        seeds: data of a threefry key per row.
+        start: number of the first sample of each row, at least 0.
+        time: number of samples.
     """
     width = noise_width(shape)
 
-    def of_row(seed: Array, first: Array) -> Array:
+    def row_noise(seed: Array, first: Array) -> Array:
         key = jax.random.wrap_key_data(seed, impl="threefry2x32")
 
-        def of_sample(number: Array) -> Array:
-            key_of_sample = jax.random.fold_in(key, number)
+        def sample_noise(number: Array) -> Array:
+            sample_key = jax.random.fold_in(key, number)
             if shape.output == "gaussian":
-                return jax.random.normal(key_of_sample, (width,))
-            return jax.random.uniform(key_of_sample, (width,), minval=_TINY, maxval=1 - _TINY)
+                return jax.random.normal(sample_key, (width,))
+            return jax.random.uniform(sample_key, (width,), minval=_TINY, maxval=1 - _TINY)
 
-        return jax.vmap(of_sample)(first + jnp.arange(time))
+        return jax.vmap(sample_noise)(first + jnp.arange(time))
 
-    return jax.vmap(of_row)(seeds, start)
+    return jax.vmap(row_noise)(seeds, start)

@@ -1,7 +1,7 @@
-"""Weights of the native WaveNet step as its C code reads them, and the compiled library itself.
+"""Weights of the native WaveNet step in the layout of its C code, and the compiled library itself.
 
-The layouts are those of kernels/wavenet/c/wavenet.h: all matrices in one piece of memory, in the order in which a
-sample reads them.
+The layouts are described in kernels/wavenet/c/wavenet.h: all matrices are contiguous in memory, in the order in which a
+sample's computation reads them.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")
 INSTRUCTIONS = ("portable", "avx2", "avx512")
 OUTPUTS = ("gaussian", "logistics", "mulaw")
 LANES = 16  # as in kernels/wavenet/c/wavenet.h
-NARROW = 32  # a last product with at most so many outputs stays float32: it is small, and decides the likelihood
-# With int8 weights the first layers, and the head, take vectors of 16 bits. The first layers carry the samples before
-# this one, of which a trained net predicts the next to within a thousandth of full scale: nearly all that vectors of
-# 8 bits cost is lost there (experiments/real_vocoder/results/int8.md).
+NARROW = 32  # a last product with at most this many outputs stays float32: it is small, and decides the likelihood
+# With int8 weights the first layers and the head take vectors of 16 bits. The first layers carry the previous samples,
+# from which a trained network predicts the next one to within a thousandth of full scale: nearly all of the quality
+# that vectors of 8 bits cost is lost there (experiments/real_vocoder/results/int8.md).
 FINE_LAYERS = 2
 KINDS = ("float32", "bfloat16", "int8", "fine")  # of a matrix: dtypes, and int8 weights for vectors of 16 bits
-# Groups of 16 columns in a block of a matrix: as many as one walk through its rows has sums for in registers, and half
-# of that where a product has two. With AVX2 blocks of 16 made it four walks, and 0.75 to 0.85 of the speed.
+# Groups of 16 columns in a block of a matrix: as many as one pass over its rows can sum in registers, and half of that
+# where a product has two sums. With AVX2, blocks of 16 needed four passes and ran at 0.75 to 0.85 of the speed.
 BLOCKS = {
     "portable": dict.fromkeys(KINDS, 16),
     "avx2": dict.fromkeys(KINDS, 4) | {"fine": 2},
     "avx512": dict.fromkeys(KINDS, 16) | {"fine": 8},
 }
-AHEAD = (8, 4, 2, 1)  # samples that a product with earlier ones may be made for at once; up to wavenet.h's MAX_AHEAD
+# Number of samples for which a product with earlier inputs is computed at once; at most wavenet.h's MAX_AHEAD.
+AHEAD = (8, 4, 2, 1)
 HUGE_PAGE = 1 << 21
 
 
@@ -68,11 +69,22 @@ class _Net(ctypes.Structure):
     )
 
 
-class Packed(NamedTuple):
-    """Weights as the C code reads them; made by `pack`. `kept` holds the memory that `net` points to.
+class NativeWeights(NamedTuple):
+    """Weights as the C code reads them; made by `pack`.
 
-    Of `weight_bytes`, a step reads `step_bytes` for all streams of a group together; the rest is read for several
-    samples of a stream at once, or by the second core, which comes to `ahead_bytes` for each.
+    Attributes:
+        shape: static facts of the network.
+        dtype: type of the weights.
+        instructions: instruction set that they are laid out for.
+        layers: number of layers.
+        gate: channels of a gate, both halves.
+        weight_bytes: bytes of all matrices.
+        step_bytes: bytes that a step reads, once for a group of streams.
+        ahead_bytes: bytes per step and stream of the other matrices, which are read for several samples at once, or by
+            the second core.
+        history_bytes: bytes of a stream's ring buffers.
+        net: the C struct.
+        memory: the arrays that `net` points to.
     """
 
     shape: StepShape
@@ -85,7 +97,7 @@ class Packed(NamedTuple):
     ahead_bytes: float
     history_bytes: int
     net: _Net
-    kept: tuple
+    memory: tuple
 
 
 # ---- the library
@@ -99,7 +111,7 @@ def _library() -> ctypes.CDLL | None:
         if path.exists():
             try:
                 library = ctypes.CDLL(str(path))
-            except OSError:  # built for another machine: as good as none
+            except OSError:  # built for another machine
                 return None
             pointer, whole = ctypes.c_void_p, ctypes.c_int64
             library.wavenet_level.argtypes = []
@@ -112,24 +124,28 @@ def _library() -> ctypes.CDLL | None:
 
 
 def available() -> bool:
-    """Whether the library was built when the package was installed."""
+    """Return True if the library was built when the package was installed."""
     return _library() is not None
 
 
 def instructions() -> tuple[str, ...]:
-    """The kinds of instructions that this machine has, the best last."""
+    """Return the instruction sets that this machine supports, the fastest last."""
     return INSTRUCTIONS[: library().wavenet_level() + 1]
 
 
 def library() -> ctypes.CDLL:
-    """The compiled library; UserError where there is none."""
-    found = _library()
-    if found is None:
+    """Return the compiled library.
+
+    Raises:
+        UserError: there is none.
+    """
+    compiled = _library()
+    if compiled is None:
         raise UserError(
-            "native WaveNet step: found no compiled library in the installed package, expected one; it is built by "
-            "`pip install` where there is a C compiler (gcc or clang), and the other engines do without it"
+            "native WaveNet step: found no compiled library in the installed package, expected one; `pip install` "
+            "builds it where there is a C compiler (gcc or clang). The other engines do not need it"
         )
-    return found
+    return compiled
 
 
 # ---- weights
@@ -141,12 +157,20 @@ def pack(
     dtype: Dtype = "float32",
     instructions: str | None = None,
     cores: Literal[1, 2] = 1,
-) -> Packed:
-    """Weights for `start`, `sample` and `follow`. instructions: one of `instructions()`, or None for the best. cores:
-    2 lets two cores share each stream, with the same samples: the second makes the products with earlier samples, half
-    of a net with kernel 3. Worth it where two cores are idle; where one has other work both wait for it.
+) -> NativeWeights:
+    """Lay out weights for `start`, `sample` and `follow` of kernels/wavenet/native.py.
 
-    UserError where the library is missing, the arrays do not fit the shape, or a weight is not finite.
+    Args:
+        shape: static facts of the network.
+        weights: its weights, float32.
+        dtype: type that the matrices are converted to.
+        instructions: one of `instructions()`; None for the fastest.
+        cores: with 2, two cores share each stream, and the samples are the same: the second core computes the products
+            with earlier samples, half of the work with kernel size 3. It is faster only if two cores are idle; if one
+            is busy, both wait for it.
+
+    Raises:
+        UserError: the library is missing, the arrays do not fit the shape, or a weight is not finite.
     """
     instructions = instructions or INSTRUCTIONS[library().wavenet_level()]
     weights = StepWeights(*(np.asarray(array) for array in weights))
@@ -164,8 +188,10 @@ def pack(
     ahead = np.array([_ahead(dilation, kernel, cores) for dilation in shape.dilations], np.int32)
     reach = np.outer(shape.dilations, np.arange(kernel)[::-1])
 
-    early = layers * 3 // 4  # layers whose skips the second core makes: the others' would keep the first waiting
-    later = (ahead > 1) | (reach > 1) & (cores > 1)  # taps made for several samples at once, or by the second core
+    # The second core computes the skips of these layers; the first would have to wait for those of the last layers.
+    early_skips = layers * 3 // 4
+    # Taps computed for several samples at once, or by the second core.
+    taps_ahead = (ahead > 1) | (reach > 1) & (cores > 1)
 
     def tap(layer: int, j: int) -> tuple[str, int, np.ndarray, str]:
         return "taps", layer * kernel + j, halves(weights.taps[layer, j]), kinds[layer]
@@ -174,28 +200,28 @@ def pack(
         return "skips", layer, _pad(weights.skip[layer]), kinds[layer]
 
     def every_step() -> Iterator[tuple[str, int, np.ndarray, str]]:
-        """What the chain of products of a sample reads, in that order, so that it is one walk through memory."""
+        """Yield the matrices of a sample's chain of products, in the order in which they are read."""
         for layer in range(layers):
             if layer:  # the first layer's are `first_taps`
                 yield tap(layer, kernel - 1)
             if layer + 1 < layers:
-                yield from (tap(layer + 1, j) for j in range(kernel - 1) if not later[layer + 1, j])
+                yield from (tap(layer + 1, j) for j in range(kernel - 1) if not taps_ahead[layer + 1, j])
                 yield "out", layer, _pad(weights.out[layer]), kinds[layer]
-            if cores == 1 or layer >= early:
+            if cores == 1 or layer >= early_skips:
                 yield skips(layer)
         yield "head1", 0, _pad(weights.head1), fine
         yield "head2", 0, _pad(weights.head2), last_kind
 
-    def apart() -> Iterator[tuple[str, int, np.ndarray, str]]:
+    def ahead_of_step() -> Iterator[tuple[str, int, np.ndarray, str]]:
         for layer in range(layers):
-            if cores == 2 and layer < early:
+            if cores == 2 and layer < early_skips:
                 yield skips(layer)
-            yield from (tap(layer, j) for j in range(kernel - 1) if layer and later[layer, j])
+            yield from (tap(layer, j) for j in range(kernel - 1) if layer and taps_ahead[layer, j])
 
     blocks, signed = BLOCKS[instructions], bool(library().wavenet_signed(INSTRUCTIONS.index(instructions)))
     walks = [
         [(name, at, matrix.shape, kind, _layout(matrix, kind, blocks[kind], signed)) for name, at, matrix, kind in walk]
-        for walk in (every_step(), apart())
+        for walk in (every_step(), ahead_of_step())
     ]
     room = sum(-(-len(data) // 64) * 64 for walk in walks for *_, data in walk)
     blob, offset = _memory(room), 0
@@ -222,14 +248,14 @@ def pack(
     }
     net = _Net(
         layers, kernel, residual, gate // 2, skip, head, outputs, weights.first.shape[0],
-        OUTPUTS.index(shape.output), shape.mixtures, INSTRUCTIONS.index(instructions), cores, early,
+        OUTPUTS.index(shape.output), shape.mixtures, INSTRUCTIONS.index(instructions), cores, early_skips,
         shape.residual_scale, shape.min_log_scale,
         *(arrays[name].ctypes.data for name in _ARRAYS),
         *(ctypes.addressof(matrices[name]) for name in _MATRICES),
     )  # fmt: skip
     history = library().wavenet_history_bytes(ctypes.byref(net))
-    kept = (blob, arrays, matrices)
-    return Packed(shape, dtype, instructions, layers, gate, room, step_bytes, ahead_bytes, history, net, kept)
+    memory = (blob, arrays, matrices)
+    return NativeWeights(shape, dtype, instructions, layers, gate, room, step_bytes, ahead_bytes, history, net, memory)
 
 
 def _check(shape: StepShape, weights: StepWeights, dtype: str, level: str, cores: int) -> None:
@@ -256,55 +282,64 @@ def _check(shape: StepShape, weights: StepWeights, dtype: str, level: str, cores
 
 
 def _ahead(dilation: int, kernel: int, cores: int) -> list[int]:
-    """For each tap, the oldest first: for how many samples at once its products are made. No more than it reaches back,
-    as later inputs are not known, and of two cores the second works as far ahead again."""
+    """Return, for each tap, the oldest first, the number of samples for which its products are computed at once.
+
+    It is at most the distance that the tap reaches back, since later inputs do not exist yet; with two cores half of
+    that, since the second core works that far ahead.
+    """
     return [max(n for n in AHEAD if n * cores <= max(j * dilation, cores)) for j in reversed(range(kernel))]
 
 
-def _padded(width: int) -> int:
+def _padded_width(width: int) -> int:
     return -(-width // LANES) * LANES
 
 
 def _pad(array: Float[np.ndarray, "*rows columns"]) -> Float32[np.ndarray, "*rows padded"]:
-    """Zeros to a multiple of 16 columns."""
-    more = _padded(array.shape[-1]) - array.shape[-1]
-    return np.ascontiguousarray(np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)]), np.float32)
+    """Pad with zeros to a multiple of 16 columns."""
+    padding = _padded_width(array.shape[-1]) - array.shape[-1]
+    return np.ascontiguousarray(np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, padding)]), np.float32)
 
 
 def _layout(
     matrix: Float32[np.ndarray, "rows columns"], kind: str, block: int, signed: bool
 ) -> UInt8[np.ndarray, " bytes"]:
-    """A matrix's bytes in the order that kernels/wavenet/c/wavenet.h describes; signed: int8 and fine without 128."""
-    together = {"float32": 1, "bfloat16": 2, "int8": 4, "fine": 4}[kind]  # rows in 32 bits
-    in_bytes = kind in ("int8", "fine")
-    matrix = np.pad(matrix, [(0, -len(matrix) % together), (0, 0)])
+    """Return a matrix's bytes in the order described in kernels/wavenet/c/wavenet.h.
+
+    signed: store "int8" and "fine" weights as signed bytes, else with 128 added.
+    """
+    rows_per_word = {"float32": 1, "bfloat16": 2, "int8": 4, "fine": 4}[kind]  # rows in 32 bits
+    is_int8 = kind in ("int8", "fine")
+    matrix = np.pad(matrix, [(0, -len(matrix) % rows_per_word), (0, 0)])
     if kind == "bfloat16":
         matrix = matrix.astype(ml_dtypes.bfloat16).view(np.uint16)
-    if in_bytes:
+    if is_int8:
         scales = np.abs(matrix).max(axis=0) / np.float32(127)
         matrix = (
             (np.rint(matrix / np.where(scales > 0, scales, 1)) + (0 if signed else 128))
             .astype(np.int16)
             .astype(np.uint8)
         )
-    found, at = [], 0
-    while at < matrix.shape[1]:
-        left = (matrix.shape[1] - at) // LANES
-        columns = LANES * next(groups for groups in (16, 8, 4, 2, 1) if groups <= min(left, block))
-        part = slice(at, at + columns)
-        rows = matrix[:, part].reshape(-1, together, columns).transpose(0, 2, 1)
-        found.append(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
-        if in_bytes:
-            found.append(scales[part].view(np.uint8))
-        at += columns
-    return np.concatenate(found)
+    pieces, column = [], 0
+    while column < matrix.shape[1]:
+        groups_left = (matrix.shape[1] - column) // LANES
+        columns = LANES * next(groups for groups in (16, 8, 4, 2, 1) if groups <= min(groups_left, block))
+        part = slice(column, column + columns)
+        rows = matrix[:, part].reshape(-1, rows_per_word, columns).transpose(0, 2, 1)
+        pieces.append(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+        if is_int8:
+            pieces.append(scales[part].view(np.uint8))
+        column += columns
+    return np.concatenate(pieces)
 
 
 def _memory(size: int) -> UInt8[np.ndarray, " size"]:
-    """Memory on large pages where the system has them: the weights are read from end to end for every sample, and with
-    small pages a good part of the time goes into looking up where they are."""
+    """Allocate memory, on huge pages if the system has them.
+
+    The weights are read from end to end for every sample; with small pages much of the time goes into TLB misses.
+    """
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        pages = mmap.mmap(-1, size + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory has none
+        # Shared memory, the default, would not get huge pages.
+        pages = mmap.mmap(-1, size + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         try:
             pages.madvise(mmap.MADV_HUGEPAGE)
         except OSError:  # a kernel without them

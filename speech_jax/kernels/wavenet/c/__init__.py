@@ -1,4 +1,4 @@
-"""C sources of the native WaveNet step, and the library that setup.py builds of them where there is a compiler.
+"""C sources of the native WaveNet step, and the library that setup.py builds from them where there is a compiler.
 
-`kernels/wavenet/native_pack.py` loads the library with ctypes; nothing here is a Python module.
+`kernels/wavenet/native_pack.py` loads the library with ctypes; there is no Python module in this folder.
 """

@@ -1,7 +1,7 @@
-"""Checkpoints: saved in the background, hashed, verified before they are read; a bad one falls back to the one before.
+"""Checkpoints: saved in the background, hashed, verified before reading; a damaged one falls back to the one before.
 
-A run's folder holds checkpoints/<step>/ with three items: state (arrays, by orbax), data (JSON: where the data stood,
-the metrics, the pipeline's settings) and assets (JSON: whatever the caller needs to use the model), and the manifest.
+A run's folder holds checkpoints/<step>/ with state (arrays, by orbax), data (JSON: position of the data, metrics,
+settings of the data pipeline), assets (JSON: whatever the caller needs to use the model) and the checksum file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from speech_jax.core.errors import UserError
+from speech_jax.core.log import log
 from speech_jax.core.rules import nest_leaves
 from speech_jax.core.types import PyTree, TrainState
 from speech_jax.training.checksums import find_damage, write_checksums
@@ -41,22 +42,26 @@ from speech_jax.training.layout import (
 
 FOLDER = "checkpoints"
 NONE, ALL_DAMAGED = -1, -2  # instead of a step
-logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one run that trains. Reading finished ones needs no object: see `load_params`,
-    `load_assets`."""
+    """Checkpoints of a run in training. To read finished ones, see `load_params` and `load_assets`.
+
+    Args:
+        run: folder of the run.
+        config: which checkpoints are kept.
+        assets: JSON that is saved with every checkpoint.
+    """
 
     def __init__(self, run: Path, config: CheckpointConfig, assets: Mapping[str, Any]):
         self.root = Path(run).absolute() / FOLDER
         self._config = config
-        self._assets = json.loads(json.dumps(assets))  # fails here, not in the background, if it is no JSON
+        self._assets = json.loads(json.dumps(assets))  # if it is no JSON, it fails here, not in the background
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._failed = False
         self._step: int | None = None
-        if jax.process_index() == 0:  # what a killed run left half written
+        if jax.process_index() == 0:  # partial saves of a killed run
             for partial in self.root.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(partial, ignore_errors=True)
         self._scores: dict[int, float] = {}
@@ -74,32 +79,39 @@ class Checkpoints:
         )
 
     def _note_score(self, step: int, record: Mapping[str, Any] | None = None) -> None:
-        """Remembers how good a step is: a smaller score is better."""
+        """Remember the score of a step; smaller is better."""
         try:
             record = read_item(self.root / str(step), "data") if record is None else record
             value = _guarded(record).get(self._config.metric)
         except (OSError, ValueError, AttributeError):
-            return  # a damaged one: found and set aside when it is read
+            return  # damaged; set aside when it is restored
         if value is not None and math.isfinite(value):
             self._scores[step] = -value if self._config.mode == "max" else value
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Orbax asks this after every save: the newest and the best are kept."""
+        """Select the newest and the best checkpoints; orbax calls this after every save."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        known = sorted((step for step in steps if step in self._scores), key=lambda step: (self._scores[step], step))
-        kept = {*sorted(steps)[-max(self._config.keep_last, 2) :], *known[: self._config.keep_best]}
+        ranked = sorted((step for step in steps if step in self._scores), key=lambda step: (self._scores[step], step))
+        kept = {*sorted(steps)[-max(self._config.keep_last, 2) :], *ranked[: self._config.keep_best]}
         return [step in kept for step in steps]
 
     def latest_step(self) -> int | None:
-        """The newest step that has been saved or is being saved."""
+        """Return the newest step that has been saved or is being saved."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: TrainState, data: Mapping[str, Any], *, wait: bool = False) -> None:
-        """Starts to save; returns when the arrays are copied, or with `wait` when all is on the disk and hashed.
+        """Save a checkpoint in the background; first waits for a save that is still running.
 
-        data: JSON, with "metrics" in it where there are any. Waits for the save before, if that is still under way.
-        Raises UserError if this save or the one before failed (the disk is full); earlier checkpoints are untouched.
+        Args:
+            step: the step.
+            state: the training state; its arrays are copied before this returns.
+            data: JSON, with "metrics" in it if there are any.
+            wait: return only when everything is on disk and hashed.
+
+        Raises:
+            UserError: if this save or the one before failed, for example because the disk is full. Earlier checkpoints
+                are untouched.
         """
         self.wait()
         record = dict(data) | {"step": step, "best_metric": self._config.metric, "best_mode": self._config.mode}
@@ -125,7 +137,7 @@ class Checkpoints:
             self.wait()
 
     def _check_space(self, state: TrainState) -> None:
-        """Notices a full disk before anything is half written."""
+        """Detect a full disk before anything is written."""
         needed = sum(x.nbytes for x in jax.tree.leaves(state)) // jax.process_count()
         free = shutil.disk_usage(self.root).free
         if free < needed:
@@ -140,12 +152,12 @@ class Checkpoints:
             self._error = error
 
     def check(self) -> None:
-        """Raises UserError if the save in the background failed; does not wait."""
+        """Raise UserError if the save in the background failed; does not wait."""
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
 
     def wait(self) -> None:
-        """Waits until nothing is being saved. Raises UserError if it failed."""
+        """Wait for the save in the background. Raises UserError if it failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -156,14 +168,14 @@ class Checkpoints:
             return
         error, self._error, self._failed = self._error, None, True
         self._remove_partial()
-        good = [step for step in saved_steps(self.root) if find_damage(self.root / str(step)) is None]
-        left = f"the last good checkpoint is step {good[-1]}" if good else "there is no earlier checkpoint"
+        whole = [step for step in saved_steps(self.root) if find_damage(self.root / str(step)) is None]
+        last = f"the last good checkpoint is step {whole[-1]}" if whole else "there is no earlier checkpoint"
         text = " ".join(str(error).split())
-        _forget_frames(error)
-        raise UserError(f"{self.root}: cannot save step {self._step} ({text[:300]}); {left}") from error
+        _clear_frames(error)
+        raise UserError(f"{self.root}: cannot save step {self._step} ({text[:300]}); {last}") from error
 
     def _remove_partial(self) -> None:
-        """Gives the space of a failed save back; other writers of that save may still be at work for a moment."""
+        """Delete the files of a failed save; its other writers may still be running for a moment."""
         for _ in range(40):
             partial = list(self.root.glob(f"{self._step}.orbax-checkpoint-tmp*"))
             if not partial:
@@ -173,15 +185,23 @@ class Checkpoints:
             time.sleep(0.05)
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """(state, data) of the newest checkpoint that is whole, or None if there is none at all.
+        """Restore the newest checkpoint that is whole.
 
-        like: shapes with shardings; the state is born on them, whatever mesh it was saved from. A damaged checkpoint
-        is named in a warning, set aside as <step>.damaged (the last such one is kept) and the one before is taken.
-        Raises UserError if the checkpoint is another model's, or if there are checkpoints but all are damaged.
+        A damaged checkpoint is reported in a warning and renamed to <step>.damaged (only the last such folder is kept),
+        and the one before is restored.
+
+        Args:
+            like: shapes with shardings; the state is restored into them, whatever mesh it was saved from.
+
+        Returns:
+            The state and the data of `save`; None if there is no checkpoint.
+
+        Raises:
+            UserError: if the checkpoint is of another model, or if all checkpoints are damaged.
         """
         self.wait()
         step = self._newest_whole() if jax.process_index() == 0 else 0
-        if jax.process_count() > 1:  # one process looks, all take the same
+        if jax.process_count() > 1:  # process 0 decides for all
             step = int(multihost_utils.broadcast_one_to_all(np.int64(step)))
             self._manager.reload()
         if step == NONE:
@@ -198,51 +218,59 @@ class Checkpoints:
             damage = find_damage(self.root / str(step))
             if damage is None:
                 return step
-            logger.warning("%s; falling back to the checkpoint before step %d", damage, step)
+            log.warning("%s; falling back to the checkpoint before step %d", damage, step)
             self._set_aside(self.root / str(step))
         return ALL_DAMAGED if steps else NONE
 
     def _set_aside(self, folder: Path) -> None:
-        for older in self.root.glob("*.damaged"):  # one is enough to look into
+        for older in self.root.glob("*.damaged"):  # one is enough to examine
             shutil.rmtree(older, ignore_errors=True)
         folder.rename(folder.with_name(f"{folder.name}.damaged"))
         self._manager.reload()
 
     def close(self) -> None:
-        """Waits for what is being saved. Raises UserError if that fails, but not again for what `save` has raised."""
+        """Wait for the save in the background. Raises UserError if it failed, but not for an error raised before."""
         try:
             self.wait()
         finally:
-            with contextlib.suppress(Exception if self._failed else ()):  # orbax repeats the error of a failed save
+            with contextlib.suppress(Exception if self._failed else ()):  # orbax raises a failed save again
                 self._manager.close()
 
 
 def _not_orbax_errors(record: logging.LogRecord) -> bool:
-    """Keeps orbax from logging a traceback of an error that it also raises: `Checkpoints` says it in one line."""
+    """Suppress orbax's log of a traceback that it also raises: `Checkpoints` reports it in one line."""
     return not (record.exc_info and "orbax" in record.pathname)
 
 
-def _forget_frames(error: BaseException | None) -> None:
-    """Frees what the frames of an exception hold: writers cut off in the middle would complain at the program's end."""
+def _clear_frames(error: BaseException | None) -> None:
+    """Free the objects in the frames of an exception: interrupted writers would raise again at exit."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
     gc.collect()
 
 
-# --- reading a finished checkpoint, for front doors
+# --- reading finished checkpoints ---
 
 
 Which = Literal["best", "last"] | int
 
 
 def find_checkpoint(path: str | Path, which: Which = "best") -> Path:
-    """The folder of one whole checkpoint: `path` itself if it is one, else the one that `which` names in a run's
-    folder.
+    """Find one whole checkpoint and verify its checksums.
 
-    "best" is the last where no metric was kept. A damaged one is named in a warning and the next best, or the one
-    before, is taken; if a step's folder or number was asked for, it is an error instead.
-    Raises UserError if there is none.
+    A damaged checkpoint is reported in a warning, and the next best, or the one before, is taken. If `path` is a step's
+    folder or `which` a number, damage is an error instead.
+
+    Args:
+        path: folder of a run, or of one step.
+        which: "best", "last" or a step; in the folder of a run only. "best" is the last one if no metric was recorded.
+
+    Returns:
+        The step's folder.
+
+    Raises:
+        UserError: if there is no such checkpoint, or no whole one.
     """
     path = Path(path).absolute()
     if (path / "state").is_dir():
@@ -262,7 +290,7 @@ def find_checkpoint(path: str | Path, which: Which = "best") -> Path:
     for step in reversed(steps):
         damage = find_damage(root / str(step))
         if damage:
-            logger.warning("%s; this checkpoint is not used", damage)
+            log.warning("%s; this checkpoint is not used", damage)
         else:
             whole.append(root / str(step))
             if which == "last":
@@ -273,45 +301,78 @@ def find_checkpoint(path: str | Path, which: Which = "best") -> Path:
 
 
 def _best(folders: list[Path]) -> Path:
-    """The best by the metric that the newest of them names; the newest if none has it."""
+    """Return the best folder by the metric that the newest of them names; the newest if none has it."""
     records = {folder: read_item(folder, "data") for folder in folders}
     metric, mode = records[folders[0]].get("best_metric"), records[folders[0]].get("best_mode")
     sign = -1 if mode == "max" else 1
     scores = {f: _guarded(r).get(metric) for f, r in records.items()}
-    known = {f: sign * s for f, s in scores.items() if s is not None and math.isfinite(s)}
-    return min(known, key=known.__getitem__) if known else folders[0]
+    finite = {f: sign * s for f, s in scores.items() if s is not None and math.isfinite(s)}
+    return min(finite, key=finite.__getitem__) if finite else folders[0]
 
 
 def _guarded(record: Mapping[str, Any]) -> Mapping[str, float]:
-    """The metrics of a checkpoint that may be the best: none where a guard was broken."""
+    """Return the metrics of a checkpoint's record; none if a guard was broken, so that it is never the best."""
     return (record.get("metrics") or {}) if record.get("within_guards", True) else {}
 
 
 def load_assets(path: str | Path, which: Which = "best") -> dict[str, Any]:
-    """The JSON that the training run put beside the parameters: config, tokenizer, audio settings, versions."""
+    """Load the JSON that was saved with the parameters: config, tokenizer, audio settings, versions.
+
+    Args:
+        path: folder of a run, or of one step.
+        which: "best", "last" or a step.
+
+    Raises:
+        UserError: if there is no whole checkpoint.
+    """
     return read_assets(find_checkpoint(path, which))
 
 
 def read_assets(folder: Path) -> dict[str, Any]:
-    """`load_assets` of a folder that `find_checkpoint` has just found whole: every call of that hashes all files."""
+    """Read the assets of a folder that `find_checkpoint` has verified; unlike `load_assets`, does not hash again."""
     return read_item(folder, "assets")
 
 
 def load_params(path: str | Path, which: Which = "best", *, ema: bool = True) -> tuple[PyTree, PyTree]:
-    """(params, model_state) as nested dicts of NumPy arrays, on no device and no mesh.
+    """Load the parameters of a checkpoint as NumPy arrays, on no device and no mesh.
 
-    ema: the moving average instead of the parameters, where the run kept one.
-    Raises UserError if there is no whole checkpoint.
+    Args:
+        path: folder of a run, or of one step.
+        which: "best", "last" or a step.
+        ema: load the moving average of the parameters, if the run kept one.
+
+    Returns:
+        (params, model_state) as nested dicts of NumPy arrays.
+
+    Raises:
+        UserError: if there is no whole checkpoint.
+
+    Example:
+        >>> import tempfile
+        >>> import jax.numpy as jnp
+        >>> from speech_jax.core.types import TrainState
+        >>> from speech_jax.training.checkpoint import Checkpoints, load_assets, load_params
+        >>> from speech_jax.training.config import CheckpointConfig
+        >>> params = {"head": {"kernel": jnp.full((2, 3), 0.5)}}
+        >>> state = TrainState(step=jnp.int32(1), params=params, model_state={}, opt_state={}, ema=None)
+        >>> with tempfile.TemporaryDirectory() as run:
+        ...     checkpoints = Checkpoints(run, CheckpointConfig(), assets={"labels": ["a", "b"]})
+        ...     checkpoints.save(1, state, data={}, wait=True)
+        ...     checkpoints.close()
+        ...     loaded, _ = load_params(run)
+        ...     assets = load_assets(run)
+        >>> loaded["head"]["kernel"].shape, float(loaded["head"]["kernel"].sum()), assets["labels"]
+        ((2, 3), 3.0, ['a', 'b'])
     """
     return read_params(find_checkpoint(path, which), ema=ema)
 
 
 def read_params(folder: Path, *, ema: bool = True) -> tuple[PyTree, PyTree]:
-    """`load_params` of a folder that `find_checkpoint` has just found whole."""
+    """Read the parameters of a folder that `find_checkpoint` has verified; see `load_params`."""
     stored = stored_shapes(folder)
     group = "ema" if ema and "ema" in stored else "params"
-    wanted = {name: stored[name] for name in (group, "model_state") if name in stored}
-    like = {name: {leaf: HostShape(m.shape) for leaf, m in leaves.items()} for name, leaves in wanted.items()}
+    shapes = {name: stored[name] for name in (group, "model_state") if name in stored}
+    like = {name: {leaf: HostShape(m.shape) for leaf, m in leaves.items()} for name, leaves in shapes.items()}
     arrays = read_state(folder, like)
     return nest_leaves(arrays[group]), nest_leaves(arrays.get("model_state", {}))
 

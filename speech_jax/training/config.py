@@ -1,6 +1,6 @@
 """Settings of the optimizer, the step, the devices, the processes and the loop, apart from their code.
 
-Reading a config or a `--help` loads neither Optax nor Orbax.
+Loading a config or printing a `--help` imports neither Optax nor Orbax.
 """
 
 from __future__ import annotations
@@ -92,22 +92,22 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class PrivacyConfig:
-    """DP-SGD (Abadi et al. 2016) by jax-privacy: each utterance's gradient is clipped, and noise added to the sum."""
+    """DP-SGD (Abadi et al. 2016) by jax-privacy: clips each utterance's gradient and adds noise to the sum."""
 
     noise_multiplier: float = 0.0
-    """Standard deviation of the noise in units of `clip_norm`; 0 trains without privacy."""
+    """Standard deviation of the noise in units of `clip_norm`. 0: no privacy."""
     clip_norm: float = 1.0
-    """The combined gradient alpha * L_pre + (1 - alpha) * L_task of one utterance is scaled down to this norm."""
+    """Norm to which the combined gradient alpha · L_pre + (1 - alpha) · L_task of each utterance is clipped."""
     delta: float = 1e-5
-    """The guarantee is (epsilon, delta); must be below 1 / utterances."""
+    """Delta of the (epsilon, delta) guarantee; must be below 1 / utterances."""
     max_epsilon: float | None = None
-    """A run whose last step would have spent more is refused; none lets it say what it spends and go on."""
+    """Largest epsilon: a run that would exceed it at its last step is refused. none: no limit, epsilon is logged."""
     microbatch: int = 1
-    """Utterances on each device whose gradients are held at the same time: more is faster on an accelerator and takes
+    """Utterances per device whose gradients are computed at the same time. More is faster on an accelerator, and takes
     as many times the memory of the trained parameters."""
     log_exact: bool = False
-    """Also log losses and the share of clipped gradients. They are exact figures of private recordings: the guarantee
-    then holds for the checkpoints, not for the logs."""
+    """Also log losses and the share of clipped gradients. They are exact statistics of private recordings: the
+    guarantee then covers the checkpoints, not the logs."""
 
     def __post_init__(self) -> None:
         checks = (
@@ -123,11 +123,14 @@ class PrivacyConfig:
 
     @property
     def on(self) -> bool:
-        """Whether the run is private."""
+        """True if the run is private."""
         return self.noise_multiplier > 0
 
     def settings(self) -> dict[str, float]:
-        """What the steps so far were made with: a run does not go on with other values, or its epsilon were wrong."""
+        """Return the values that the accounting relies on.
+
+        Resuming with other values is refused: the reported epsilon would be wrong.
+        """
         return {"noise_multiplier": self.noise_multiplier, "clip_norm": self.clip_norm, "delta": self.delta}
 
 
@@ -156,19 +159,18 @@ class StepConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Which checkpoints are written and kept."""
+    """Checkpoints that are written and kept."""
 
     every: int = 1000
-    """Steps between checkpoints; one more is always written at the end and on SIGTERM."""
+    """Steps between checkpoints. One is always written at the end and on SIGTERM; 0 writes only those."""
     keep_last: int = 2
-    """How many of the newest are kept. At least 2, so that there is one to fall back to."""
+    """Number of newest checkpoints to keep. At least 2 are kept, so that a damaged one has a fallback."""
     keep_best: int = 1
-    """How many of the best by `metric` are kept besides."""
+    """Number of best checkpoints by `metric` to keep in addition."""
     metric: str | None = None
-    """The metric that says which is best, "<evaluation set>/<metric>", for example "dev/wer"; none keeps only the
-    newest."""
+    """Metric that ranks checkpoints, "<evaluation set>/<metric>", for example "dev/wer". none keeps only the newest."""
     mode: Literal["min", "max"] = "min"
-    """Whether a smaller or a larger metric is better."""
+    """min: a smaller `metric` is better; max: a larger one."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
-"""Differentially private training: its settings, what it spends, and the secret of its noise.
+"""Differentially private training: settings, accounting of epsilon, and the secret key of the noise.
 
 The unit is one utterance, and the guarantee is that of zero-out neighbors (Kairouz et al. 2021, arXiv 2103.00039): two
 sets of recordings with the same list of durations and label counts, in one of which one utterance is replaced by
-nothing. What the list says (how many utterances, how long, with how many labels) decides the batches and is public.
+nothing. The list (number of utterances, durations, label counts) decides the batches and is public.
 
-An epoch has every utterance once, so after n epochs n noisy sums have seen it. No amplification by sampling is claimed:
-the order follows from the config's seed, which whoever has the checkpoint can read, and buckets are no Poisson samples.
-n Gaussian mechanisms of noise multiplier s, each chosen with the outcome of those before, are as private as one with
-s / sqrt(n) (Dong et al. 2022, "Gaussian differential privacy"), whose epsilon dp-accounting computes exactly
-(Balle and Wang 2018).
+An epoch contains every utterance once, so after n epochs it is part of n noisy sums. No amplification by sampling is
+claimed: the order follows from the config's seed, which is in every checkpoint, and buckets are not Poisson samples.
+n adaptive Gaussian mechanisms of noise multiplier s are as private as one with s / sqrt(n) (Dong et al. 2022,
+"Gaussian differential privacy"), whose epsilon dp-accounting computes exactly (Balle and Wang 2018).
 """
 
 from __future__ import annotations
@@ -31,34 +30,50 @@ KEY_FILE = "noise_key.secret"
 
 
 class Accountant(NamedTuple):
-    """What any one utterance has lost after so many steps.
+    """Privacy loss of any one utterance as a function of the step.
 
-    epoch_steps: {stream: steps of an epoch}; the streams of a mix have epochs of their own
+    Attributes:
+        config: noise multiplier and delta.
+        epoch_steps: stream -> steps per epoch; the streams of a mix have separate epochs.
     """
 
     config: PrivacyConfig
     epoch_steps: Mapping[str, int]
 
     def participations(self, steps: int) -> int:
-        """In how many of the first `steps` steps an utterance can have been at most: once an epoch."""
+        """Return the largest number of the first `steps` steps that contain the same utterance: one per epoch."""
         return max(-(-steps // length) for length in self.epoch_steps.values())
 
     def epsilon(self, steps: int) -> float:
-        """Epsilon, at the config's delta, of all checkpoints up to `steps` together."""
+        """Return epsilon, at the config's delta, of all checkpoints up to `steps` together."""
         return gaussian_epsilon(self.config.noise_multiplier, self.participations(steps), self.config.delta)
 
 
 @functools.cache
 def gaussian_epsilon(noise_multiplier: float, count: int, delta: float) -> float:
-    """Epsilon of `count` Gaussian mechanisms one after the other, by dp-accounting. Raises UserError if it is not
-    there."""
+    """Compute epsilon of `count` consecutive Gaussian mechanisms with dp-accounting.
+
+    Args:
+        noise_multiplier: standard deviation of the noise in units of the sensitivity.
+        count: number of mechanisms.
+        delta: the probability at which epsilon may be exceeded.
+
+    Raises:
+        UserError: if dp-accounting is not installed.
+    """
     if count == 0:
         return 0.0
     return float(libraries().accounting.get_epsilon_gaussian(noise_multiplier / math.sqrt(count), delta))
 
 
 class Libraries(NamedTuple):
-    """The modules of the extra `privacy`."""
+    """Modules of the optional dependency group `privacy`.
+
+    Attributes:
+        accounting: dp_accounting.
+        clipping: jax_privacy.clipping.
+        noise_addition: jax_privacy.noise_addition.
+    """
 
     accounting: object
     clipping: object
@@ -67,7 +82,11 @@ class Libraries(NamedTuple):
 
 @functools.cache
 def libraries() -> Libraries:
-    """Imported only where they are needed: nothing else in speech_jax needs them."""
+    """Import the modules of the dependency group `privacy`.
+
+    Raises:
+        UserError: if they are not installed.
+    """
     try:
         import dp_accounting
         from jax_privacy import clipping, noise_addition
@@ -78,27 +97,33 @@ def libraries() -> Libraries:
     return Libraries(dp_accounting, clipping, noise_addition)
 
 
-# ---- the secret
+# --- the secret key ---
 
 
 def noise_key(folder: Path, step: int | None) -> jax.Array:
-    """The key of the run's noise, from its file, or a new one for a new run (step None).
+    """Return the key of the run's noise, from its file, or a new one for a new run.
 
-    It is drawn by the operating system, not from the config's seed: with the seed, which every checkpoint carries,
-    anyone could take the noise off again. It must survive a restart, because steps that are done a second time with
-    other noise would be a second look at the same recordings. Never part of a checkpoint; on several hosts the first
-    one's. Raises UserError if a run that goes on has none.
+    The operating system draws it, not the config's seed: with the seed, which is in every checkpoint, anyone could
+    subtract the noise. It must survive a restart, because repeating steps with other noise would release the same
+    recordings a second time. It is never part of a checkpoint. With several processes it is that of process 0.
+
+    Args:
+        folder: the run's folder.
+        step: the step that the run resumes from; None for a new run.
+
+    Raises:
+        UserError: if a resumed run has no key.
     """
     words = np.zeros(2, np.uint32)
     if jax.process_index() == 0:
         file = folder / KEY_FILE
-        known = json.loads(file.read_text()) if file.is_file() else {}
-        if step is not None and "key" not in known and known.get("ended") != step:
+        stored = json.loads(file.read_text()) if file.is_file() else {}
+        if step is not None and "key" not in stored and stored.get("ended") != step:
             raise UserError(f"{file}: found no key of the run's noise, expected that of the first {step} steps")
-        if "key" not in known or step is None:
-            known = {"key": np.frombuffer(os.urandom(8), np.uint32).tolist()}
-            _write(file, known)
-        words = np.array(known["key"], np.uint32)
+        if "key" not in stored or step is None:
+            stored = {"key": np.frombuffer(os.urandom(8), np.uint32).tolist()}
+            _write(file, stored)
+        words = np.array(stored["key"], np.uint32)
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -107,8 +132,10 @@ def noise_key(folder: Path, step: int | None) -> jax.Array:
 
 
 def forget_noise_key(folder: Path, step: int) -> None:
-    """The run has ended at `step`, no step will be done again: the secret goes, so that the folder can be given away.
-    A longer run goes on from there with a new one."""
+    """Delete the key of a run that has ended at `step`, so that its folder can be published.
+
+    No step will be repeated. A later resume with more steps draws a new key.
+    """
     if jax.process_index() == 0:
         _write(folder / KEY_FILE, {"ended": step})
 

@@ -1,4 +1,4 @@
-"""The gradient of a private step: one a row, clipped, summed, with noise. See privacy.py for what it guarantees."""
+"""Gradient of a differentially private step: per utterance, clipped, summed, with noise. See privacy.py."""
 
 from __future__ import annotations
 
@@ -20,27 +20,36 @@ from speech_jax.training.step import Metrics, TermOut, moving_part
 
 
 def whole_term(objective: Objective) -> Term:
-    """An objective, a mix or not, as one term: the clipping needs the combined gradient of an utterance."""
+    """Return the objective, a mix or not, as one term: clipping needs an utterance's combined gradient."""
     return Term("", objective, lambda batch: batch, lambda key: key, True)
 
 
 def make_private_gradient(
     term: Term, trainable: PyTree, config: StepConfig, *, mesh: Mesh | None = None
 ) -> Callable[[PyTree, PyTree, Int[Array, ""], PyTree, jax.Array, jax.Array], TermOut]:
-    """The pure function (params, model_state, step, batch, key, noise key) -> TermOut, beside `step.make_gradient`.
+    """Make the pure function (params, model_state, step, batch, key, noise key) -> TermOut.
 
-    Row i of the batch, or of all batches of a mix together, is one example. Its loss is the objective of a batch of
-    that one row: a mean over its own labels or frames, so that no other row, and no total of the batch, is in it. Its
-    gradient is clipped to `clip_norm`; the sum over the rows and the noise are divided by the number of rows of the
-    bucket, fillers included, which is public.
+    The private counterpart of `step.make_gradient`. Row i of the batch, or of all batches of a mix together, is one
+    example. Its loss is the objective of a batch of that one row: a mean over its own labels or frames, in which no
+    other row and no total of the batch takes part. Its gradient is clipped to `clip_norm`. The sum over the rows and
+    the noise are divided by the number of rows of the bucket, fillers included, which is public.
 
-    A row in which any of the batches has a filler (index -1) adds nothing at all. So an utterance of either stream
-    that is replaced by nothing takes its whole row out, and the sum moves by at most `clip_norm`; if its partner
-    stayed in alone, the sum could move by twice that.
+    A row in which any of the batches has a filler (index -1) adds nothing. So replacing an utterance of either stream
+    by nothing removes its whole row, and changes the sum by at most `clip_norm`; if its partner stayed in alone, the
+    sum could change by twice that.
 
-    The randomness of row i in step n is fold_in(fold_in(key, n), i), the noise's fold_in(noise key, n). A NaN
-    adds 0. Raises UserError, when it is traced, for a model whose state depends on the batch, or rows that do not
-    divide.
+    The randomness of row i in step n is fold_in(fold_in(key, n), i), that of the noise fold_in(noise key, n). A NaN
+    gradient adds 0.
+
+    Args:
+        term: from `whole_term`.
+        trainable: a tree of bool like the parameters.
+        config: its `privacy` settings are used.
+        mesh: the mesh the batch is sharded over; None without one.
+
+    Returns:
+        The function, to be jitted. It raises UserError when traced for a model whose state depends on the batch, or for
+        rows that the micro-batch does not divide.
     """
     privacy = config.privacy
 
@@ -50,18 +59,18 @@ def make_private_gradient(
         clipping, noise_addition = libraries().clipping, libraries().noise_addition
         real = real_rows(batch)
         rows = len(real)
-        at_once = privacy.microbatch * (1 if mesh is None else row_shards(mesh))
-        if rows % at_once:
+        microbatch = privacy.microbatch * (1 if mesh is None else row_shards(mesh))
+        if rows % microbatch:
             raise UserError(
-                f"trainer.step.privacy.microbatch: found a batch of {rows} rows, expected a multiple of {at_once}: "
-                f"{privacy.microbatch} on each of {at_once // privacy.microbatch} devices"
+                f"trainer.step.privacy.microbatch: found a batch of {rows} rows, expected a multiple of {microbatch}: "
+                f"{privacy.microbatch} on each of {microbatch // privacy.microbatch} devices"
             )
         base = jax.random.fold_in(key, step)
 
-        def loss(moving: PyTree, row: PyTree, place: Int[Array, "1"]) -> tuple[Array, Metrics]:
-            joined = jax.tree.map(lambda m, p: p if m is None else m, moving, params, is_leaf=lambda x: x is None)
-            key = term.key(jax.random.fold_in(base, place[0]))
-            out = term.objective(joined, model_state, row, key, step)
+        def loss(moving: PyTree, row: PyTree, index: Int[Array, "1"]) -> tuple[Array, Metrics]:
+            all_params = jax.tree.map(lambda m, p: p if m is None else m, moving, params, is_leaf=lambda x: x is None)
+            key = term.key(jax.random.fold_in(base, index[0]))
+            out = term.objective(all_params, model_state, row, key, step)
             _refuse_statistics(model_state, out.model_state)
             return out.value.astype(jnp.float32), jax.tree.map(jnp.asarray, dict(out.metrics))
 
@@ -73,7 +82,7 @@ def make_private_gradient(
             batch_argnums=(1, 2),
             return_values=True,
             return_grad_norms=True,
-            microbatch_size=at_once,
+            microbatch_size=microbatch,
         )
         moving = moving_part(params, trainable)
         mean, aux = clipped_mean(moving, batch, jnp.arange(rows), is_padding_example=~real)
@@ -98,24 +107,28 @@ def make_private_gradient(
 
 
 def real_rows(batch: PyTree) -> Bool[Array, " rows"]:
-    """True where no batch of the mix has a filler. Raises UserError if they have different numbers of rows."""
-    found = [leaf for name, leaf in named_leaves(batch).items() if name.split("/")[-1] == "index"]
-    sizes = {len(index) for index in found}
+    """Return a mask of the rows in which no batch of the mix has a filler.
+
+    Raises:
+        UserError: if the batches have different numbers of rows.
+    """
+    indices = [leaf for name, leaf in named_leaves(batch).items() if name.split("/")[-1] == "index"]
+    sizes = {len(index) for index in indices}
     if len(sizes) != 1:
         raise UserError(
             f"trainer.step.privacy: found batches of {sorted(sizes)} rows, expected as many in each stream of the mix"
         )
-    return jnp.all(jnp.stack(found) >= 0, axis=0)
+    return jnp.all(jnp.stack(indices) >= 0, axis=0)
 
 
 def _refuse_statistics(before: PyTree, after: PyTree) -> None:
-    """Anything the forward pass writes into the model state is a figure of the recordings that no noise covers."""
+    """Refuse a model state that the forward pass changes: no noise covers these statistics of the recordings."""
     old, new = named_leaves(before), named_leaves(after)
-    moved = sorted({*old, *new} - {name for name in old if new.get(name) is old[name]})
-    if moved:
+    changed = sorted({*old, *new} - {name for name in old if new.get(name) is old[name]})
+    if changed:
         raise UserError(
-            f"trainer.step.privacy: found the statistic {moved[0]!r}, which the batches move, expected none: "
-            f"batch norm is not private, task.model.conv_norm 'layer' and 'group' are"
+            f"trainer.step.privacy: found the statistic {changed[0]!r}, which depends on the batches, expected none: "
+            "batch norm is not private, --task.model.conv-norm layer and group are"
         )
 
 

@@ -15,10 +15,10 @@ from speech_jax.artifacts.recognizer import RecognizerParts, load_recognizer_par
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.data.manifest import read_manifest
-from speech_jax.decoding.beam import BeamConfig
+from speech_jax.decoding.config import BeamConfig
 from speech_jax.evaluate import EvaluateConfig, evaluate, set_names, write_reports
 from speech_jax.evaluation.compare import compare
-from speech_jax.evaluation.pareto import Point, draw, front, pareto_table
+from speech_jax.evaluation.pareto import Point, pareto_front, pareto_table, plot_pareto
 from speech_jax.evaluation.report import to_json
 from speech_jax.finetuning.average import in_vocabulary, interpolate
 from speech_jax.inference.recognizer import make_recognizer
@@ -88,9 +88,9 @@ def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -
     text, image = compare(reports)
     if points:
         text += "\n" + pareto_table(points, old=names[0], new=names[1])
-        write_file(out / "pareto.png", draw(points, old=names[0], new=names[1]))
+        write_file(out / "pareto.png", plot_pareto(points, old=names[0], new=names[1]))
         write_file(out / "pareto.json", json.dumps([p._asdict() for p in points], indent=1))
-        print(f"on the front: {', '.join(p.name for p in front(points))}", file=sys.stderr)
+        print(f"on the front: {', '.join(p.name for p in pareto_front(points))}", file=sys.stderr)
     print(text)
     write_file(out / "compare.md", text + "\n")
     write_file(out / "compare.png", image)

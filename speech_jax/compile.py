@@ -19,7 +19,7 @@ from speech_jax.config import parse_config
 from speech_jax.core.errors import run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
-from speech_jax.evaluation.report import text_table
+from speech_jax.evaluation.report import markdown_table
 from speech_jax.lowering.chips import Chip, chip_of, topology_devices
 from speech_jax.runs.precompile import GIB, CompileConfig, check, check_compiled, check_use, for_chip, read
 
@@ -68,7 +68,7 @@ def table(facts: dict[str, Any], chip: Chip) -> str:
     unknown = sum(p["loops_of_unknown_length"] for p in facts["programs"])
     return "\n".join([
         head,
-        text_table(header, rows),
+        markdown_table(header, rows),
         f"\nlargest step: {facts['bytes_per_chip'] / GIB:.2f} of {facts['chip_bytes'] / GIB:.0f} GiB on each chip, "
         f"{1e3 * facts['step_seconds']:.2f} ms by the roofline, {100 * facts['utilization']:.1f} % of {chip.kind}'s "
         f"bfloat16 peak as model FLOPs; compiled in {facts['compile_seconds']:.0f} s",

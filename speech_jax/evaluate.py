@@ -25,19 +25,19 @@ from speech_jax.data.manifest import Utterance, read_manifest
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan
 from speech_jax.data.recordings import read_recording
-from speech_jax.decoding.beam import BeamConfig
+from speech_jax.decoding.config import BeamConfig
 from speech_jax.evaluation.compare import By, compare
+from speech_jax.evaluation.config import MeasureConfig
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
-from speech_jax.evaluation.measures import MeasureConfig
 from speech_jax.evaluation.report import (
     HEADER,
     Evaluation,
     Item,
-    fields,
+    error_table,
+    grouping_fields,
+    markdown_table,
     read_report,
-    score,
-    table,
-    text_table,
+    score_items,
     to_html,
     to_json,
     to_markdown,
@@ -174,7 +174,7 @@ def score_hypotheses(config: EvaluateConfig, sets: dict[str, list[Utterance]]) -
         for utterance in utterances
     ]
     details = [("transcripts", config.hypotheses), *_inputs(config, language)]
-    return score(items, name=config.name or Path(config.hypotheses).stem, costs=config.costs, details=details)
+    return score_items(items, name=config.name or Path(config.hypotheses).stem, costs=config.costs, details=details)
 
 
 def evaluate(
@@ -196,7 +196,7 @@ def evaluate(
     details = [("checkpoint", f"{config.checkpoint} ({config.which})"), *_inputs(config, language), ("audio", speed)]
     if failed:
         details.append(("recordings that could not be read, not counted", str(len(failed))))
-    evaluation = score(items, name=config.name or recognizer.name, costs=config.costs, details=details)
+    evaluation = score_items(items, name=config.name or recognizer.name, costs=config.costs, details=details)
     return evaluation, failed
 
 
@@ -268,10 +268,10 @@ def _inputs(config: EvaluateConfig, language: str) -> list[tuple[str, str]]:
 
 
 def _show(evaluation: Evaluation) -> None:
-    rows = table(evaluation)
-    for by in fields(evaluation):
-        rows += [(f"{by} {row[0]}", *row[1:]) for row in table(evaluation, by)]
-    print(text_table((evaluation.name, *HEADER[1:]), rows))
+    rows = error_table(evaluation)
+    for by in grouping_fields(evaluation):
+        rows += [(f"{by} {row[0]}", *row[1:]) for row in error_table(evaluation, by)]
+    print(markdown_table((evaluation.name, *HEADER[1:]), rows))
     worst = worst_utterances(evaluation, SHOWN_WORST)
     if worst:
         print("\nUtterances with most errors\n\n" + worst.rstrip())

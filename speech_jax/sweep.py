@@ -22,7 +22,7 @@ from speech_jax.config import TrainConfig, parse_config
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
-from speech_jax.evaluation.pareto import Point, draw, pareto_table
+from speech_jax.evaluation.pareto import Point, pareto_table, plot_pareto
 from speech_jax.train import train
 
 SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # names that are shorter than their flags
@@ -121,7 +121,7 @@ def report(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
     out = Path(config.out)
     write_file(out / "table.md", table + "\n")
     write_file(out / "points.json", json.dumps([p._asdict() for p in last], indent=1) + "\n")
-    write_file(out / "pareto.png", draw(last, old=config.old, new=config.new, on_the_way=path))
+    write_file(out / "pareto.png", plot_pareto(last, old=config.old, new=config.new, intermediate=path))
     print(table, flush=True)
 
 

@@ -24,7 +24,7 @@ from speech_jax.core.files import open_atomic, read_lines
 from speech_jax.data.speakers import find_speaker
 from speech_jax.decoding.config import DecodeConfig
 from speech_jax.decoding.wavenet.engines import Cores, Dtype
-from speech_jax.evaluation.report import plain, text_table
+from speech_jax.evaluation.report import escape_markdown, markdown_table
 from speech_jax.inference.audio_output import Vocoder, find_vocoder, stdout_sound, wav_file
 from speech_jax.inference.resynthesis import resynthesize
 from speech_jax.inference.teacher_forced import export_mels
@@ -233,8 +233,8 @@ def write_report(path: str, rows: Sequence[tuple[str, Piece]]) -> None:
                 file.write(json.dumps(entry | {"failure": piece.score.failure}, ensure_ascii=False) + "\n")
             return
         header = ("recording", "text", "focus", "coverage", "skips", "repeats", "ended", "tries", "verdict")
-        file.write(text_table(header, [
-            (name, plain(p.text[:60]), f"{p.score.focus:.2f}", f"{p.score.coverage:.2f}", str(p.score.skips),
+        file.write(markdown_table(header, [
+            (name, escape_markdown(p.text[:60]), f"{p.score.focus:.2f}", f"{p.score.coverage:.2f}", str(p.score.skips),
              str(p.score.repeats), p.score.ended, str(p.tries), p.score.failure or "ok")
             for name, p in rows
         ]) + "\n")  # fmt: skip

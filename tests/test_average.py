@@ -11,7 +11,7 @@ import soundfile
 from speech_jax import average as front_door
 from speech_jax.artifacts.recognizer import load_recognizer_parts, save_recognizer
 from speech_jax.core.errors import UserError
-from speech_jax.evaluation.pareto import Point, draw, front, pareto_table
+from speech_jax.evaluation.pareto import Point, pareto_front, pareto_table, plot_pareto
 from speech_jax.finetuning.average import in_vocabulary, interpolate
 from speech_jax.interop.nemo import read_nemo
 
@@ -50,12 +50,12 @@ POINTS = [Point("0.1", "alpha", 0.10, 0.30), Point("0.1", "alpha", 0.12, 0.28), 
 
 
 def test_the_front_is_what_nothing_beats():
-    assert [p.old for p in front(POINTS)] == [0.10, 0.12, 0.50]
+    assert [p.old for p in pareto_front(POINTS)] == [0.10, 0.12, 0.50]
     table = pareto_table(POINTS, old="queen", new="asterisk")
     assert "11.00 (10.00–12.00)" in table and "29.00 (28.00–30.00)" in table
     starred = [line for line in table.splitlines() if line.rstrip().rstrip("|").rstrip().endswith("*")]
     assert len(starred) == 2
-    assert draw(POINTS, before=0.1).startswith(b"\x89PNG")
+    assert plot_pareto(POINTS, before=0.1).startswith(b"\x89PNG")
 
 
 @pytest.fixture(scope="module")

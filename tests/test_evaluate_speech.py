@@ -12,7 +12,14 @@ import soundfile
 from speech_jax import evaluate as front_door
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation.measures import MEASURES
-from speech_jax.evaluation.speech_report import Pair, SpeechEvaluation, summary, to_html, to_markdown, worst_table
+from speech_jax.evaluation.speech_report import (
+    MeasuredPair,
+    SpeechEvaluation,
+    summarize,
+    to_html,
+    to_markdown,
+    worst_table,
+)
 from tests.support.tones import recognizer, say
 
 RATE = 16000
@@ -199,26 +206,28 @@ def test_bad_input(manifests, arguments, message):
 def test_summary_is_a_ratio_of_sums_with_a_bootstrap_interval():
     random = np.random.default_rng(0)
     errors, words = random.integers(0, 5, 200), random.integers(3, 9, 200)
-    items = [Pair(str(i), {"wer": (100.0 * e, float(w))}) for i, (e, w) in enumerate(zip(errors, words, strict=True))]
-    found = summary([*items, Pair("unmeasured", {"mcd": (1.0, 1.0)})], "wer")
+    items = [
+        MeasuredPair(str(i), {"wer": (100.0 * e, float(w))}) for i, (e, w) in enumerate(zip(errors, words, strict=True))
+    ]
+    found = summarize([*items, MeasuredPair("unmeasured", {"mcd": (1.0, 1.0)})], "wer")
     assert found.mean == pytest.approx(100 * errors.sum() / words.sum()) and found.pairs == 200
     rows = random.integers(0, 200, (4000, 200))
     rates = 100 * errors[rows].sum(axis=1) / words[rows].sum(axis=1)
     np.testing.assert_allclose([found.low, found.high], np.quantile(rates, [0.025, 0.975]), rtol=0.03)
-    assert summary(items, "mcd") is None
-    assert summary(items[:1], "wer")[:3] == (items[0].value("wer"),) * 3
+    assert summarize(items, "mcd") is None
+    assert summarize(items[:1], "wer")[:3] == (items[0].value("wer"),) * 3
 
 
 def test_the_worst_are_those_with_the_worst_value():
     values = {"a": 0.3, "b": float("nan"), "c": 0.9, "d": 0.1}
-    items = tuple(Pair(name, {"stoi": (v, 1.0), "mcd": (v, 1.0)}) for name, v in values.items())
+    items = tuple(MeasuredPair(name, {"stoi": (v, 1.0), "mcd": (v, 1.0)}) for name, v in values.items())
     by = {key: [row[0] for row in worst_table(SpeechEvaluation("x", items, key), 4)[1]] for key in ("stoi", "mcd")}
     assert by == {"stoi": ["d", "a", "c", "b"], "mcd": ["c", "a", "d", "b"]}
 
 
 def test_many_messages_are_cut_and_texts_are_escaped():
     messages = tuple(f"m.jsonl:{i}: <i>{i}</i>" for i in range(50))
-    items = (Pair("<u>", {name: (1.0, 1.0) for name in MEASURES}, text="<s>", hypothesis="<q>"),)
+    items = (MeasuredPair("<u>", {name: (1.0, 1.0) for name in MEASURES}, text="<s>", hypothesis="<q>"),)
     evaluation = SpeechEvaluation("<h1>", items, left_out=messages)
     page, text = to_html(evaluation), to_markdown(evaluation)
     for output in (page, text):

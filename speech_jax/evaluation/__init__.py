@@ -1,0 +1,1 @@
+"""Evaluation on the host: WER, CER, MCD, F0, SI-SDR, STOI, attention alignments, reports and their plots."""

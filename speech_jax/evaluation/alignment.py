@@ -1,4 +1,4 @@
-"""Did the attention read the text from its first symbol to its last? Scores of one utterance's alignment."""
+"""Attention alignment scores: detects skipped, repeated and unfinished text in synthesized speech."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-JUMP = 4  # symbols: a step further forward than this leaves something out, a step further back says it again
-LOOKED = 0.1  # weight at which a symbol counts as looked at
+JUMP = 4  # symbols: a longer step forward is a skip, a longer step backward a repeat
+ATTENDED_WEIGHT = 0.1  # attention weight from which a symbol counts as attended to
 
 
 class AlignmentScore(NamedTuple):
-    """What an alignment says about an utterance.
+    """Score of the attention alignment of one utterance.
 
-    focus:    mean of the largest weight of each step; near 1 where one symbol at a time is read. Where the end was
-              "saturated", the steps in which it stayed there are not counted: they would make up for the others
-    coverage: share of the symbols that were looked at
-    skips:    places where the attention jumps forward over symbols that nothing had looked at
-    repeats:  places where it falls back
-    reached:  how far through the text the last step is, 0 to 1
-    ended:    "stop" (the model said so), "saturated" (it stayed at the end of the text), or "bound" (it was cut off)
+    Attributes:
+        focus: mean over steps of the largest attention weight; near 1 where each step attends to one symbol. If `ended`
+            is "saturated", the steps at the end of the text are not counted: they would hide a diffuse rest.
+        coverage: fraction of the symbols that were attended to.
+        skips: number of jumps forward over symbols that were not attended to.
+        repeats: number of jumps backward.
+        reached: furthest attended position in the text, 0 to 1.
+        ended: "stop" (stop token), "saturated" (the attention stayed at the last symbol) or "bound" (cut off).
     """
 
     focus: float
@@ -32,44 +33,58 @@ class AlignmentScore(NamedTuple):
 
     @property
     def failure(self) -> str:
-        """Why this cannot be trusted, in a few words; empty where nothing speaks against it."""
-        found = []
+        """Faults of the alignment in a few words; empty if there are none."""
+        faults = []
         if self.ended == "bound":
-            found.append("no end")
+            faults.append("no end")
         if self.reached < 0.9:
-            found.append(f"ends at {self.reached:.0%} of the text")
+            faults.append(f"ends at {self.reached:.0%} of the text")
         if self.skips:
-            found.append(f"{self.skips} skipped")
+            faults.append(f"{self.skips} skipped")
         if self.repeats:
-            found.append(f"{self.repeats} repeated")
+            faults.append(f"{self.repeats} repeated")
         if self.focus < 0.3:
-            found.append(f"not aligned (focus {self.focus:.2f})")
-        return ", ".join(found)
+            faults.append(f"not aligned (focus {self.focus:.2f})")
+        return ", ".join(faults)
 
     @property
     def quality(self) -> float:
-        """One number to choose between tries: larger is better."""
+        """Overall score to compare attempts at the same text; larger is better."""
         faults = self.skips + self.repeats + 2 * (self.ended == "bound") + 4 * (1 - self.reached)
         return self.focus + self.coverage - faults
 
 
 def score_alignment(weights: Float[np.ndarray, "steps symbols"], ended: str) -> AlignmentScore:
-    """The score of the steps up to the end, over the symbols of the text (neither padded)."""
+    """Score the attention alignment of one utterance.
+
+    Args:
+        weights: attention weights, without padding; each step sums to 1.
+        ended: end reason, see `AlignmentScore`.
+
+    Example:
+        >>> import numpy as np
+        >>> from speech_jax.evaluation.alignment import score_alignment
+        >>> score = score_alignment(np.repeat(np.eye(10), 3, axis=0), "stop")  # three steps per symbol
+        >>> score.coverage, score.reached, score.failure
+        (1.0, 1.0, '')
+        >>> score_alignment(np.eye(10)[:5], "bound").failure
+        'no end, ends at 50% of the text'
+    """
     steps, symbols = weights.shape
-    if steps < 2 or symbols == 0:  # it ended before anything could be heard, and whatever it looked at says nothing
+    if steps < 2 or symbols == 0:  # too short for any speech: the weights say nothing
         return AlignmentScore(0.0, 0.0, 0, 0, 0.0, ended)
-    place = weights.argmax(1)
-    looked = weights.max(0) >= LOOKED
+    path = weights.argmax(1)
+    attended = weights.max(0) >= ATTENDED_WEIGHT
     skips = repeats = 0
-    furthest = place[0]
-    skips += int(not looked[: max(place[0] - JUMP, 0)].all())
-    for before, now in zip(place[:-1], place[1:], strict=True):
-        if now > furthest + JUMP and not looked[furthest + 1 : now].all():
+    furthest = path[0]
+    skips += int(not attended[: max(path[0] - JUMP, 0)].all())
+    for previous, symbol in zip(path[:-1], path[1:], strict=True):
+        if symbol > furthest + JUMP and not attended[furthest + 1 : symbol].all():
             skips += 1
-        if now < before - JUMP:
+        if symbol < previous - JUMP:
             repeats += 1
-        furthest = max(furthest, now)
+        furthest = max(furthest, symbol)
     reached = (furthest + 1) / symbols
-    away = np.flatnonzero(place < symbols - 1)
-    reading = weights[: (away[-1] + 2 if len(away) else 1)] if ended == "saturated" else weights
-    return AlignmentScore(float(reading.max(1).mean()), float(looked.mean()), skips, repeats, float(reached), ended)
+    before_end = np.flatnonzero(path < symbols - 1)
+    scored = weights[: (before_end[-1] + 2 if len(before_end) else 1)] if ended == "saturated" else weights
+    return AlignmentScore(float(scored.max(1).mean()), float(attended.mean()), skips, repeats, float(reached), ended)

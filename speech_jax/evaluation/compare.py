@@ -1,4 +1,4 @@
-"""Reports of several systems on the same recordings: one table, one plot, and how sure the differences are."""
+"""Comparison of several systems on the same recordings: a table, a plot, and the significance of differences."""
 
 from __future__ import annotations
 
@@ -6,68 +6,71 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from speech_jax.core.errors import UserError
-from speech_jax.evaluation.plots import bars
-from speech_jax.evaluation.report import paired, percent, plain, text_table
+from speech_jax.evaluation.plots import bar_chart
+from speech_jax.evaluation.report import escape_markdown, markdown_table, paired_bootstrap, percent
 from speech_jax.evaluation.wer import ErrorCounts
 
 By = Literal["set", "domain", "speaker"]
-Report = Mapping[str, Any]  # what report.to_json makes
+Report = Mapping[str, Any]  # as report.to_json returns it
 
 
-def names(reports: Sequence[Report]) -> list[str]:
-    """One name a report, numbered where two are called the same."""
-    found: list[str] = []
+def system_names(reports: Sequence[Report]) -> list[str]:
+    """Return one name per report; repeated names get a number."""
+    names: list[str] = []
     for report in reports:
         name, number = report["name"] or "system", 1
-        while (unique := name if number == 1 else f"{name} ({number})") in found:
+        while (unique := name if number == 1 else f"{name} ({number})") in names:
             number += 1
-        found.append(unique)
-    return found
+        names.append(unique)
+    return names
 
 
-def groups(reports: Sequence[Report], by: By) -> list[str]:
-    """The values of `by` that occur in any of the reports, in their order."""
+def group_names(reports: Sequence[Report], by: By) -> list[str]:
+    """Return the values of the field `by` that occur in any of the reports, in order of first occurrence."""
     return list(dict.fromkeys(group for report in reports for group in report[by]))
 
 
-def rates(reports: Sequence[Report], by: By) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """(system, group) -> (word error rate, bounds of its 95 % interval)."""
+def error_rates(reports: Sequence[Report], by: By) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Map (system, group) to (word error rate, lower bound, upper bound of its 95 % interval)."""
     return {
         (name, group): (value["wer"], *value["wer_interval"])
-        for name, report in zip(names(reports), reports, strict=True)
+        for name, report in zip(system_names(reports), reports, strict=True)
         for group, value in report[by].items()
         if value["wer"] is not None
     }
 
 
 def wer_table(reports: Sequence[Report], by: By) -> str:
-    """A Markdown table: a row a system; WER in % with the 95 % interval for each group."""
-    columns, found = groups(reports, by), rates(reports, by)
+    """Return a Markdown table with a row per system and, per group, the WER in % with its 95 % interval."""
+    columns, rates = group_names(reports, by), error_rates(reports, by)
     rows = []
-    for name in names(reports):
-        cells = [found.get((name, group)) for group in columns]
-        shown = [f"{percent(c[0])} ({percent(c[1], 1)}–{percent(c[2], 1)})" if c else "" for c in cells]
-        rows.append((plain(name), *shown))
-    return text_table(("WER % (95 %)", *(plain(column) or "(none)" for column in columns)), rows)
+    for name in system_names(reports):
+        cells = [rates.get((name, group)) for group in columns]
+        texts = [f"{percent(c[0])} ({percent(c[1], 1)}–{percent(c[2], 1)})" if c else "" for c in cells]
+        rows.append((escape_markdown(name), *texts))
+    return markdown_table(("WER % (95 %)", *(escape_markdown(column) or "(none)" for column in columns)), rows)
 
 
 def difference_table(reports: Sequence[Report], by: By) -> str:
-    """How probable it is that a system makes fewer errors than the first, by the paired bootstrap over utterances."""
-    columns, rows = groups(reports, by), []
-    first, *others = zip(names(reports), reports, strict=True)
-    for name, report in others:
+    """Return a Markdown table of the probability that a system makes fewer errors than the first.
+
+    It is the share of draws of the paired bootstrap over utterances, in %.
+    """
+    columns, rows = group_names(reports, by), []
+    first, *rest = zip(system_names(reports), reports, strict=True)
+    for name, report in rest:
         cells = []
         for group in columns:
-            before, after = _counts(first[1], by, group), _counts(report, by, group)
-            common = [key for key in before if key in after]
+            baseline, counts = _counts(first[1], by, group), _counts(report, by, group)
+            common = [key for key in baseline if key in counts]
             if not common:
                 cells.append("")
                 continue
-            share = paired([before[key] for key in common], [after[key] for key in common])
+            share = paired_bootstrap([baseline[key] for key in common], [counts[key] for key in common])
             cells.append(f"{100 * share:.1f}")
-        rows.append((plain(name), *cells))
-    header = f"fewer errors than {plain(first[0])}, % of draws"
-    return text_table((header, *(plain(column) or "(none)" for column in columns)), rows)
+        rows.append((escape_markdown(name), *cells))
+    header = f"fewer errors than {escape_markdown(first[0])}, % of draws"
+    return markdown_table((header, *(escape_markdown(column) or "(none)" for column in columns)), rows)
 
 
 def _counts(report: Report, by: By, group: str) -> dict[tuple[str, str], ErrorCounts]:
@@ -78,32 +81,45 @@ def _counts(report: Report, by: By, group: str) -> dict[tuple[str, str], ErrorCo
     }
 
 
-def samples(reports: Sequence[Report], by: By, number: int) -> str:
-    """Transcripts of the first `number` utterances of each group, every system's below the reference."""
+def transcript_samples(reports: Sequence[Report], by: By, number: int) -> str:
+    """Return the first `number` utterances of each group: the reference, then the hypothesis of each system."""
     lines = []
-    for group in groups(reports, by):
+    for group in group_names(reports, by):
         rows = [row for row in reports[0]["utterances"] if row[by] == group][:number]
         for row in rows:
             pairs = [("reference", row["reference"])]
-            for name, report in zip(names(reports), reports, strict=True):
+            for name, report in zip(system_names(reports), reports, strict=True):
                 same = (r for r in report["utterances"] if (r["set"], r["id"]) == (row["set"], row["id"]))
-                found = next(same, None)
-                if found is not None:
-                    pairs.append((name, found["hypothesis"]))
+                utterance = next(same, None)
+                if utterance is not None:
+                    pairs.append((name, utterance["hypothesis"]))
             width = max(len(name) for name, _ in pairs)
-            # Indented: code in Markdown, so that nothing in a transcript is read as markup.
+            # Indented text is code in Markdown, so that nothing in a transcript is interpreted as markup.
             lines += [f"    {name.ljust(width)}  {text}".rstrip() for name, text in pairs] + [""]
     return "\n".join(lines)
 
 
 def compare(reports: Sequence[Report], by: By = "set", *, number_of_samples: int = 3) -> tuple[str, bytes]:
-    """(Markdown, PNG) of reports in their order; the first is what the others are compared with."""
+    """Compare the reports of several systems with the first one.
+
+    Args:
+        reports: as `report.to_json` returns them; the first is the baseline.
+        by: groups of utterances: "set", "domain" or "speaker".
+        number_of_samples: transcripts shown per group.
+
+    Returns:
+        Markdown text and a bar chart as PNG.
+
+    Raises:
+        UserError: there are no reports.
+    """
     if not reports:
         raise UserError("compare: found no reports, expected at least one")
     parts = ["# Comparison", "", wer_table(reports, by), ""]
     if len(reports) > 1:
         parts += [difference_table(reports, by), ""]
-    text = samples(reports, by, number_of_samples)
+    text = transcript_samples(reports, by, number_of_samples)
     if text:
         parts += ["## Transcripts", "", text]
-    return "\n".join(parts), bars(names(reports), groups(reports, by), rates(reports, by))
+    chart = bar_chart(system_names(reports), group_names(reports, by), error_rates(reports, by))
+    return "\n".join(parts), chart

@@ -9,7 +9,7 @@ from speech_jax.core.errors import UserError
 
 FLOOR, CEILING = 75.0, 600.0  # default search range of F0, in hertz
 
-Name = Literal[
+MeasureName = Literal[
     "mcd", "mcd_frames", "f0_hertz", "f0_cents", "f0_correlation", "voicing_error", "gross_pitch_error",
     "duration_error", "duration_bias", "si_sdr", "snr", "segmental_snr", "stoi", "estoi", "dnsmos", "dnsmos_reference",
     "wer", "wer_reference", "cer", "cer_reference",
@@ -18,30 +18,30 @@ Name = Literal[
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """How synthesized speech is measured."""
+    """Measures of synthesized speech against reference recordings."""
 
     sample_rate: int = 16000
-    """Both recordings are brought to this rate first."""
+    """Sample rate in Hz to which both recordings are resampled first."""
     order: int = 13
-    """How many cepstral coefficients MCD compares, from the first (the zeroth is loudness)."""
+    """Number of cepstral coefficients that MCD compares, starting with c_1 (c_0 is loudness)."""
     cepstra: Literal["mel", "world"] = "mel"
-    """mel: cosine transform of log-mel power, scaled so that MCD is in dB. world: SPTK's mel-cepstra of WORLD's
-    spectral envelope, for comparing with figures computed so; needs the package pyworld."""
+    """Cepstra for MCD. mel: cosine transform of log-mel power, scaled so that MCD is in dB. world: SPTK's mel-cepstra
+    of WORLD's spectral envelope, to compare with published figures on those; needs the package pyworld."""
     pitch_floor: float = FLOOR
-    """The lowest F0 that is looked for, in hertz."""
+    """Lowest F0 in Hz."""
     pitch_ceiling: float = CEILING
-    """The highest F0 that is looked for, in hertz."""
+    """Highest F0 in Hz."""
     waveform: Literal["auto", "always", "never"] = "auto"
-    """Whether SI-SDR, SNR and STOI are measured: they mean something only where samples run in parallel
-    (copy-synthesis, vocoding). auto: where lengths differ by at most 50 ms; always: everywhere, cut to the shorter."""
+    """Pairs for which SI-SDR, SNR and STOI are measured; these are meaningful only where samples run in parallel
+    (copy-synthesis, vocoding). auto: lengths differ by at most 50 ms; always: every pair, cut to the shorter."""
     dnsmos: bool = False
-    """Whether DNSMOS is asked (extra 'speech-metrics'). It is a proxy: no listener is asked."""
+    """Compute DNSMOS (needs the extra 'speech-metrics'). It is a proxy for a listening test, trained on other data."""
     max_seconds: float = 60.0
-    """A longer recording is left out: DTW takes a byte for each pair of 5 ms frames, 144 MB for 60 s."""
-    worst_by: Name = "mcd"
-    """What decides which utterances are the worst."""
+    """Longest recording in seconds; longer ones are left out. DTW needs 144 MB at 60 s, four times as much at 120 s."""
+    worst_by: MeasureName = "mcd"
+    """Measure by which utterances are sorted, the worst first."""
     examples: int = 10
-    """The page has sound and pictures of so many of the first utterances, and of so many of the worst."""
+    """Number of the worst utterances, and of the first ones, with audio and pictures in report.html."""
 
     def __post_init__(self):
         for name, value, low, high in (

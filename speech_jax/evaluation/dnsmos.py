@@ -1,6 +1,7 @@
-"""DNSMOS P.835: a network's guess at what listeners would say of noise suppression (Reddy et al. 2022).
+"""DNSMOS P.835: a network's estimate of listeners' ratings of noise suppression (Reddy et al. 2022).
 
-A proxy. It was trained on degraded and denoised recordings, not on synthesized speech; no listener is asked.
+It is a proxy: it was trained on degraded and denoised recordings, not on synthesized speech, and it is not a listening
+test.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ RATE = 16_000
 
 
 def load():
-    """The scorer of the package speechmos, which holds the networks. Raises UserError where it is not installed."""
+    """Return the scorer of the package speechmos, which contains the networks.
+
+    Raises:
+        UserError: the package is not installed.
+    """
     try:
         from speechmos import dnsmos
     except ImportError as error:
@@ -27,9 +32,19 @@ def load():
 
 
 def score(audio: Float[np.ndarray, "samples"], rate: int) -> dict[str, float]:
-    """Scores from 1 to 5: "overall", "signal", "background", and "p808" (one question on the overall quality).
+    """Return DNSMOS scores from 1 to 5.
 
-    Recordings of less than 9.01 s are repeated until they are as long, longer ones heard in steps of a second.
+    Recordings shorter than 9.01 s are repeated up to that length; longer ones are scored in windows 1 s apart.
+
+    Args:
+        audio: samples in [-1, 1].
+        rate: sample rate in Hz.
+
+    Returns:
+        "overall", "signal", "background" (P.835), and "p808" (overall quality, asked as a single question).
+
+    Raises:
+        UserError: the package speechmos is not installed.
     """
     scorer = load()
     audio = np.asarray(audio, np.float32)
@@ -37,4 +52,4 @@ def score(audio: Float[np.ndarray, "samples"], rate: int) -> dict[str, float]:
         audio = soxr.resample(audio, rate, RATE)
     scores = scorer.run(np.clip(audio, -1.0, 1.0), sr=RATE)
     names = {"overall": "ovrl_mos", "signal": "sig_mos", "background": "bak_mos", "p808": "p808_mos"}
-    return {name: float(scores[theirs]) for name, theirs in names.items()}
+    return {name: float(scores[key]) for name, key in names.items()}

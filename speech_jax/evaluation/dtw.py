@@ -1,21 +1,29 @@
-"""Dynamic time warping: which frame of one recording belongs to which frame of another."""
+"""Dynamic time warping: frame pairs of two recordings."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
 
-_BOTH, _FIRST, _SECOND = 0, 1, 2  # which of the two sequences the step into a cell moves on in
+_BOTH, _FIRST, _SECOND = 0, 1, 2  # the sequence that advances in the step into a cell
 
 
 def warp(first: Float[np.ndarray, "n dims"], second: Float[np.ndarray, "m dims"]) -> Int[np.ndarray, "steps 2"]:
-    """The path from (0, 0) to (n - 1, m - 1) with the least sum of Euclidean distances, one (row, row) pair a step.
+    """Return the path from (0, 0) to (n - 1, m - 1) with the smallest sum of Euclidean distances.
 
-    Steps (1, 1), (1, 0) and (0, 1), all of weight 1 (Sakoe and Chiba 1978, the symmetric form without a band); of equal
-    ones the diagonal is taken. Cells of one anti-diagonal do not depend on each other and are computed together, so
-    that 10 s against 10 s at 5 ms take a quarter of a second; memory is one byte a cell.
+    Steps are (1, 1), (1, 0) and (0, 1), all of weight 1 (Sakoe and Chiba 1978, the symmetric form without a band); ties
+    go to the diagonal. Cells of one anti-diagonal do not depend on each other and are computed together: 10 s against
+    10 s at 5 ms take a quarter of a second. Memory is one byte per cell.
 
-    Raises ValueError on an empty sequence.
+    Args:
+        first: feature vectors of one recording.
+        second: feature vectors of the other.
+
+    Returns:
+        One (frame of first, frame of second) pair per step.
+
+    Raises:
+        ValueError: a sequence is empty.
     """
     n, m = len(first), len(second)
     if n == 0 or m == 0:
@@ -23,7 +31,7 @@ def warp(first: Float[np.ndarray, "n dims"], second: Float[np.ndarray, "m dims"]
     first, mirrored = np.asarray(first, np.float64), np.asarray(second, np.float64)[::-1]
     steps = np.empty((n, m), np.int8)
     flat = steps.reshape(-1)
-    # cost[i + 1] is the least sum up to row i of the first on a diagonal; cost[0] is the outside
+    # cost[i + 1]: smallest sum up to row i of `first` on an anti-diagonal; cost[0]: outside the matrix
     before, cost = np.full(n + 1, np.inf), np.full(n + 1, np.inf)
     for k in range(n + m - 1):
         low, high = max(0, k - m + 1), min(n - 1, k) + 1
@@ -33,7 +41,7 @@ def warp(first: Float[np.ndarray, "n dims"], second: Float[np.ndarray, "m dims"]
         best = np.minimum(np.minimum(down, right), both)
         step = np.where(both <= best, _BOTH, np.where(down <= best, _FIRST, _SECOND))
         if k > 0:
-            # cell (i, k - i) lies at i·m + k - i
+            # cell (i, k - i) has the flat index i·m + k - i
             flat[low * (m - 1) + k : (high - 1) * (m - 1) + k + 1 : max(1, m - 1)] = step
         following = np.full(n + 1, np.inf)
         following[low + 1 : high + 1] = distance + (best if k else 0.0)
@@ -52,5 +60,5 @@ def _trace(steps: Int[np.ndarray, "n m"]) -> Int[np.ndarray, "steps 2"]:
 
 
 def diagonal(n: int, m: int) -> Int[np.ndarray, "steps 2"]:
-    """The path of no warping: frame t belongs to frame t, as far as both go."""
+    """Return the path without warping: frame t belongs to frame t, up to the end of the shorter recording."""
     return np.stack([np.arange(min(n, m))] * 2, axis=1)

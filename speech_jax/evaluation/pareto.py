@@ -1,4 +1,4 @@
-"""What was gained on the new domain against what was lost on the old: a table and a plot of many models."""
+"""Gain on a new domain against loss on the old one: a table and a plot of many models with their Pareto front."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from speech_jax.evaluation.report import percent, plain, text_table
+from speech_jax.evaluation.report import escape_markdown, markdown_table, percent
 
 
 class Point(NamedTuple):
-    """One model: word error rates (shares, not %) on the old and the new domain. `method` groups its seeds and
-    settings."""
+    """Word error rates of one model.
+
+    Attributes:
+        name: model; runs of one name (seeds) are averaged in the table.
+        method: group of models, one color in the plot.
+        old: WER on the old domain, as a fraction.
+        new: WER on the new domain, as a fraction.
+    """
 
     name: str
     method: str
@@ -20,8 +26,8 @@ class Point(NamedTuple):
     new: float
 
 
-def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other beats: none is at least as good in both and better in one. By old error rate."""
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other point dominates, sorted by the old domain's error rate."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.old, p.new)):
         if not best or point.new < best[-1].new:
@@ -30,21 +36,29 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def pareto_table(points: Sequence[Point], *, old: str = "old", new: str = "new") -> str:
-    """Markdown: a row a name, its seeds together as mean and (least–greatest); * on the front of the means."""
+    """Return a Markdown table: per name the mean over runs and (minimum–maximum); * marks the front of the means."""
     grouped: dict[tuple[str, str], list[Point]] = {}
     for point in points:
         grouped.setdefault((point.method, point.name), []).append(point)
     means = [
-        Point(name, method, statistics.mean(p.old for p in same), statistics.mean(p.new for p in same))
-        for (method, name), same in grouped.items()
+        Point(name, method, statistics.mean(p.old for p in runs), statistics.mean(p.new for p in runs))
+        for (method, name), runs in grouped.items()
     ]
-    best = set(front(means))
+    best = set(pareto_front(means))
     rows = []
-    for mean, same in zip(means, grouped.values(), strict=True):
-        cells = [_spread([getattr(p, side) for p in same]) for side in ("old", "new")]
-        rows.append((plain(mean.method), plain(mean.name), str(len(same)), *cells, "*" if mean in best else ""))
-    header = ("method", "model", "runs", f"{plain(old)} WER %", f"{plain(new)} WER %", "front")
-    return text_table(header, rows)
+    for mean, runs in zip(means, grouped.values(), strict=True):
+        cells = [_spread([getattr(p, side) for p in runs]) for side in ("old", "new")]
+        rows.append(
+            (
+                escape_markdown(mean.method),
+                escape_markdown(mean.name),
+                str(len(runs)),
+                *cells,
+                "*" if mean in best else "",
+            )
+        )
+    header = ("method", "model", "runs", f"{escape_markdown(old)} WER %", f"{escape_markdown(new)} WER %", "front")
+    return markdown_table(header, rows)
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -52,29 +66,34 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({percent(min(values))}–{percent(max(values))})"
 
 
-def draw(
+def plot_pareto(
     points: Sequence[Point],
     *,
     old: str = "old",
     new: str = "new",
     before: float | None = None,
-    on_the_way: Sequence[Point] = (),
+    intermediate: Sequence[Point] = (),
 ) -> bytes:
-    """A PNG: every model as a point, methods by color, the front as a line.
+    """Return a PNG with a point per model, a color per method and the Pareto front as a line.
 
-    before: the old domain's error rate before fine-tuning, as a line. on_the_way: earlier checkpoints, as dots.
+    Args:
+        points: the models.
+        old: name of the old domain.
+        new: name of the new domain.
+        before: WER on the old domain before fine-tuning, drawn as a line; None for no line.
+        intermediate: earlier checkpoints, drawn as small dots.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    line = front(points)
-    axes.step([100 * p.old for p in line], [100 * p.new for p in line], where="post", color="0.8", zorder=0)
-    axes.scatter([100 * p.old for p in on_the_way], [100 * p.new for p in on_the_way], color="0.8", s=6, zorder=0)
+    front = pareto_front(points)
+    axes.step([100 * p.old for p in front], [100 * p.new for p in front], where="post", color="0.8", zorder=0)
+    axes.scatter([100 * p.old for p in intermediate], [100 * p.new for p in intermediate], color="0.8", s=6, zorder=0)
     for method in dict.fromkeys(p.method for p in points):
-        own = [p for p in points if p.method == method]
-        axes.scatter([100 * p.old for p in own], [100 * p.new for p in own], label=method, s=28)
-    for point in line:
+        group = [p for p in points if p.method == method]
+        axes.scatter([100 * p.old for p in group], [100 * p.new for p in group], label=method, s=28)
+    for point in front:
         axes.annotate(point.name, (100 * point.old, 100 * point.new), (4, 4), textcoords="offset points", fontsize=7)
     if before is not None:
         axes.axvline(100 * before, color="0.6", linestyle=":", label="before")

@@ -1,4 +1,4 @@
-"""What an evaluation found: error rates with their uncertainty, per set, domain and speaker; as text, HTML, JSON."""
+"""Error-rate reports: WER and CER with confidence intervals per set, domain and speaker; as Markdown, HTML, JSON."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speech_jax.core.errors import UserError
-from speech_jax.evaluation.wer import Costs, ErrorCounts, Op, align, count_errors
+from speech_jax.evaluation.wer import Costs, ErrorCounts, Op, count_errors, edit_operations
 
-SHOWN_GROUPS = 20  # rows of a table for people; the JSON holds all
+SHOWN_GROUPS = 20  # most rows of a table; the JSON holds all
 
 
 class Item(NamedTuple):
-    """One utterance to score. `reference` and `hypothesis` are normalized words; `set` names its manifest."""
+    """One utterance to score.
+
+    Attributes:
+        id: utterance id.
+        reference: normalized reference text.
+        hypothesis: normalized recognized text.
+        set: name of the manifest.
+        domain: domain of the recording; may be empty.
+        speaker: speaker of the recording; may be empty.
+        seconds: length of the recording.
+    """
 
     id: str
     reference: str
@@ -29,16 +39,26 @@ class Item(NamedTuple):
 
 
 def rows_by(items: Sequence[Any], field: str) -> dict[str, list[int]]:
-    """Row numbers by the value of an attribute of the items, in the order of their first occurrence."""
-    found: dict[str, list[int]] = {}
+    """Group row numbers by the value of an attribute of the items, in order of first occurrence."""
+    groups: dict[str, list[int]] = {}
     for row, item in enumerate(items):
-        found.setdefault(getattr(item, field), []).append(row)
-    return found
+        groups.setdefault(getattr(item, field), []).append(row)
+    return groups
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scored utterances of one system."""
+    """Scored utterances of one system.
+
+    Attributes:
+        name: name of the system.
+        items: the utterances.
+        words: word errors per utterance.
+        characters: character errors per utterance.
+        costs: costs that the word errors were counted with.
+        sclite_errors: number of word errors with sclite's costs, which may exceed the minimum.
+        details: further (name, value) lines of the report's head, for example the checkpoint and the run time.
+    """
 
     name: str
     items: tuple[Item, ...]
@@ -46,81 +66,111 @@ class Evaluation:
     characters: tuple[ErrorCounts, ...]
     costs: Costs = "levenshtein"
     sclite_errors: int = 0
-    """Word errors with sclite's costs, which may be more than the fewest possible."""
     details: tuple[tuple[str, str], ...] = ()
-    """What else the report's head says, for example the checkpoint and the time it took."""
 
     def total(self, which: str = "words") -> ErrorCounts:
-        """The sum over all utterances, of "words" or "characters"."""
+        """Return the error counts summed over all utterances; `which` is "words" or "characters"."""
         return sum(getattr(self, which), ErrorCounts())
 
     def groups(self, field: str) -> dict[str, list[int]]:
-        """Row numbers by the value of "set", "domain" or "speaker", in the order of their first occurrence."""
+        """Group row numbers by "set", "domain" or "speaker", in order of first occurrence."""
         return rows_by(self.items, field)
 
     def worst(self, number: int) -> list[int]:
-        """Row numbers of the utterances with most word errors; among equals the higher rate first."""
+        """Return the rows of the utterances with most word errors; ties are sorted by error rate."""
         wrong = [row for row, count in enumerate(self.words) if count.errors]
         return sorted(wrong, key=lambda row: (-self.words[row].errors, -self.words[row].rate, row))[:number]
 
 
-def score(
+def score_items(
     items: Iterable[Item], *, name: str = "", costs: Costs = "levenshtein", details: Sequence[tuple[str, str]] = ()
 ) -> Evaluation:
-    """Counts word and character errors of every utterance."""
+    """Count word and character errors of every utterance.
+
+    Args:
+        items: the utterances.
+        name: name of the system.
+        costs: "levenshtein" as jiwer, or "sclite" as NIST's sclite.
+        details: further (name, value) lines of the report's head.
+
+    Raises:
+        UserError: there are no utterances.
+    """
     items = tuple(items)
     if not items:
         raise UserError("evaluation: found no utterances, expected at least one")
     references = [item.reference.split() for item in items]
     hypotheses = [item.hypothesis.split() for item in items]
     words = count_errors(references, hypotheses, costs)
-    letters = count_errors([" ".join(r) for r in references], [" ".join(h) for h in hypotheses])
+    characters = count_errors([" ".join(r) for r in references], [" ".join(h) for h in hypotheses])
     sclite = words if costs == "sclite" else count_errors(references, hypotheses, "sclite")
     errors = sum(count.errors for count in sclite)
-    return Evaluation(name, items, tuple(words), tuple(letters), costs, errors, tuple(details))
+    return Evaluation(name, items, tuple(words), tuple(characters), costs, errors, tuple(details))
 
 
-def interval(
+def bootstrap_interval(
     counts: Sequence[ErrorCounts], *, level: float = 0.95, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Confidence interval of the error rate by the bootstrap over utterances (Bisani and Ney 2004)."""
+    """Return a confidence interval of the error rate by the bootstrap over utterances (Bisani and Ney 2004).
+
+    Args:
+        counts: error counts per utterance.
+        level: confidence level.
+        draws: number of bootstrap samples.
+        seed: of the random draws.
+    """
     if len(counts) < 2:
         rate = sum(counts, ErrorCounts()).rate
         return rate, rate
-    rates = resampled(np.array([[c.errors, c.reference] for c in counts], np.float64), draws, seed)
+    rates = bootstrap_ratios(np.array([[c.errors, c.reference] for c in counts], np.float64), draws, seed)
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def paired(first: Sequence[ErrorCounts], second: Sequence[ErrorCounts], *, draws: int = 1000, seed: int = 0) -> float:
-    """Share of bootstrap draws in which the second system of the same utterances has fewer errors than the first."""
+def paired_bootstrap(
+    first: Sequence[ErrorCounts], second: Sequence[ErrorCounts], *, draws: int = 1000, seed: int = 0
+) -> float:
+    """Return the fraction of bootstrap draws in which the second system has fewer errors than the first.
+
+    Args:
+        first: error counts per utterance of one system.
+        second: those of the other system on the same utterances.
+        draws: number of bootstrap samples.
+        seed: of the random draws.
+    """
     difference = np.array([[b.errors - a.errors, 1] for a, b in zip(first, second, strict=True)], np.float64)
-    return float(np.mean(resampled(difference, draws, seed) < 0))
+    return float(np.mean(bootstrap_ratios(difference, draws, seed) < 0))
 
 
-def resampled(pairs: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """The ratio of the two columns' sums in `draws` samples, with replacement, of the rows."""
-    random, rates = np.random.default_rng(seed), []
+def bootstrap_ratios(pairs: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Return the ratio of the columns' sums in `draws` bootstrap samples of the rows of `pairs` [rows, 2]."""
+    rng, ratios = np.random.default_rng(seed), []
     chunk = max(1, min(draws, 4_000_000 // len(pairs)))
     for start in range(0, draws, chunk):
-        times = random.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=min(chunk, draws - start))
+        times = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=min(chunk, draws - start))
         sums = times @ pairs
-        rates.append(sums[:, 0] / np.maximum(sums[:, 1], 1))
-    return np.concatenate(rates)
+        ratios.append(sums[:, 0] / np.maximum(sums[:, 1], 1))
+    return np.concatenate(ratios)
 
 
-# --- tables ---------------------------------------------------------------------------------------------------------
+# --- Tables ---------------------------------------------------------------------------------------------------------
 
 HEADER = ("", "utterances", "words", "WER %", "95 %", "S", "D", "I", "CER %", "wrong utterances %")
 
 
 def percent(rate: float, digits: int = 2) -> str:
-    """0.1234 -> "12.34"; the rate of insertions into nothing is infinite."""
+    """Format a rate in percent: 0.1234 -> "12.34"; the rate is inf where there are only insertions."""
     return f"{100 * rate:.{digits}f}"
 
 
-def table(evaluation: Evaluation, field: str | None = None) -> list[tuple[str, ...]]:
-    """Rows under `HEADER`: everything, or each value of `field`; the worst first where they are many."""
+def error_table(evaluation: Evaluation, field: str | None = None) -> list[tuple[str, ...]]:
+    """Return table rows for `HEADER`.
+
+    Args:
+        evaluation: the scored utterances.
+        field: "set", "domain" or "speaker" for a row per value; None for one row over everything. Of more than
+            SHOWN_GROUPS values those with most errors are shown, the worst first.
+    """
     groups = {"all": list(range(len(evaluation.items)))} if field is None else evaluation.groups(field)
     rows = []
     names = list(groups)
@@ -129,8 +179,8 @@ def table(evaluation: Evaluation, field: str | None = None) -> list[tuple[str, .
         names = sorted(names, key=lambda name: -errors[name])[:SHOWN_GROUPS]
     for name in names:
         words = [evaluation.words[row] for row in groups[name]]
-        letters = sum((evaluation.characters[row] for row in groups[name]), ErrorCounts())
-        total, (low, high) = sum(words, ErrorCounts()), interval(words)
+        characters = sum((evaluation.characters[row] for row in groups[name]), ErrorCounts())
+        total, (low, high) = sum(words, ErrorCounts()), bootstrap_interval(words)
         rows.append(
             (
                 name or "(none)",
@@ -141,7 +191,7 @@ def table(evaluation: Evaluation, field: str | None = None) -> list[tuple[str, .
                 str(total.substitutions),
                 str(total.deletions),
                 str(total.insertions),
-                percent(letters.rate),
+                percent(characters.rate),
                 percent(total.sentence_rate, 1),
             )
         )
@@ -151,8 +201,8 @@ def table(evaluation: Evaluation, field: str | None = None) -> list[tuple[str, .
     return rows
 
 
-def aligned(ops: Sequence[Op]) -> tuple[str, str, str]:
-    """Three lines of equal width: reference, hypothesis (**** where one has no word), and S, D, I below the errors."""
+def format_alignment(ops: Sequence[Op]) -> tuple[str, str, str]:
+    """Return lines of equal width: reference, hypothesis (**** for a missing word), and S, D, I below the errors."""
     columns = []
     for op in ops:
         width = max(len(op.reference or ""), len(op.hypothesis or ""), 1)
@@ -164,33 +214,35 @@ def aligned(ops: Sequence[Op]) -> tuple[str, str, str]:
 
 
 def _sections(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, ...]]]]:
-    return [("All", table(evaluation))] + [(f"By {field}", table(evaluation, field)) for field in fields(evaluation)]
+    return [("All", error_table(evaluation))] + [
+        (f"By {field}", error_table(evaluation, field)) for field in grouping_fields(evaluation)
+    ]
 
 
 def _notes(evaluation: Evaluation) -> list[tuple[str, str]]:
     errors = evaluation.total().errors
     notes = list(evaluation.details)
     if evaluation.costs == "levenshtein" and evaluation.sclite_errors != errors:
-        more = evaluation.sclite_errors - errors
+        excess = evaluation.sclite_errors - errors
         notes.append(
-            ("sclite's total", f"{evaluation.sclite_errors} word errors, {more} more than the fewest ({errors})")
+            ("sclite's total", f"{evaluation.sclite_errors} word errors, {excess} more than the minimum ({errors})")
         )
     return notes
 
 
-def fields(evaluation: Evaluation) -> list[str]:
-    """Which of set, domain and speaker divide the utterances, each in a way of its own."""
-    found, divisions = [], []
+def grouping_fields(evaluation: Evaluation) -> list[str]:
+    """Return those of "set", "domain" and "speaker" that divide the utterances, each in a different way."""
+    fields, divisions = [], []
     for field in ("set", "domain", "speaker"):
         division = list(evaluation.groups(field).values())
         if len(division) > 1 and division not in divisions:
-            found.append(field)
+            fields.append(field)
             divisions.append(division)
-    return found
+    return fields
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns, which also reads well in a terminal."""
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns, which is also readable in a terminal."""
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
 
@@ -204,35 +256,41 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
 
 
-# --- the three forms of a report ------------------------------------------------------------------------------------
+# --- Markdown, HTML and JSON ------------------------------------------------------------------------------------
 
 
 def to_markdown(evaluation: Evaluation, *, worst: int = 20) -> str:
-    """The report as Markdown."""
-    lines = [f"# {plain(evaluation.name) or 'Evaluation'}", ""]
-    lines += [f"- {plain(key)}: {plain(value)}" for key, value in _notes(evaluation)] + [""]
+    """Return the report as Markdown, with the `worst` utterances aligned."""
+    lines = [f"# {escape_markdown(evaluation.name) or 'Evaluation'}", ""]
+    lines += [f"- {escape_markdown(key)}: {escape_markdown(value)}" for key, value in _notes(evaluation)] + [""]
     for title, rows in _sections(evaluation):
-        lines += [f"## {title}", "", text_table(HEADER, [[plain(cell) for cell in row] for row in rows]), ""]
-    text = worst_utterances(evaluation, worst, show=plain)
+        lines += [
+            f"## {title}",
+            "",
+            markdown_table(HEADER, [[escape_markdown(cell) for cell in row] for row in rows]),
+            "",
+        ]
+    text = worst_utterances(evaluation, worst, escape=escape_markdown)
     if text:
         lines += ["## Utterances with most errors", "", text]
     return "\n".join(lines)
 
 
-def worst_utterances(evaluation: Evaluation, number: int, *, show: Callable[[str], str] = str) -> str:
-    """The utterances with most errors, aligned in three lines each; `show` is applied to their ids."""
+def worst_utterances(evaluation: Evaluation, number: int, *, escape: Callable[[str], str] = str) -> str:
+    """Return the utterances with most errors as text, aligned in three lines each; `escape` is applied to ids."""
     lines = []
     for row in evaluation.worst(number):
         item, count = evaluation.items[row], evaluation.words[row]
-        lines += [f"{show(item.id)}: {count.errors} errors, WER {percent(count.rate, 1)} %", ""]
-        # Indented: code in Markdown, so that nothing in a transcript is read as Markdown or HTML.
-        lines += ["    " + line.rstrip() for line in aligned(align(item.reference, item.hypothesis, evaluation.costs))]
+        lines += [f"{escape(item.id)}: {count.errors} errors, WER {percent(count.rate, 1)} %", ""]
+        ops = edit_operations(item.reference, item.hypothesis, evaluation.costs)
+        # Indented text is code in Markdown, so that nothing in a transcript is interpreted as Markdown or HTML.
+        lines += ["    " + line.rstrip() for line in format_alignment(ops)]
         lines += [""]
     return "\n".join(lines)
 
 
-def plain(text: str) -> str:
-    """Text that is neither Markdown nor HTML."""
+def escape_markdown(text: str) -> str:
+    """Escape a text so that it is interpreted neither as Markdown nor as HTML."""
     escaped = html.escape(str(text), quote=False).replace("\n", " ").replace("\r", " ")
     return "".join("\\" + c if c in "\\`*_[]#" else c for c in escaped)
 
@@ -254,7 +312,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing is loaded a
 
 
 def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
-    """The report as one HTML page that needs nothing else; every text in it is escaped."""
+    """Return the report as one self-contained HTML page; every text in it is escaped."""
     e = html.escape
     title = e(evaluation.name or "Evaluation")
     parts = [
@@ -270,7 +328,7 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
     rows = evaluation.worst(worst)
     if rows:
         parts.append(
-            "<h2>Utterances with most errors</h2><p><small>Above what was said, below what was recognized: "
+            "<h2>Utterances with most errors</h2><p><small>Reference above, hypothesis below: "
             '<span class="S">substituted</span> <span class="D">deleted</span> <span class="I">inserted</span>'
             "</small></p>"
         )
@@ -278,7 +336,7 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
         item, count = evaluation.items[row], evaluation.words[row]
         parts.append(f"<div><b>{e(item.id)}</b> <small>{count.errors} errors, WER {percent(count.rate, 1)} %, ")
         parts.append(f'{e(item.speaker)} {item.seconds:.1f} s</small></div><div class="line">')
-        for op in align(item.reference, item.hypothesis, evaluation.costs):
+        for op in edit_operations(item.reference, item.hypothesis, evaluation.costs):
             style = "" if op.kind == "=" else f" {op.kind}"
             above, below = e(op.reference or ""), e(op.hypothesis or "")
             parts.append(f'<span class="op{style}"><span>{above}</span><span>{below}</span></span> ')
@@ -287,16 +345,16 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything in numbers, for other programs and for `read_report`."""
+    """Return all numbers and transcripts as JSON values; `read_report` reads them back."""
 
     def group(rows: list[int]) -> dict[str, Any]:
         words = [evaluation.words[row] for row in rows]
         total = sum(words, ErrorCounts())
-        letters = sum((evaluation.characters[row] for row in rows), ErrorCounts())
+        characters = sum((evaluation.characters[row] for row in rows), ErrorCounts())
         return {
             "wer": _finite(total.rate),
-            "wer_interval": [_finite(bound) for bound in interval(words)],
-            "cer": _finite(letters.rate),
+            "wer_interval": [_finite(bound) for bound in bootstrap_interval(words)],
+            "cer": _finite(characters.rate),
             "substitutions": total.substitutions,
             "deletions": total.deletions,
             "insertions": total.insertions,
@@ -325,7 +383,15 @@ def _finite(rate: float) -> float | None:
 
 
 def read_report(path: str, read: Callable[[str], str]) -> Mapping[str, Any]:
-    """A report that `to_json` made, checked for what a comparison needs."""
+    """Read a report that `to_json` returned, and check the entries that a comparison needs.
+
+    Args:
+        path: the report's path, for messages.
+        read: returns the text of a path.
+
+    Raises:
+        UserError: the text is not such a report.
+    """
     try:
         value = json.loads(read(path))
         [(group["wer"], group["words"]) for group in (value["all"], *value["set"].values())]

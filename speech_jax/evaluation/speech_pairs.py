@@ -1,6 +1,6 @@
-"""Synthesized recordings against those of a reference, pair by pair: `python -m speech_jax.evaluate --speech`.
+"""Evaluation of synthesized recordings against reference recordings: `python -m speech_jax.evaluate --speech`.
 
-A recording that cannot be measured is named, counted and left out; the others are measured and reported all the same.
+A recording that cannot be measured is named, counted and left out; the rest is measured and reported.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from tqdm import tqdm
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
-from speech_jax.data.manifest import Utterance, read_manifest
+from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording
+from speech_jax.data.utterances import Utterance
 from speech_jax.evaluation.config import MeasureConfig
-from speech_jax.evaluation.measures import MEASURES, Analysis, analyze, best_path, check_packages, measure
+from speech_jax.evaluation.measures import MEASURES, Analysis, analyze, check_packages, dtw_path, measure
 from speech_jax.evaluation.speech_plots import distributions, pair_picture
 from speech_jax.evaluation.speech_report import (
     Example,
-    Pair,
+    MeasuredPair,
     SpeechEvaluation,
     shown_messages,
     to_html,
@@ -37,15 +38,24 @@ from speech_jax.evaluation.speech_report import (
 from speech_jax.evaluation.wer import count_errors
 from speech_jax.text.normalize import normalize
 
-EXAMPLE_SECONDS = 30.0  # of sound on the page
-NAMED_IDS = 5
+EXAMPLE_SECONDS = 30.0  # audio per recording in report.html
+NAMED_IDS = 5  # most ids that a warning names
 
-# utterances -> (row -> transcript, messages on what could not be read)
-Hear = Callable[[Sequence[Utterance]], tuple[dict[int, str], list[str]]]
+# utterances -> (row -> transcript, messages on recordings that could not be read)
+Transcriber = Callable[[Sequence[Utterance]], tuple[dict[int, str], list[str]]]
 
 
 class SpeechRequest(NamedTuple):
-    """What is measured and where the reports go. manifests: (name of the set, path); language: of the transcripts."""
+    """An evaluation of synthesized speech.
+
+    Attributes:
+        manifests: (name of the set, path) of the reference recordings.
+        speech: manifests of the synthesized recordings, in the same order.
+        out: folder for the reports; empty for none.
+        name: name of the system; empty for the name of the first manifest's folder.
+        worst: number of the worst utterances in the reports.
+        language: language of the transcripts, for their normalization.
+    """
 
     manifests: tuple[tuple[str, str], ...]
     speech: tuple[str, ...]
@@ -55,8 +65,14 @@ class SpeechRequest(NamedTuple):
     language: str = "en"
 
 
-class Couple(NamedTuple):
-    """Two recordings with one id."""
+class UtterancePair(NamedTuple):
+    """A reference recording and the synthesized recording with the same id.
+
+    Attributes:
+        set: name of the manifest.
+        reference: reference recording.
+        synthesized: synthesized recording.
+    """
 
     set: str
     reference: Utterance
@@ -64,21 +80,37 @@ class Couple(NamedTuple):
 
 
 def evaluate_speech(
-    request: SpeechRequest, config: MeasureConfig, hear: Hear | None, details: Sequence[tuple[str, str]] = ()
+    request: SpeechRequest,
+    config: MeasureConfig,
+    transcribe: Transcriber | None,
+    details: Sequence[tuple[str, str]] = (),
 ) -> int:
-    """Measures, shows and writes. Returns 2 where recordings are missing from the figures, else 0."""
+    """Measure all pairs, print the results and write the reports.
+
+    Args:
+        request: recordings and reports.
+        config: settings of the measures.
+        transcribe: recognizer for WER and CER; None to leave them out.
+        details: further (name, value) lines of the report's head.
+
+    Returns:
+        The exit code: 2 if recordings are missing from the figures, else 0.
+
+    Raises:
+        UserError: no pair can be measured, or an optional package is missing.
+    """
     check_packages(config)
-    couples, left_out, notes = match(request)
-    items, failed = measure_all(couples, config)
+    pairs, left_out, notes = match_pairs(request)
+    items, failed = measure_pairs(pairs, config)
     left_out += failed
-    measured = [couple for couple, item in zip(couples, items, strict=True) if item is not None]
+    measured = [pair for pair, item in zip(pairs, items, strict=True) if item is not None]
     items = [item for item in items if item is not None]
     if not items:
-        raise UserError(f"{failed[0]} (and so all {len(couples)} pairs), expected at least one that can be measured")
-    if hear:
-        items, unheard = recognize(measured, items, hear, request.language)
-        left_out += unheard
-    pairs = f"{len(items)} of {len(couples)} with the same id, {sum(item.seconds for item in items):.0f} s"
+        raise UserError(f"{failed[0]} (and so all {len(pairs)} pairs), expected at least one that can be measured")
+    if transcribe:
+        items, failed = add_error_rates(measured, items, transcribe, request.language)
+        left_out += failed
+    seconds = sum(item.seconds for item in items)
     evaluation = SpeechEvaluation(
         request.name or Path(request.speech[0]).absolute().parent.name,
         tuple(items),
@@ -86,7 +118,7 @@ def evaluate_speech(
         (
             ("synthesized", ", ".join(request.speech)),
             ("reference", ", ".join(path for _, path in request.manifests)),
-            ("pairs", pairs),
+            ("pairs", f"{len(items)} of {len(pairs)} with the same id, {seconds:.0f} s"),
             ("measured at", f"{config.sample_rate} Hz; cepstra {config.cepstra}, c1 to c{config.order}"),
             *details,
             *notes,
@@ -104,128 +136,159 @@ def evaluate_speech(
     return 2 if left_out else 0
 
 
-def match(request: SpeechRequest) -> tuple[list[Couple], list[str], list[tuple[str, str]]]:
-    """(pairs with one id, messages on ids that have no partner, notes for the report).
+def match_pairs(request: SpeechRequest) -> tuple[list[UtterancePair], list[str], list[tuple[str, str]]]:
+    """Match synthesized and reference recordings by id.
 
-    A row without `seconds` whose recording cannot be measured is named in a warning, and its partner has none.
+    A manifest row without `seconds` whose recording cannot be read is named in a warning and counts as missing.
+
+    Returns:
+        The pairs, messages on ids without a partner, and notes for the report.
+
+    Raises:
+        UserError: the manifests do not correspond, or no id occurs in both.
     """
     if len(request.manifests) != len(request.speech):
         raise UserError(
             f"found {len(request.speech)} of --speech and {len(request.manifests)} of --manifest, expected as many: "
             "the synthesized recordings and, in the same order, their references"
         )
-    couples: list[Couple] = []
+    pairs: list[UtterancePair] = []
     left_out: list[str] = []
     for (name, manifest), speech in zip(request.manifests, request.speech, strict=True):
         references = {u.id: u for u in read_manifest(manifest, on_error="skip")}
         synthesized = {u.id: u for u in read_manifest(speech, on_error="skip")}
-        left_out += _without(manifest, references, synthesized, "synthesized recording", speech)
-        left_out += _without(speech, synthesized, references, "reference", manifest)
-        couples += [Couple(name, u, synthesized[u.id]) for u in references.values() if u.id in synthesized]
-    if not couples:
+        left_out += _without_partner(manifest, references, synthesized, "synthesized recording", speech)
+        left_out += _without_partner(speech, synthesized, references, "reference", manifest)
+        pairs += [UtterancePair(name, u, synthesized[u.id]) for u in references.values() if u.id in synthesized]
+    if not pairs:
         raise UserError(
             f"{request.speech[0]}: found no id that {request.manifests[0][1]} has too, expected the same ids"
         )
-    other = [c for c in couples if c.synthesized.text and not _same_words(c, request.language)]
+    differing = [pair for pair in pairs if pair.synthesized.text and not _same_words(pair, request.language)]
     notes = []
-    if other:
-        named = ", ".join(repr(c.reference.id) for c in other[:NAMED_IDS])
-        notes.append(("pairs whose texts differ, measured all the same", f"{len(other)}, the first {named}"))
-        print(f"warning: {len(other)} pairs have different texts, the first {named}", file=sys.stderr)
-    return couples, left_out, notes
+    if differing:
+        ids = ", ".join(repr(pair.reference.id) for pair in differing[:NAMED_IDS])
+        notes.append(("pairs whose texts differ, measured all the same", f"{len(differing)}, the first {ids}"))
+        print(f"warning: {len(differing)} pairs have different texts, the first {ids}", file=sys.stderr)
+    return pairs, left_out, notes
 
 
-def _without(where: str, ids: Iterable[str], others: dict, what: str, expected: str) -> list[str]:
-    """One message for each id that the others lack."""
+def _without_partner(path: str, ids: Iterable[str], partners: dict, kind: str, partner_path: str) -> list[str]:
     return [
-        f"{where}: found id {identity!r} without a {what}, expected it in {expected}"
+        f"{path}: found id {identity!r} without a {kind}, expected it in {partner_path}"
         for identity in ids
-        if identity not in others
+        if identity not in partners
     ]
 
 
-def _same_words(couple: Couple, language: str) -> bool:
-    return normalize(couple.reference.text, language) == normalize(couple.synthesized.text, language)
+def _same_words(pair: UtterancePair, language: str) -> bool:
+    return normalize(pair.reference.text, language) == normalize(pair.synthesized.text, language)
 
 
-def measure_all(couples: Sequence[Couple], config: MeasureConfig) -> tuple[list[Pair | None], list[str]]:
-    """(a measured pair or None for each, messages on those that could not be measured)."""
-    items: list[Pair | None] = []
+def measure_pairs(pairs: Sequence[UtterancePair], config: MeasureConfig) -> tuple[list[MeasuredPair | None], list[str]]:
+    """Measure each pair.
+
+    Returns:
+        A measured pair, or None where that failed, for each pair; and a message for each failure.
+    """
+    items: list[MeasuredPair | None] = []
     failed: list[str] = []
-    for couple in tqdm(couples, unit="pair", disable=None, file=sys.stderr):
+    for pair in tqdm(pairs, unit="pair", disable=None, file=sys.stderr):
         try:
-            reference, other = analyzes(couple, config)
-            values = measure(reference, other, best_path(reference, other), config)
+            reference, other = analyze_pair(pair, config)
+            values = measure(reference, other, dtw_path(reference, other), config)
         except UserError as error:
             failed.append(str(error))
             items.append(None)
             continue
-        except (ValueError, RuntimeError, ArithmeticError) as error:  # of a library that measures (DNSMOS, WORLD)
-            where = f"{couple.synthesized.where}: {couple.synthesized.id}"
+        except (ValueError, RuntimeError, ArithmeticError) as error:  # from DNSMOS or WORLD
+            where = f"{pair.synthesized.where}: {pair.synthesized.id}"
             failed.append(f"{where}: found {type(error).__name__} ({error}), expected a recording to measure")
             items.append(None)
             continue
-        u = couple.reference
-        found = {name: (value, 1.0) for name, value in values.items()}
+        u = pair.reference
+        sums = {name: (value, 1.0) for name, value in values.items()}
         seconds = len(other.audio) / config.sample_rate
-        items.append(Pair(u.id, found, couple.set, u.domain, u.speaker, u.text, seconds))
+        items.append(MeasuredPair(u.id, sums, pair.set, u.domain, u.speaker, u.text, seconds))
     return items, failed
 
 
-def analyzes(couple: Couple, config: MeasureConfig) -> tuple[Analysis, Analysis]:
-    """(reference, synthesized), read and analyzed. Raises UserError naming the line of the manifest."""
-    found = []
-    for utterance in (couple.reference, couple.synthesized):
+def analyze_pair(pair: UtterancePair, config: MeasureConfig) -> tuple[Analysis, Analysis]:
+    """Read and analyze the reference and the synthesized recording.
+
+    Raises:
+        UserError: a recording cannot be read or analyzed; names the line of the manifest.
+    """
+    analyses = []
+    for utterance in (pair.reference, pair.synthesized):
         try:
             audio = read_recording(utterance, config.sample_rate, max_seconds=config.max_seconds)
-            found.append(analyze(audio, config))
+            analyses.append(analyze(audio, config))
         except UserError as error:
             raise UserError(f"{utterance.where}: {utterance.id}: {error}") from error
-    return found[0], found[1]
+    return analyses[0], analyses[1]
 
 
-def recognize(
-    couples: Sequence[Couple], items: Sequence[Pair], hear: Hear, language: str
-) -> tuple[list[Pair], list[str]]:
-    """The pairs with WER and CER of both recordings against the reference's text; messages on what was not heard."""
-    references = [normalize(couple.reference.text, language) for couple in couples]
+def add_error_rates(
+    pairs: Sequence[UtterancePair], items: Sequence[MeasuredPair], transcribe: Transcriber, language: str
+) -> tuple[list[MeasuredPair], list[str]]:
+    """Add WER and CER of both recordings against the reference text.
+
+    Args:
+        pairs: the recordings.
+        items: their measures, in the same order.
+        transcribe: the recognizer.
+        language: language of the transcripts, for their normalization.
+
+    Returns:
+        The measured pairs with error rates, and messages on recordings that could not be transcribed.
+    """
+    references = [normalize(pair.reference.text, language) for pair in pairs]
     result, failed = list(items), []
     for suffix, utterances in (
-        ("", [couple.synthesized for couple in couples]),
-        ("_reference", [couple.reference for couple in couples]),
+        ("", [pair.synthesized for pair in pairs]),
+        ("_reference", [pair.reference for pair in pairs]),
     ):
-        texts, messages = hear(utterances)
+        texts, messages = transcribe(utterances)
         failed += messages
         rows = sorted(texts)
-        heard = {row: normalize(texts[row], language) for row in rows}
-        words = count_errors([references[row].split() for row in rows], [heard[row].split() for row in rows])
-        letters = count_errors(*([" ".join(t[row].split()) for row in rows] for t in (references, heard)))
-        for row, word, letter in zip(rows, words, letters, strict=True):
+        hypotheses = {row: normalize(texts[row], language) for row in rows}
+        words = count_errors([references[row].split() for row in rows], [hypotheses[row].split() for row in rows])
+        characters = count_errors(*([" ".join(t[row].split()) for row in rows] for t in (references, hypotheses)))
+        for row, word_errors, character_errors in zip(rows, words, characters, strict=True):
             values = dict(result[row].values)
-            values[f"wer{suffix}"] = (100.0 * word.errors, word.reference)
-            values[f"cer{suffix}"] = (100.0 * letter.errors, letter.reference)
+            values[f"wer{suffix}"] = (100.0 * word_errors.errors, word_errors.reference)
+            values[f"cer{suffix}"] = (100.0 * character_errors.errors, character_errors.reference)
             result[row] = result[row]._replace(values=values)
             if not suffix:
-                result[row] = result[row]._replace(hypothesis=heard[row])
+                result[row] = result[row]._replace(hypothesis=hypotheses[row])
     return result, failed
 
 
-# --- the reports ----------------------------------------------------------------------------------------------------
+# --- Reports ----------------------------------------------------------------------------------------------------
 
 
 def write_reports(
-    evaluation: SpeechEvaluation, couples: Sequence[Couple], config: MeasureConfig, folder: Path, worst: int
+    evaluation: SpeechEvaluation, pairs: Sequence[UtterancePair], config: MeasureConfig, folder: Path, worst: int
 ) -> None:
-    """report.json and report.md, and then, as it reads recordings again, report.html."""
+    """Write report.json and report.md, then report.html, for which recordings are read again.
+
+    Args:
+        evaluation: the measured pairs.
+        pairs: their recordings, in the same order.
+        config: settings; `config.examples` utterances get audio and pictures.
+        folder: where to write.
+        worst: number of the worst utterances in the tables.
+    """
     report = json.dumps(to_json(evaluation), ensure_ascii=False, indent=1, allow_nan=False)
     write_file(folder / "report.json", report + "\n")
     write_file(folder / "report.md", to_markdown(evaluation, worst=worst))
     worst_rows = evaluation.worst(config.examples)
-    first_rows = [row for row in range(min(config.examples, len(couples))) if row not in worst_rows]
-    examples = {row: example(row, couples[row], config) for row in (*worst_rows, *first_rows)}
+    first_rows = [row for row in range(min(config.examples, len(pairs))) if row not in worst_rows]
+    examples = {row: make_example(row, pairs[row], config) for row in (*worst_rows, *first_rows)}
     sections = [
         (f"The worst by {MEASURES[evaluation.worst_by].label}", [examples[row] for row in worst_rows]),
-        ("The first that are not among them", [examples[row] for row in first_rows]),
+        ("The first of the others", [examples[row] for row in first_rows]),
     ]
     page = to_html(
         evaluation,
@@ -237,10 +300,10 @@ def write_reports(
     print(f"wrote {folder}/report.md, report.html, report.json", file=sys.stderr)
 
 
-def example(row: int, couple: Couple, config: MeasureConfig) -> Example:
-    """An utterance for the page. Its recordings are read again: keeping all of them would take too much memory."""
-    reference, other = analyzes(couple, config)
-    picture = pair_picture(reference, other, best_path(reference, other))
+def make_example(row: int, pair: UtterancePair, config: MeasureConfig) -> Example:
+    """Return an utterance for the HTML page; its recordings are read again to save memory."""
+    reference, other = analyze_pair(pair, config)
+    picture = pair_picture(reference, other, dtw_path(reference, other))
     return Example(row, *(_flac(x.audio, config.sample_rate) for x in (reference, other)), picture)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a synthesized recording beside its reference, and of all that was measured."""
+"""Plots of a synthesized recording and its reference, and of the distribution of each measure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from speech_jax.evaluation.cepstra import HOP_SECONDS, RANGE_DB
 from speech_jax.evaluation.measures import MEASURES, Analysis
 from speech_jax.evaluation.speech_report import SpeechEvaluation
 
-_REFERENCE, _OTHER = "#4477aa", "#ee6677"  # Paul Tol's, for all eyes
+_REFERENCE, _OTHER = "#4477aa", "#ee6677"  # Paul Tol's color-blind-safe palette
 
 
 def pair_picture(reference: Analysis, other: Analysis, path: Int[np.ndarray, "steps 2"]) -> bytes:
-    """A PNG: both log-mel spectrograms on one scale, both F0 along the DTW path, and the path itself."""
+    """Return a PNG with both log-mel spectrograms on one scale, both F0 tracks along the DTW path, and the path."""
     figure = make_figure(11.0, 5.2)
     (left, right), (pitch, warping) = figure.subplots(2, 2, gridspec_kw={"height_ratios": (1.3, 1)})
     for axes, analysis, title in ((left, reference, "reference"), (right, other, "synthesized")):
@@ -45,18 +45,18 @@ def pair_picture(reference: Analysis, other: Analysis, path: Int[np.ndarray, "st
 
 
 def distributions(evaluation: SpeechEvaluation) -> bytes:
-    """A PNG: a histogram of each measure over the utterances."""
+    """Return a PNG with a histogram of each measure over the utterances."""
     names = evaluation.measured()
     columns = 4
     rows = -(-len(names) // columns)
     figure = make_figure(11.0, 0.4 + 1.9 * rows)
-    every = figure.subplots(rows, columns, squeeze=False).reshape(-1)
-    for axes, name in zip(every, names, strict=False):
+    panels = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for axes, name in zip(panels, names, strict=False):
         values = [item.value(name) for item in evaluation.items]
         axes.hist(_finite(values), bins=20, color=_REFERENCE)
         axes.set_title(MEASURES[name].label.replace(" (", "\n("), fontsize=8)
         axes.tick_params(labelsize=7)
-    for axes in every[len(names) :]:
+    for axes in panels[len(names) :]:
         axes.set_visible(False)
     return _png(figure)
 
@@ -66,8 +66,8 @@ def _finite(values: Sequence[float]) -> np.ndarray:
 
 
 def make_figure(width: float, height: float):
-    """A figure of so many inches, drawn without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only needed here
+    """Return a figure of the given size in inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=90, layout="constrained")
@@ -76,7 +76,7 @@ def make_figure(width: float, height: float):
 
 
 def _png(figure) -> bytes:
-    """A PNG of 128 colors: a third of the size, which counts where twenty of them lie in one page."""
+    """Return a PNG of 128 colors: a third of the size, which matters with twenty of them in one page."""
     from PIL import Image
 
     figure.canvas.draw()

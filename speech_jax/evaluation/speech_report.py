@@ -1,4 +1,4 @@
-"""What was measured of many synthesized recordings: means with their uncertainty; as Markdown, HTML and JSON."""
+"""Reports on synthesized speech: means of each measure with confidence intervals; as Markdown, HTML and JSON."""
 
 from __future__ import annotations
 
@@ -11,15 +11,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speech_jax.evaluation.config import Name
-from speech_jax.evaluation.measures import MEASURES, is_worse
-from speech_jax.evaluation.report import SHOWN_GROUPS, STYLE, fields, plain, resampled, rows_by, text_table
+from speech_jax.evaluation.config import MeasureName
+from speech_jax.evaluation.measures import MEASURES, badness
+from speech_jax.evaluation.report import (
+    SHOWN_GROUPS,
+    STYLE,
+    bootstrap_ratios,
+    escape_markdown,
+    grouping_fields,
+    markdown_table,
+    rows_by,
+)
 
 SHOWN_MESSAGES = 20
 
 
-class Pair(NamedTuple):
-    """One synthesized recording. values: name -> (sum, how many it is a sum of), for WER 100 · errors and words."""
+class MeasuredPair(NamedTuple):
+    """Measures of one synthesized recording.
+
+    Attributes:
+        id: utterance id.
+        values: name of the measure -> (sum, count); for WER (100 · errors, words).
+        set: name of the manifest.
+        domain: domain of the recording.
+        speaker: speaker of the recording.
+        text: reference text.
+        seconds: length of the synthesized recording.
+        hypothesis: text that a recognizer returned for it.
+    """
 
     id: str
     values: dict[str, tuple[float, float]]
@@ -31,38 +50,52 @@ class Pair(NamedTuple):
     hypothesis: str = ""
 
     def value(self, name: str) -> float:
-        """Sum over number; NaN where it was not measured."""
-        total, number = self.values.get(name, (math.nan, 0.0))
-        return total / number if number else math.nan
+        """Return sum / count of a measure; NaN where it was not measured."""
+        total, count = self.values.get(name, (math.nan, 0.0))
+        return total / count if count else math.nan
 
 
 @dataclass(frozen=True)
 class SpeechEvaluation:
-    """Measured pairs of one synthesizer."""
+    """Measured pairs of one synthesizer.
+
+    Attributes:
+        name: name of the system.
+        items: the measured pairs.
+        worst_by: measure by which `worst` sorts.
+        details: further (name, value) lines of the report's head.
+        left_out: a message for each recording that is not included in the figures.
+    """
 
     name: str
-    items: tuple[Pair, ...]
-    worst_by: Name = "mcd"
+    items: tuple[MeasuredPair, ...]
+    worst_by: MeasureName = "mcd"
     details: tuple[tuple[str, str], ...] = ()
     left_out: tuple[str, ...] = ()
-    """One line for each recording that is not in the figures."""
 
     def groups(self, field: str) -> dict[str, list[int]]:
-        """Row numbers by the value of "set", "domain" or "speaker", in the order of their first occurrence."""
+        """Group row numbers by "set", "domain" or "speaker", in order of first occurrence."""
         return rows_by(self.items, field)
 
     def worst(self, number: int) -> list[int]:
-        """Row numbers, the worst by `worst_by` first."""
-        keys = [is_worse(self.worst_by, item.value(self.worst_by)) for item in self.items]
+        """Return row numbers sorted by `worst_by`, the worst first."""
+        keys = [badness(self.worst_by, item.value(self.worst_by)) for item in self.items]
         return sorted(range(len(keys)), key=lambda row: -keys[row])[:number]
 
     def measured(self) -> list[str]:
-        """The names of the measures that at least one pair has, in the order of MEASURES."""
+        """Return the names of the measures that at least one pair has, in the order of MEASURES."""
         return [name for name in MEASURES if any(not math.isnan(item.value(name)) for item in self.items)]
 
 
 class Summary(NamedTuple):
-    """A mean over pairs, its 95 % interval by the bootstrap over utterances, and the number of pairs it is of."""
+    """Mean of a measure.
+
+    Attributes:
+        mean: mean over pairs; for a rate errors / words.
+        low: lower bound of the 95 % interval by the bootstrap over utterances.
+        high: upper bound.
+        pairs: number of pairs that have the measure.
+    """
 
     mean: float
     low: float
@@ -70,109 +103,133 @@ class Summary(NamedTuple):
     pairs: int
 
 
-def summary(items: Sequence[Pair], name: str, *, draws: int = 1000, seed: int = 0) -> Summary | None:
-    """Of a measure over those pairs that have it; of a rate, errors over words. None where no pair has it."""
-    found = np.array([item.values[name] for item in items if not math.isnan(item.value(name))], np.float64)
-    if not len(found):
+def summarize(items: Sequence[MeasuredPair], name: str, *, draws: int = 1000, seed: int = 0) -> Summary | None:
+    """Summarize a measure over the pairs that have it; None if no pair has it.
+
+    Args:
+        items: the pairs.
+        name: name of the measure.
+        draws: number of bootstrap samples.
+        seed: of the random draws.
+    """
+    values = np.array([item.values[name] for item in items if not math.isnan(item.value(name))], np.float64)
+    if not len(values):
         return None
-    mean = float(found[:, 0].sum() / found[:, 1].sum())
-    if len(found) == 1:
+    mean = float(values[:, 0].sum() / values[:, 1].sum())
+    if len(values) == 1:
         return Summary(mean, mean, mean, 1)
-    low, high = np.quantile(resampled(found, draws, seed), [0.025, 0.975])
-    return Summary(mean, float(low), float(high), len(found))
+    low, high = np.quantile(bootstrap_ratios(values, draws, seed), [0.025, 0.975])
+    return Summary(mean, float(low), float(high), len(values))
 
 
-# --- tables ---------------------------------------------------------------------------------------------------------
+# --- Tables ---------------------------------------------------------------------------------------------------------
 
 
-def number(name: str, value: float) -> str:
-    """A value as a table shows it; empty where there is none."""
+def format_value(name: str, value: float) -> str:
+    """Format a value for a table; NaN becomes an empty string."""
     return "" if math.isnan(value) else f"{value:.{MEASURES[name].digits}f}"
 
 
-def overview(evaluation: SpeechEvaluation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """(header, rows): a row a measure, over all pairs."""
+def overview_table(evaluation: SpeechEvaluation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return (header, rows) with a row per measure, over all pairs."""
     rows = []
     for name in evaluation.measured():
-        found = summary(evaluation.items, name)
-        cells = [number(name, value) for value in found[:3]]
-        rows.append((MEASURES[name].label, cells[0], f"{cells[1]} to {cells[2]}", str(found.pairs)))
+        summary = summarize(evaluation.items, name)
+        cells = [format_value(name, value) for value in summary[:3]]
+        rows.append((MEASURES[name].label, cells[0], f"{cells[1]} to {cells[2]}", str(summary.pairs)))
     return ("", "mean", "95 %", "pairs"), rows
 
 
-def by_group(
+def group_table(
     evaluation: SpeechEvaluation, field: str, *, intervals: bool = True
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """(header, rows): a row a value of `field`, a column a measure, "mean (low to high)"; those with most pairs."""
+    """Return (header, rows) with a row per group and a column per measure.
+
+    Args:
+        evaluation: the measured pairs.
+        field: "set", "domain" or "speaker"; of more than SHOWN_GROUPS values those with most pairs are shown.
+        intervals: show "mean (low to high)", else the mean.
+    """
     names, groups = evaluation.measured(), evaluation.groups(field)
     shown = sorted(groups, key=lambda group: -len(groups[group]))[:SHOWN_GROUPS]
     rows = []
     for group in (group for group in groups if group in shown):
         items = [evaluation.items[row] for row in groups[group]]
-        found = [(name, summary(items, name)) for name in names]
-        cells = [_cell(name, value, intervals) if value else "" for name, value in found]
+        summaries = [(name, summarize(items, name)) for name in names]
+        cells = [_cell(name, summary, intervals) if summary else "" for name, summary in summaries]
         rows.append((group or "(none)", str(len(items)), *cells))
     if len(groups) > len(shown):
         rows.append((f"… and {len(groups) - len(shown)} more with fewer pairs", *[""] * (len(names) + 1)))
     return (field, "pairs", *(MEASURES[name].label for name in names)), rows
 
 
-def _cell(name: str, found: Summary, intervals: bool) -> str:
-    mean = number(name, found.mean)
-    return f"{mean} ({number(name, found.low)} to {number(name, found.high)})" if intervals else mean
+def _cell(name: str, summary: Summary, intervals: bool) -> str:
+    mean, low, high = (format_value(name, value) for value in summary[:3])
+    return f"{mean} ({low} to {high})" if intervals else mean
 
 
 def worst_table(evaluation: SpeechEvaluation, count: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """(header, rows): a row an utterance, the worst first."""
+    """Return (header, rows) with a row per utterance, the worst first."""
     names = evaluation.measured()
     rows = [
-        (evaluation.items[row].id, *(number(name, evaluation.items[row].value(name)) for name in names))
+        (evaluation.items[row].id, *(format_value(name, evaluation.items[row].value(name)) for name in names))
         for row in evaluation.worst(count)
     ]
     return ("utterance", *(MEASURES[name].label for name in names)), rows
 
 
 def _sections(evaluation: SpeechEvaluation, worst: int) -> list[tuple[str, tuple]]:
-    sections = [("All", overview(evaluation))]
-    sections += [(f"By {field}", by_group(evaluation, field)) for field in fields(evaluation)]
+    sections = [("All", overview_table(evaluation))]
+    sections += [(f"By {field}", group_table(evaluation, field)) for field in grouping_fields(evaluation)]
     if worst:
         sections.append((f"Worst by {MEASURES[evaluation.worst_by].label}", worst_table(evaluation, worst)))
     return sections
 
 
 def shown_messages(evaluation: SpeechEvaluation) -> list[str]:
-    """The first lines on what was left out, and how many more there are; the JSON has all."""
-    more = len(evaluation.left_out) - SHOWN_MESSAGES
-    return [*evaluation.left_out[:SHOWN_MESSAGES], *([f"… and {more} more"] if more > 0 else [])]
+    """Return the first messages on recordings that were left out, and the number of the rest; the JSON has all."""
+    rest = len(evaluation.left_out) - SHOWN_MESSAGES
+    return [*evaluation.left_out[:SHOWN_MESSAGES], *([f"… and {rest} more"] if rest > 0 else [])]
 
 
-# --- the forms of a report ------------------------------------------------------------------------------------------
+# --- Text, Markdown, HTML and JSON ------------------------------------------------------------------------------------------
 
 
 def to_text(evaluation: SpeechEvaluation) -> str:
-    """What the screen shows; the reports have the groups' intervals and the worst utterances too."""
-    header, rows = overview(evaluation)
-    lines = [text_table((evaluation.name, *header[1:]), rows)]
-    lines += [text_table(*by_group(evaluation, field, intervals=False)) for field in fields(evaluation)]
+    """Return the tables for the terminal, without the groups' intervals and the worst utterances."""
+    header, rows = overview_table(evaluation)
+    lines = [markdown_table((evaluation.name, *header[1:]), rows)]
+    lines += [markdown_table(*group_table(evaluation, field, intervals=False)) for field in grouping_fields(evaluation)]
     return "\n\n".join(lines)
 
 
 def to_markdown(evaluation: SpeechEvaluation, *, worst: int = 20) -> str:
-    """The report as Markdown, without sound and pictures."""
-    lines = [f"# {plain(evaluation.name) or 'Synthesized speech'}", ""]
-    lines += [f"- {plain(key)}: {plain(value)}" for key, value in evaluation.details] + [""]
+    """Return the report as Markdown, without audio and pictures."""
+    lines = [f"# {escape_markdown(evaluation.name) or 'Synthesized speech'}", ""]
+    lines += [f"- {escape_markdown(key)}: {escape_markdown(value)}" for key, value in evaluation.details] + [""]
     for title, (header, rows) in _sections(evaluation, worst):
-        cells = [[plain(cell) for cell in row] for row in rows]
-        lines += [f"## {plain(title)}", "", text_table([plain(cell) for cell in header], cells), ""]
+        cells = [[escape_markdown(cell) for cell in row] for row in rows]
+        table = markdown_table([escape_markdown(cell) for cell in header], cells)
+        lines += [f"## {escape_markdown(title)}", "", table, ""]
     lines += ["## What is measured", ""]
-    lines += [f"- {plain(MEASURES[name].label)}: {plain(MEASURES[name].meaning)}" for name in evaluation.measured()]
+    lines += [
+        f"- {escape_markdown(MEASURES[name].label)}: {escape_markdown(MEASURES[name].meaning)}"
+        for name in evaluation.measured()
+    ]
     if evaluation.left_out:
-        lines += ["", "## Left out", "", *(f"- {plain(message)}" for message in shown_messages(evaluation))]
+        lines += ["", "## Left out", "", *(f"- {escape_markdown(message)}" for message in shown_messages(evaluation))]
     return "\n".join(lines) + "\n"
 
 
 class Example(NamedTuple):
-    """An utterance for the page: its row, both recordings as FLAC, and a picture as PNG."""
+    """An utterance with audio and a picture for the HTML page.
+
+    Attributes:
+        row: its row in the evaluation.
+        reference: recording as FLAC.
+        synthesized: recording as FLAC.
+        picture: PNG.
+    """
 
     row: int
     reference: bytes
@@ -180,7 +237,7 @@ class Example(NamedTuple):
     picture: bytes
 
 
-# Nothing is loaded and nothing runs; sound and pictures lie in the page itself.
+# Nothing is loaded and nothing runs; audio and pictures are embedded in the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
 _MORE_STYLE = "img { max-width: 100% } audio { height: 2.2em; vertical-align: middle } .wide { overflow-x: auto }"
 
@@ -192,9 +249,13 @@ def to_html(
     examples: Sequence[tuple[str, Sequence[Example]]] = (),
     distributions: bytes = b"",
 ) -> str:
-    """The report as one HTML page that needs nothing else; every text in it is escaped.
+    """Return the report as one self-contained HTML page; every text in it is escaped.
 
-    examples: (title, utterances) with sound and pictures. distributions: a PNG.
+    Args:
+        evaluation: the measured pairs.
+        worst: number of the worst utterances in the table.
+        examples: (title, utterances) with audio and pictures.
+        distributions: histograms as PNG; may be empty.
     """
     e = html.escape
     title = e(evaluation.name or "Synthesized speech")
@@ -212,10 +273,10 @@ def to_html(
     meanings = (f"<li>{e(MEASURES[n].label)}: {e(MEASURES[n].meaning)}</li>" for n in evaluation.measured())
     parts.append("<h2>What is measured</h2><ul>" + "".join(meanings) + "</ul>")
     if distributions:
-        parts.append("<h2>Distributions</h2>" + _image(distributions, "how often which value was found"))
-    for heading, shown in examples:
+        parts.append("<h2>Distributions</h2>" + _image(distributions, "histogram of each measure"))
+    for heading, utterances in examples:
         parts.append(f"<h2>{e(heading)}</h2>")
-        parts += [_example_html(evaluation, example) for example in shown]
+        parts += [_example_html(evaluation, example) for example in utterances]
     if evaluation.left_out:
         lines = "".join(f"<li>{e(message)}</li>" for message in shown_messages(evaluation))
         parts.append(f"<h2>Left out</h2><ul>{lines}</ul>")
@@ -224,11 +285,11 @@ def to_html(
 
 def _example_html(evaluation: SpeechEvaluation, example: Example) -> str:
     e, item = html.escape, evaluation.items[example.row]
-    found = [(MEASURES[name].label, number(name, item.value(name))) for name in evaluation.measured()]
-    figures = ", ".join(f"{label} {value}" for label, value in found if value)
-    heard = f"<br>recognized: {e(item.hypothesis)}" if "wer" in item.values else ""
+    values = [(MEASURES[name].label, format_value(name, item.value(name))) for name in evaluation.measured()]
+    figures = ", ".join(f"{label} {value}" for label, value in values if value)
+    hypothesis = f"<br>recognized: {e(item.hypothesis)}" if "wer" in item.values else ""
     return (
-        f"<h3>{e(item.id)}</h3><p>{e(item.text)}{heard}<br><small>{e(figures)}</small></p>"
+        f"<h3>{e(item.id)}</h3><p>{e(item.text)}{hypothesis}<br><small>{e(figures)}</small></p>"
         f"<p>reference {_player(example.reference)} synthesized {_player(example.synthesized)}</p>"
         + _image(example.picture, f"spectrograms and F0 of {item.id}")
     )
@@ -243,13 +304,13 @@ def _image(png: bytes, alt: str) -> str:
 
 
 def to_json(evaluation: SpeechEvaluation) -> dict[str, Any]:
-    """Everything in numbers, for other programs."""
+    """Return all numbers as JSON values."""
     names = evaluation.measured()
 
     def group(rows: Sequence[int]) -> dict[str, Any]:
         items = [evaluation.items[row] for row in rows]
-        found = {name: summary(items, name) for name in names}
-        return {"pairs": len(items)} | {name: value._asdict() for name, value in found.items() if value}
+        summaries = {name: summarize(items, name) for name in names}
+        return {"pairs": len(items)} | {name: value._asdict() for name, value in summaries.items() if value}
 
     return {
         "name": evaluation.name,
@@ -263,8 +324,8 @@ def to_json(evaluation: SpeechEvaluation) -> dict[str, Any]:
     }
 
 
-def _utterance(item: Pair) -> dict[str, Any]:
+def _utterance(item: MeasuredPair) -> dict[str, Any]:
     values = {name: item.value(name) for name in item.values}
-    shown = item._asdict()
-    del shown["values"]
-    return shown | {name: None if math.isnan(value) else value for name, value in values.items()}
+    fields = item._asdict()
+    del fields["values"]
+    return fields | {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -1,6 +1,6 @@
-"""Pictures of what a voice makes: where its attention is, its frames beside the right ones, when it means to stop.
+"""Plots of Tacotron 2 outputs: attention weights, mel frames, stop probability.
 
-Each is an image [height, width, 3] of bytes, with axes and color bars, for TensorBoard and for PNG files.
+Each plot is an image [height, width, 3] of bytes with axes and color bars, for TensorBoard and PNG files.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from jaxtyping import Float, UInt8
 
 from speech_jax.evaluation.speech_plots import make_figure
 
-_NAMED = 80  # symbols at most that are written beside an alignment
+_MAX_NAMES = 80  # most symbols that are written beside an alignment
 Picture = UInt8[np.ndarray, "height width 3"]
 
 
 def alignment_picture(weights: Float[np.ndarray, "steps symbols"], names: Sequence[str], title: str) -> Picture:
-    """The attention's weights, 0 to 1, over the decoder's steps; the symbols' names beside them where they can be
-    read."""
+    """Plot attention weights over decoder steps.
+
+    Args:
+        weights: attention weights, 0 to 1.
+        names: names of the symbols, shown where there are at most 80; may be empty.
+        title: title of the plot.
+    """
     symbols = weights.shape[1]
     figure = make_figure(9.0, min(max(3.0, 0.11 * symbols), 9.0))
     axes = figure.subplots()
@@ -26,13 +31,13 @@ def alignment_picture(weights: Float[np.ndarray, "steps symbols"], names: Sequen
     figure.colorbar(drawn, ax=axes, label="weight")
     axes.set(xlabel="decoder step", ylabel="symbol")
     axes.set_title(title, fontsize=9)
-    if len(names) == symbols <= _NAMED:
+    if len(names) == symbols <= _MAX_NAMES:
         axes.set_yticks(range(symbols), [name.lstrip("@") if len(name) > 1 else name for name in names], fontsize=6)
     return _pixels(figure)
 
 
 def mel_picture(panels: Sequence[tuple[str, Float[np.ndarray, "frames mels"]]], hop_seconds: float) -> Picture:
-    """Log-mel frames, one panel above the other, on one scale of colors and of time."""
+    """Plot (title, log-mel frames) panels one above the other, with common color and time scales."""
     figure = make_figure(9.0, 2.4 * len(panels))
     low = min(float(np.nanmin(mel)) for _, mel in panels if mel.size)
     high = max(float(np.nanmax(mel)) for _, mel in panels if mel.size)
@@ -46,7 +51,7 @@ def mel_picture(panels: Sequence[tuple[str, Float[np.ndarray, "frames mels"]]], 
 
 
 def stop_picture(probability: Float[np.ndarray, " frames"], hop_seconds: float, threshold: float) -> Picture:
-    """The probability that a frame is the last, frame by frame; the last one is where it should be 1."""
+    """Plot the stop probability per frame; it should be 1 at the last frame only."""
     figure = make_figure(9.0, 2.2)
     axes = figure.subplots()
     seconds = np.arange(len(probability)) * hop_seconds

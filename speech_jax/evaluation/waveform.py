@@ -1,7 +1,7 @@
-"""Measures of recordings that run in parallel, sample by sample: SI-SDR, SNR, segmental SNR, STOI, ESTOI.
+"""Sample-by-sample measures of recordings that run in parallel: SI-SDR, SNR, segmental SNR, STOI, ESTOI.
 
-They mean something for copy-synthesis, coding and enhancement. A voice that was synthesized from text has phases and
-timing of its own, and no sample of it belongs to one of the reference.
+They are meaningful for copy-synthesis, coding and enhancement. Speech synthesized from text has other phases and timing
+than the reference, so its samples do not correspond to the reference's.
 """
 
 from __future__ import annotations
@@ -10,23 +10,27 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-CAP = 100.0  # dB; what is equal has no noise, and reports have no infinity
+CAP = 100.0  # dB; keeps the ratios of equal signals finite
 
 _STOI_RATE, _STOI_FRAME, _STOI_FFT = 10_000, 256, 512
 _STOI_BANDS, _STOI_LOWEST, _STOI_SEGMENT, _STOI_BETA = 15, 150.0, 30, -15.0
-_STOI_RANGE = 40.0  # dB below the loudest frame of the reference: what is less is left out as silence
+_STOI_RANGE = 40.0  # dB below the loudest frame of the reference; quieter frames count as silence
 
 
 def snr(reference: Float[np.ndarray, "samples"], other: Float[np.ndarray, "samples"]) -> float:
-    """Signal-to-noise ratio in dB: energy of the reference over that of the difference; at most ±100. NaN if silent."""
+    """Return the signal-to-noise ratio in dB, within ±100; NaN if both recordings are silent.
+
+    The noise is other - reference.
+    """
     reference, other = _parallel(reference, other)
     return _decibel(np.sum(reference**2), np.sum((other - reference) ** 2))
 
 
 def si_sdr(reference: Float[np.ndarray, "samples"], other: Float[np.ndarray, "samples"]) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB, at most ±100 (Le Roux et al. 2019, with zero means).
+    """Return the scale-invariant signal-to-distortion ratio in dB, within ±100; NaN if either is silent.
 
-    The reference is scaled to what of it lies in the other; the rest is distortion. NaN where either is silent.
+    Le Roux et al. 2019, with means removed: the target is the projection of `other` on `reference`, and the rest is
+    distortion.
     """
     reference, other = _parallel(reference, other)
     reference, other = reference - reference.mean(), other - other.mean()
@@ -38,9 +42,15 @@ def si_sdr(reference: Float[np.ndarray, "samples"], other: Float[np.ndarray, "sa
 
 
 def segmental_snr(reference: Float[np.ndarray, "samples"], other: Float[np.ndarray, "samples"], rate: int) -> float:
-    """Mean over frames of the signal-to-noise ratio in dB, each frame's limited to -10 … 35.
+    """Return the mean over frames of the signal-to-noise ratio in dB, each limited to -10 … 35.
 
-    30 ms Hann frames every 7.5 ms (Hansen and Pellom 1998, Loizou's Speech Enhancement). NaN for less than a frame.
+    Hansen and Pellom 1998, as in Loizou's Speech Enhancement: 30 ms Hann frames every 7.5 ms. NaN if the recording is
+    shorter than a frame.
+
+    Args:
+        reference: samples.
+        other: as many samples.
+        rate: sample rate in Hz.
     """
     reference, other = _parallel(reference, other)
     size, hop = round(0.030 * rate), round(0.0075 * rate)
@@ -52,17 +62,23 @@ def segmental_snr(reference: Float[np.ndarray, "samples"], other: Float[np.ndarr
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = 10 * np.log10(signal / noise)
-    ratio = np.where(noise == 0, 35.0, ratio)  # a pause that is equal, too
+    ratio = np.where(noise == 0, 35.0, ratio)  # includes frames in which both are silent
     return float(np.mean(np.clip(ratio, -10.0, 35.0)))
 
 
 def stoi(
     reference: Float[np.ndarray, "samples"], other: Float[np.ndarray, "samples"], rate: int, *, extended: bool = False
 ) -> float:
-    """Short-time objective intelligibility, up to 1: Taal et al. 2011; `extended`: ESTOI, Jensen and Taal 2016.
+    """Return the short-time objective intelligibility, at most 1 (STOI, Taal et al. 2011).
 
-    Correlations of third-octave envelopes over 384 ms at 10 kHz, silent frames of the reference left out. NaN where
-    less than 384 ms of speech remain.
+    It is the mean correlation of third-octave envelopes over 384 ms at 10 kHz, without the silent frames of the
+    reference. NaN where less than 384 ms of speech remain.
+
+    Args:
+        reference: samples.
+        other: as many samples.
+        rate: sample rate in Hz.
+        extended: compute ESTOI (Jensen and Taal 2016) instead.
     """
     reference, other = _parallel(reference, other)
     if rate != _STOI_RATE:
@@ -76,16 +92,16 @@ def stoi(
     view = np.lib.stride_tricks.sliding_window_view
     x, y = (np.moveaxis(view(e, _STOI_SEGMENT, axis=1), 1, 0) for e in (x, y))  # [segments, bands, frames]
     if extended:
-        x, y = (_standard(_standard(e, axis=2), axis=1) for e in (x, y))
+        x, y = (_standardize(_standardize(e, axis=2), axis=1) for e in (x, y))
         return float(np.sum(x * y) / (_STOI_SEGMENT * len(x)))
     tiny = np.finfo(np.float64).eps
-    louder = np.linalg.norm(x, axis=2, keepdims=True) / (np.linalg.norm(y, axis=2, keepdims=True) + tiny)
-    y = np.minimum(louder * y, x * (1 + 10 ** (-_STOI_BETA / 20)))
-    return float(np.mean(np.sum(_standard(x, axis=2) * _standard(y, axis=2), axis=2)))
+    gain = np.linalg.norm(x, axis=2, keepdims=True) / (np.linalg.norm(y, axis=2, keepdims=True) + tiny)
+    y = np.minimum(gain * y, x * (1 + 10 ** (-_STOI_BETA / 20)))
+    return float(np.mean(np.sum(_standardize(x, axis=2) * _standardize(y, axis=2), axis=2)))
 
 
-def _standard(x: np.ndarray, axis: int) -> np.ndarray:
-    """Mean 0 and length 1 along an axis."""
+def _standardize(x: np.ndarray, axis: int) -> np.ndarray:
+    """Return `x` with mean 0 and Euclidean norm 1 along an axis."""
     x = x - x.mean(axis=axis, keepdims=True)
     return x / (np.linalg.norm(x, axis=axis, keepdims=True) + np.finfo(np.float64).eps)
 
@@ -95,14 +111,14 @@ def _hann() -> np.ndarray:
 
 
 def _stoi_frames(signal: np.ndarray) -> Float[np.ndarray, "frames size"]:
-    """Windowed half-overlapping frames. One that would end with the signal is left out, as in the authors' program."""
+    """Return windowed, half-overlapping frames, without one that ends with the signal, as in the authors' program."""
     starts = range(0, len(signal) - _STOI_FRAME, _STOI_FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(signal, _STOI_FRAME)[:: _STOI_FRAME // 2]
     return frames[: len(starts)] * _hann()
 
 
 def _without_silence(reference: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
-    """Both signals of the frames in which the reference is not silent, overlapped and added again."""
+    """Return both signals by overlap-add of the frames in which the reference is not silent."""
     frames = [_stoi_frames(signal) for signal in (reference, other)]
     level = 20 * np.log10(np.linalg.norm(frames[0], axis=1) + np.finfo(np.float64).eps)
     kept = level > level.max(initial=-np.inf) - _STOI_RANGE
@@ -122,7 +138,7 @@ def _envelopes(signal: np.ndarray, bands: np.ndarray) -> Float[np.ndarray, "band
 
 
 def _third_octaves() -> Float[np.ndarray, "bands bins"]:
-    """1 at the bins of each band, from the bin nearest to its lower edge up to the one before its upper edge's."""
+    """Return 1 at the bins of each band: from the bin nearest its lower edge to the one before its upper edge."""
     hertz = np.arange(_STOI_FFT // 2 + 1) * (_STOI_RATE / _STOI_FFT)
     centers = _STOI_LOWEST * 2.0 ** (np.arange(_STOI_BANDS) / 3)
     low, high = (

@@ -10,8 +10,17 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation import compare, report
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
-from speech_jax.evaluation.report import Item, aligned, interval, paired, read_report, score, to_html, to_markdown
-from speech_jax.evaluation.wer import ErrorCounts, align
+from speech_jax.evaluation.report import (
+    Item,
+    bootstrap_interval,
+    format_alignment,
+    paired_bootstrap,
+    read_report,
+    score_items,
+    to_html,
+    to_markdown,
+)
+from speech_jax.evaluation.wer import ErrorCounts, edit_operations
 
 EVIL = '<script>alert("1")</script>'
 
@@ -28,7 +37,7 @@ def items(seed=0, number=60, noise=0.2):
 
 
 def test_groups_add_up_to_the_whole():
-    value = report.to_json(score(items(), name="x"))
+    value = report.to_json(score_items(items(), name="x"))
     for field in ("set", "domain", "speaker"):
         for key in ("substitutions", "deletions", "insertions", "words", "utterances", "wrong_utterances"):
             assert sum(group[key] for group in value[field].values()) == value["all"][key]
@@ -42,39 +51,41 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     inside = 0
     for trial in range(200):
         errors = rng.binomial(10, 0.15, size=80)
-        low, high = interval([ErrorCounts(int(e), 0, 0, 10, 1, int(e > 0)) for e in errors], draws=300, seed=trial)
+        low, high = bootstrap_interval(
+            [ErrorCounts(int(e), 0, 0, 10, 1, int(e > 0)) for e in errors], draws=300, seed=trial
+        )
         inside += low <= 0.15 <= high
     assert 0.90 <= inside / 200 <= 0.99
 
 
 def test_interval_repeats_and_needs_two_utterances():
-    counts = score(items()).words
-    assert interval(counts) == interval(counts)
-    low, high = interval(counts)
+    counts = score_items(items()).words
+    assert bootstrap_interval(counts) == bootstrap_interval(counts)
+    low, high = bootstrap_interval(counts)
     assert low < sum(counts, ErrorCounts()).rate < high
-    assert interval(counts[:1]) == (counts[0].rate, counts[0].rate)
+    assert bootstrap_interval(counts[:1]) == (counts[0].rate, counts[0].rate)
 
 
 def test_paired():
-    many, few = score(items(noise=0.5)).words, score(items(noise=0.1)).words
-    assert paired(many, few) > 0.99 and paired(few, many) < 0.01
-    assert paired(many, many) == 0.0  # not fewer
+    many, few = score_items(items(noise=0.5)).words, score_items(items(noise=0.1)).words
+    assert paired_bootstrap(many, few) > 0.99 and paired_bootstrap(few, many) < 0.01
+    assert paired_bootstrap(many, many) == 0.0  # not fewer
 
 
 def test_worst_first():
-    evaluation = score(items())
+    evaluation = score_items(items())
     errors = [evaluation.words[row].errors for row in evaluation.worst(10)]
     assert errors == sorted((count.errors for count in evaluation.words), reverse=True)[:10]
     assert errors[0] > 0 and all(evaluation.words[row].errors for row in evaluation.worst(1000))
 
 
 def test_alignment_in_three_lines():
-    assert aligned(align("the cat sat", "a cat sat down")) == (
+    assert format_alignment(edit_operations("the cat sat", "a cat sat down")) == (
         "the cat sat ****",
         "a   cat sat down",
         "S           I   ",
     )
-    assert aligned([]) == ("", "", "")
+    assert format_alignment([]) == ("", "", "")
 
 
 class _Tags(html.parser.HTMLParser):
@@ -95,7 +106,7 @@ def test_html_is_escaped_and_loads_nothing():
         Item("two", "c", "c", "other", "other", "other", 1.0),
     ]
     parser = _Tags()
-    parser.feed(to_html(score(rows, name=EVIL, details=[(EVIL, EVIL)])))
+    parser.feed(to_html(score_items(rows, name=EVIL, details=[(EVIL, EVIL)])))
     names = {tag for tag, _ in parser.tags}
     assert not names & {"script", "img", "link", "iframe"}
     assert not any(key in ("src", "href") or key.startswith("on") for _, a in parser.tags for key in a)
@@ -104,7 +115,7 @@ def test_html_is_escaped_and_loads_nothing():
 
 def test_markdown_is_escaped():
     rows = [Item(EVIL, "a b", f"{EVIL} b", EVIL, "x|y\nz", EVIL, 1.0), Item("two", "c", "c", "o", "o", "o", 1.0)]
-    lines = to_markdown(score(rows, name=EVIL)).splitlines()
+    lines = to_markdown(score_items(rows, name=EVIL)).splitlines()
     assert not [line for line in lines if "<script" in line and not line.startswith("    ")]
     table = [line for line in lines if line.startswith("|")]
     assert all(line.count("|") - line.count("\\|") == len(report.HEADER) + 1 for line in table)
@@ -112,27 +123,27 @@ def test_markdown_is_escaped():
 
 def test_many_speakers_are_cut_to_the_worst():
     rows = [Item(f"{i}", "a b c", "a" if i == 33 else "a b c", speaker=f"s{i}") for i in range(40)]
-    table = report.table(score(rows), "speaker")
+    table = report.error_table(score_items(rows), "speaker")
     assert len(table) == report.SHOWN_GROUPS + 1
     assert table[0][0] == "s33" and "20 more" in table[-1][0]
 
 
 def test_sclite_total_is_named_where_it_differs():
     rows = [Item("1", "w6 w6 w1 w5 w6 w2 w7 w0 w6", "w7 w7 w0 w7 w0 w3 w3 w5 w0")]
-    text = to_markdown(score(rows))
-    evaluation = score(rows)
+    text = to_markdown(score_items(rows))
+    evaluation = score_items(rows)
     assert evaluation.sclite_errors > evaluation.total().errors
     assert f"{evaluation.sclite_errors} word errors" in text
-    assert "sclite's total" not in to_markdown(score(items()[:1]))
+    assert "sclite's total" not in to_markdown(score_items(items()[:1]))
 
 
 def test_nothing_to_score():
     with pytest.raises(UserError, match="no utterances"):
-        score([])
+        score_items([])
 
 
 def test_report_json_is_strict_and_read_back():
-    text = json.dumps(report.to_json(score([Item("1", "", "a"), Item("2", "b", "b")], name="x")), allow_nan=False)
+    text = json.dumps(report.to_json(score_items([Item("1", "", "a"), Item("2", "b", "b")], name="x")), allow_nan=False)
     assert read_report("r.json", lambda path: text)["all"]["words"] == 1
     for wrong in ("{", "[]", '{"all": {}}', "null"):
         with pytest.raises(UserError, match="r.json"):
@@ -140,7 +151,9 @@ def test_report_json_is_strict_and_read_back():
 
 
 def test_compare(tmp_path):
-    reports = [report.to_json(score(items(noise=noise), name=name)) for name, noise in (("before", 0.4), ("<b>", 0.1))]
+    reports = [
+        report.to_json(score_items(items(noise=noise), name=name)) for name, noise in (("before", 0.4), ("<b>", 0.1))
+    ]
     text, image = compare.compare(reports)
     assert image[:8] == b"\x89PNG\r\n\x1a\n" and len(image) > 5000
     assert "set0" in text and "set1" in text and "| before" in text
@@ -151,13 +164,13 @@ def test_compare(tmp_path):
     assert "100.0" in next(line for line in compare.difference_table(reports, "set").splitlines() if "&lt;b" in line)
     assert "    reference  " + items()[0].reference in text
     # A system that was scored on one set only leaves the other's cell empty.
-    half = report.to_json(score([item for item in items() if item.set == "set0"], name="half"))
+    half = report.to_json(score_items([item for item in items() if item.set == "set0"], name="half"))
     assert compare.wer_table([reports[0], half], "set").splitlines()[-1].rstrip(" |").count("|") == 2
 
 
 def test_same_names_are_numbered():
-    value = report.to_json(score(items(), name="x"))
-    assert compare.names([value, value, value]) == ["x", "x (2)", "x (3)"]
+    value = report.to_json(score_items(items(), name="x"))
+    assert compare.system_names([value, value, value]) == ["x", "x (2)", "x (3)"]
 
 
 def test_hypotheses_round_trip(tmp_path):

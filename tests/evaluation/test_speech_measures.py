@@ -16,7 +16,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.evaluation import cepstra, dnsmos, measures, waveform
 from speech_jax.evaluation.config import MeasureConfig
 from speech_jax.evaluation.dtw import diagonal, warp
-from speech_jax.evaluation.measures import analyze, best_path, measure
+from speech_jax.evaluation.measures import analyze, dtw_path, measure
 from speech_jax.evaluation.pitch import pitch, pitch_errors
 
 RATE = 16000
@@ -230,7 +230,7 @@ def test_waveform_measures_of_silence_and_of_too_little():
 def test_a_recording_against_itself(golden):
     config = MeasureConfig()
     one = analyze(heard(golden, "one"), config)
-    found = measure(one, one, best_path(one, one), config)
+    found = measure(one, one, dtw_path(one, one), config)
     assert found["mcd"] == found["mcd_frames"] == 0
     assert found["f0_hertz"] == found["voicing_error"] == found["gross_pitch_error"] == found["duration_error"] == 0
     assert found["f0_correlation"] == pytest.approx(1)
@@ -242,13 +242,13 @@ def test_a_slower_copy_is_nearer_with_dtw(golden):
     """The same vowels 1.25 times as slow, pitch unchanged: DTW finds the way back, and only duration is wrong."""
     config = MeasureConfig()
     reference, other = (analyze(heard(golden, name), config) for name in ("vowels", "slower"))
-    found = measure(reference, other, best_path(reference, other), config)
+    found = measure(reference, other, dtw_path(reference, other), config)
     assert found["mcd"] < 0.2 * found["mcd_frames"]
     assert found["f0_cents"] < 20 and found["f0_correlation"] > 0.99
     assert found["duration_bias"] == pytest.approx(25, abs=1) and found["duration_error"] == found["duration_bias"]
     assert "si_sdr" not in found and "stoi" not in found  # its samples do not run parallel
     always = MeasureConfig(waveform="always")
-    assert "si_sdr" in measure(reference, other, best_path(reference, other), always)
+    assert "si_sdr" in measure(reference, other, dtw_path(reference, other), always)
 
 
 def test_a_slower_tape_is_lower_and_longer(golden):
@@ -322,7 +322,7 @@ def test_dnsmos_is_asked_at_16_khz_and_named_a_proxy(monkeypatch, golden):
     assert heard_by_it[0][0].shape == (16000,) and heard_by_it[0][0].dtype == np.float32 and heard_by_it[0][1] == 16000
     config = MeasureConfig(dnsmos=True, waveform="never")
     one = analyze(heard(golden, "one"), config)
-    found = measure(one, one, best_path(one, one), config)
+    found = measure(one, one, dtw_path(one, one), config)
     assert found["dnsmos"] == found["dnsmos_reference"] == 2.5 and "si_sdr" not in found
     for name in ("dnsmos", "dnsmos_reference"):
         assert "(a proxy; no listener was asked)" in measures.MEASURES[name].label

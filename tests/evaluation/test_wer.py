@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from speech_jax.evaluation.wer import ErrorCounts, align, cer, cer_counts, count_errors, wer, wer_counts
+from speech_jax.evaluation.wer import ErrorCounts, cer, cer_counts, count_errors, edit_operations, wer, wer_counts
 
 GOLDEN = Path(__file__).parent / "sclite_1000.json.gz"
 SCRIPT = Path(__file__).parents[2] / "experiments" / "parity" / "sclite.py"
@@ -80,7 +80,7 @@ def test_sclite_live(tmp_path):
 def test_alignment_spells_both_texts_and_has_the_counts(costs):
     references, hypotheses = random_pairs(200, 2, words=4)
     for r, h, count in zip(references, hypotheses, count_errors(references, hypotheses, costs), strict=True):
-        ops = align(r, h, costs)
+        ops = edit_operations(r, h, costs)
         assert [op.reference for op in ops if op.reference is not None] == r
         assert [op.hypothesis for op in ops if op.hypothesis is not None] == h
         kinds = [sum(op.kind == kind for op in ops) for kind in "SDI"]
@@ -90,7 +90,7 @@ def test_alignment_spells_both_texts_and_has_the_counts(costs):
 
 def test_most_correct_words_among_equals():
     # Two substitutions, or an insertion and a deletion around a correct word: both are two errors.
-    assert [op.kind for op in align("a b", "b c")] == ["D", "=", "I"]
+    assert [op.kind for op in edit_operations("a b", "b c")] == ["D", "=", "I"]
 
 
 def test_edges():
@@ -99,7 +99,7 @@ def test_edges():
     assert wer([""], ["a b"]).rate == float("inf")
     assert wer(["a b"], [""]) == ErrorCounts(0, 2, 0, 2, 1, 1)
     assert wer([], []) == ErrorCounts()
-    assert align("", "") == []
+    assert edit_operations("", "") == []
     with pytest.raises(ValueError):
         count_errors([["a"]], [])
 

@@ -1,0 +1,1 @@
+"""Text processing: normalization, symbols, tokenizers, phonemes, n-gram language models."""

@@ -10,16 +10,23 @@ from speech_jax.core.errors import UserError
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """How the tokenizer is made from the training texts."""
+    """Settings with which a tokenizer is made from the training texts.
+
+    Example:
+        >>> from speech_jax.text.config import TokenizerConfig
+        >>> TokenizerConfig(kind="bpe", vocab_size=1024)
+        TokenizerConfig(kind='bpe', vocab_size=1024, alphabet='', language='en')
+    """
 
     kind: Literal["char", "bpe", "unigram"] = "char"
-    """char: one token a character. bpe, unigram: sentencepiece pieces, shorter label sequences for large corpora."""
+    """Kind of tokens. char: one per character. bpe, unigram: sentencepiece pieces, for large corpora; they give
+    shorter label sequences."""
     vocab_size: int = 128
-    """Number of tokens with the blank, for bpe and unigram. A char tokenizer has as many as there are characters."""
+    """Number of tokens, including the blank, for bpe and unigram. A char tokenizer has one per character."""
     alphabet: str = ""
-    """For char: the characters in their order, instead of those that occur in the training texts."""
+    """For char: the characters in the order of their ids; empty takes those of the training texts, sorted."""
     language: str = "en"
-    """How texts are normalized before they are encoded ("en" turns figures into words); "" takes them as they are."""
+    """Language whose rules normalize texts before encoding (for en, numbers become words); empty turns it off."""
 
 
 Units = Literal["tacotron2", "arpabet", "graphemes", "ipa"]
@@ -27,22 +34,29 @@ Units = Literal["tacotron2", "arpabet", "graphemes", "ipa"]
 
 @dataclass(frozen=True)
 class FrontEndConfig:
-    """How a voice reads text."""
+    """Settings of a voice's text front end.
+
+    Example:
+        >>> from speech_jax.text.config import FrontEndConfig
+        >>> FrontEndConfig(units="graphemes", language="de", unknown="skip")
+        FrontEndConfig(units='graphemes', language='de', unknown='skip')
+    """
 
     units: Units = "tacotron2"
-    """tacotron2: letters of the public Tacotron 2's 148 symbols. arpabet: phonemes of the same table, by the CMU
-    dictionary and a network for other words (English). graphemes: the characters of the training texts, any language.
-    ipa: phonemes by the program espeak-ng, any language that it has."""
+    """Input units. tacotron2: letters of the public Tacotron 2's 148 symbols. arpabet: phonemes of the same table, from
+    the CMU dictionary and a network for other words (English only). graphemes: the characters of the training texts,
+    any language. ipa: phonemes by the program espeak-ng, any of its languages."""
     language: str = "en"
-    """"en" has its figures, abbreviations and signs read aloud; for ipa the name of espeak's voice."""
+    """Language of the texts. For en, numbers, abbreviations and signs are expanded to words; for ipa, the name of
+    espeak's voice."""
     unknown: Literal["error", "skip"] = "error"
-    """A character that cannot be spoken: stop and name it, or warn and read the rest."""
+    """Handling of characters that cannot be spoken. error: stop and name them. skip: warn and read the rest."""
 
     def __post_init__(self) -> None:
         if self.units not in get_args(Units):
             raise UserError(f"frontend.units: found {self.units!r}, expected one of {', '.join(get_args(Units))}")
         if self.units in ("tacotron2", "arpabet") and self.language != "en":
-            found = f"language {self.language!r} with units {self.units!r}"
-            raise UserError(f"frontend: found {found}, expected units graphemes or ipa for other languages than en")
+            pair = f"language {self.language!r} with units {self.units!r}"
+            raise UserError(f"frontend: found {pair}, expected units graphemes or ipa for other languages than en")
         if self.unknown not in ("error", "skip"):
             raise UserError(f"frontend.unknown: found {self.unknown!r}, expected error or skip")

@@ -1,7 +1,7 @@
-"""Phonemes (IPA) of a hundred languages by espeak-ng, which is a program of its own: optional, never imported.
+"""Phonemes (IPA) of a hundred languages by espeak-ng, an optional external program.
 
-espeak-ng is under the GPL, so nothing of it is loaded into this process. It is run as the program `espeak-ng` where
-that is installed, else by espeak_child.py in a Python of its own with the library of the wheel espeakng-loader.
+espeak-ng is licensed under the GPL, so it is never loaded into this process. The program `espeak-ng` is run if it is
+installed, otherwise espeak_child.py in a separate Python process with the library of the wheel espeakng-loader.
 """
 
 from __future__ import annotations
@@ -18,27 +18,30 @@ from pathlib import Path
 from speech_jax.core.errors import UserError
 
 _CLAUSE = re.compile(r"([!,.:;?()\"]+\s*)")
-_SWITCH = re.compile(r"\([a-z-]+\)")  # "(en)": a word that espeak takes for another language
-_SECONDS = 60.0  # within which espeak-ng must answer
-_HOW = "install espeak-ng, or: pip install 'speech_jax[synthetic]'"
+_SWITCH = re.compile(r"\([a-z-]+\)")  # "(en)" marks a word that espeak assigns to another language
+_TIMEOUT = 60.0  # seconds
+_INSTALL = "install espeak-ng, or: pip install 'speech_jax[synthetic]'"
 
 
 def phonemize_with_espeak(text: str, language: str) -> str:
-    """IPA with stress, words one space apart; the punctuation between clauses stays where it was.
+    """Convert text to IPA with stress, words one space apart; punctuation between clauses is kept.
 
-    language: espeak's name of the voice: "fr", "de", "cs", "es-419". Raises UserError where there is no espeak-ng or no
-    such voice.
+    Args:
+        text: plain text.
+        language: espeak's name of the voice: "fr", "de", "cs", "es-419".
+
+    Raises:
+        UserError: espeak-ng is not installed, or has no such voice.
     """
     pieces = _CLAUSE.split(text)
-    spoken = [i for i, piece in enumerate(pieces) if i % 2 == 0 and piece.strip()]
-    for i, phones in zip(spoken, _ask(tuple(pieces[i].strip() for i in spoken), language), strict=True):
+    clauses = [i for i, piece in enumerate(pieces) if i % 2 == 0 and piece.strip()]
+    for i, phones in zip(clauses, _phonemize_clauses(tuple(pieces[i].strip() for i in clauses), language), strict=True):
         pieces[i] = " ".join(_SWITCH.sub("", phones).split())
     return re.sub(r"\s+", " ", "".join(pieces)).strip()
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _ask(clauses: tuple[str, ...], language: str) -> tuple[str, ...]:
-    """The phonemes of every clause."""
+def _phonemize_clauses(clauses: tuple[str, ...], language: str) -> tuple[str, ...]:
     if not clauses:
         return ()
     if not re.fullmatch(r"[A-Za-z0-9_+-]+", language) or language.startswith("-"):
@@ -48,17 +51,19 @@ def _ask(clauses: tuple[str, ...], language: str) -> tuple[str, ...]:
         command = [program, "-q", "--ipa", "-b", "1", "-v", language, "--stdin"]
         return tuple(_run(command, clause, language) for clause in clauses)
     if importlib.util.find_spec("espeakng_loader") is None:
-        raise UserError(f"espeak-ng: found no such program, expected it for phonemes of {language!r}: {_HOW}")
+        raise UserError(f"espeak-ng: found no such program, expected it for phonemes of {language!r}: {_INSTALL}")
     child = [sys.executable, str(Path(__file__).with_name("espeak_child.py")), language]
     return tuple(json.loads(_run(child, json.dumps(clauses), language)))
 
 
 def _run(command: list[str], text: str, language: str) -> str:
     try:
-        done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", timeout=_SECONDS, check=False)
+        process = subprocess.run(
+            command, input=text, capture_output=True, encoding="utf-8", timeout=_TIMEOUT, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"espeak-ng: {error}, expected phonemes of {language!r}: {_HOW}") from error
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"espeak-ng: found {said!r} for language {language!r}, expected one that it has a voice for")
-    return done.stdout
+        raise UserError(f"espeak-ng: {error}, expected phonemes of {language!r}: {_INSTALL}") from error
+    if process.returncode:
+        message = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"espeak-ng: found {message!r} for language {language!r}, expected one that it has a voice for")
+    return process.stdout

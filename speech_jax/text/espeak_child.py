@@ -1,7 +1,7 @@
-"""Run as a program by espeak.py, in a process of its own: `python espeak_child.py VOICE`, a JSON list of clauses on
-stdin, a JSON list of their phonemes in IPA on stdout.
+"""Phonemes by the espeak-ng library; espeak.py runs this file in a separate process.
 
-Constants and signatures are those of espeak-ng's speak_lib.h.
+Usage: `python espeak_child.py VOICE`, with a JSON list of clauses on stdin and a JSON list of their phonemes (IPA) on
+stdout. Constants and signatures are those of espeak-ng's speak_lib.h.
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import sys
 
 
 def main() -> int:
+    """Read clauses, write phonemes; return the exit code."""
     import espeakng_loader
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -23,14 +24,14 @@ def main() -> int:
     if library.espeak_SetVoiceByName(sys.argv[1].encode()) != 0:
         print("The specified espeak-ng voice does not exist.", file=sys.stderr)
         return 1
-    found = []
+    phonemes = []
     for clause in json.load(sys.stdin):
         buffer = ctypes.create_string_buffer(clause.encode())
-        at, parts = ctypes.c_void_p(ctypes.addressof(buffer)), []
-        while at.value:  # one part of the clause a call, until nothing is left
-            parts.append(library.espeak_TextToPhonemes(ctypes.byref(at), utf8, ipa).decode())
-        found.append(" ".join(parts))
-    print(json.dumps(found))
+        pointer, parts = ctypes.c_void_p(ctypes.addressof(buffer)), []
+        while pointer.value:  # each call converts one part of the clause and advances the pointer
+            parts.append(library.espeak_TextToPhonemes(ctypes.byref(pointer), utf8, ipa).decode())
+        phonemes.append(" ".join(parts))
+    print(json.dumps(phonemes))
     return 0
 
 

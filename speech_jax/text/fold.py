@@ -1,4 +1,4 @@
-"""Any Unicode text in the characters that a voice knows, with a list of everything that was replaced or left out."""
+"""Conversion of Unicode text to a limited set of characters, with a list of everything replaced or left out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from speech_jax.text.symbols import describe
 
 
 class Change(NamedTuple):
-    """A character that is not in the result as it was written.
+    """A character that was replaced or left out.
 
-    position: where it stood in the text, from 0
-    found:    the character, with the marks on it; or a phoneme in braces that there is not
-    used:     what stands there now; empty where nothing does
+    Attributes:
+        position: index in the text, from 0.
+        original: the character with its combining marks, or an unknown phoneme in braces.
+        replacement: the text in its place; empty if it was left out.
     """
 
     position: int
@@ -24,11 +25,12 @@ class Change(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """A text in known characters.
+    """A text in the allowed characters.
 
-    text:     the result
-    replaced: written in another way, or silent punctuation that was left out
-    unknown:  cannot be spoken, and is missing in the result
+    Attributes:
+        text: the result.
+        replaced: characters with a replacement, and silent punctuation that was left out.
+        unknown: characters that cannot be represented and were left out.
     """
 
     text: str
@@ -36,16 +38,16 @@ class Folded(NamedTuple):
     unknown: tuple[Change, ...]
 
     def warning(self) -> str:
-        """One line that names what is missing; empty where nothing is."""
-        found = [c.original if c.original.isascii() else c.original[0] for c in self.unknown[:8]]
-        named = [f"{describe(what)} at {c.position + 1}" for what, c in zip(found, self.unknown, strict=False)]
-        more = f" and {len(self.unknown) - 8} more" if len(self.unknown) > 8 else ""
-        return f"left out: {', '.join(named)}{more}" if named else ""
+        """Return one line that names the unknown characters; empty if there are none."""
+        characters = [c.original if c.original.isascii() else c.original[0] for c in self.unknown[:8]]
+        named = [f"{describe(name)} at {c.position + 1}" for name, c in zip(characters, self.unknown, strict=False)]
+        rest = f" and {len(self.unknown) - 8} more" if len(self.unknown) > 8 else ""
+        return f"left out: {', '.join(named)}{rest}" if named else ""
 
 
-# What may stand for a character, the first that is known. An empty string at the end: it is silent.
+# Replacements of a character, in order of preference. An empty string at the end: it may be left out as silent.
 _ALTERNATIVES: dict[str, tuple[str, ...]] = {}
-for _characters, _ways in (
+for _characters, _replacements in (
     ("\u2018\u2019\u201a\u201b\u02bc\u02b9\u02bb\u2032\uff07\u0060\u00b4\u2039\u203a", ("'", "")),
     ("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\uff02\u300c\u300d\u300e\u300f", ('"', "")),
     ('"', ("",)),
@@ -69,54 +71,61 @@ for _characters, _ways in (
     ("()!?,.;:'-", (",", ".", "")),
     ("\t\n\r\v\f\u0085\u2028\u2029", (" ",)),
 ):
-    _ALTERNATIVES |= {character: _ways for character in _characters}
+    _ALTERNATIVES |= {character: _replacements for character in _characters}
 
 
 def fold(text: str, keep: frozenset[str]) -> Folded:
-    """`text` in the characters of `keep`, one space apart.
+    """Rewrite `text` in the characters of `keep`, words one space apart.
 
-    In this order: as it is, by `_ALTERNATIVES`, in Unicode's compatibility form (NFKC), in the other case, without its
-    accents. What is left is unknown; a space takes its place, so that its neighbors do not become one word.
+    Each character is tried in this order: unchanged, a common replacement (such as straight quotes), Unicode's
+    compatibility form (NFKC), the other case, without accents. Characters left over are unknown; a space replaces
+    them, so that the words around them do not merge.
     """
     parts: list[str] = []
     replaced: list[Change] = []
     unknown: list[Change] = []
     for position, cluster in _clusters(text):
-        used = _fold_cluster(cluster, keep)
-        if used is None:
+        replacement = _fold_cluster(cluster, keep)
+        if replacement is None:
             unknown.append(Change(position, cluster, ""))
             parts.append(" ")
         else:
-            if used != cluster and not (cluster.isspace() and used == " "):
-                replaced.append(Change(position, cluster, used))
+            if replacement != cluster and not (cluster.isspace() and replacement == " "):
+                replaced.append(Change(position, cluster, replacement))
             # 5½ is 5 1/2 and not 51/2.
-            if used[:1].isdigit() and "/" in used and parts and parts[-1][-1:].isdigit():
+            if replacement[:1].isdigit() and "/" in replacement and parts and parts[-1][-1:].isdigit():
                 parts.append(" ")
-            parts.append(used)
+            parts.append(replacement)
     return Folded(" ".join("".join(parts).split()), tuple(replaced), tuple(unknown))
 
 
 def _clusters(text: str) -> Iterator[tuple[int, str]]:
-    """(position, a character with the combining marks on it)."""
+    """Yield (position, character with its combining marks)."""
     start = 0
     for i in range(1, len(text) + 1):
-        # Clusters have at most 8 marks: more are no writing, and would make NFKC slow.
+        # At most 8 marks per cluster: more occur in no writing system and would make NFKC slow.
         if i == len(text) or i - start > 8 or unicodedata.category(text[i])[0] != "M":
             yield start, text[start:i]
             start = i
 
 
 def _fold_cluster(cluster: str, keep: frozenset[str]) -> str | None:
-    """None where no character of `keep` will do."""
+    """Return the cluster in characters of `keep`, or None if there are none."""
     composed = unicodedata.normalize("NFC", cluster)
     if all(c in keep for c in composed):
         return composed
-    parts = [_fold_character(c, keep) for c in composed]
-    if None in parts:
+    folded = _fold_each(composed, keep)
+    if folded is None:
         marks = unicodedata.normalize("NFD", composed)
         bare = "".join(c for c in marks if unicodedata.category(c)[0] != "M")
-        parts = [_fold_character(c, keep) for c in bare] or [None]
-    return None if None in parts else "".join(parts)
+        folded = _fold_each(bare, keep) if bare else None
+    return folded
+
+
+def _fold_each(text: str, keep: frozenset[str]) -> str | None:
+    """None where one of the characters cannot be folded."""
+    parts = [part for c in text if (part := _fold_character(c, keep)) is not None]
+    return "".join(parts) if len(parts) == len(text) else None
 
 
 def _fold_character(character: str, keep: frozenset[str]) -> str | None:
@@ -124,16 +133,16 @@ def _fold_character(character: str, keep: frozenset[str]) -> str | None:
         return character
     if character.isspace():
         return " "
-    for way in _ALTERNATIVES.get(character, ()):
-        if all(c in keep or c == " " for c in way):
-            return way
-    if character.isdecimal() and (figure := str(unicodedata.decimal(character))) in keep:
-        return figure  # figures of other scripts
+    for replacement in _ALTERNATIVES.get(character, ()):
+        if all(c in keep or c == " " for c in replacement):
+            return replacement
+    if character.isdecimal() and (digit := str(unicodedata.decimal(character))) in keep:
+        return digit  # digits of other scripts
     compatible = unicodedata.normalize("NFKC", character)
     if compatible != character:
-        parts = [_fold_character(c, keep) for c in compatible]
-        if None not in parts:
-            return "".join(parts)
+        folded = _fold_each(compatible, keep)
+        if folded is not None:
+            return folded
     for other in (character.lower(), character.upper()):
         if other != character and other in keep:
             return other

@@ -1,7 +1,7 @@
-"""Pronunciations of English words that no dictionary has, by the network of tasks/g2p.py, run here in NumPy.
+"""Pronunciations of English words outside the dictionary, by the network of tasks/g2p.py, run in NumPy.
 
-The network is assets/g2p.safetensors (float16). experiments/g2p/ has the command that made it and its error rates.
-NumPy and not JAX, so that preparing text in a data worker starts no second runtime; a test holds the two equal.
+The network is assets/g2p.safetensors (float16); experiments/g2p/ has its training command and error rates. It runs in
+NumPy so that preparing text in a data worker does not start another JAX runtime; a test checks that both agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from speech_jax.text.letters import CLASSES, letter_ids
 
 @functools.lru_cache(maxsize=1 << 16)
 def pronounce(word: str) -> Pronunciation:
-    """Phonemes with stress for a word of a-z and the apostrophe: about a millisecond, and nothing the second time."""
+    """Predict phonemes with stress of a word of a-z and apostrophes, in about a millisecond; results are cached."""
     return predict_phonemes(word, _packaged())
 
 
@@ -30,12 +30,12 @@ def _packaged() -> dict[str, np.ndarray]:
 
 
 def read_network(content: bytes) -> dict[str, np.ndarray]:
-    """The network's arrays in float32 by name, as tasks/g2p.py writes them: "layers_0/input/kernel"."""
+    """Read the network's arrays as float32, by the names that tasks/g2p.py writes ("layers_0/input/kernel")."""
     return {name: array.astype(np.float32) for name, array in safetensors.numpy.load(content).items()}
 
 
 def predict_phonemes(word: str, network: dict[str, np.ndarray]) -> Pronunciation:
-    """The best path of CTC over the letters of `word`."""
+    """Return the phonemes on the best CTC path over the letters of `word`."""
     x = network["letters/embedding"][letter_ids(word)]
     layer = 0
     while f"layers_{layer}/recurrent_kernel" in network:
@@ -48,12 +48,12 @@ def predict_phonemes(word: str, network: dict[str, np.ndarray]) -> Pronunciation
 
 
 def _gru(
-    x: Float[np.ndarray, "letters d"], network: dict[str, np.ndarray], at: str
+    x: Float[np.ndarray, "letters d"], network: dict[str, np.ndarray], prefix: str
 ) -> Float[np.ndarray, "letters 2*width"]:
-    """Both directions of models/crnn.py's GRU: gates reset, update, new."""
-    kernel, bias = network[at + "recurrent_kernel"], network[at + "recurrent_bias"]
+    """Apply both directions of models/crnn.py's GRU: gates reset, update, new."""
+    kernel, bias = network[prefix + "recurrent_kernel"], network[prefix + "recurrent_bias"]
     width = kernel.shape[1]
-    gates = (x @ network[at + "input/kernel"] + network[at + "input/bias"]).reshape(len(x), 2, 3 * width)
+    gates = (x @ network[prefix + "input/kernel"] + network[prefix + "input/bias"]).reshape(len(x), 2, 3 * width)
     gates = np.stack([gates[:, 0], gates[::-1, 1]], axis=1)
     state, out = np.zeros((2, width), np.float32), np.empty((len(x), 2, width), np.float32)
     for i, gate in enumerate(gates):
@@ -65,12 +65,12 @@ def _gru(
     return np.concatenate([out[:, 0], out[::-1, 1]], axis=1)
 
 
-def _norm(x: Float[np.ndarray, "letters d"], network: dict[str, np.ndarray], at: str) -> Float[np.ndarray, "letters d"]:
+def _norm(
+    x: Float[np.ndarray, "letters d"], network: dict[str, np.ndarray], prefix: str
+) -> Float[np.ndarray, "letters d"]:
     centered = x - x.mean(-1, keepdims=True)
-    return (
-        centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + 1e-5) * network[at + "scale"]
-        + network[at + "bias"]
-    )
+    normalized = centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + 1e-5)
+    return normalized * network[prefix + "scale"] + network[prefix + "bias"]
 
 
 def _sigmoid(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

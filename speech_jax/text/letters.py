@@ -1,4 +1,4 @@
-"""What the letter-to-sound network reads and writes, for its training (tasks/g2p.py) and its use (text/phonemes.py)."""
+"""Input letters and output phonemes of the letter-to-sound network, for its training (tasks/g2p.py) and its use."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _CLASS_IDS = {phone: i for i, phone in enumerate(CLASSES)}
 
 
 def is_pronounceable(word: str) -> bool:
-    """Whether the network knows all letters of the word."""
+    """Return True if the network's alphabet has every letter of the word."""
     return bool(word) and all(letter in _LETTER_IDS for letter in word)
 
 
 def letter_ids(word: str) -> list[int]:
-    """Ids of a `is_pronounceable` word."""
+    """Return the ids of a word's letters, all of them in `LETTERS`."""
     return [_LETTER_IDS[letter] for letter in word]
 
 
 def class_ids(phones: Sequence[str]) -> list[int]:
-    """Ids of phonemes with stress, `PHONES`."""
+    """Return the class ids of phonemes with stress (`PHONES`)."""
     return [_CLASS_IDS[phone] for phone in phones]

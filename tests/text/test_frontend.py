@@ -9,8 +9,8 @@ import shutil
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.data.manifest import Utterance
 from speech_jax.data.plan import lengths
+from speech_jax.data.utterances import Utterance
 from speech_jax.text import espeak
 from speech_jax.text.config import FrontEndConfig
 from speech_jax.text.frontend import FrontEnd, make_front_end
@@ -115,7 +115,7 @@ def test_other_languages_in_ipa():
 @pytest.mark.skipif(importlib.util.find_spec("espeakng_loader") is None, reason="no espeakng-loader")
 def test_the_wheel_serves_where_the_program_is_missing(monkeypatch):
     monkeypatch.setattr(espeak.shutil, "which", lambda name: None)
-    espeak._ask.cache_clear()
+    espeak._phonemize_clauses.cache_clear()
     assert espeak.phonemize_with_espeak("Bonjour, (oui) ça va!", "fr") == "bɔ̃ʒˈuʁ, (wˈi) sa vˈa!"
     with pytest.raises(UserError, match="voice does not exist"):
         espeak.phonemize_with_espeak("ok", "xx")
@@ -124,7 +124,7 @@ def test_the_wheel_serves_where_the_program_is_missing(monkeypatch):
 def test_without_espeak_there_is_one_clear_line(monkeypatch):
     monkeypatch.setattr(espeak.shutil, "which", lambda name: None)
     monkeypatch.setattr(espeak.importlib.util, "find_spec", lambda name: None)
-    espeak._ask.cache_clear()
+    espeak._phonemize_clauses.cache_clear()
     with pytest.raises(UserError, match="^espeak-ng: found no such program, expected it for phonemes of 'fr': "):
         espeak.phonemize_with_espeak("Bonjour", "fr")
 

@@ -230,7 +230,8 @@ def test_the_tpu_compiler_takes_it():
 def test_the_module_keeps_its_word_on_memory():
     """The plan's estimate is what its arrays take, and more; and grows with the folds."""
     shape, weights = preset(*LARGE)
-    plans = [wavenet_pallas._plan(shape, weights, batch, "tpu", "float32", 256, None) for batch in (128, 512)]
+    options = {"backend": "tpu", "dtype": "float32", "hop": 256, "memory": None}
+    plans = [wavenet_pallas._plan(shape, weights, batch=batch, **options) for batch in (128, 512)]
     assert [plan.tile for plan in plans] == [128, 256]
     needed = [wavenet_pallas.vmem_bytes(shape, plan, weights, 256) for plan in plans]
     rings = [sum(plan.lengths) * plan.residual * plan.tile * 4 for plan in plans]

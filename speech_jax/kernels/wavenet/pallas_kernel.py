@@ -1,16 +1,16 @@
-"""The Pallas kernel of kernels/wavenet/pallas.py: one step, and the two calls (operands: wavenet_pallas_pack.py).
+"""The Pallas kernel of pallas.py: one step, and the calls for a TPU and a GPU (operands: pallas_pack.py).
 
-Units lie on the second last axis and folds (independent streams) on the last, on both kinds of accelerator. So a TPU
+Channels are on the second last axis and folds (independent streams) on the last, on both kinds of accelerator. So a TPU
 has 128 folds on its lanes and any width that is a multiple of 8 (16 for bfloat16) on its sublanes, the halves of a gate
-are whole registers, the taps of a layer are stacked without a copy for one matrix product, and the step that draws a
-sample works on rows of folds.
+are whole registers, the taps of a layer are stacked without a copy for one matrix product, and drawing a sample works
+on rows of folds.
 
-The loops: tiles of folds (the grid), rows of conditioning (the grid on a TPU, a loop on a GPU), the samples of a row,
-the layers. A TPU has the weights and the histories in VMEM from the first sample of a call to the last, and gets the
-rows of conditioning from HBM ahead of time. A GPU's weights and histories lie in device memory, small enough that the
-L2 cache holds the weights; one program (thread block) makes one tile.
+The loops, from the outside: tiles of folds (the grid), rows of conditioning (the grid on a TPU, a loop on a GPU),
+samples of a row, layers. A TPU keeps weights and histories in VMEM during a call, and prefetches the rows of
+conditioning from HBM. A GPU's weights and histories are in device memory, small enough that the L2 cache holds the
+weights; one program (thread block) computes one tile.
 
-The history of layer l is a ring of `lengths[l]` rows; what the layer saw at sample t is in row t mod lengths[l].
+The history of layer l is a ring of `lengths[l]` rows; the layer's input at sample t is in row t mod lengths[l].
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,19 +27,39 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.experimental.pallas import triton as pltriton
 from jaxtyping import Array, Float, Int
 
-from speech_jax.kernels.wavenet.pallas_pack import Packed, PackPlan, groups, noise_rows
+from speech_jax.kernels.wavenet.pallas_pack import PackPlan, PallasWeights, groups, noise_rows
 from speech_jax.kernels.wavenet.step import StepShape
 
 WARPS = 8  # of a thread block, on a GPU
+
+
+class _Refs(NamedTuple):
+    """References to one tile's arrays, in the kernel.
+
+    Attributes:
+        weights: the packed weights.
+        table: dilations, offsets, lengths, positions: int32 [4, layers].
+        ring: histories [sum of lengths, residual, tile].
+        cond: conditioning [rows, layers, gate, tile].
+        noise: noise [rows, hop · n, tile].
+        audio: samples to write [rows, hop, tile].
+    """
+
+    weights: PallasWeights
+    table: Any
+    ring: Any
+    cond: Any
+    noise: Any
+    audio: Any
 
 
 # --- One step ---------------------------------------------------------------------------------------------------------
 
 
 def _dot(plan: PackPlan, a: Array, b: Array) -> Array:
-    """float32 sums; float32 factors are not rounded to what the unit likes best.
+    """Return a matrix product summed in float32; float32 factors are not rounded.
 
-    On a GPU's matrix units that takes three products of TF32, which the interpreter does not know.
+    On a GPU's matrix units that takes three products of TF32; the interpreter does not support that setting.
     """
     precision = None
     if a.dtype == jnp.float32:
@@ -48,10 +69,10 @@ def _dot(plan: PackPlan, a: Array, b: Array) -> Array:
 
 
 def _product(plan: PackPlan, matrix, index: tuple, sizes: Sequence[int], parts: Sequence[Array]) -> list[Array]:
-    """matrix[index] @ (parts on top of each other), cut into pieces of so many rows.
+    """Return matrix[index] @ concatenated parts, split into pieces of `sizes` rows.
 
-    On a TPU it is one product. Triton can neither join nor cut what it has in registers, so there it is a product for
-    each piece and part.
+    On a TPU it is one product. Triton can neither concatenate nor split blocks in registers, so there it is one product
+    per piece and part.
     """
     parts = [part.astype(plan.dtype) for part in parts]
     if plan.backend == "tpu":
@@ -63,8 +84,8 @@ def _product(plan: PackPlan, matrix, index: tuple, sizes: Sequence[int], parts: 
         total, column = None, 0
         for part in parts:
             block = matrix[(*index, pl.ds(row, size), pl.ds(column, part.shape[0]))]
-            one = _dot(plan, block, part)
-            total = one if total is None else total + one
+            product = _dot(plan, block, part)
+            total = product if total is None else total + product
             column += part.shape[0]
         pieces.append(total)
         row += size
@@ -72,10 +93,10 @@ def _product(plan: PackPlan, matrix, index: tuple, sizes: Sequence[int], parts: 
 
 
 def _draw(shape: StepShape, plan: PackPlan, outputs: list[Array], noise: Callable[[int, int], Array]) -> Array:
-    """kernels/wavenet/draw.py's `draw` on columns: the sample, or the class as a float, [1, tile].
+    """Return draw.py's `draw` for columns: the sample, or the class as a float, [1, tile].
 
-    noise(start, size): rows of this sample's noise. Padding rows of means and scales are zero, so that a sum over rows
-    is the one that counts.
+    noise(start, size): rows of this sample's noise. Padding rows of means and scales are zero, so a sum over rows
+    selects the only real one.
     """
     if shape.output == "gaussian":
         mean, log_scale = (jnp.sum(part, axis=0, keepdims=True) for part in outputs)
@@ -94,7 +115,7 @@ def _draw(shape: StepShape, plan: PackPlan, outputs: list[Array], noise: Callabl
     (logits,) = outputs
     odds = jnp.exp(logits - jnp.max(logits, axis=0, keepdims=True))
     odds = odds / jnp.sum(odds, axis=0, keepdims=True)
-    if plan.backend == "tpu":  # no cumulative sum there: a product with ones on and below the diagonal
+    if plan.backend == "tpu":  # Mosaic has no cumulative sum: multiply by a lower triangular matrix of ones
         square = (plan.group, plan.group)
         below = jax.lax.broadcasted_iota(jnp.int32, square, 1) <= jax.lax.broadcasted_iota(jnp.int32, square, 0)
         cumulative = _dot(plan, below.astype(jnp.float32), odds)
@@ -107,19 +128,19 @@ def _draw(shape: StepShape, plan: PackPlan, outputs: list[Array], noise: Callabl
 def _step(
     shape: StepShape,
     plan: PackPlan,
-    weights: Packed,
-    table,
-    ring,
+    refs: _Refs,
     time: Array,
     last: Float[Array, "1 tile"],
+    *,
     cond: Callable[[Array, int, int], Array],
     noise: Callable[[int, int], Array],
 ) -> Float[Array, "1 tile"]:
-    """One sample, [1, tile].
+    """Return one sample.
 
-    weights, table (dilations, offsets, lengths, positions; [4, layers]) and ring are references; time: samples since
-    the call began; cond(layer, start, size), noise(start, size): rows of this sample's conditioning and noise.
+    time: number of samples since the start of the call. cond(layer, start, size), noise(start, size): rows of this
+    sample's conditioning and noise.
     """
+    weights, table, ring = refs.weights, refs.table, refs.ring
     if shape.output == "mulaw":
         classes = jax.lax.broadcasted_iota(jnp.int32, (plan.group, plan.tile), 0)
         one_hot = (classes == last.astype(jnp.int32)).astype(jnp.float32)
@@ -133,13 +154,13 @@ def _step(
         x, skips = carry
         dilation, offset, length = table[0, layer], table[1, layer], table[2, layer]
 
-        def row(back: Array) -> Array:  # where that lies which was seen so many samples ago, at most a ring's length
-            now = table[3, layer] + time + length - back
-            return offset + (jnp.bitwise_and(now, length - 1) if powers_of_two else jax.lax.rem(now, length))
+        def row(back: Array) -> Array:  # row of the input of `back` samples ago; back is at most the ring's length
+            index = table[3, layer] + time + length - back
+            return offset + (jnp.bitwise_and(index, length - 1) if powers_of_two else jax.lax.rem(index, length))
 
-        seen = [ring[row((plan.kernel - 1 - tap) * dilation)] for tap in range(plan.kernel - 1)]
+        earlier = [ring[row((plan.kernel - 1 - tap) * dilation)] for tap in range(plan.kernel - 1)]
         ring[row(jnp.int32(0))] = x.astype(plan.dtype)
-        left, right = _product(plan, weights.taps, (layer,), [plan.half] * 2, [*seen, x])
+        left, right = _product(plan, weights.taps, (layer,), [plan.half] * 2, [*earlier, x])
         z = jnp.tanh(left + cond(layer, 0, plan.half)) * jax.nn.sigmoid(right + cond(layer, plan.half, plan.half))
         residual, skip = _product(plan, weights.join, (layer,), [plan.residual, plan.skip], [z])
         x = (x + residual + weights.out_bias[layer]) * shape.residual_scale
@@ -158,28 +179,30 @@ def _step(
 # --- The calls --------------------------------------------------------------------------------------------------------
 
 
-def _row(shape, plan, hop, barrier, weights, table, ring, row, time, last, cond, noise, audio) -> Array:
-    """The samples of row `row` of conditioning, the first of which is sample `time` of the call. All are references but
-    row, time and last, which is returned."""
+def _row(
+    shape: StepShape, plan: PackPlan, refs: _Refs, row: Array, last: Array, *, time: Array, hop: int, barrier: bool
+) -> Array:
+    """Write the samples of one row of conditioning, and return the last one. time: number of the first in the call."""
     rows = noise_rows(shape, plan)
 
     def sample(number: Array, last: Array) -> Array:
         last = _step(
-            shape, plan, weights, table, ring, time + number, last,
-            cond=lambda layer, start, size: cond[row, layer, pl.ds(start, size), :],
-            noise=lambda start, size: noise[row, pl.ds(number * rows + start, size), :],
+            shape, plan, refs, time + number, last,
+            cond=lambda layer, start, size: refs.cond[row, layer, pl.ds(start, size), :],
+            noise=lambda start, size: refs.noise[row, pl.ds(number * rows + start, size), :],
         )  # fmt: skip
-        audio[row, pl.ds(number, 1), :] = last
+        refs.audio[row, pl.ds(number, 1), :] = last
         if barrier:
-            pltriton.debug_barrier()  # what one thread wrote into a ring, another reads at the next sample
+            pltriton.debug_barrier()  # other threads read at the next sample what this one wrote into a ring
         return last
 
     return jax.lax.fori_loop(0, hop, sample, last)
 
 
-def _tpu_kernel(shape, plan, hop, table, *refs):
+def _tpu_kernel(shape: StepShape, plan: PackPlan, table, *refs, hop: int) -> None:
     packed, (cond, noise, ring_in, last_in, audio, ring_out, last_out, ring, last, done) = refs[:-10], refs[-10:]
     tile, row = pl.program_id(0), pl.program_id(1)
+    refs = _Refs(PallasWeights(*packed), table, ring, cond, noise, audio)
 
     @pl.when(row == 0)
     def _():
@@ -188,9 +211,7 @@ def _tpu_kernel(shape, plan, hop, table, *refs):
         last[...] = last_in[...]
         copy.wait()
 
-    last[...] = _row(
-        shape, plan, hop, False, Packed(*packed), table, ring, 0, row * hop, last[...], cond, noise, audio
-    )  # fmt: skip
+    last[...] = _row(shape, plan, refs, 0, last[...], time=row * hop, hop=hop, barrier=False)
 
     @pl.when(row == pl.num_programs(1) - 1)
     def _():
@@ -200,21 +221,21 @@ def _tpu_kernel(shape, plan, hop, table, *refs):
         copy.wait()
 
 
-def _gpu_kernel(shape, plan, hop, barrier, rows, table, *refs):
+def _gpu_kernel(shape: StepShape, plan: PackPlan, table, *refs, hop: int, rows: int) -> None:
     packed, (cond, noise, _, last_in, audio, ring, last_out) = refs[:-7], refs[-7:]
+    refs = _Refs(PallasWeights(*packed), table, ring, cond, noise, audio)
 
-    def row(number: Array, last: Array) -> Array:
-        return _row(
-            shape, plan, hop, barrier, Packed(*packed), table, ring, number, number * hop, last, cond, noise, audio
-        )  # fmt: skip
+    def sample_row(row: Array, last: Array) -> Array:
+        return _row(shape, plan, refs, row, last, time=row * hop, hop=hop, barrier=not plan.interpreted)
 
-    last_out[...] = jax.lax.fori_loop(0, rows, row, last_in[...])
+    last_out[...] = jax.lax.fori_loop(0, rows, sample_row, last_in[...])
 
 
 def run(
     shape: StepShape,
     plan: PackPlan,
-    packed: Packed,
+    weights: PallasWeights,
+    *,
     ring: Array,
     positions: Int[Array, " layers"],
     last: Float[Array, "tiles 1 tile"],
@@ -223,10 +244,22 @@ def run(
     hop: int,
     interpret: bool | pltpu.InterpretParams,
 ) -> tuple[Float[Array, "tiles rows hop tile"], Array, Float[Array, "tiles 1 tile"]]:
-    """(samples or classes, rings, last ones) after rows · hop samples, everything packed.
+    """Sample rows · hop samples; arrays are packed as in pallas_pack.py.
 
-    ring: `dtype` [tiles, sum of lengths, residual, tile], changed in place; positions: int32, each layer's sample
-    number modulo its ring's length.
+    Args:
+        shape: static facts of the network.
+        plan: settings of the program.
+        weights: packed weights.
+        ring: histories, `plan.dtype` [tiles, sum of lengths, residual, tile]; updated in place.
+        positions: int32, each layer's sample number modulo its ring's length.
+        last: previous samples or classes.
+        cond: packed conditioning.
+        noise: packed noise.
+        hop: samples per row of conditioning.
+        interpret: run by the interpreter, without an accelerator.
+
+    Returns:
+        (samples or classes, histories, last samples or classes).
     """
     tiles, rows, layers, gate, tile = cond.shape
     table = jnp.stack([jnp.asarray(shape.dilations), jnp.asarray(plan.offsets), jnp.asarray(plan.lengths), positions])
@@ -239,29 +272,29 @@ def run(
     )
     plan = plan._replace(interpreted=bool(interpret))
     steps = tiles * tile * rows * hop
-    multiplied = sum(math.prod(matrix.shape) for matrix in (packed.taps, packed.join, packed.head1, packed.head2))
-    held = [*packed, ring, last, cond, noise]
+    products = sum(math.prod(matrix.shape) for matrix in (weights.taps, weights.join, weights.head1, weights.head2))
+    inputs = [*weights, ring, last, cond, noise]
     options = {
         "out_shape": out_shape,
-        "input_output_aliases": {1 + len(packed) + 2: 1},
+        "input_output_aliases": {1 + len(weights) + 2: 1},
         "interpret": interpret,
         "name": "wavenet_sample",
         "cost_estimate": pl.CostEstimate(
-            flops=2 * multiplied * steps,
+            flops=2 * products * steps,
             transcendentals=layers * gate * steps,
-            bytes_accessed=sum(array.nbytes for array in held) + ring.nbytes + 4 * steps,
+            bytes_accessed=sum(array.nbytes for array in inputs) + ring.nbytes + 4 * steps,
         ),
     }
-    operands = (table, *packed, cond, noise, ring, last)
+    operands = (table, *weights, cond, noise, ring, last)
     if plan.backend == "gpu":
         whole = lambda array: pl.BlockSpec(array.shape, lambda i: (0,) * array.ndim)  # noqa: E731
         of_tile = lambda *block: pl.BlockSpec((None, *block), lambda i: (i,) + (0,) * len(block))  # noqa: E731
         ring_block, last_block = of_tile(*ring.shape[1:]), of_tile(1, tile)
         return pl.pallas_call(
-            functools.partial(_gpu_kernel, shape, plan, hop, not plan.interpreted, rows),
+            functools.partial(_gpu_kernel, shape, plan, hop=hop, rows=rows),
             grid=(tiles,),
             in_specs=[
-                whole(table), *map(whole, packed),
+                whole(table), *map(whole, weights),
                 of_tile(rows, layers, gate, tile), of_tile(rows, per_row, tile), ring_block, last_block,
             ],
             out_specs=(of_tile(rows, hop, tile), ring_block, last_block),
@@ -275,10 +308,10 @@ def run(
     of_tile = pl.BlockSpec((None, 1, tile), lambda i, row: (i, 0, 0))
     elsewhere = pl.BlockSpec(memory_space=pl.ANY)
     return pl.pallas_call(
-        functools.partial(_tpu_kernel, shape, plan, hop),
+        functools.partial(_tpu_kernel, shape, plan, hop=hop),
         grid=(tiles, rows),
         in_specs=[
-            pl.BlockSpec(memory_space=pltpu.SMEM), *map(resident, packed),
+            pl.BlockSpec(memory_space=pltpu.SMEM), *map(resident, weights),
             of_row(layers, gate, tile), of_row(per_row, tile), elsewhere, of_tile,
         ],
         out_specs=(of_row(hop, tile), elsewhere, of_tile),

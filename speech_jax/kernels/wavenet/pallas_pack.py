@@ -1,4 +1,4 @@
-"""What kernels/wavenet/pallas_kernel.py works on: its static plan; weights, conditioning and noise packed for it."""
+"""Operands of the Pallas kernel (pallas_kernel.py): its static plan; packed weights, conditioning and noise."""
 
 from __future__ import annotations
 
@@ -10,63 +10,83 @@ from jaxtyping import Array, Float
 
 from speech_jax.kernels.wavenet.step import StepShape, StepWeights
 
-_NEVER = -1e30  # a logit that is never drawn, finite so that nothing becomes NaN
+_NEVER = -1e30  # logit of a class that is never drawn; finite, so that nothing becomes NaN
 
 
 class PackPlan(NamedTuple):
-    """What the program is compiled for, beside the StepShape: widths after padding, and how folds lie in tiles."""
+    """Static settings of the program, in addition to the StepShape: padded widths, and the tiles of folds.
+
+    Attributes:
+        backend: "tpu" or "gpu".
+        dtype: type of weights and histories in the products, "float32" or "bfloat16"; sums are float32.
+        tile: folds (independent streams) per tile.
+        kernel: taps of a convolution.
+        residual: channels between the layers, padded.
+        half: channels of half a gate, padded.
+        skip: channels of the skip, padded.
+        head: channels of the head's hidden layer, padded.
+        group: rows of one kind of output (means, log scales, logits), padded.
+        lengths: rows of each layer's ring.
+        memory: bytes of VMEM that the program may take, on a TPU.
+        interpreted: True if run by the interpreter, without an accelerator.
+    """
 
     backend: str
-    """"tpu" or "gpu"."""
     dtype: str
-    """Of weights and histories in the products: "float32" or "bfloat16". Sums are float32."""
     tile: int
-    """Folds in a tile."""
     kernel: int
     residual: int
     half: int
     skip: int
     head: int
     group: int
-    """Rows of one kind of output (means, log scales, logits), after padding."""
     lengths: tuple[int, ...]
-    """Rows of each layer's ring."""
     memory: int
-    """Bytes of VMEM that the program may take, on a TPU."""
     interpreted: bool = False
-    """Run by the interpreter, not an accelerator."""
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """First row of each layer's ring among all."""
+        """First row of each layer's ring in the array of all rings."""
         return tuple(sum(self.lengths[:layer]) for layer in range(len(self.lengths)))
 
 
-class Packed(NamedTuple):
-    """Weights as the kernel reads them: transposed, padded, what is multiplied by one thing joined.
+class PallasWeights(NamedTuple):
+    """Weights as the kernel reads them: transposed and padded; matrices multiplied by the same vector are joined.
 
-    `lanes` is the tile on a TPU, where a column would have to be spread over the lanes at each use, and 1 on a GPU.
+    `lanes` is the tile on a TPU, where a column would have to be broadcast over the lanes at each use, and 1 on a GPU.
+
+    Attributes:
+        first: input projection: [residual, lanes] float32, or for "mulaw" [residual, group].
+        first_bias: its bias.
+        taps: dilated convolutions: [layers, 2 · half, kernel · residual].
+        join: projections of the gated values to residual and skip: [layers, residual + skip, half].
+        out_bias: biases of the residual's part.
+        skip_bias: sum of the biases of the skips.
+        head1: hidden layer of the head: [head, skip].
+        head1_bias: its bias.
+        head2: output layer of the head: [groups · group, head].
+        head2_bias: its bias.
     """
 
-    first: Array  # [residual, lanes] float32, or for "mulaw" [residual, group]
+    first: Array
     first_bias: Float[Array, "residual lanes"]
-    taps: Array  # [layers, 2 · half, kernel · residual]
-    join: Array  # [layers, residual + skip, half]: the residual's and the skip's share of z
+    taps: Array
+    join: Array
     out_bias: Float[Array, "layers residual lanes"]
     skip_bias: Float[Array, "skip lanes"]
-    head1: Array  # [head, skip]
+    head1: Array
     head1_bias: Float[Array, "head lanes"]
-    head2: Array  # [groups · group, head]
+    head2: Array
     head2_bias: Float[Array, "groups_group lanes"]
 
 
 def groups(shape: StepShape) -> int:
-    """Kinds of output."""
+    """Return the number of kinds of output."""
     return {"gaussian": 2, "logistics": 3, "mulaw": 1}[shape.output]
 
 
 def noise_rows(shape: StepShape, plan: PackPlan) -> int:
-    """Rows of noise for a sample; "logistics" has those of the mixtures, then eight of which the first is used."""
+    """Return the rows of noise per sample: 1, or for "logistics" those of the mixtures, then eight with one in use."""
     return plan.group + 8 if shape.output == "logistics" else 1
 
 
@@ -77,12 +97,12 @@ def _pad(array: Array, axis: int, size: int, value: float = 0.0) -> Array:
 
 
 def _pad_halves(array: Array, axis: int, half: int) -> Array:
-    """Each half of the gate's axis padded to `half`."""
+    """Pad each half of the gate's axis to `half`."""
     return jnp.concatenate([_pad(part, axis, half) for part in jnp.split(array, 2, axis)], axis)
 
 
-def pack(shape: StepShape, plan: PackPlan, weights: StepWeights) -> Packed:
-    """The weights for the kernel. What is padding adds zeros, and logits that are never drawn."""
+def pack(shape: StepShape, plan: PackPlan, weights: StepWeights) -> PallasWeights:
+    """Return the weights for the kernel. Padding adds zeros, and logits of classes that are never drawn."""
     layers, kernel, *_ = weights.taps.shape
     lanes = plan.tile if plan.backend == "tpu" else 1
 
@@ -101,7 +121,7 @@ def pack(shape: StepShape, plan: PackPlan, weights: StepWeights) -> Packed:
         bias = bias.at[0].set(jnp.where(real, bias[0], _NEVER))
     first = _pad(weights.first, 1, plan.residual)
     cast = functools.partial(jnp.asarray, dtype=jnp.dtype(plan.dtype))
-    return Packed(
+    return PallasWeights(
         first=cast(_pad(first, 0, plan.group).T) if shape.output == "mulaw" else column(first[0], plan.residual),
         first_bias=column(weights.first_bias, plan.residual),
         taps=cast(taps),
@@ -115,8 +135,10 @@ def pack(shape: StepShape, plan: PackPlan, weights: StepWeights) -> Packed:
     )
 
 
-def pack_cond(plan: PackPlan, cond: Float[Array, "batch rows layers gate"]) -> Float[Array, "tiles rows layers gate tile"]:
-    """Conditioning with the folds last, in tiles; folds that fill up the last tile get zeros."""
+def pack_cond(
+    plan: PackPlan, cond: Float[Array, "batch rows layers gate"]
+) -> Float[Array, "tiles rows layers gate tile"]:
+    """Return the conditioning with the folds on the last axis, in tiles; padding folds get zeros."""
     cond = _pad_halves(cond, 3, plan.half)
     tiles = -(-cond.shape[0] // plan.tile)
     cond = _pad(cond, 0, tiles * plan.tile)
@@ -126,7 +148,7 @@ def pack_cond(plan: PackPlan, cond: Float[Array, "batch rows layers gate"]) -> F
 def pack_noise(
     shape: StepShape, plan: PackPlan, noise: Float[Array, "batch time n"], hop: int
 ) -> Float[Array, "tiles rows hop_n tile"]:
-    """Noise with the folds last, in tiles and rows of conditioning; 0.5 where there is none."""
+    """Return the noise with the folds on the last axis, in tiles and rows of conditioning; padding is 0.5."""
     if shape.output == "logistics":
         uniforms = _pad(noise[..., :-1], 2, plan.group, 0.5)
         noise = jnp.concatenate([uniforms, _pad(noise[..., -1:], 2, 8, 0.5)], axis=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -16,12 +15,12 @@ from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.data.manifest import read_manifest
 from speech_jax.decoding.config import BeamConfig
-from speech_jax.evaluate import EvaluateConfig, evaluate, set_names, write_reports
 from speech_jax.evaluation.compare import compare
 from speech_jax.evaluation.pareto import Point, pareto_front, pareto_table, plot_pareto
 from speech_jax.evaluation.report import to_json
-from speech_jax.finetuning.average import in_vocabulary, interpolate
+from speech_jax.finetuning.average import convert_vocabulary, interpolate
 from speech_jax.inference.recognizer import make_recognizer
+from speech_jax.inference.scoring import score_recognizer, set_names, write_reports
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def between(start: RecognizerParts, end: RecognizerParts, ratio: float) -> Recog
     """The recognizer at `ratio` of the way, with the end's tokenizer. UserError if the two are different networks."""
     if start.task.model != end.task.model or start.task.audio != end.task.audio:
         raise UserError("found two networks or audio settings, expected checkpoints of one and the same")
-    moved = in_vocabulary(start.params, end.params, start.tokenizer.pieces, end.tokenizer.pieces)
+    moved = convert_vocabulary(start.params, end.params, start.tokenizer.pieces, end.tokenizer.pieces)
     return end._replace(
         params=interpolate(moved, end.params, ratio),
         model_state=interpolate(start.model_state, end.model_state, ratio),
@@ -76,8 +75,8 @@ def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -
     reports, points, out = [], [], Path(config.out)
     for ratio in config.ratio:
         recognizer = make_recognizer(between(start, end, ratio), f"ratio {ratio:g}", beam=config.beam)
-        settings = EvaluateConfig(checkpoint=f"{config.start} … {config.end}", manifest=config.manifest)
-        evaluation, failed = evaluate(recognizer, dataclasses.replace(settings, name=recognizer.name), sets)
+        details = [("checkpoint", f"{config.start} … {config.end}"), ("manifests", ", ".join(config.manifest))]
+        evaluation, failed = score_recognizer(recognizer, sets, details=details)
         if failed:
             raise UserError(failed[0])
         write_reports(evaluation, out / "reports" / f"{ratio:g}", worst=50)

@@ -17,9 +17,10 @@ from tqdm import tqdm
 from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
-from speech_jax.decoding.beam import BeamConfig
+from speech_jax.decoding.config import BeamConfig
 from speech_jax.decoding.words import Transcript, to_cues, to_srt
-from speech_jax.inference.recognizer import CTCRecognizer, WindowConfig, load_recognizer
+from speech_jax.inference.config import WindowConfig
+from speech_jax.inference.recognizer import Recognizer, load_recognizer
 
 ENDINGS = frozenset(".wav .flac .ogg .oga .opus .mp3 .g722 .aif .aiff .au .snd .caf .w64 .sph .rf64".split())
 _FILE_ENDINGS = {"text": ".txt", "json": ".json", "jsonl": ".json", "srt": ".srt"}
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     return transcribe(recognizer, config, stdin=sys.stdin, stdout=sys.stdout)
 
 
-def transcribe(recognizer: CTCRecognizer, config: TranscribeConfig, *, stdin: TextIO, stdout: TextIO) -> int:
+def transcribe(recognizer: Recognizer, config: TranscribeConfig, *, stdin: TextIO, stdout: TextIO) -> int:
     """Transcribes all inputs; names what cannot be read and goes on. Returns the exit code."""
     paths = find_recordings(config.inputs, stdin)
     several = len(config.inputs) != 1 or not Path(config.inputs[0]).is_file()
@@ -108,7 +109,7 @@ def find_recordings(inputs: Sequence[str], stdin: TextIO) -> Iterator[str]:
 
 
 def results(
-    recognizer: CTCRecognizer, paths: Iterable[str], read: Callable
+    recognizer: Recognizer, paths: Iterable[str], read: Callable
 ) -> Iterator[tuple[str, Transcript | UserError]]:
     """(path, its transcript, or why it cannot be read), in the order of the paths."""
     waiting: deque[tuple[str, UserError | None]] = deque()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from speech_jax.artifacts.voice import VoiceParts
+from speech_jax.artifacts.voice import VoiceParts, load_voice_parts
 from speech_jax.decoding.config import DecodeConfig
 from speech_jax.decoding.tacotron2 import END_REASONS, generate_mels, stream_mels, text_batch
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
@@ -19,6 +20,7 @@ from speech_jax.models.tacotron2 import utterance_seeds
 from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.tasks.tacotron2 import network_config
 from speech_jax.text.frontend import FrontEnd
+from speech_jax.training.checkpoint import Which
 
 LONGEST = 200  # characters of a piece; longer text is cut at sentences, then at commas, then between words
 
@@ -31,6 +33,23 @@ class Piece(NamedTuple):
     weights: Float[np.ndarray, "steps symbols"]
     score: AlignmentScore
     tries: int
+
+
+def load_voice(path: str | Path, which: Which = "best", *, seed: int = 0) -> Voice:
+    """Load the voice in a run's folder, ready to synthesize mel frames.
+
+    Args:
+        path: The folder of a run, or of one of its steps.
+        which: The run's best or last checkpoint, or a step.
+        seed: Seed of the prenet's dropout; the same seed and text give the same frames.
+
+    Returns:
+        The voice.
+
+    Raises:
+        UserError: If there is no whole checkpoint, or not a voice's.
+    """
+    return Voice(load_voice_parts(path, which), seed=seed)
 
 
 class Voice:

@@ -1,0 +1,270 @@
+"""`CTCRecognizer`: transcribe recordings with a CTC checkpoint."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.features import extract_features, num_features
+from speech_jax.core.errors import UserError
+from speech_jax.core.types import Model, PyTree
+from speech_jax.decoding.beam import BeamSearch, search_batch
+from speech_jax.decoding.config import BeamConfig
+from speech_jax.decoding.ctc import BestPath, best_frames, collapse
+from speech_jax.decoding.longform import encode_windows, extract_long_features
+from speech_jax.decoding.words import Transcript, to_words
+from speech_jax.inference.config import WindowConfig
+from speech_jax.objectives.ctc import ctc_loss
+from speech_jax.tasks.ctc import recognize
+from speech_jax.text.ngram import read_arpa
+from speech_jax.text.tokenizer import Tokenizer
+
+
+class _Shape(NamedTuple):
+    """Static shape of a window: rows, samples."""
+
+    rows: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class CTCRecognizer:
+    """A CTC network with all that it needs to transcribe; `load_recognizer` makes one from a checkpoint folder.
+
+    Attributes:
+        network: Init and apply functions.
+        params: Parameters.
+        model_state: Batch statistics.
+        tokenizer: Tokenizer of the network's outputs.
+        audio: Audio settings.
+        windows: How long recordings are cut.
+        name: Name in reports.
+        search: Beam search with or without a language model; None takes the best path.
+    """
+
+    network: Model
+    params: PyTree
+    model_state: PyTree
+    tokenizer: Tokenizer
+    audio: AudioConfig
+    windows: WindowConfig = WindowConfig()
+    name: str = ""
+    search: BeamSearch | None = None
+
+    @property
+    def language(self) -> str:
+        """Language by which its texts were normalized; empty if they were not."""
+        return self.tokenizer.language
+
+    @functools.cached_property
+    def factor(self) -> int:
+        """Feature frames per output frame."""
+        frames = 57_600  # 2^8 · 3^2 · 5^2, which 4, 8 and wav2vec 2.0's 320 divide; only shapes are computed
+        spec = {
+            "features": jax.ShapeDtypeStruct((1, frames, num_features(self.audio)), np.float32),
+            "mask": jax.ShapeDtypeStruct((1, frames), np.bool_),
+        }
+        outputs = jax.eval_shape(self._network, self.params, self.model_state, spec)["logits"].shape[1]
+        if outputs == 0 or frames % outputs:
+            raise UserError(
+                f"{self.name}: found {outputs} outputs of {frames} frames, expected a whole subsampling factor"
+            )
+        return frames // outputs
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds per output frame."""
+        return self.factor * self.audio.hop / self.audio.sample_rate
+
+    @functools.cached_property
+    def core(self) -> int:
+        """Feature frames of a window that are kept: a multiple of the subsampling."""
+        return max(1, round(self.windows.core_seconds / self.frame_seconds)) * self.factor
+
+    @functools.cached_property
+    def context(self) -> int:
+        """Feature frames of context on each side: a multiple of the subsampling."""
+        return round(self.windows.context_seconds / self.frame_seconds) * self.factor
+
+    @property
+    def longest(self) -> int:
+        """Samples up to which a recording is recognized in one pass; a longer one is cut into windows."""
+        return (self.core + 2 * self.context) * self.audio.hop
+
+    def _network(self, params, model_state, batch):
+        return self.network.apply(params, model_state, batch, key=None, train=False)[0]
+
+    @functools.cached_property
+    def _on_device(self) -> tuple[PyTree, PyTree]:
+        return jax.device_put((self.params, self.model_state))
+
+    @functools.cached_property
+    def _forward(self) -> Callable:
+        return jax.jit(functools.partial(recognize, self.network, self.audio))
+
+    @functools.cached_property
+    def _score(self) -> Callable:
+        def score(params, model_state, audio, lengths):
+            features, mask = extract_features(audio, lengths, self.audio)
+            outputs = self._network(params, model_state, {"features": features, "mask": mask})
+            return jax.nn.log_softmax(outputs["logits"]), outputs["mask"]
+
+        return jax.jit(score)
+
+    @functools.cached_property
+    def _encode(self) -> Callable:
+        def encode(params, model_state, features, mask):
+            outputs = self._network(params, model_state, {"features": features, "mask": mask})
+            if self.search is not None:
+                return jax.nn.log_softmax(outputs["logits"]), outputs["mask"]
+            return best_frames(outputs["logits"]), outputs["mask"]
+
+        return jax.jit(encode)
+
+    def recognize(self, audio: Float[np.ndarray, "rows samples"], lengths: np.ndarray) -> BestPath:
+        """Return the tokens of each row of a padded batch, in NumPy. Compiled once per shape."""
+        if self.search is None:
+            return jax.device_get(self._forward(*self._on_device, audio, lengths))
+        return search_batch(self.search, *self.log_probs(audio, lengths))
+
+    def log_probs(
+        self, audio: Float[np.ndarray, "rows samples"], lengths: np.ndarray
+    ) -> tuple[Float[np.ndarray, "rows frames vocab"], np.ndarray]:
+        """Return (log-probabilities of the tokens, frames of each row), in NumPy. Compiled once per shape."""
+        scores, mask = jax.device_get(self._score(*self._on_device, audio, lengths))
+        return scores, mask.sum(axis=1)
+
+    def recognize_long(self, audio: Float[np.ndarray, " samples"]) -> BestPath:
+        """Return the tokens (one row) of a recording of any length, read in overlapping windows."""
+        features = extract_long_features(audio, self.audio)
+        width = (self.core + 2 * self.context) * self.audio.hop / self.audio.sample_rate
+        joined = encode_windows(
+            features,
+            functools.partial(self._encode, *self._on_device),
+            core=self.core,
+            context=self.context,
+            factor=self.factor,
+            rows=self._rows(width),
+        )
+        if self.search is not None:
+            return search_batch(self.search, joined[None], np.array([len(joined)]))
+        best, score = joined
+        size = 1 << max(10, (len(best) - 1).bit_length())  # few shapes, so few compilations
+        mask = (np.arange(size) < len(best))[None]
+        pad = (0, size - len(best))
+        return jax.device_get(_collapse(np.pad(best, pad)[None], np.pad(score, pad)[None], mask))
+
+    def transcribe(self, audio: Float[np.ndarray, " samples"]) -> Transcript:
+        """Return the text of one recording of any length, with word times."""
+        return next(self.transcribe_many([audio]))
+
+    def transcribe_many(self, recordings: Iterable[Float[np.ndarray, " samples"]]) -> Iterator[Transcript]:
+        """Yield a transcript for each recording, in their order; short ones are recognized together."""
+        group: list[np.ndarray] = []
+        seconds = 0.0
+        for audio in recordings:
+            group.append(audio)
+            seconds += len(audio) / self.audio.sample_rate
+            if seconds >= 2 * self._group_seconds:
+                yield from self._transcribe_group(group)
+                group, seconds = [], 0.0
+        yield from self._transcribe_group(group)
+
+    def transcribe_long(self, audio: Float[np.ndarray, " samples"]) -> Transcript:
+        """Return the text of a recording that does not fit in one pass, in bounded memory."""
+        return self.to_transcript(self.recognize_long(audio), 0, len(audio))
+
+    def transcribe_batch(
+        self, audio: Float[np.ndarray, "rows samples"], lengths: Int[np.ndarray, " rows"]
+    ) -> list[Transcript]:
+        """Return the text of each row of a padded batch."""
+        path = self.recognize(audio, lengths)
+        return [self.to_transcript(path, row, int(length)) for row, length in enumerate(lengths)]
+
+    def score(self, audio: Float[np.ndarray, " samples"], text: str) -> float:
+        """Return the log-probability in nats of a text given a recording, summed over all alignments.
+
+        Raises UserError for a text that the tokenizer cannot encode. Returns -inf for one with more labels than the
+        recording has frames.
+        """
+        labels = np.array(self.tokenizer.encode(text), np.int32)
+        samples = _padded(np.asarray(audio, np.float32))
+        log_probs, frames = self.log_probs(samples, np.array([len(audio)], np.int32))
+        mask = np.arange(log_probs.shape[1])[None] < frames[:, None]
+        padded = np.zeros((1, max(1, len(labels))), np.int32)
+        padded[0, : len(labels)] = labels
+        nll, feasible = ctc_loss(log_probs, mask, padded, np.array([len(labels)], np.int32))
+        return -float(nll[0]) if bool(feasible[0]) else -math.inf
+
+    def to_transcript(self, path: BestPath, row: int, samples: int) -> Transcript:
+        """Return one row of a best path as text."""
+        length = int(path.lengths[row])
+        columns = (column[row, :length] for column in (path.ids, path.starts, path.ends, path.confidence))
+        seconds = samples / self.audio.sample_rate
+        words = to_words(*columns, self.tokenizer, self.frame_seconds)
+        words = tuple(w._replace(start=min(w.start, seconds), end=min(w.end, seconds)) for w in words)
+        return Transcript(" ".join(word.text for word in words), words, seconds)
+
+    @property
+    def _group_seconds(self) -> float:
+        if self.windows.batch_seconds > 0:
+            return self.windows.batch_seconds
+        return 0.0 if jax.default_backend() == "cpu" else 240.0
+
+    def _rows(self, seconds: float) -> int:
+        return max(1, int(self._group_seconds / seconds))
+
+    def _shape(self, samples: int) -> _Shape:
+        """Return the smallest of three window lengths that holds so many samples."""
+        length = next(n for n in (self.longest // 4, self.longest // 2, self.longest) if samples <= n)
+        return _Shape(self._rows(length / self.audio.sample_rate), length)
+
+    def _transcribe_group(self, group: Sequence[np.ndarray]) -> Iterator[Transcript]:
+        transcripts: dict[int, Transcript] = {}
+        by_shape: dict[_Shape, list[int]] = {}
+        for place, audio in enumerate(group):
+            if len(audio) == 0:
+                transcripts[place] = Transcript("", (), 0.0)
+            elif len(audio) > self.longest:
+                transcripts[place] = self.transcribe_long(audio)
+            else:
+                by_shape.setdefault(self._shape(len(audio)), []).append(place)
+        for shape, places in by_shape.items():
+            for first in range(0, len(places), shape.rows):
+                chosen = places[first : first + shape.rows]
+                audio = np.zeros(shape, np.float32)
+                lengths = np.zeros(shape.rows, np.int32)
+                for row, place in enumerate(chosen):
+                    audio[row, : len(group[place])] = group[place]
+                    lengths[row] = len(group[place])
+                path = self.recognize(audio, lengths)
+                for row, place in enumerate(chosen):
+                    transcripts[place] = self.to_transcript(path, row, len(group[place]))
+        yield from (transcripts[place] for place in range(len(group)))
+
+
+_collapse = jax.jit(collapse)
+
+
+def _padded(audio: np.ndarray) -> np.ndarray:
+    """Return one row, padded to a multiple of 16,384 samples, so that few shapes are compiled."""
+    row = np.zeros((1, -(-max(len(audio), 1) // 16_384) * 16_384), np.float32)
+    row[0, : len(audio)] = audio
+    return row
+
+
+def make_search(tokenizer: Tokenizer, config: BeamConfig) -> BeamSearch | None:
+    """Return the beam search that `config` describes; None for the best path."""
+    if not config.width:
+        return None
+    return BeamSearch(tokenizer, config, read_arpa(config.lm) if config.lm else None)
+
+

@@ -1,0 +1,163 @@
+"""Score a recognizer on manifests: recognize every utterance, count errors, write the reports."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from speech_jax.core.errors import UserError
+from speech_jax.core.files import write_file
+from speech_jax.data.config import DataConfig, PlanConfig
+from speech_jax.data.manifest import Utterance
+from speech_jax.data.pipeline import batches
+from speech_jax.data.plan import eval_plan
+from speech_jax.data.recordings import read_recording
+from speech_jax.evaluation.hypotheses import write_hypotheses
+from speech_jax.evaluation.report import Evaluation, Item, score_items, to_html, to_json, to_markdown
+from speech_jax.evaluation.wer import Costs
+from speech_jax.inference.recognizer import Recognizer
+from speech_jax.text.normalize import normalize
+
+
+def set_names(manifests: Sequence[str]) -> list[str]:
+    """Return short names of manifests: the file's stem, with as many folders before it as make the names distinct."""
+    paths = [Path(path).absolute().with_suffix("") for path in manifests]
+    if len(set(paths)) != len(paths):
+        raise UserError("--manifest: found the same manifest twice, expected each once")
+    names: list[str] = []
+    for length in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def score_recognizer(
+    recognizer: Recognizer,
+    sets: Mapping[str, Sequence[Utterance]],
+    *,
+    details: Sequence[tuple[str, str]] = (),
+    language: str = "",
+    name: str = "",
+    costs: Costs = "levenshtein",
+    batch_seconds: float = 120.0,
+    max_hours: float = 4.0,
+) -> tuple[Evaluation, list[str]]:
+    """Recognize and score every utterance of several sets.
+
+    Args:
+        recognizer: The system.
+        sets: Utterances of each set by name.
+        details: Facts of the evaluation for the reports.
+        language: Normalization of both texts; empty takes the recognizer's.
+        name: Name of the system in the reports; empty takes the recognizer's.
+        costs: How errors are counted.
+        batch_seconds: Seconds of audio recognized at a time, padding included.
+        max_hours: A longer recording is an error.
+
+    Returns:
+        (evaluation, one message for each recording that could not be read and is not counted).
+
+    Raises:
+        UserError: If no recording could be read.
+    """
+    language = language or recognizer.language or "none"
+    begun = time.perf_counter()
+    utterances = [(name_, utterance) for name_, rows in sets.items() for utterance in rows]
+    texts, failed = recognize_all(
+        recognizer, [utterance for _, utterance in utterances], batch_seconds=batch_seconds, max_hours=max_hours
+    )
+    if not texts:
+        raise UserError(f"{failed[0]} (and so all {len(failed)} recordings), expected at least one that can be read")
+    taken = time.perf_counter() - begun
+    items = [
+        score_item(set_name, utterance, texts[row], language)
+        for row, (set_name, utterance) in enumerate(utterances)
+        if row in texts
+    ]
+    seconds = sum(item.seconds for item in items)
+    speed = f"{seconds:.0f} s in {taken:.1f} s, {seconds / max(taken, 1e-9):.1f} × real time, compiling included"
+    details = [*details, ("normalized as", language), ("costs", costs), ("audio", speed)]
+    if failed:
+        details.append(("recordings that could not be read, not counted", str(len(failed))))
+    return score_items(items, name=name or recognizer.name, costs=costs, details=details), failed
+
+
+def recognize_all(
+    recognizer: Recognizer, utterances: Sequence[Utterance], *, batch_seconds: float = 120.0, max_hours: float = 4.0
+) -> tuple[dict[int, str], list[str]]:
+    """Recognize utterances, those of like lengths together and long ones one by one.
+
+    Args:
+        recognizer: The system.
+        utterances: Rows of a manifest.
+        batch_seconds: Seconds of audio recognized at a time, padding included.
+        max_hours: A longer recording is not read.
+
+    Returns:
+        ({row: text}, one message for each recording that could not be read).
+    """
+    rate = recognizer.audio.sample_rate
+    limit = recognizer.longest / rate
+    seconds = np.array([utterance.seconds for utterance in utterances])
+    texts: dict[int, str] = {}
+    failed: list[str] = []
+    with tqdm(total=len(utterances), unit="utterance", disable=None, file=sys.stderr) as progress:
+        if np.any(seconds <= limit):
+            plan_config = PlanConfig(
+                num_buckets=6, seconds_per_batch=batch_seconds, row_multiple=1, eval_max_seconds=limit
+            )
+            plan = eval_plan(seconds, np.zeros(len(seconds), np.int64), plan_config, sample_rate=rate)
+            with batches(utterances, plan, None, DataConfig(plan=plan_config, cache_mb=0)) as stream:
+                for batch in stream:
+                    transcripts = recognizer.transcribe_batch(batch["audio"], batch["audio_lengths"])
+                    for place in np.flatnonzero(batch["index"] >= 0):
+                        texts[int(batch["index"][place])] = transcripts[place].text
+                        progress.update()
+                failed += stream.skipped.values()
+        for row in np.flatnonzero(seconds > limit):
+            utterance = utterances[row]
+            try:
+                audio = read_recording(utterance, rate, max_seconds=3600 * max_hours)
+            except UserError as error:
+                failed.append(f"{utterance.where}: {utterance.id}: {error}")
+                continue
+            texts[int(row)] = recognizer.transcribe(audio).text
+            progress.update()
+    places = {message.split(": ", 1)[0] for message in failed}
+    failed += [  # an utterance without a length fits no batch
+        f"{u.where}: {u.id}: found {u.seconds} s, expected a recording"
+        for row, u in enumerate(utterances)
+        if row not in texts and u.where not in places
+    ]
+    return texts, failed
+
+
+def score_item(set_name: str, utterance: Utterance, hypothesis: str, language: str) -> Item:
+    """Return one utterance with its hypothesis, both texts normalized."""
+    return Item(
+        id=utterance.id,
+        reference=normalize(utterance.text, language),
+        hypothesis=normalize(hypothesis, language),
+        set=set_name,
+        domain=utterance.domain,
+        speaker=utterance.speaker,
+        seconds=0.0 if math.isnan(utterance.seconds) else utterance.seconds,
+    )
+
+
+def write_reports(evaluation: Evaluation, folder: Path, worst: int) -> None:
+    """Write report.md, report.html, report.json and hypotheses.jsonl."""
+    report = json.dumps(to_json(evaluation), ensure_ascii=False, indent=1, allow_nan=False)
+    write_file(folder / "report.md", to_markdown(evaluation, worst=worst))
+    write_file(folder / "report.html", to_html(evaluation, worst=worst))
+    write_file(folder / "report.json", report + "\n")
+    write_file(folder / "hypotheses.jsonl", write_hypotheses(evaluation.items))
+    print(f"wrote {folder}/report.md, report.html, report.json, hypotheses.jsonl", file=sys.stderr)

@@ -12,7 +12,7 @@ from speech_jax import average as front_door
 from speech_jax.artifacts.recognizer import load_recognizer_parts, save_recognizer
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation.pareto import Point, pareto_front, pareto_table, plot_pareto
-from speech_jax.finetuning.average import in_vocabulary, interpolate
+from speech_jax.finetuning.average import convert_vocabulary, interpolate
 from speech_jax.interop.nemo import read_nemo
 
 GOLDEN = Path(__file__).parent / "interop" / "golden"
@@ -39,7 +39,7 @@ def test_the_ends_are_the_trees_themselves_and_between_lies_the_line():
 
 def test_the_head_follows_its_tokens():
     a, b = tree(0), tree(1)
-    moved = in_vocabulary(a, b, ("-", "x", "y"), ("-", "y", "z"))
+    moved = convert_vocabulary(a, b, ("-", "x", "y"), ("-", "y", "z"))
     np.testing.assert_array_equal(moved["head"]["kernel"][:, :2], a["head"]["kernel"][:, [0, 2]])
     np.testing.assert_array_equal(moved["head"]["kernel"][:, 2], b["head"]["kernel"][:, 2])
     np.testing.assert_array_equal(moved["encoder"]["kernel"], a["encoder"]["kernel"])

@@ -42,14 +42,14 @@ def movement(run: Path, start: dict[str, np.ndarray]) -> dict[str, float]:
     """Return the share of the parameters that were trained and the relative length of the network's change, in %."""
     from speech_jax.config import config_from_assets
     from speech_jax.core.rules import named_leaves
-    from speech_jax.finetuning.adapters import joined
+    from speech_jax.finetuning.adapters import plain_params
     from speech_jax.training.checkpoint import find_checkpoint, read_assets, read_params
     from speech_jax.training.state import num_params
 
     folder = find_checkpoint(run, "last")
     params, _ = read_params(folder)
     adapter = config_from_assets(read_assets(folder)).adapter
-    leaves = named_leaves(joined(params, adapter))
+    leaves = named_leaves(plain_params(params, adapter))
     change = sum(float(np.sum((leaves[n] - a) ** 2)) for n, a in start.items())
     moved = (change / sum(float(np.sum(a**2)) for a in start.values())) ** 0.5
     trained = 1.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from speech_jax.artifacts.folder import read_model_of, write_run
 from speech_jax.core.types import Checkpointed, PyTree
-from speech_jax.finetuning.adapters import adapter_of, joined, load_adapter
+from speech_jax.finetuning.adapters import load_adapter, plain_params, read_adapter_config
 from speech_jax.tasks.ctc import CTCTaskConfig, network_shapes, own_state
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.checkpoint import Which, open_checkpoint
@@ -51,7 +51,7 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
     task, tokenizer, _ = read_model_of(checkpoint, "recognizer")
     params, model_state = checkpoint.params()
     model_state = own_state(model_state)
-    params = jax.tree.map(np.asarray, joined(params, adapter_of(checkpoint.assets)))
+    params = jax.tree.map(np.asarray, plain_params(params, read_adapter_config(checkpoint.assets)))
     params.pop("pretext", None)
     if adapter:
         params, tokens = load_adapter(adapter, params)

@@ -1,0 +1,1 @@
+"""Fine-tuning: restore and head surgery, adapters, weight averaging, guards against forgetting."""

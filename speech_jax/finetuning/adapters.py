@@ -1,6 +1,6 @@
-"""Low-rank adapters as functions on parameters: for any model, mergeable into plain weights, small on the disk.
+"""Low-rank adapters as functions on parameters: for any model, mergeable into plain weights, small on disk.
 
-A kernel [..., in, out] is a matrix W of prod(...) · in rows. "lora" (Hu et al. 2021) adds scale · A B to it;
+A kernel [..., in, out] is a matrix W with prod(...) · in rows. "lora" (Hu et al. 2021) adds scale · A B to it;
 "bottleneck" puts x ↦ x + scale · (x A) B behind the layer, which is W (I + scale · A B) and the same for its bias. Both
 are linear, so both merge exactly; Houlsby's adapter with a nonlinearity in between would not.
 """
@@ -32,93 +32,131 @@ BASE, ADAPTER = "base", "adapter"  # the two parts of the parameters of a model 
 
 
 def init_adapters(key: jax.Array, params: PyTree, config: AdapterConfig) -> dict[str, Any]:
-    """The adapters of `params` (arrays or shapes): a nested dict with {"a", "b"} in the place of every target.
+    """Initialize the adapters of a model. B is zero, so that the model's output does not change at first.
 
-    B is zero: the model computes at first what it computed before. Raises UserError if a pattern fits no kernel.
+    Args:
+        key: random key for A.
+        params: the model's parameters, or their shapes.
+        config: rank and target kernels.
+
+    Returns:
+        A nested dict with {"a": [rows, rank], "b": [rank, out]} in place of every target kernel.
+
+    Raises:
+        UserError: if the rank is below 1, a pattern matches no parameter, or a target is not a matrix.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.finetuning.adapters import init_adapters, merge_adapters
+        >>> from speech_jax.finetuning.config import AdapterConfig
+        >>> params = {"layer": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}}
+        >>> config = AdapterConfig("lora", rank=2, targets=("kernel$",))
+        >>> adapters = init_adapters(jax.random.key(0), params, config)
+        >>> jax.tree.map(jnp.shape, adapters)
+        {'layer': {'kernel': {'a': (4, 2), 'b': (2, 3)}}}
+        >>> bool((merge_adapters(params, adapters, config)["layer"]["kernel"] == 1).all())
+        True
     """
     if config.rank < 1:
         raise UserError(f"adapter.rank: found {config.rank}, expected 1 or more")
     leaves = named_leaves(params)
     for pattern in config.targets:
         if not any(re.search(pattern, name) for name in leaves):
-            raise UserError(f"adapter.targets: found {pattern!r}, which fits no parameter; see {next(iter(leaves))!r}")
-    found: dict[str, Any] = {}
-    chosen = [n for n in leaves if any(re.search(pattern, n) for pattern in config.targets)]
-    for number, name in enumerate(chosen):
+            raise UserError(
+                f"adapter.targets: found {pattern!r}, which fits no parameter; they look like {next(iter(leaves))!r}"
+            )
+    adapters: dict[str, Any] = {}
+    targets = [name for name in leaves if any(re.search(pattern, name) for pattern in config.targets)]
+    for number, name in enumerate(targets):
         shape = leaves[name].shape
         if len(shape) < 2:
             raise UserError(f"adapter.targets: found {name!r} of shape {tuple(shape)}, expected a matrix")
         rows = math.prod(shape[:-1]) if config.kind == "lora" else shape[-1]
         a = jax.random.normal(jax.random.fold_in(key, number), (rows, config.rank)) / math.sqrt(rows)
-        found |= {f"{name}/a": a, f"{name}/b": jnp.zeros((config.rank, shape[-1]))}
-    return nest_leaves(found)
+        adapters |= {f"{name}/a": a, f"{name}/b": jnp.zeros((config.rank, shape[-1]))}
+    return nest_leaves(adapters)
 
 
-def merge(params: PyTree, adapters: Mapping[str, Any], config: AdapterConfig) -> PyTree:
-    """Plain parameters that compute what the network with its adapters computes."""
+def merge_adapters(params: PyTree, adapters: Mapping[str, Any], config: AdapterConfig) -> PyTree:
+    """Merge adapters into plain parameters that compute the same.
+
+    Args:
+        params: the network's parameters.
+        adapters: from `init_adapters`, or trained.
+        config: kind and scale.
+
+    Returns:
+        Parameters like `params`.
+    """
     if config.kind == "none" or not adapters:
         return params
-    parts = named_leaves(adapters)
+    matrices = named_leaves(adapters)
 
-    def one(path: tuple, leaf: Any) -> Any:
+    def merged(path: tuple, leaf: Any) -> Any:
         name = leaf_name(path)
-        kernel = name if f"{name}/a" in parts else re.sub(r"bias$", "kernel", name)
-        if f"{kernel}/a" not in parts or (kernel != name and config.kind == "lora"):
+        kernel = name if f"{name}/a" in matrices else re.sub(r"bias$", "kernel", name)
+        if f"{kernel}/a" not in matrices or (kernel != name and config.kind == "lora"):
             return leaf
-        delta = config.scale * (parts[f"{kernel}/a"] @ parts[f"{kernel}/b"])
+        delta = config.scale * (matrices[f"{kernel}/a"] @ matrices[f"{kernel}/b"])
         change = delta.reshape(leaf.shape) if config.kind == "lora" else leaf @ delta
         return leaf + change.astype(leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return jax.tree_util.tree_map_with_path(merged, params)
 
 
-def joined(params: PyTree, config: AdapterConfig) -> PyTree:
-    """Plain parameters of {"base": …, "adapter": …}; parameters that are plain already stay as they are."""
+def plain_params(params: PyTree, config: AdapterConfig) -> PyTree:
+    """Merge {"base": …, "adapter": …} into plain parameters; return plain parameters as they are."""
     if config.kind == "none" or set(params) != {BASE, ADAPTER}:
         return params
-    return merge(params[BASE], params[ADAPTER], config)
+    return merge_adapters(params[BASE], params[ADAPTER], config)
 
 
 def with_adapters(task: Task, config: AdapterConfig) -> Task:
-    """The same task with parameters {"base": …, "adapter": …}; train the second part (`adapter_groups`)."""
+    """Wrap a task so that its parameters are {"base": …, "adapter": …}.
+
+    To train the adapters alone, give the optimizer the groups of `adapter_groups`.
+    """
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
         params, model_state = task.model.init(key, batch)
         return {BASE: params, ADAPTER: init_adapters(jax.random.fold_in(key, 1), params, config)}, model_state
 
     def apply(params: PyTree, model_state: PyTree, batch: Batch, **options: Any) -> tuple[Any, PyTree]:
-        return task.model.apply(joined(params, config), model_state, batch, **options)
+        return task.model.apply(plain_params(params, config), model_state, batch, **options)
 
     def wrap(objective: Objective) -> Objective:
         if isinstance(objective, Mix):
             return Mix(wrap(objective.pre), wrap(objective.task), objective.alpha)
-        return lambda params, *rest: objective(joined(params, config), *rest)
+        return lambda params, *rest: objective(plain_params(params, config), *rest)
 
-    merged = jax.jit(lambda params: joined(params, config))
+    merge = jax.jit(lambda params: plain_params(params, config))
     return task._replace(
         model=Model(init, apply),
         objective=wrap(task.objective),
-        evaluate=lambda params, *rest: task.evaluate(merged(params), *rest),
+        evaluate=lambda params, *rest: task.evaluate(merge(params), *rest),
     )
 
 
 def adapter_groups(config: AdapterConfig) -> tuple[tuple[str, float | None], ...]:
-    """`OptimizerConfig.groups` that train the adapters and `config.train`, and freeze the rest, its statistics too."""
-    own = tuple((f"^{BASE}/{p[1:]}" if p.startswith("^") else f"^{BASE}/.*(?:{p})", 1.0) for p in config.train)
-    return ((f"^{ADAPTER}/", 1.0), *own, (f"^({BASE}|batch_stats)/", None))
+    """Return the `OptimizerConfig.groups` that train the adapters and `config.train`, and freeze everything else.
+
+    Batch statistics are frozen too.
+    """
+    base = tuple((f"^{BASE}/{p[1:]}" if p.startswith("^") else f"^{BASE}/.*(?:{p})", 1.0) for p in config.train)
+    return ((f"^{ADAPTER}/", 1.0), *base, (f"^({BASE}|batch_stats)/", None))
 
 
-def adapter_of(assets: Mapping[str, Any]) -> AdapterConfig:
-    """The adapters of the run that wrote a checkpoint with these assets."""
-    found = assets.get("config", {}).get("adapter")
-    return AdapterConfig() if found is None else from_dict(AdapterConfig, found, "config.adapter")
+def read_adapter_config(assets: Mapping[str, Any]) -> AdapterConfig:
+    """Return the adapter config in the assets of a checkpoint; the default (none) if it has none."""
+    config = assets.get("config", {}).get("adapter")
+    return AdapterConfig() if config is None else from_dict(AdapterConfig, config, "config.adapter")
 
 
-# ---- on the disk, alone
+# --- adapter files ---
 
 
 def _fingerprint(leaves: Mapping[str, Any]) -> str:
-    """SHA-256 of named parameters: names, shapes and bytes."""
+    """SHA-256 of named parameters: names, shapes, dtypes and bytes."""
     digest = hashlib.sha256()
     for name, leaf in sorted(leaves.items()):
         array = np.ascontiguousarray(leaf)
@@ -127,43 +165,57 @@ def _fingerprint(leaves: Mapping[str, Any]) -> str:
 
 
 def save_adapter(path: str | Path, params: PyTree, start: PyTree, config: AdapterConfig, tokenizer: str) -> None:
-    """Writes what was trained, and nothing else, as safetensors: the adapters, those of the network's own parameters
-    that moved, and the tokenizer (its JSON).
+    """Write what was trained, and nothing else, as safetensors.
 
-    params: {"base": …, "adapter": …}; start: the base's parameters before training, on which the file can be put.
+    The file has the adapters, the parameters of the base that changed, and the tokenizer.
+
+    Args:
+        path: the file.
+        params: {"base": …, "adapter": …} after training.
+        start: parameters of the base before training; the file can be loaded onto these.
+        config: the adapters' config.
+        tokenizer: the tokenizer's JSON.
     """
     before = named_leaves(start)
-    own = {
+    changed = {
         name: np.asarray(leaf, order="C")
         for name, leaf in named_leaves(params[BASE]).items()
         if name not in before or not np.array_equal(leaf, before[name])
     }
     tensors = {f"{ADAPTER}/{n}": np.asarray(a, order="C") for n, a in named_leaves(params[ADAPTER]).items()}
-    tensors |= {f"{BASE}/{name}": leaf for name, leaf in own.items()}
-    rest = {name: leaf for name, leaf in before.items() if name not in own}
-    about = {"config": json.dumps(to_dict(config)), "rest": _fingerprint(rest), "tokenizer": tokenizer}
-    save_file(tensors, str(path), metadata=about)
+    tensors |= {f"{BASE}/{name}": leaf for name, leaf in changed.items()}
+    unchanged = {name: leaf for name, leaf in before.items() if name not in changed}
+    metadata = {"config": json.dumps(to_dict(config)), "rest": _fingerprint(unchanged), "tokenizer": tokenizer}
+    save_file(tensors, str(path), metadata=metadata)
 
 
 def load_adapter(path: str | Path, start: PyTree) -> tuple[PyTree, str]:
-    """(plain parameters: the base `start` with the file's adapter merged in, the tokenizer's JSON).
+    """Load an adapter file and merge it into the parameters that it was trained on.
 
-    Raises UserError if the file is no adapter, or one of another base.
+    Args:
+        path: the file.
+        start: parameters of the base.
+
+    Returns:
+        Plain parameters as NumPy arrays, and the tokenizer's JSON.
+
+    Raises:
+        UserError: if the file is not an adapter, or was trained on another base.
     """
     try:
         with safe_open(str(path), framework="np") as file:
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: found {error}, expected an adapter (safetensors)") from error
-    if not {"config", "rest", "tokenizer"} <= set(about):
-        raise UserError(f"{path}: found no adapter's settings, expected a file that train wrote")
-    own = {name.removeprefix(f"{BASE}/"): t for name, t in tensors.items() if name.startswith(f"{BASE}/")}
-    rest = {name: leaf for name, leaf in named_leaves(start).items() if name not in own}
-    if about["rest"] != _fingerprint(rest):
+    if not {"config", "rest", "tokenizer"} <= set(metadata):
+        raise UserError(f"{path}: found no adapter settings, expected an adapter file written by train")
+    changed = {name.removeprefix(f"{BASE}/"): t for name, t in tensors.items() if name.startswith(f"{BASE}/")}
+    unchanged = {name: leaf for name, leaf in named_leaves(start).items() if name not in changed}
+    if metadata["rest"] != _fingerprint(unchanged):
         raise UserError(f"{path}: found an adapter of another model, expected one that was trained on this checkpoint")
-    config = from_dict(AdapterConfig, json.loads(about["config"]), "adapter")
+    config = from_dict(AdapterConfig, json.loads(metadata["config"]), "adapter")
     prefix = f"{ADAPTER}/"
     adapters = nest_leaves({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-    moved = jax.tree_util.tree_map_with_path(lambda path, leaf: own.get(leaf_name(path), leaf), start)
-    return jax.tree.map(np.asarray, merge(moved, adapters, config)), about["tokenizer"]
+    base = jax.tree_util.tree_map_with_path(lambda path, leaf: changed.get(leaf_name(path), leaf), start)
+    return jax.tree.map(np.asarray, merge_adapters(base, adapters, config)), metadata["tokenizer"]

@@ -1,4 +1,4 @@
-"""Weight averaging after the fact: a point between the start model and the fine-tuned one (arXiv 2210.15282)."""
+"""Weight averaging after training: interpolation between the start model and the fine-tuned one (arXiv 2210.15282)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from speech_jax.training.state import check_shapes
 
 
 def interpolate(start: PyTree, end: PyTree, ratio: float) -> PyTree:
-    """(1 - ratio) * start + ratio * end, leaf by leaf; ratio 0 and 1 give the trees themselves, bit for bit.
+    """Compute (1 - ratio) · start + ratio · end for every parameter.
 
-    For batch statistics too: their variance leaves out the distance of the two means, which is small where averaging
-    works at all. Raises UserError for a ratio outside [0, 1] or trees of different shapes.
+    Also used for batch statistics: the averaged variance ignores the distance of the two means, which is small wherever
+    averaging works at all.
+
+    Args:
+        start: parameters before fine-tuning.
+        end: parameters after fine-tuning.
+        ratio: 0 to 1; 0 and 1 return the trees themselves, bit for bit.
+
+    Raises:
+        UserError: for a ratio outside [0, 1] or trees of different shapes.
     """
     if not 0 <= ratio <= 1:
         raise UserError(f"ratio: found {ratio}, expected 0 to 1")
@@ -32,17 +40,29 @@ def interpolate(start: PyTree, end: PyTree, ratio: float) -> PyTree:
     return jax.tree.map(between, start, end)
 
 
-def in_vocabulary(start: PyTree, end: PyTree, start_tokens: tuple[str, ...], end_tokens: tuple[str, ...]) -> PyTree:
-    """The start model's parameters with a head for the end model's tokens; tokens it does not know get the end's."""
+def convert_vocabulary(
+    start: PyTree, end: PyTree, start_tokens: tuple[str, ...], end_tokens: tuple[str, ...]
+) -> PyTree:
+    """Convert the start model's head to the end model's vocabulary.
+
+    Args:
+        start: parameters of the start model.
+        end: parameters of the end model; tokens that the start model lacks get its weights.
+        start_tokens: vocabulary of the start model.
+        end_tokens: vocabulary of the end model.
+
+    Returns:
+        Parameters like `start`, with a head like that of `end`.
+    """
     if start_tokens == end_tokens:
         return start
-    theirs = named_leaves(end)
+    end_leaves = named_leaves(end)
 
-    def one(path: tuple, leaf: np.ndarray) -> np.ndarray:
+    def converted(path: tuple, leaf: np.ndarray) -> np.ndarray:
         name = leaf_name(path)
         axis = vocabulary_axis(name)
         if axis is None:
             return leaf
-        return move_tokens(np.asarray(leaf), np.asarray(theirs[name]), start_tokens, end_tokens, axis)
+        return move_tokens(np.asarray(leaf), np.asarray(end_leaves[name]), start_tokens, end_tokens, axis)
 
-    return jax.tree_util.tree_map_with_path(one, start)
+    return jax.tree_util.tree_map_with_path(converted, start)

@@ -1,4 +1,4 @@
-"""Settings of adapters and of the start from a checkpoint."""
+"""Settings of adapters and of starting from a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,36 +10,44 @@ from speech_jax.core.config_dict import new_field
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What is trained instead of the whole network."""
+    """Low-rank adapters that are trained instead of the whole network.
+
+    Example:
+        >>> from speech_jax.finetuning.config import AdapterConfig
+        >>> config = AdapterConfig("lora", rank=4, targets=("self_attn/linear_[qv]/kernel$",))
+        >>> config.kind, config.rank, config.train
+        ('lora', 4, ('^head/',))
+    """
 
     kind: Literal["none", "lora", "bottleneck"] = "none"
-    """none trains the network itself."""
+    """lora: a low-rank update A B of each target kernel. bottleneck: a linear low-rank layer behind each target. none:
+    trains the network itself."""
     rank: int = 8
-    """Columns of A and rows of B."""
+    """Rank of an adapter: columns of A and rows of B."""
     scale: float = 2.0
     """Factor on A B (LoRA's alpha / rank)."""
     targets: tuple[str, ...] = (r"self_attn/linear_[qkv]/kernel$",)
-    """Patterns of the kernels that get an adapter."""
+    """Regular expressions of the kernels that get an adapter."""
     train: tuple[str, ...] = (r"^head/",)
-    """Patterns of the network's own parameters that are trained with them."""
+    """Regular expressions of the network's parameters that are trained together with the adapters."""
 
 
 @dataclass(frozen=True)
 class StartConfig:
-    """What a run takes from the checkpoint in `init_from`."""
+    """Parameters, tokenizer and speakers that are taken from the checkpoint in `init_from`."""
 
     which: Literal["best", "last"] = "best"
-    """Which of the run's checkpoints."""
+    """Checkpoint of the run to start from."""
     fresh: tuple[str, ...] = ()
-    """Patterns of parameters that are initialized anew, whatever the checkpoint has: "^head/" for a new head,
+    """Regular expressions of parameters to reinitialize even if the checkpoint has them: "^head/" for a new head,
     "layers_1[67]/" for extra layers on top."""
     drop: tuple[str, ...] = ()
-    """Patterns of the checkpoint's parameters that the new model does without. What is left over otherwise is an
+    """Regular expressions of the checkpoint's parameters that the model does not have. Others left over are an
     error."""
     tokenizer: Literal["keep", "new"] = "keep"
-    """keep: the checkpoint's. new: made from the recordings' texts as `task.tokenizer` says; what the head learned for
-    a token stays with its string, new tokens are initialized."""
+    """keep: the checkpoint's tokenizer. new: one made from the recordings' texts as `task.tokenizer` says; the head
+    keeps the weights of tokens that both have, new tokens are initialized."""
     speakers: Literal["add", "keep", "new"] = new_field("add")
-    """Of a voice whose `task.speakers` is "data". add: the checkpoint's, and those of the recordings that it lacks.
-    keep: the checkpoint's alone. new: those of the recordings alone. What was learned for a speaker stays with the
-    name, a new one begins as the mean of the old ones."""
+    """Speakers of a voice whose `task.speakers` is "data". add: the checkpoint's, and new ones of the recordings. keep:
+    the checkpoint's only. new: those of the recordings only. A speaker of both keeps its embedding; a new one starts
+    with the mean of the old ones."""

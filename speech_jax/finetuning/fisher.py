@@ -1,4 +1,4 @@
-"""Fisher information: how much each parameter matters to a loss, for elastic weight consolidation."""
+"""Fisher information: the importance of each parameter for a loss, for elastic weight consolidation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,22 @@ def estimate_fisher(
     rows: Callable[[PyTree], int],
     seed: int = 0,
 ) -> PyTree:
-    """The diagonal of the empirical Fisher information, scaled to a mean of 1 over all parameters, as NumPy arrays.
+    """Estimate the diagonal of the empirical Fisher information.
 
-    The square of each batch's mean gradient times its rows. At a minimum, where single gradients
-    average to nothing, that is an unbiased estimate of the mean square of a single utterance's gradient (the usual
-    definition), at the price of one backward pass a batch. Dropout and augmentation are on, as in training.
+    It sums the square of each batch's mean gradient, times the number of rows. At a minimum, where the gradients of
+    single utterances average to zero, this is an unbiased estimate of their mean square (the usual definition), and
+    costs only one backward pass per batch. Dropout and augmentation are on, as in training.
+
+    Args:
+        objective: the loss.
+        params: the parameters.
+        model_state: batch statistics.
+        batches: batches of the old domain; those with a gradient that is not finite are left out.
+        rows: batch -> number of real rows.
+        seed: seed of dropout and augmentation.
+
+    Returns:
+        A tree of float32 NumPy arrays like `params`, with a mean of 1 over all parameters.
     """
 
     @jax.jit
@@ -36,9 +47,9 @@ def estimate_fisher(
 
     total = jax.tree.map(lambda p: np.zeros(p.shape, np.float64), params)
     for step, batch in enumerate(batches):
-        found = jax.device_get(squares(params, model_state, batch, jnp.int32(step)))
-        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)):
-            weighted = optax.tree.scale(float(rows(batch)), found)
+        estimate = jax.device_get(squares(params, model_state, batch, jnp.int32(step)))
+        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(estimate)):
+            weighted = optax.tree.scale(float(rows(batch)), estimate)
             total = jax.tree.map(np.add, total, weighted)
     leaves = jax.tree.leaves(total)
     mean = sum(leaf.sum() for leaf in leaves) / sum(leaf.size for leaf in leaves)

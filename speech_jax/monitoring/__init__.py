@@ -1,0 +1,1 @@
+"""Monitoring of a run: TensorBoard and other trackers, Prometheus, watchdog, progress."""

@@ -9,8 +9,7 @@ import jax
 from speech_jax.config import TrainConfig
 from speech_jax.core.types import Batch, Model, PyTree, Task
 from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
-from speech_jax.finetuning.restore import Start as StartValues
-from speech_jax.finetuning.restore import start_from
+from speech_jax.finetuning.restore import StartValues, start_from
 from speech_jax.runs.resolve import Resolved
 from speech_jax.tasks.ctc import own_state
 from speech_jax.training.config import OptimizerConfig
@@ -52,7 +51,7 @@ def read_start(run: Resolved, task: Task, spec: PyTree) -> StartValues:
         init=lambda: init_values(model, spec, config.seed),
         tokens=None if old.reader is None or run.reader is None else (old.reader.pieces, run.reader.pieces),
         speakers=(old.speakers, speakers) if speakers and old.speakers else None,
-        own_state=own_state,
+        select_state=own_state,
         grow=start.rules.grow or (lambda params: params),
     )
 

@@ -10,9 +10,9 @@ from speech_jax.core.rules import named_leaves
 from speech_jax.finetuning.adapters import (
     adapter_groups,
     init_adapters,
-    joined,
     load_adapter,
-    merge,
+    merge_adapters,
+    plain_params,
     save_adapter,
     with_adapters,
 )
@@ -49,9 +49,9 @@ def test_merged_weights_are_plain_weights(name, kind):
     params, model_state = jax.jit(model.init)(jax.random.key(0), batch)
     config = AdapterConfig(kind, rank=3, scale=0.7, targets=targets)
     adapters = init_adapters(jax.random.key(1), params, config)
-    jax.tree.map(np.testing.assert_array_equal, merge(params, adapters, config), params)
+    jax.tree.map(np.testing.assert_array_equal, merge_adapters(params, adapters, config), params)
     trained = random_like(adapters, 2)
-    merged = merge(params, trained, config)
+    merged = merge_adapters(params, trained, config)
     assert jax.tree.structure(merged) == jax.tree.structure(params)
     forward = jax.jit(lambda p: model.apply(p, model_state, batch, key=None, train=False)[0]["logits"])
     assert np.abs(forward(merged) - forward(params)).max() > 1e-3
@@ -69,7 +69,7 @@ def test_a_bottleneck_is_a_layer_behind_the_layer():
     y = x @ params["layer"]["kernel"] + params["layer"]["bias"][None]
     pair = adapters["layer"]["kernel"]
     expected = y + 0.5 * (y @ pair["a"]) @ pair["b"]
-    merged = merge(params, adapters, config)["layer"]
+    merged = merge_adapters(params, adapters, config)["layer"]
     np.testing.assert_allclose(x @ merged["kernel"] + merged["bias"][None], expected, atol=1e-5)
 
 
@@ -77,7 +77,7 @@ def test_lora_adds_a_low_rank_matrix():
     params = random_like({"kernel": jnp.zeros((3, 5, 4))}, 0)
     config = AdapterConfig("lora", rank=2, scale=0.5, targets=("kernel$",))
     adapters = random_like(init_adapters(jax.random.key(0), params, config), 1)
-    change = np.asarray(merge(params, adapters, config)["kernel"] - params["kernel"]).reshape(15, 4)
+    change = np.asarray(merge_adapters(params, adapters, config)["kernel"] - params["kernel"]).reshape(15, 4)
     pair = adapters["kernel"]
     np.testing.assert_allclose(change, 0.5 * pair["a"] @ pair["b"], atol=1e-6)
     assert np.linalg.matrix_rank(change, tol=1e-4) == 2
@@ -107,7 +107,7 @@ def test_only_adapters_and_the_head_are_trained(tmp_path, alpha):
     save_adapter(file, params, base, TOY, "{}")
     plain, tokenizer = load_adapter(file, base)
     assert tokenizer == "{}"
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, joined(params, TOY))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, plain_params(params, TOY))
     assert file.stat().st_size < 4 * trained + 2000
     other = {**base, "encoder": {**base["encoder"], "in": base["encoder"]["hidden"]}}
     with pytest.raises(UserError, match="of another model"):
@@ -121,7 +121,7 @@ def test_two_adapters_fit_one_base(tmp_path):
         trained = {"base": base, "adapter": random_like(init_adapters(jax.random.key(0), base, TOY), seed)}
         save_adapter(tmp_path / f"{seed}.safetensors", trained, base, TOY, "{}")
         found.append(load_adapter(tmp_path / f"{seed}.safetensors", base)[0])
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found[-1], joined(trained, TOY))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found[-1], plain_params(trained, TOY))
     assert toy.digest(found[0]) != toy.digest(found[1])
 
 

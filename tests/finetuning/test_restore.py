@@ -111,7 +111,7 @@ def test_new_layers_and_a_new_head_are_initialized_and_the_rest_is_taken(run):
         assert toy.digest(found.params[part]) == toy.digest(fresh[part])
     assert set(found.fresh) == {"head/kernel", "head/bias", "adapter/kernel", "adapter/bias"}
     assert not found.dropped and found.vocabulary is None
-    assert "initialized anew" in "\n".join(found.describe())
+    assert "reinitialized" in "\n".join(found.describe())
 
 
 def test_what_the_checkpoint_has_too_much_is_left_behind_by_name_only(run):

@@ -20,10 +20,10 @@ import soundfile
 from speech_jax.audio.io import read_audio
 from speech_jax.data import shards
 from speech_jax.data.config import DataConfig, PlanConfig
-from speech_jax.data.manifest import Utterance
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import make_plan
 from speech_jax.data.recordings import read_recording
+from speech_jax.data.utterances import Utterance
 from tests.support.lengths import librispeech_like
 
 RATE = 16_000

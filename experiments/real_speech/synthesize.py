@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
+from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.recipes.clips import write_flac
+from speech_jax.data.utterances import Utterance
 
 RATE = 16_000
 SHORTEST, LONGEST = 1.0, 10.0

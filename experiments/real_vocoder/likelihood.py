@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_jax.audio.config import AudioConfig
-from speech_jax.decoding.wavenet.scan import layers_condition
-from speech_jax.decoding.wavenet.stream import windows
+from speech_jax.decoding.wavenet.scan import stack_layer_conditions
+from speech_jax.decoding.wavenet.stream import frame_windows
 from speech_jax.inference.resynthesis import mel_of
 from speech_jax.inference.vocoder import WaveNetVocoder
 from speech_jax.kernels.wavenet import native
@@ -39,11 +39,11 @@ def followed(vocoder: WaveNetVocoder, wave: np.ndarray) -> tuple[np.ndarray, np.
     given = np.asarray(inputs["wave"])
     mel = np.asarray(inputs["mel"][0, : int(inputs["frames"][0])])
     back, ahead = reach(net.config.condition, net.config.hop)
-    ((window, valid, _),) = windows([mel], len(mel), back, ahead)
+    ((window, valid, _),) = frame_windows([mel], len(mel), back, ahead)
     vectors = condition(net.config.condition, net.params["condition"], window[None], valid[None], net.config.hop)
     share = net.config.hop // rows_per_frame(net.config.condition, net.config.hop)
     first = frame_offset(task.audio) * net.config.hop // share  # what lies before the recording's first sample
-    cond = np.asarray(layers_condition(net.config, net.params, vectors))[:, first : first + size // share]
+    cond = np.asarray(stack_layer_conditions(net.config, net.params, vectors))[:, first : first + size // share]
     return cond, given[:, : cond.shape[1] * share], share
 
 

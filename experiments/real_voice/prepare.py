@@ -19,8 +19,9 @@ from speech_jax.audio.config import TrimConfig
 from speech_jax.audio.trim import cut_report, cut_text
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
-from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
+from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.preparing import verify
+from speech_jax.data.utterances import Utterance
 from speech_jax.text.config import FrontEndConfig
 from speech_jax.text.frontend import FrontEnd, make_front_end
 

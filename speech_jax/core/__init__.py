@@ -1,1 +1,1 @@
-"""What every room may use: errors, types, config dictionaries, files, log, rules, array placement."""
+"""Basics that every room may use: errors, types, config dictionaries, files, log, rules, array placement."""

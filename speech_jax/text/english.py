@@ -1,11 +1,11 @@
-"""English text as it is read aloud: "Dr. Smith paid $2" becomes "Doctor Smith paid two dollars".
+"""English text expanded as it is read aloud: "Dr. Smith paid $2" becomes "Doctor Smith paid two dollars".
 
-Unlike normalize.py, which takes text down to bare words so that two of them can be compared, this keeps capitals and
-punctuation, which a voice needs. American readings. The result has only letters, spaces and ! ' ( ) , . : ; ? -, and
-phonemes in braces as they were; reading it again changes nothing.
+Unlike normalize.py, which reduces text to bare words for comparison, this keeps capitals and punctuation, which a voice
+needs. Readings are American. The result has only letters, spaces and ! ' ( ) , . : ; ? -, and phonemes in braces
+unchanged; expanding it again changes nothing.
 
-What it does not do: it does not parse, so "read", "1500" (a year or a number) or "St." are decided by their neighbours
-alone, and a Roman numeral after a name that is no monarch's is read as a plain number.
+Limits: there is no parser, so "1500" (a year or a number) or "St." are decided by the adjacent words alone, and a Roman
+numeral after a name that is not a monarch's is read as a plain number.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from speech_jax.text.symbols import ARPABET
 
 LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 PUNCTUATION = frozenset(" !'(),.:;?-")
-# What `expand` can read. Everything else is folded into this first, or named.
+# Characters that `expand` can read. All others are folded into these first, or reported.
 READABLE = LETTERS | PUNCTUATION | frozenset('0123456789/"<>~*_') | frozenset(SIGNS) | frozenset(GREEK)
 READABLE |= frozenset("".join(CURRENCIES)) | {"µ"}
 _INLINE = re.compile(r"\{([A-Z0-2\s]+)\}")
@@ -44,29 +44,31 @@ _HOLD = "\ue000"  # stands for phonemes in braces while the text around them is 
 
 
 def expand(text: str) -> str:
-    """`text` as it is read aloud; what cannot be read is left out (`read_english` names it)."""
+    """Return `text` as it is read aloud, without the characters that cannot be read (`read_english` names them)."""
     return read_english(text).text
 
 
 def read_english(text: str) -> Folded:
-    """`expand` with the list of what was replaced and what is unknown, at its positions in `text`: characters, and what
-    stands in braces like a phoneme and is none."""
+    """Expand `text`, with lists of replaced and unknown characters by their positions in it.
+
+    Symbols in braces that are not phonemes count as unknown, too.
+    """
     parts: list[str] = []
     inline: list[str] = []
     replaced: list[Change] = []
     unknown: list[Change] = []
 
-    def plain(start: int, end: int) -> None:
+    def fold_part(start: int, end: int) -> None:
         folded = fold(text[start:end], READABLE)
         replaced.extend(c._replace(position=c.position + start) for c in folded.replaced)
         unknown.extend(c._replace(position=c.position + start) for c in folded.unknown)
         space = " " if text[end - 1 : end].isspace() else ""
         parts.append((" " if text[start : start + 1].isspace() else "") + folded.text + space)
 
-    at = 0
+    position = 0
     for match in _INLINE.finditer(text):
-        plain(at, match.start())
-        at = match.end()
+        fold_part(position, match.start())
+        position = match.end()
         phones = list(re.finditer(r"\S+", match[1]))
         wrong = [phone for phone in phones if phone[0] not in _PHONES]
         unknown.extend(Change(match.start(1) + phone.start(), phone[0], "") for phone in wrong)
@@ -75,14 +77,14 @@ def read_english(text: str) -> Folded:
             inline.append("{" + " ".join(phone[0] for phone in phones) + "}")
         else:
             parts.append(" ")
-    plain(at, len(text))
+    fold_part(position, len(text))
     words, *rest = _expand("".join(parts)).split(_HOLD)
     words += "".join(phones + after for phones, after in zip(inline, rest, strict=True))
     return Folded(words, tuple(replaced), tuple(unknown))
 
 
 def _expand(text: str) -> str:
-    """Reads until nothing is left to read: "5Lt. Gray" has its "Lt." only when the 5 is a word."""
+    """Expand until nothing changes: in "5Lt. Gray", "Lt." is recognized only after the 5 has become a word."""
     for _ in range(5):
         before, text = text, _read_once(text)
         if text == before:
@@ -91,7 +93,7 @@ def _expand(text: str) -> str:
 
 
 def _read_once(text: str) -> str:
-    """The whole way for text in `READABLE` characters; the order matters."""
+    """Apply all readers once to text in `READABLE` characters; their order matters."""
     for pattern, reader in _WORD_READERS:
         text = pattern.sub(reader, text)
     text = read_per(read_figures(text))
@@ -106,8 +108,8 @@ _SIGN_WORDS = SIGNS | GREEK | {"µ": "micro", '"': " ", "*": " ", "_": " ", "/":
 
 
 def _tidy(text: str) -> str:
-    """Spaces, hyphens and commas as they are written."""
-    text = re.sub(r"(?<=[A-Za-z])-(?=\s)|(?<=\s)-(?=[A-Za-z\ue000])", " ", text)  # what a number left of "mid-1990s"
+    """Clean up spaces, hyphens and commas."""
+    text = re.sub(r"(?<=[A-Za-z])-(?=\s)|(?<=\s)-(?=[A-Za-z\ue000])", " ", text)  # left over from "mid-1990s"
     text = re.sub(r"(?:(?<=\s)|^)-+(?=\s|$)|--+", ", ", text)  # a dash
     text = re.sub(r"[\s,]*,[\s,]*", ", ", text)
     text = re.sub(r"\s+(?=[!),.:;?])", "", text)
@@ -120,7 +122,7 @@ def _tidy(text: str) -> str:
 
 
 def _spell_address(text: str) -> str:
-    """The parts of an address as one says them."""
+    """Spell out the parts of a web address."""
     words = []
     for part in re.findall(r"[A-Za-z]+|\d+|[^A-Za-z\d]", text):
         if part in _ADDRESS:
@@ -151,33 +153,33 @@ def _url(match: re.Match) -> str:
 
 
 def _rest(match: re.Match) -> str:
-    """What follows, as far as anything looks at it."""
+    """Return the text after the match, up to the longest context that any reader uses."""
     return match.string[match.end() : match.end() + 40]
 
 
 def _ends(match: re.Match, before_capital: bool) -> str:
-    """The full stop of an abbreviation, where it is also the sentence's."""
+    """Return "." if the full stop of an abbreviation also ends the sentence, else ""."""
     rest = _rest(match)
     ends = not rest.strip() or (before_capital and re.match(SENTENCE, rest) is not None)
     return "." if ends and match[0].endswith(".") else ""
 
 
 def _short(match: re.Match) -> str:
-    found = match[1]
-    word = SHORT.get(found) or SHORT[found[0].lower() + found[1:]].capitalize()
-    return word + _ends(match, found in LAST_WORDS)
+    abbreviation = match[1]
+    word = SHORT.get(abbreviation) or SHORT[abbreviation[0].lower() + abbreviation[1:]].capitalize()
+    return word + _ends(match, abbreviation in LAST_WORDS)
 
 
 def _doctor_or_drive(match: re.Match) -> str:
-    return _by_neighbours(match, "Doctor", "Drive")
+    return _by_context(match, "Doctor", "Drive")
 
 
 def _saint_or_street(match: re.Match) -> str:
-    return _by_neighbours(match, "Saint", "Street")
+    return _by_context(match, "Saint", "Street")
 
 
-def _by_neighbours(match: re.Match, before_name: str, after_name: str) -> str:
-    """A title where a capital follows, a part of an address after a name or figures where none does."""
+def _by_context(match: re.Match, before_name: str, after_name: str) -> str:
+    """Return the title if a capital follows, the part of an address if a name or number precedes and none follows."""
     before, after = match.string[max(0, match.start() - 30) : match.start()], _rest(match)
     named = re.search(r"(?:[A-Z][a-z']+|\d(?:st|nd|rd|th))\s$", before) is not None
     if re.match(r"\s[A-Z]", after) and not (named and re.search(r"\d+(?:\s[A-Z]\.?)?(?:\s[A-Z][a-z]+)*\s$", before)):
@@ -188,7 +190,7 @@ def _by_neighbours(match: re.Match, before_name: str, after_name: str) -> str:
 
 
 def _dotted(match: re.Match) -> str:
-    """U.S.A. -> U S A"""
+    """Spell letters with dots: "U.S.A." -> "U S A"."""
     letters = " ".join(match[0].replace(".", "").upper())
     return letters + _ends(match, False)
 
@@ -259,7 +261,7 @@ def _roman(match: re.Match) -> str:
     name, numeral = match[1], match[3]
     value = sum({"I": 1, "V": 5, "X": 10}[c] for c in numeral) - 2 * ("IV" in numeral or "IX" in numeral)
     rest = _rest(match)
-    if re.match(r"\s[A-Z]\b", rest):  # letters that are spelled
+    if re.match(r"\s[A-Z]\b", rest):  # spelled letters
         return match[0]
     if name in MONARCHS:
         if len(numeral) > 1 or _AFTER_KING.match(rest):
@@ -276,7 +278,7 @@ _LONG_WORD = re.compile(r"[A-Za-z]{2,}")
 
 
 def _read_capitals(text: str) -> str:
-    """Words in capitals: acronyms are spelled ("F B I") or a word ("nasa"), and what is shouted is an ordinary word."""
+    """Expand words in capitals: acronyms are spelled ("F B I") or words ("nasa"); shouted text is ordinary words."""
     words = _LONG_WORD.findall(text)
     shouted = sum(word.isupper() for word in words)
     shouting = shouted >= 3 and shouted > 0.6 * len(words)

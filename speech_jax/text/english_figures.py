@@ -1,7 +1,7 @@
-"""How English figures are read aloud: dates, times, telephone numbers, money, units, ranges, fractions, years.
+"""English figures read aloud: dates, times, telephone numbers, money, units, ranges, fractions, years.
 
-`read_figures` goes through `_READERS` in their order, the longest forms first; each pattern's match becomes words. No
-pattern can run back over more than one number, so the time is linear in the length of the text.
+`read_figures` applies `_READERS` in order, the longest forms first; each match becomes words. No pattern can backtrack
+over more than one number, so the time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from speech_jax.text import numbers
 from speech_jax.text.english_tables import CURRENCIES, MONTH_OF, MONTHS, PER, SCALES, UNITS
 
-SENTENCE = r"\s(?:[A-Z][a-z]|[AI]\s)"  # how one begins after a full stop: not with an acronym
+SENTENCE = r"\s(?:[A-Z][a-z]|[AI]\s)"  # the start of a sentence after a full stop, but not an acronym
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _NUMBER = rf"{_WHOLE}(?:\.\d+)?"
 _MINUS = r"(?P<minus>(?<![\w)\-.])-)?"
@@ -22,7 +22,7 @@ _SIGN = r"(?:US|C|A|NZ|HK)?\$|[€£¥₹₽₩]|\b(?:USD|EUR|GBP|JPY|CHF)\b"
 
 
 def read_figures(text: str) -> str:
-    """The text with every figure in words, and with spaces around them that the caller tidies."""
+    """Replace every figure by words, with spaces around them for the caller to clean up."""
     if not any(c in _DIGITS for c in text):
         return text
     for pattern, reader in _READERS:
@@ -34,13 +34,13 @@ _DIGITS = frozenset("0123456789")
 
 
 def _spaced(match: re.Match, reader: Callable[[re.Match], str | None]) -> str:
-    """The reader's words between spaces; what it does not want to read (None) stays for the next one."""
+    """Return the reader's words between spaces; a match that it refuses (None) stays for the next reader."""
     words = reader(match)
     return match[0] if words is None else f" {words} "
 
 
 def number(text: str) -> str:
-    """ "1,234.5" -> "one thousand two hundred thirty four point five"."""
+    """Read a number aloud: "1,234.5" -> "one thousand two hundred thirty four point five"."""
     whole, _, decimals = text.partition(".")
     return numbers.decimal(whole, decimals)
 
@@ -49,15 +49,15 @@ def number(text: str) -> str:
 
 
 def _year(text: str) -> str:
-    """A year of two or four figures."""
+    """Read a year of two or four digits aloud."""
     if len(text) == 2:
         return f"oh {numbers.cardinal(int(text))}" if text[0] == "0" else numbers.cardinal(int(text))
     value = numbers.parse(text)
-    return numbers.year(value) if value in range(1000, 2100) else number(text)
+    return numbers.year(value) if isinstance(value, int) and 1000 <= value < 2100 else number(text)
 
 
 def _date(year: str | None, month: int, day: int) -> str | None:
-    """ "March fourteenth, twenty twenty six"; None where there is no such day."""
+    """Read a date aloud: "March fourteenth, twenty twenty six"; None if there is no such day."""
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return None
     words = f"{MONTHS[month - 1]} {numbers.ordinal(day)}"
@@ -81,7 +81,7 @@ def _day_first(match: re.Match) -> str | None:
 
 
 def _slashed(match: re.Match) -> str | None:
-    """American order, the other one where that cannot be."""
+    """Read a numeric date as month/day, or as day/month if the first number cannot be a month."""
     first, second = int(match[1]), int(match[3])
     if first > 12:
         first, second = second, first
@@ -92,7 +92,7 @@ def _slashed(match: re.Match) -> str | None:
 
 
 def _half_of_day(match: re.Match) -> str:
-    """ " A M" or " P M" with the full stop of "p.m." where a sentence ends there."""
+    """Return " A M" or " P M", with the full stop of "p.m." if it also ends the sentence."""
     if not match["half"]:
         return ""
     rest = match.string[match.end() : match.end() + 4]
@@ -123,14 +123,14 @@ def _hour(match: re.Match) -> str | None:
 
 
 def _groups(match: re.Match) -> str:
-    """Groups of figures, one by one, with a pause between groups: a telephone number."""
+    """Read a telephone number digit by digit, with a pause between groups."""
     groups = ", ".join(numbers.digits(group) for group in re.findall(r"\d+", match[0]))
     return "plus " + groups if match[0].startswith("+") else groups
 
 
 def _version(match: re.Match) -> str:
     parts = match[0].split(".")
-    joint = " dot " if len(parts) == 4 else " point "  # four are an address of a machine
+    joint = " dot " if len(parts) == 4 else " point "  # four parts are an IP address
     return joint.join(numbers.decimal(part) for part in parts)
 
 
@@ -138,14 +138,14 @@ def _version(match: re.Match) -> str:
 
 
 def _money(match: re.Match) -> str:
-    found = match.groupdict()
+    groups = match.groupdict()
     unit, small = CURRENCIES[match["sign"]]
-    whole, cents = found["whole"] or "0", found.get("cents")
-    scale = found.get("scale") or SCALES.get(found.get("short") or "")
-    words = "minus " if found.get("minus") else ""
-    if found.get("low"):
-        words += f"{number(found['low'])} to "
-    if cents and not scale and (len(cents) != 2 or found.get("low")):
+    whole, cents = groups["whole"] or "0", groups.get("cents")
+    scale = groups.get("scale") or SCALES.get(groups.get("short") or "")
+    words = "minus " if groups.get("minus") else ""
+    if groups.get("low"):
+        words += f"{number(groups['low'])} to "
+    if cents and not scale and (len(cents) != 2 or groups.get("low")):
         return f"{words}{numbers.decimal(whole, cents)} {numbers.money_unit(unit)}"
     return words + numbers.money(whole, cents, scale, unit, small)
 
@@ -239,7 +239,7 @@ _READERS = tuple(
             _day_first,
         ),
         (rf"\b{_MONTH}(?=\s\d{{4}}\b)", lambda m: MONTHS[_month_number(m) - 1]),
-        # From one time or decade to another; the figures are left to their own readers.
+        # Ranges of times or decades; later readers handle the figures.
         (rf"(?<=[\dmM.])\s?-\s?(?=\d{{1,2}}(?::[0-5]\d|\s?{_HALF}))|(?<=\d0s)\s?-\s?'?(?=\d0s\b)", lambda m: "to"),
         (
             rf"(?<![\d:.])(?P<hour>\d{{1,2}}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:])(?:\s?{_HALF})?",
@@ -280,11 +280,11 @@ _READERS = tuple(
         (rf"{_MINUS}(?P<value>{_NUMBER})", _plain),
     )
 )
-# Units of one letter that other things are called too ("5s", "737s", "4K B"): only after a space.
+# One-letter units that are ambiguous without a space ("5s", "737s", "4K B").
 _ATTACHED = frozenset(("s", "h", "B", "N", "J", "l", '"')) - {'"'}
 _PER_WORDS = re.compile(rf"/\s?({_PER})\b")
 
 
 def read_per(text: str) -> str:
-    """ "$5/hour", "60 miles/h": the slash before a unit of time, weight or length, after a word."""
+    """Replace the slash before a unit of time, weight or length by "per": "$5/hour", "60 miles/h"."""
     return _PER_WORDS.sub(lambda m: f" per {PER[m[1]]}", text)

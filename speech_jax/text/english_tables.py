@@ -1,4 +1,4 @@
-"""The words behind English abbreviations, units, currencies and acronyms, as text/english.py reads them aloud."""
+"""Tables of English abbreviations, units, currencies and acronyms with their readings, for text/english.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TITLES = {
     "Gov": "Governor", "Sen": "Senator", "Rep": "Representative", "Pres": "President", "Supt": "Superintendent",
     "Mt": "Mount", "Ft": "Fort",
 }  # fmt: skip
-# Anywhere; a full stop stays at the end of the text, and for the last line also before a capital.
+# Anywhere. A full stop stays at the end of the text and, for the entries of the last line, also before a capital.
 SHORT = {
     "e.g.": "for example", "i.e.": "that is", "vs.": "versus", "cf.": "compare", "approx.": "approximately",
     "dept.": "department", "est.": "established", "min.": "minimum", "max.": "maximum", "vol.": "volume",
@@ -29,7 +29,7 @@ MONTHS = tuple("January February March April May June July August September Octo
 MONTH_OF = {name: i for i, name in enumerate(MONTHS, 1)} | {name[:3]: i for i, name in enumerate(MONTHS, 1)}
 MONTH_OF |= {"Sept": 9}
 DAYS = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday"}
-DAYS |= {"Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday"}  # "Sat." and "Sun." are words, too
+DAYS |= {"Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday"}  # not "Sat." and "Sun.", which are also words
 
 # ---- Signs
 
@@ -78,7 +78,7 @@ def _units() -> dict[str, tuple[str, str]]:
         "J joule, kJ kilojoule, cal calorie, kcal kilocalorie, Pa pascal, hPa hectopascal, kPa kilopascal, N newton, "
         "dB decibel, px pixel, ha hectare, Wh watt hour, kWh kilowatt hour, MWh megawatt hour, mAh milliamp hour"
     )
-    units = {}
+    units: dict[str, tuple[str, str]] = {}
     for pair in plain.split(", "):
         symbol, word = pair.split(" ", 1)
         units[symbol] = (word, word + "s")
@@ -96,8 +96,10 @@ def _units() -> dict[str, tuple[str, str]]:
     units |= {"°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit")}
     units |= {"° C": units["°C"], "° F": units["°F"], "°": ("degree", "degrees"), "%": ("percent", "percent")}
     units |= {"Hz": ("hertz", "hertz"), "kHz": ("kilohertz", "kilohertz"), "MHz": ("megahertz", "megahertz")}
-    units |= {"GHz": ("gigahertz", "gigahertz"), "rpm": ("R P M", "R P M"), "fps": ("frames per second",) * 2}
-    return units | {"bpm": ("beats per minute",) * 2, "ppm": ("parts per million",) * 2}
+    units |= {"GHz": ("gigahertz", "gigahertz"), "rpm": ("R P M", "R P M")}
+    units |= {"fps": ("frames per second", "frames per second")}
+    units |= {"bpm": ("beats per minute", "beats per minute"), "ppm": ("parts per million", "parts per million")}
+    return units
 
 
 UNITS = _units()
@@ -120,7 +122,7 @@ NUMBERED = frozenset(
 
 # ---- Acronyms
 
-# Three capitals are spelled unless they are a word; four and more are a word unless they are here or have no vowel.
+# Up to three capitals are spelled unless listed in WORDS; longer ones are words unless in SPELLED or without a vowel.
 SPELLED = frozenset(
     "HTML UCLA ISBN ESPN YMCA YWCA ASAP HDMI USSR LGBTQ OECD UNHCR USDA USPS AFAIK IATA IAEA USAF ADHD ACLU".split()
 )

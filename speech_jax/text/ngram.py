@@ -1,4 +1,4 @@
-"""Word n-gram language models: interpolated Kneser-Ney from texts, ARPA files in and out, scores word by word."""
+"""Word n-gram language models: interpolated Kneser-Ney training, ARPA files, and scores word by word."""
 
 from __future__ import annotations
 
@@ -18,33 +18,39 @@ _MAX_LINE = 1 << 20
 
 
 class NGramModel(NamedTuple):
-    """log_probs: {n-gram: ln p(last word | words before)}; backoffs: {history: ln weight of the shorter history}."""
+    """A back-off n-gram model.
+
+    Attributes:
+        order: length of the longest n-grams.
+        log_probs: n-gram -> ln p(last word | words before it).
+        backoffs: history -> ln of its back-off weight.
+    """
 
     order: int
     log_probs: dict[Words, float]
     backoffs: dict[Words, float]
 
     def score(self, history: Words, word: str) -> float:
-        """ln p(word | history); a word that the model does not know counts as <unk>. Katz's back-off."""
+        """Return ln p(word | history) by back-off (Katz 1987); a word outside the vocabulary counts as <unk>."""
         if (word,) not in self.log_probs:
             word = UNKNOWN
         history = history[-(self.order - 1) :] if self.order > 1 else ()
         total = 0.0
         while True:
-            found = self.log_probs.get((*history, word))
-            if found is not None:
-                return total + found
+            log_prob = self.log_probs.get((*history, word))
+            if log_prob is not None:
+                return total + log_prob
             if not history:
                 return total + self.log_probs.get((UNKNOWN,), -math.inf)
             total += self.backoffs.get(history, 0.0)
             history = history[1:]
 
     def has_word(self, word: str) -> bool:
-        """Whether the word is in the vocabulary."""
+        """Return True if the word is in the vocabulary."""
         return (word,) in self.log_probs
 
     def score_text(self, words: Sequence[str]) -> float:
-        """ln p of a whole sentence, its end included."""
+        """Return ln p of a whole sentence, including its end."""
         history, total = (START,), 0.0
         for word in (*words, END):
             total += self.score(history, word)
@@ -53,10 +59,17 @@ class NGramModel(NamedTuple):
 
 
 def train_ngrams(sentences: Iterable[Sequence[str]], order: int = 3) -> NGramModel:
-    """Interpolated Kneser-Ney (Chen and Goodman 1999) with one discount an order, n1 / (n1 + 2 n2).
+    """Train an interpolated Kneser-Ney model (Chen and Goodman 1999).
 
-    The lowest order is interpolated with a uniform share for every word and <unk>, so that no probability is 0.
-    Raises UserError without any word.
+    Each order has one discount, n1 / (n1 + 2 n2). The lowest order is interpolated with a uniform distribution over all
+    words and <unk>, so that no probability is 0.
+
+    Args:
+        sentences: lists of words, one per sentence.
+        order: length of the longest n-grams, 1 to 9.
+
+    Raises:
+        UserError: there are no words.
     """
     if not 1 <= order <= 9:
         raise UserError(f"order: found {order}, expected 1 to 9")
@@ -66,7 +79,7 @@ def train_ngrams(sentences: Iterable[Sequence[str]], order: int = 3) -> NGramMod
         highest.update(padded[i : i + order] for i in range(len(padded) - order + 1))
     if all(gram[-1] == END for gram in highest):
         raise UserError("language model: found no words, expected texts to count")
-    # Lower orders count in how many contexts an n-gram was seen, except where it begins the sentence.
+    # Lower orders count the contexts of an n-gram, except at the beginning of a sentence.
     counts: list[Counter[Words]] = [Counter() for _ in range(order)]
     counts[-1] = highest
     for n in range(order - 1, 0, -1):
@@ -82,8 +95,9 @@ def train_ngrams(sentences: Iterable[Sequence[str]], order: int = 3) -> NGramMod
         for gram, count in table.items():
             totals[gram[:-1]] += count
             kinds[gram[:-1]] += 1
-        seen = Counter(table.values())
-        discount = seen[1] / (seen[1] + 2 * seen[2]) if seen[1] and seen[2] else 0.5
+        frequencies = Counter(table.values())
+        once, twice = frequencies[1], frequencies[2]
+        discount = once / (once + 2 * twice) if once and twice else 0.5
         share = {h: discount * kinds[h] / totals[h] for h in totals}
         if n == 1:
             uniform = share[()] / len(vocabulary)
@@ -102,7 +116,7 @@ def train_ngrams(sentences: Iterable[Sequence[str]], order: int = 3) -> NGramMod
 
 
 def _lower(probs: dict[Words, float], backoffs: dict[Words, float], gram: Words) -> float:
-    """p of the shorter n-gram, whose order is already there."""
+    """Return p of the shorter n-gram, whose order has already been computed."""
     weight = 1.0
     while gram not in probs:
         weight *= backoffs.get(gram[:-1], 1.0)
@@ -114,7 +128,7 @@ def _lower(probs: dict[Words, float], backoffs: dict[Words, float], gram: Words)
 
 
 def write_arpa(path: str | Path, model: NGramModel) -> None:
-    """The ARPA format that SRILM, KenLM and Kaldi read: log10, and a back-off weight after each history."""
+    """Write the model in the ARPA format of SRILM, KenLM and Kaldi (log10, back-off weights after histories)."""
     tables: list[list[Words]] = [[] for _ in range(model.order)]
     for gram in {**model.log_probs, **dict.fromkeys(model.backoffs)}:
         tables[len(gram) - 1].append(gram)
@@ -131,7 +145,7 @@ def write_arpa(path: str | Path, model: NGramModel) -> None:
 
 
 def read_arpa(path: str | Path) -> NGramModel:
-    """Reads an ARPA file, plain or gzipped. Raises UserError naming the line that is wrong."""
+    """Read an ARPA file, plain or gzipped. Raise UserError naming the line that is wrong."""
     path = Path(path)
     log_probs: dict[Words, float] = {}
     backoffs: dict[Words, float] = {}
@@ -173,11 +187,11 @@ def read_arpa(path: str | Path) -> NGramModel:
     except (OSError, EOFError, UnicodeDecodeError, gzip.BadGzipFile) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: {reason}, expected a language model (ARPA)") from error
-    found = Counter(len(gram) for gram in log_probs)
-    wrong = [n for n in counts if counts[n] != found[n]]
+    sizes = Counter(len(gram) for gram in log_probs)
+    wrong = [n for n in counts if counts[n] != sizes[n]]
     if not ended or not counts or wrong:
-        what = f"{found[wrong[0]]} of {counts[wrong[0]]} {wrong[0]}-grams" if wrong else "no end"
-        raise UserError(f"{path}: found {what}, expected a whole language model (ARPA)")
+        problem = f"{sizes[wrong[0]]} of {counts[wrong[0]]} {wrong[0]}-grams" if wrong else "no end"
+        raise UserError(f"{path}: found {problem}, expected a whole language model (ARPA)")
     if (UNKNOWN,) not in log_probs:
         log_probs[(UNKNOWN,)] = -99 * ten
     return NGramModel(max(counts), log_probs, backoffs)

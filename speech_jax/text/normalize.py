@@ -1,8 +1,8 @@
-"""Written text to spoken words, the same for training and for scoring.
+"""Normalization of written text to spoken words, the same for training and for scoring.
 
-English gets the full treatment: digits, ordinals, money, times and signs become words, letters lose their accents.
-Every other language is folded lightly: lower case, one Unicode form, no punctuation; its digits stay, and the tokenizer
-then names the line, because reading them needs a grammar that is not here.
+For English, digits, ordinals, money, times and signs become words, and letters lose their accents. Other languages are
+only lower-cased, brought to one Unicode form and stripped of punctuation. Their digits stay, since reading them needs a
+grammar; the tokenizer then reports the line.
 """
 
 from __future__ import annotations
@@ -28,14 +28,36 @@ _SIGNS = {"%": "percent", "&": "and", "+": "plus", "@": "at", "=": "equals", "#"
 _SIGNS |= {"°": "degrees", "§": "section", "©": "copyright"}
 _MONEY = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny"), "¥": ("yen", "sen")}
 _WHOLE = r"\d{1,3}(?:,\d{3})+(?!\d)|\d+"
+# English ASCII text in which these are not found needs no `_english`: every reader wants a figure.
+_SIGN_OR_FIGURE = re.compile(r"[\d$" + "".join(sign for sign in _SIGNS if sign.isascii()) + "]")
+_TITLE = re.compile(r"\.(?:" + "|".join(rf"(?<=\b{title}\.)" for title in _TITLES) + ")")  # begins at the dot: fast
 
 
 def normalize(text: str, language: str = "en") -> str:
-    """Lower-case words, one space apart; apostrophes only between letters. normalize(normalize(x)) == normalize(x).
+    """Normalize text to lower-case words, one space apart, with apostrophes only between letters.
 
-    language: "en", or one of `LIGHT` for the light folding ("none" where the language is not known).
+    Idempotent: normalize(normalize(x)) == normalize(x).
+
+    Args:
+        text: written text.
+        language: "en", or one of `LIGHT` for the reduced normalization ("none" for an unknown language).
+
+    Raises:
+        UserError: the language is not supported.
+
+    Example:
+        >>> from speech_jax.text.normalize import normalize
+        >>> normalize("Dr. Gray's café opens at 9:30; entry is $2.50.")
+        "doctor gray's cafe opens at nine thirty entry is two dollars and fifty cents"
+        >>> normalize("Grüße aus Köln!", "de")
+        'grüße aus köln'
     """
     check_language(language)
+    if text.isascii():  # most of a large set; nothing to compose or to fold
+        text = text.lower().replace("`", "'")
+        if language == "en" and (_SIGN_OR_FIGURE.search(text) or _TITLE.search(text)):
+            text = _english(text)
+        return _ascii_words_only(text)
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES).translate(_MINUS)).translate(_APOSTROPHES)
     if language == "en":
         text = _english(_fold(text.lower()))
@@ -45,13 +67,13 @@ def normalize(text: str, language: str = "en") -> str:
 
 
 def check_language(language: str) -> None:
-    """Raises UserError where `normalize` does not know the language."""
+    """Raise UserError if `normalize` does not support the language."""
     if language != "en" and language not in LIGHT:
         raise UserError(f"language: found {language!r}, expected en or one of {', '.join(LIGHT)}")
 
 
 def _fold(text: str) -> str:
-    """Latin letters without accents; other scripts as they are. A mark on anything but a letter is dropped."""
+    """Remove accents from Latin letters, and marks on anything but a letter; other scripts stay."""
     parts, bears_marks = [], False
     for character in unicodedata.normalize("NFD", text.translate(PLAIN_LETTERS)):
         if unicodedata.category(character)[0] == "M":
@@ -64,14 +86,33 @@ def _fold(text: str) -> str:
 
 
 def _words_only(text: str) -> str:
-    """Letters, their marks, digits, and apostrophes between letters; all else becomes a space."""
-    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
-    kept = re.sub(r"(?<![^\W\d_])'|'(?![^\W\d_])", " ", kept)
+    """Keep letters, their marks, digits, and apostrophes between letters; all else becomes a space."""
+    kept = re.sub(r"(?<![^\W\d_])'|'(?![^\W\d_])", " ", text.translate(_KEPT))
     return " ".join(kept.split())
 
 
+def _ascii_words_only(text: str) -> str:
+    """`_words_only` of lower-case ASCII."""
+    text = text.translate(_ASCII_KEPT)
+    return " ".join((_LOOSE_APOSTROPHE.sub(" ", text) if "'" in text else text).split())
+
+
+class _Kept(dict):
+    """A table for `str.translate`: letters, marks, figures and apostrophes stay, all else becomes a space."""
+
+    def __missing__(self, code: int) -> int:
+        character = chr(code)
+        self[code] = code if character == "'" or unicodedata.category(character)[0] in "LMN" else ord(" ")
+        return self[code]
+
+
+_KEPT = _Kept()
+_ASCII_KEPT = "".join(chr(_KEPT[code]) for code in range(128))
+_LOOSE_APOSTROPHE = re.compile(r"(?<![a-z])'|'(?![a-z])")
+
+
 def _english(text: str) -> str:
-    """Figures and signs of lower-case text as words. The order matters: the longest forms are read first."""
+    """Replace figures and signs of lower-case text by words, the longest forms first."""
     text = re.sub(r"\b(" + "|".join(_TITLES) + r")\.", lambda m: _TITLES[m[1]] + " ", text)
     for pattern, reader in _READERS:
         text = pattern.sub(lambda m, reader=reader: f" {reader(m)} ", text)
@@ -98,7 +139,7 @@ _READERS = tuple(
             r"(?:\s(?P<scale>hundred|thousand|million|billion|trillion))?",
             _money,
         ),
-        # A time has two digits of minutes and is no longer chain of colons.
+        # A time has two digits of minutes and no further colons.
         (
             r"(?<![\d:])(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?![\d:])",
             lambda m: numbers.time_of_day(int(m["hour"]), int(m["minute"])),

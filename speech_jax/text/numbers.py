@@ -19,17 +19,17 @@ _ORDINALS = {
 }
 _FIGURES = 15
 LARGEST = 10**_FIGURES - 1
-"""Above this, digits are read one by one."""
+"""Largest number read as a number; above it, digits are read one by one."""
 
 
 def parse(text: str) -> int | str:
-    """The value of figures with or without commas; above `LARGEST` the figures themselves, which all readers take."""
+    """Return the value of digits with or without commas; above `LARGEST`, the digits, which all readers accept."""
     figures = text.replace(",", "")
     return int(figures) if len(figures) <= _FIGURES else figures
 
 
 def cardinal(number: int | str) -> str:
-    """12345 -> "twelve thousand three hundred forty five". Digit by digit above `LARGEST`."""
+    """Read a number: 12345 -> "twelve thousand three hundred forty five". Digit by digit above `LARGEST`."""
     if isinstance(number, str):
         return digits(number)
     if number < 0:
@@ -48,24 +48,24 @@ def cardinal(number: int | str) -> str:
 
 
 def ordinal(number: int | str) -> str:
-    """21 -> "twenty first"."""
+    """Read an ordinal: 21 -> "twenty first"."""
     return _ordinal_of(cardinal(number))
 
 
 def plural(words: str) -> str:
-    """The plural of number words: "nineteen ninety" -> "nineteen nineties", "six" -> "sixes"."""
+    """Return the plural of number words: "nineteen ninety" -> "nineteen nineties", "six" -> "sixes"."""
     if words.endswith("y"):
         return words[:-1] + "ies"
     return words + ("es" if words.endswith("x") else "s")
 
 
 def digits(text: str) -> str:
-    """ "007" -> "zero zero seven"."""
+    """Read digits one by one: "007" -> "zero zero seven"."""
     return " ".join(_SMALL[int(d)] for d in text)
 
 
 def year(number: int) -> str:
-    """A number of four digits as a year is read: 1985 -> "nineteen eighty five", 1905 -> "nineteen oh five".
+    """Read four digits as a year: 1985 -> "nineteen eighty five", 1905 -> "nineteen oh five".
 
     2000 to 2009, and whole thousands, are read as plain numbers.
     """
@@ -78,14 +78,14 @@ def year(number: int) -> str:
 
 
 def time_of_day(hour: int, minute: int) -> str:
-    """10:00 -> "ten o'clock", 10:05 -> "ten oh five", 10:30 -> "ten thirty"."""
+    """Read a time: 10:00 -> "ten o'clock", 10:05 -> "ten oh five", 10:30 -> "ten thirty"."""
     if minute == 0:
         return f"{cardinal(hour)} o'clock"
     return f"{cardinal(hour)} {'oh ' if minute < 10 else ''}{cardinal(minute)}"
 
 
 def fraction(numerator: int, denominator: int) -> str:
-    """3/4 -> "three quarters", 1/2 -> "one half", 2/5 -> "two fifths"; a denominator of 0 or 1: "two over one"."""
+    """Read a fraction: 3/4 -> "three quarters", 1/2 -> "one half", 2/5 -> "two fifths", 2/1 -> "two over one"."""
     if denominator < 2:
         return f"{cardinal(numerator)} over {cardinal(denominator)}"
     unit = {2: "half", 4: "quarter"}.get(denominator) or ordinal(denominator)
@@ -95,34 +95,47 @@ def fraction(numerator: int, denominator: int) -> str:
 
 
 def decimal(whole: str, decimals: str | None = None) -> str:
-    """ "1,200" -> "one thousand two hundred", ("3", "14") -> "three point one four", "007" digit by digit."""
+    """Read a decimal: "1,200" -> "one thousand two hundred", ("3", "14") -> "three point one four".
+
+    Numbers with a leading zero ("007") are read digit by digit.
+    """
     leading_zero = "," not in whole and len(whole) > 1 and whole[0] == "0"
     words = digits(whole) if leading_zero else cardinal(parse(whole))
     return f"{words} point {digits(decimals)}" if decimals else words
 
 
 def year_or_number(text: str) -> str:
-    """1100 to 2099 as a year, anything else as a number."""
+    """Read 1100 to 2099 as a year, anything else as a number."""
     number = parse(text)
-    return year(number) if number in range(1100, 2100) else cardinal(number)
+    return year(number) if isinstance(number, int) and 1100 <= number < 2100 else cardinal(number)
 
 
 def money(whole: str, cents: str | None, scale: str | None, unit: str, small: str) -> str:
-    """("3", "50", None, "dollar", "cent") -> "three dollars and fifty cents"; with a scale, "two point five million
-    dollars". `cents` are one or two figures; one is tenths."""
+    """Read an amount of money.
+
+    ("3", "50", None, "dollar", "cent") -> "three dollars and fifty cents"; with a scale, "two point five million
+    dollars".
+
+    Args:
+        whole: digits before the decimal point.
+        cents: one digit (tenths) or two digits after it, or None.
+        scale: "million" and the like, or None.
+        unit: name of the currency, singular.
+        small: name of its hundredth, singular.
+    """
     amount, part = parse(whole), int(cents or "0")
     if scale:
         return f"{decimal(whole, cents)} {scale} {money_unit(unit)}"
     words = f"{cardinal(amount)} {unit if amount == 1 else money_unit(unit)}"
     if not part:
         return words
-    part = part * 10 if len(cents) == 1 else part
+    part = part * 10 if len(cents or "") == 1 else part
     spoken = f"{cardinal(part)} {small if part == 1 else money_unit(small)}"
     return spoken if amount == 0 else f"{words} and {spoken}"
 
 
 def money_unit(unit: str) -> str:
-    """The plural of a currency's unit."""
+    """Return the plural of a currency's unit."""
     return {"penny": "pence", "sen": "sen", "yen": "yen", "won": "won", "paisa": "paise"}.get(unit, unit + "s")
 
 

@@ -1,11 +1,10 @@
-"""English text as phonemes: the CMU dictionary, a few rules, and the letter-to-sound network for every other word.
+"""English text to phonemes: the CMU dictionary, a few rules, and the letter-to-sound network for all other words.
 
-The result is text with the phonemes in braces and the punctuation between them, "{HH AH0 L OW1}, {W ER1 L D}!", which
-`Symbols.encode` reads; braces that are already there stay as they are.
+The result is text with phonemes in braces and punctuation between them, "{HH AH0 L OW1}, {W ER1 L D}!", which
+`Symbols.encode` reads. Braces that are already in the text stay.
 
-Words that are written alike and said differently: "the", and the words of `_BY_STRESS`, `_USE` and `_READ`, are decided
-by the word beside them. Others ("lead", "wind", "tear", "bass", "row") take the dictionary's first way; write phonemes
-in braces where that is wrong.
+Of the homographs, "the" and the words of `_BY_STRESS`, `_USE` and `_READ` are decided by an adjacent word. Others
+("lead", "wind", "tear", "bass", "row") get the dictionary's first pronunciation; write phonemes in braces to override.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _VERB_AFTER = frozenset(
 )
 _HAVE = frozenset("have has had having was were is are be been being already never i've we've you've they've".split())
 _NOUN_AFTER = frozenset("the a an of no any this that in for its his her their our my your some more much 's".split())
-# Nouns with the stress in front, verbs with it behind.
+# Stressed on the first syllable as nouns, on the second as verbs.
 _BY_STRESS = frozenset(
     "record records present presents object objects project projects permit permits conduct contract contracts "
     "contrast contrasts increase increases decrease decreases import imports insult insults protest rebel rebels "
@@ -37,32 +36,42 @@ _READ = ("R EH1 D", "R IY1 D")
 
 
 def phonemize(text: str, lexicon: Mapping[str, Sequence[Pronunciation]] | None = None) -> str:
-    """Text as `expand` returns it in phonemes. `lexicon` has pronunciations that go before the dictionary's.
+    """Replace every word by its phonemes in braces; all other characters stay.
 
-    Words end where letters end; what is no letter stays. No word is left out: letters that the network does not know
-    do not come out of `expand`.
+    No word is left out, since `expand` returns only letters that the network covers.
+
+    Args:
+        text: result of `english.expand`.
+        lexicon: pronunciations that take precedence over the dictionary's.
     """
     tokens = _TOKEN.findall(text)
     words = [i for i, token in enumerate(tokens) if token[0].isalpha()]
-    said = list(tokens)
+    pieces = list(tokens)
     for n, i in enumerate(words):
         before = tokens[words[n - 1]] if n and "".join(tokens[words[n - 1] + 1 : i]).strip() in ("", "-") else ""
         after = tokens[words[n + 1]] if n + 1 < len(words) and not "".join(tokens[i + 1 : words[n + 1]]).strip() else ""
         phones = word_phonemes(tokens[i], before, after, lexicon or {})
-        # An apostrophe at the end is a quotation mark, or a plural's that is not heard.
-        said[i] = "{" + " ".join(phones) + "}" + ("'" if tokens[i].endswith("'") else "")
-    return "".join(said)
+        # An apostrophe at the end is a quotation mark or a silent plural possessive.
+        pieces[i] = "{" + " ".join(phones) + "}" + ("'" if tokens[i].endswith("'") else "")
+    return "".join(pieces)
 
 
 def word_phonemes(
     word: str, before: str = "", after: str = "", lexicon: Mapping[str, Sequence[Pronunciation]] | None = None
 ) -> Pronunciation:
-    """The phonemes of one word between its neighbors (empty where a pause or the end is)."""
-    known, lower = cmudict(), word.lower().rstrip("'")
+    """Return the phonemes of one word.
+
+    Args:
+        word: the word.
+        before: word before it; empty after a pause or at the start.
+        after: word after it; empty before a pause or at the end.
+        lexicon: as in `phonemize`.
+    """
+    dictionary, lower = cmudict(), word.lower().rstrip("'")
     if lexicon and lower in lexicon:
         return lexicon[lower][0]
     if len(word) == 1 and word.isupper() and (word not in "AI" or _spelled(before) or _spelled(after)):
-        return known[lower + "."][0]  # the letter's name
+        return dictionary[lower + "."][0]  # the letter's name
     if lower == "the":
         first = word_phonemes(after, lexicon=lexicon)[0] if after else "T"
         return ("DH", "IY0" if first[0] in _VOWELS else "AH0")
@@ -71,25 +80,25 @@ def word_phonemes(
     if lower in _USE:
         return tuple(_USE[lower][before.lower() not in _NOUN_AFTER].split())
     if lower in _BY_STRESS:
-        return _by_stress(known[lower], verb=before.lower() in _VERB_AFTER)
-    return _dictionary(lower) or _compose(lower)
+        return _by_stress(dictionary[lower], verb=before.lower() in _VERB_AFTER)
+    return _look_up(lower) or _compose(lower)
 
 
 def _spelled(word: str) -> bool:
     return len(word.removesuffix("'s")) == 1 and word[0].isupper() and word[0] != "I"
 
 
-def _dictionary(word: str) -> Pronunciation | None:
-    ways = cmudict().get(word)
-    return ways[0] if ways else None
+def _look_up(word: str) -> Pronunciation | None:
+    pronunciations = cmudict().get(word)
+    return pronunciations[0] if pronunciations else None
 
 
 def _compose(word: str) -> Pronunciation:
-    """A word that the dictionary does not have: a genitive or plural of one that it has, or letter by letter."""
+    """Pronounce a word outside the dictionary: as a genitive or plural of a word in it, by the network, or spelled."""
     for ending in ("'s", "s"):
         base = word.removesuffix(ending)
         if base != word and len(base) > 2 and (ending == "'s" or not base.endswith("s")):
-            phones = _dictionary(base)
+            phones = _look_up(base)
             if phones is None and ending == "'s" and is_pronounceable(base):
                 phones = pronounce(base)
             if phones:
@@ -103,10 +112,10 @@ def _s_after(phone: str) -> Pronunciation:
     return ("S",) if phone in ("P", "T", "K", "F", "TH") else ("Z",)
 
 
-def _by_stress(ways: Sequence[Pronunciation], *, verb: bool) -> Pronunciation:
-    """The first way whose primary stress is on the first vowel, or for a verb is not."""
-    for phones in ways:
+def _by_stress(pronunciations: Sequence[Pronunciation], *, verb: bool) -> Pronunciation:
+    """Return the first pronunciation with primary stress on the first vowel, or for a verb without it."""
+    for phones in pronunciations:
         vowels = [phone for phone in phones if phone[-1].isdigit()]
         if vowels[0].endswith("1") != verb:
             return phones
-    return ways[0]
+    return pronunciations[0]

@@ -1,4 +1,4 @@
-"""How much padding the plan leaves, how fast recordings are read: `python -m experiments.benchmarks.input_pipeline`
+"""Padding of the plan and speed of reading recordings: `python -m experiments.benchmarks.input_pipeline`
 
 Two tables. The first: share of padding on LibriSpeech-like lengths, for the plan's chosen buckets, for equal-width and
 for quantile buckets, and for one fixed length. The second: hours of audio decoded, resampled to 16 kHz and checked per

@@ -1,4 +1,4 @@
-"""The recordings of the experiment out of prepared manifests: one speaker's, trimmed, with a report of what was cut.
+"""Select the experiment's recordings from prepared manifests: one speaker's, trimmed, with a report of what was cut.
 
     python -m experiments.real_voice.prepare --data data/real --out data/real_voice
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def accepts(front_end: FrontEnd, utterance: Utterance) -> bool:
-    """Whether the voice can read the text; if not, it is named."""
+    """Return True if the voice's front end accepts the text; otherwise print the utterance."""
     try:
         front_end.encode(utterance.text, source=utterance.where)
     except UserError as error:
@@ -68,7 +68,7 @@ def accepts(front_end: FrontEnd, utterance: Utterance) -> bool:
 
 
 def draw(utterances: list[Utterance], seconds: float) -> list[Utterance]:
-    """So many of them, drawn by a checksum of their ids, as fit into `seconds`; in their old order."""
+    """Return as many utterances as fit into `seconds`, drawn by a checksum of their ids, in their original order."""
     kept, total = set(), 0.0
     for utterance in sorted(utterances, key=lambda u: zlib.crc32(u.id.encode())):
         if total + utterance.seconds <= seconds:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from speech_jax.core.errors import UserError
 
@@ -14,7 +14,7 @@ MAX_LINE = 1 << 20  # bytes; a longer line is not text
 
 
 @contextlib.contextmanager
-def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
+def open_atomic(path: str | Path, mode: str = "w") -> Iterator[Any]:
     """Open a temporary file next to `path` and rename it to `path` if the block succeeds; otherwise remove it.
 
     Creates the folder. Text is UTF-8 with Unix line ends. Raises UserError if the file cannot be written (no
@@ -24,8 +24,8 @@ def open_atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-        with open(temporary, mode, **text) as file:
+        encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
+        with open(temporary, mode, encoding=encoding, newline=newline) as file:
             yield file
         os.replace(temporary, path)
     except OSError as error:

@@ -10,63 +10,261 @@ path starts at the manifest's own folder, so a prepared folder can be moved. Oth
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
+import itertools
 import json
 import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+
+import numpy as np
 
 from speech_jax.audio.io import is_reference, probe
+from speech_jax.core.cache import ArrayCache, code_version
+from speech_jax.core.columns import CategoryColumn, StringColumn
 from speech_jax.core.errors import UserError
-from speech_jax.core.files import open_atomic, read_lines
+from speech_jax.core.files import MAX_LINE, open_atomic, split_lines
+from speech_jax.core.workers import parallel_map
+from speech_jax.data.utterances import PathColumn, PlaceColumn, Utterance, Utterances
+from speech_jax.text.texts import Texts
 
 log = logging.getLogger("speech_jax")
 
 MAX_SECONDS = 1e7
+CACHED_ROWS = 50_000  # the columns of a smaller manifest are not worth a file
+PARALLEL_BYTES = 8 << 20  # a smaller manifest is not worth child processes
+_JOB_BYTES = 4 << 20
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+_EXPECTED = "a manifest (JSON lines)"
+_ABSOLUTE = "\0"  # opens the folder of a path that does not start at the manifest's folder; no text has this character
+_REQUIRED = ("id", "audio", "text")
+_OPTIONAL = ("start", "end", "speaker", "domain", "seconds", "mel")
+_CODE = ("speech_jax.core.columns", "speech_jax.data.utterances", __name__)
 
 
-class Utterance(NamedTuple):
-    """One row. Times in seconds; `end` None = to the end of the recording; `where` is FILE:LINE, for messages."""
+def read_manifest(path: str | Path, *, on_error: str = "raise") -> Utterances:
+    """Read and check a manifest.
 
-    id: str
-    audio: str
-    start: float = 0.0
-    end: float | None = None
-    text: str = ""
-    speaker: str = ""
-    domain: str = ""
-    seconds: float = math.nan
-    where: str = ""
-    mel: str = ""
+    Rows without `seconds` are probed: the recording's header is read. A large manifest is parsed by all cores, and its
+    columns are kept in a file beside it, .NAME.rows-HASH.npz, for the next call; the file's SHA-256 tells whether they
+    are still its own.
 
+    Args:
+        path: the manifest, a file of JSON lines.
+        on_error: "raise", or "skip": name a row whose recording cannot be probed in a warning, and leave it out.
 
-def read_manifest(path: str | Path, *, on_error: str = "raise") -> list[Utterance]:
-    """Reads and checks a manifest.
+    Raises:
+        UserError: anything else is wrong; the message names file and line.
 
-    Rows without `seconds` are probed (the recording's header is read); with on_error="skip" a row whose recording
-    cannot be probed is named in a warning and left out. Raises UserError naming file and line on anything else that
-    is wrong.
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from speech_jax.data.manifest import read_manifest
+        >>> path = Path(tempfile.mkdtemp()) / "train.jsonl"
+        >>> row = '{"id": "amy-1", "audio": "wav/1.flac", "text": "good morning", "speaker": "amy", "seconds": 1.92}'
+        >>> path.write_text(row + "\\n")
+        94
+        >>> utterances = read_manifest(path)
+        >>> utterances[0].text, utterances.seconds.tolist(), utterances[0].audio == str(path.parent / "wav/1.flac")
+        ('good morning', [1.92], True)
     """
     path = Path(path)
-    utterances = [_parse(line, where, path.parent) for where, line in read_lines(path, "a manifest (JSON lines)")]
-    check_ids(utterances)
-    return measured(utterances, path, on_error)
+    cache = ArrayCache.beside(path)
+    rows = _read_cache(path, cache)
+    if rows is None:
+        digest = hashlib.sha256()
+        rows = _read_columns(path, digest)
+        check_ids(rows)
+        if len(rows) >= CACHED_ROWS and not np.isnan(rows.seconds).any():
+            cache.save("rows", _cache_key(digest.hexdigest()), rows.arrays(), keep=1)
+    rows = rows.replace(texts=Texts(rows.texts.column, cache))
+    return measured(_resolved(rows, path), path, on_error)
 
 
-def shared_recording(some: Iterable[Utterance], others: Iterable[Utterance]) -> tuple[Utterance, Utterance] | None:
-    """The first utterance of `others` that hears, in part at least, what one of `some` hears, as (some's, others')."""
-    heard: dict[str, list[Utterance]] = {}
-    for utterance in some:
-        heard.setdefault(_file(utterance.audio), []).append(utterance)
-    for other in others:
-        for one in heard.get(_file(other.audio), ()):
+def _read_cache(path: Path, cache: ArrayCache) -> Utterances | None:
+    """The columns that an earlier call left beside the manifest, if they are of the bytes that it has now."""
+    if not path.is_file() or not cache.has("rows"):
+        return None
+    try:
+        with open(path, "rb") as file:
+            arrays = cache.load("rows", _cache_key(hashlib.file_digest(file, "sha256").hexdigest()))
+        return None if arrays is None else Utterances.from_arrays(arrays)
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _cache_key(digest: str) -> str:
+    return json.dumps({"code": code_version(*_CODE), "manifest": digest})
+
+
+def _read_columns(path: Path, digest) -> Utterances:
+    """The rows of a manifest with paths as it has them: see `_resolved`. Feeds its bytes to `digest`."""
+    try:
+        with open(path, "rb") as file:
+            jobs = _jobs(file, path, digest)
+            large = os.fstat(file.fileno()).st_size >= PARALLEL_BYTES
+            return Utterances.concatenate(parallel_map(_parse_part, jobs, workers=0 if large else 1))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}, expected {_EXPECTED}") from error
+
+
+def _jobs(file: io.BufferedReader, path: Path, digest) -> Iterator[tuple[bytes, str, int]]:
+    """Arguments of `_parse_part`: the file in parts of whole lines."""
+    rest, first = b"", 1
+    while block := file.read(_JOB_BYTES):
+        digest.update(block)
+        cut = block.rfind(b"\n") + 1
+        if not cut:
+            rest += block
+            if len(rest) > MAX_LINE:
+                break  # an error, whatever comes
+            continue
+        part = rest + block[:cut]
+        yield part, str(path), first
+        first += part.count(b"\n")
+        rest = block[cut:]
+    if rest:
+        yield rest, str(path), first
+
+
+def _parse_part(data: bytes, path: str, first: int) -> Utterances:
+    """The rows of a part of a manifest that begins at line `first`."""
+    try:
+        return _parse_good(data, path, first)
+    except Exception:  # whatever it is, the careful parser says it, or copes with it
+        pieces = split_lines(io.BytesIO(data), path, _EXPECTED, first)
+        rows = Utterances.of([_parse(line, where) for where, line in pieces])
+        return rows.replace(
+            audio=_raw_paths(row.audio for row in rows),
+            mels=_raw_paths((row.mel for row in rows), mels=True),
+        )
+
+
+def _parse_good(data: bytes, path: str, first: int) -> Utterances:
+    """`_parse_part` for lines without any error, checked column by column. Raises ValueError for all others."""
+    text = data.decode("utf-8-sig" if first == 1 else "utf-8")
+    columns: dict[str, list] = {name: [] for name in _REQUIRED + _OPTIONAL}
+    appends = [(name, columns[name].append) for name in _OPTIONAL]
+    add_id, add_audio, add_text = (columns[name].append for name in _REQUIRED)
+    numbers: list[int] = []
+    decode = json.JSONDecoder(parse_constant=_no_constant).decode
+    for number, line in enumerate(text.split("\n"), first):
+        if not line or line.isspace():
+            continue
+        row = decode(line)
+        add_id(row["id"])
+        add_audio(row["audio"])
+        add_text(row["text"])
+        for name, append in appends:
+            append(row.get(name))
+        numbers.append(number)
+        if len(line) > MAX_LINE // 4:
+            raise ValueError("perhaps too long")
+    for name in ("speaker", "domain", "mel"):
+        columns[name] = [value if value is not None else "" for value in columns[name]]
+    for name in (*_REQUIRED, "speaker", "domain", "mel"):
+        if set(map(type, columns[name])) - {str} or _NOT_TEXT.search("".join(columns[name])):
+            raise ValueError(name)
+    if not all(columns["id"]) or not all(columns["audio"]):
+        raise ValueError("an empty id or audio")
+    starts, ends, seconds = (_numbers(columns[name]) for name in ("start", "end", "seconds"))
+    starts = np.where(np.isnan(starts), 0.0, starts) + 0.0  # no minus zero
+    if (ends <= starts).any():
+        raise ValueError("end before start")
+    return Utterances(
+        ids=StringColumn.from_strings(columns["id"]),
+        audio=_raw_paths(columns["audio"]),
+        starts=starts,
+        ends=ends,
+        texts=Texts(StringColumn.from_strings(columns["text"])),
+        speakers=CategoryColumn.from_strings(columns["speaker"]),
+        domains=CategoryColumn.from_strings(columns["domain"]),
+        seconds=seconds,
+        places=PlaceColumn(
+            CategoryColumn.from_strings(itertools.repeat(f"{path}:", len(numbers))), np.array(numbers, np.int64)
+        ),
+        mels=_raw_paths(columns["mel"], mels=True),
+    )
+
+
+def _numbers(values: list) -> np.ndarray:
+    """Times as an array, NaN for None. Raises ValueError for anything that is no time."""
+    if set(map(type, values)) - {int, float, type(None)}:
+        raise ValueError("not a number")
+    array = np.array([math.nan if value is None else value for value in values], np.float64)
+    if not (np.isnan(array) | ((array >= 0) & (array <= MAX_SECONDS))).all():
+        raise ValueError("not a time")
+    return array
+
+
+def _raw_paths(paths: Iterable[str], *, mels: bool = False) -> PathColumn:
+    """Paths as a manifest has them; the folders of those that do not start at the manifest's own are marked."""
+
+    def cut(path: str) -> tuple[str, str]:
+        at = path.rfind("/") + 1
+        absolute = not path if mels else _starts_nowhere(path)
+        return (_ABSOLUTE + path[:at] if absolute else path[:at]), path[at:]
+
+    return PathColumn.from_pairs(map(cut, paths))
+
+
+def _resolved(rows: Utterances, path: Path) -> Utterances:
+    """The rows with paths that can be opened from anywhere, and with the manifest's own path in their places."""
+
+    def resolve_folder(folder: str) -> str:
+        return folder[1:] if folder.startswith(_ABSOLUTE) else os.path.join(path.parent, folder)
+
+    return rows.replace(
+        audio=rows.audio._replace(folders=rows.audio.folders.rename(resolve_folder)),
+        mels=rows.mels._replace(folders=rows.mels.folders.rename(resolve_folder)),
+        places=rows.places._replace(files=rows.places.files.rename(lambda _: f"{path}:")),
+    )
+
+
+def shared_recording(
+    trained: Iterable[Utterance], held_out: Iterable[Utterance]
+) -> tuple[Utterance, Utterance] | None:
+    """Find a stretch of a recording that two sets share.
+
+    Returns:
+        The first utterance of `held_out` that overlaps with one of `trained`, as (trained's, held_out's); None where
+        there is none.
+    """
+    trained, held_out = Utterances.of(trained), Utterances.of(held_out)
+    files, other_files = _files(trained), _files(held_out)
+    rows = np.flatnonzero(np.isin(files, other_files))  # hashes: few rows, or none, are looked at one by one
+    if not len(rows):
+        return None
+    by_file: dict[str, list[Utterance]] = {}
+    for utterance in trained.take(rows):
+        by_file.setdefault(_file(utterance.audio), []).append(utterance)
+    for other in held_out.take(np.flatnonzero(np.isin(other_files, files))):
+        for one in by_file.get(_file(other.audio), ()):
             if one.start < (other.end or math.inf) and other.start < (one.end or math.inf):
                 return one, other
     return None
+
+
+def _files(rows: Utterances) -> np.ndarray:
+    """A hash of each row's recording: equal where `_file` is."""
+    # References are looked at as they are, files where they really lie; a name may belong to either.
+    folders = np.array([hash(_folder(folder)) for folder in rows.audio.folders.names], np.int64)
+    references = _references(rows)
+    hashes = rows.audio.names.hashes() ^ (folders[rows.audio.folders.codes] * 1_000_003)
+    for row in np.flatnonzero(references):
+        hashes[row] = hash(rows.audio.text(row))
+    return hashes
+
+
+def _references(rows: Utterances) -> np.ndarray:
+    """Which rows' recordings are no plain files."""
+    folders = np.array([is_reference(folder + ".") for folder in rows.audio.folders.names], bool)
+    names = np.fromiter(map(is_reference, rows.audio.names), bool, len(rows))
+    return names | folders[rows.audio.folders.codes]
 
 
 def _file(audio: str) -> str:
@@ -79,32 +277,47 @@ def _folder(path: str) -> str:
     return os.path.realpath(path)
 
 
-def measured(utterances: list[Utterance], path: Path, on_error: str) -> list[Utterance]:
-    """Fills in `seconds` from the recordings' headers. What cannot be measured is left out with a warning ("skip") or
-    raises UserError naming the line ("raise"), as does a set without utterances."""
-    result = []
-    for utterance in utterances:
-        if math.isnan(utterance.seconds):
-            try:
-                utterance = utterance._replace(seconds=measure(utterance))
-            except UserError as error:
-                if on_error == "raise":
-                    raise UserError(f"{utterance.where}: {error}") from error
-                log.warning("left out: %s: %s", utterance.where, error)
-                continue
-        result.append(utterance)
-    if not result:
+def measured(utterances: Iterable[Utterance], path: Path, on_error: str) -> Utterances:
+    """Fill in the `seconds` that are not known from the recordings' headers.
+
+    Args:
+        utterances: the rows of a set.
+        path: where the set lies, for messages.
+        on_error: "skip" leaves out, with a warning, what cannot be measured; "raise" raises UserError.
+
+    Raises:
+        UserError: a row cannot be measured; or there are no rows.
+    """
+    rows = Utterances.of(utterances)
+    seconds, kept = rows.seconds.copy(), np.ones(len(rows), bool)
+    for row in np.flatnonzero(np.isnan(seconds)):
+        utterance = rows[row]
+        try:
+            seconds[row] = measure(utterance)
+        except UserError as error:
+            if on_error == "raise":
+                raise UserError(f"{utterance.where}: {error}") from error
+            log.warning("left out: %s: %s", utterance.where, error)
+            kept[row] = False
+    if not kept.any():
         raise UserError(f"{path}: found no utterances, expected at least one")
-    return result
+    rows = rows.replace(seconds=seconds)
+    return rows if kept.all() else rows.take(np.flatnonzero(kept))
 
 
-def check_ids(utterances: list[Utterance]) -> None:
-    """Raises UserError where an id occurs twice."""
-    seen: dict[str, str] = {}
-    for u in utterances:
-        if u.id in seen:
-            raise UserError(f"{u.where}: found id {u.id!r} again, expected one line an id (see {seen[u.id]})")
-        seen[u.id] = u.where
+def check_ids(utterances: Sequence[Utterance]) -> None:
+    """Raise UserError where an id occurs twice."""
+    rows = Utterances.of(utterances)
+    hashes = rows.ids.hashes()
+    ordered = np.sort(hashes)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    seen: dict[str, int] = {}
+    for row in np.flatnonzero(np.isin(hashes, twice)) if len(twice) else ():
+        name, where = rows.ids[row], rows.places.text(row)
+        if name in seen:
+            first = rows.places.text(seen[name])
+            raise UserError(f"{where}: found id {name!r} again, expected one line an id (see {first})")
+        seen[name] = row
 
 
 def measure(utterance: Utterance) -> float:
@@ -142,22 +355,21 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def resolve(audio: str, folder: Path) -> str:
-    """An audio field as written in a file of `folder` → a path that can be opened from anywhere."""
-    if audio.endswith("|") or audio.startswith("tfds:"):
-        return audio
-    return os.path.join(folder, audio)  # an absolute path wins by itself
+def _starts_nowhere(audio: str) -> bool:
+    """Whether an audio field is no path: a Kaldi pipe, or an example of tfds."""
+    return audio.endswith("|") or audio.startswith("tfds:")
 
 
 def _relative(audio: str, folder: str, real: Callable[[str], str]) -> str:
-    if audio.endswith("|") or audio.startswith("tfds:"):
+    if _starts_nowhere(audio):
         return audio
     absolute = os.path.join(real(os.path.dirname(audio) or "."), os.path.basename(audio))
     prefix = folder.rstrip(os.sep) + os.sep
     return absolute.removeprefix(prefix).replace(os.sep, "/")
 
 
-def _parse(line: str, where: str, folder: Path) -> Utterance:
+def _parse(line: str, where: str) -> Utterance:
+    """The row of a line, with paths as the line has them."""
     try:
         row = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -174,7 +386,7 @@ def _parse(line: str, where: str, folder: Path) -> Utterance:
         raise UserError(f"{where}: found end {end} and start {start}, expected end after start")
     return Utterance(
         id=_string(row, "id", where, empty=False),
-        audio=resolve(_string(row, "audio", where, empty=False), folder),
+        audio=_string(row, "audio", where, empty=False),
         start=start,
         end=end,
         text=_string(row, "text", where),
@@ -182,7 +394,7 @@ def _parse(line: str, where: str, folder: Path) -> Utterance:
         domain=_string(row, "domain", where),
         seconds=math.nan if seconds is None else seconds,
         where=where,
-        mel=os.path.join(folder, mel) if (mel := _string(row, "mel", where)) else "",
+        mel=_string(row, "mel", where),
     )
 
 

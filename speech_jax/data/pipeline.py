@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import tempfile
 import threading
 import weakref
 from collections import deque
@@ -16,10 +18,10 @@ from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.framing import num_frames
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig
-from speech_jax.data.manifest import Utterance
 from speech_jax.data.mels import read_mel
 from speech_jax.data.plan import Plan, encode
 from speech_jax.data.recordings import read_recording
+from speech_jax.data.utterances import SharedRows, Utterance, Utterances
 
 log = logging.getLogger("speech_jax")
 
@@ -224,9 +226,11 @@ def _by_processes(loader: _Loader, start: int, workers: int):
     import grain.python as grain
     from absl import flags
 
+    shared = copy.copy(loader)
+    shared.utterances = SharedRows(Utterances.of(loader.utterances), tempfile.gettempdir())
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads absl flags and refuses to before they are parsed
-    dataset = grain.MapDataset.source(loader).slice(slice(start, None))
+    dataset = grain.MapDataset.source(shared).slice(slice(start, None))
     # Reading ahead inside a worker would multiply with the workers' own buffers.
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     per_worker = max(1, loader.config.prefetch // workers)
@@ -238,4 +242,8 @@ def _by_processes(loader: _Loader, start: int, workers: int):
         for batch, problems in iterator:
             yield {name: np.array(array) for name, array in batch.items()}, problems
 
-    return stream(), start, iterator.close
+    def close():
+        iterator.close()
+        shared.utterances.close()
+
+    return stream(), start, close

@@ -20,7 +20,8 @@ from jaxtyping import Float, Int
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket
 from speech_jax.data.config import PlanConfig
-from speech_jax.data.manifest import Utterance
+from speech_jax.data.utterances import Utterance, Utterances
+from speech_jax.text.tokenizer import Tokenizer
 
 _CANDIDATES = 384  # bounds that the search considers; more changes the padding by less than 0.1 %
 
@@ -104,13 +105,29 @@ def left_out(plan: Plan, utterances: Sequence[Utterance]) -> list[str]:
 
 
 def lengths(utterances: Sequence[Utterance], tokenizer) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Seconds and numbers of labels, as `make_plan` wants them. `tokenizer` None counts no labels.
+    """Measure utterances for `make_plan`.
 
-    Raises UserError naming the manifest's line where the tokenizer does not know a character.
+    The texts of a large set are counted by all cores, and the counts cached beside its manifest (`Texts`).
+
+    Args:
+        utterances: n rows.
+        tokenizer: has `encode(text) -> list[int]`; None counts no labels.
+
+    Returns:
+        (float64 [n] seconds, int64 [n] numbers of labels).
+
+    Raises:
+        UserError: the tokenizer has no token for a character; the message names the manifest's line.
     """
-    seconds = np.array([u.seconds for u in utterances], np.float64)
-    labels = np.array([len(encode(u, tokenizer)) for u in utterances], np.int64)
-    return seconds, labels
+    rows = Utterances.of(utterances)
+    if tokenizer is None:
+        return rows.seconds, np.zeros(len(rows), np.int64)
+    if not isinstance(tokenizer, Tokenizer):
+        return rows.seconds, np.array([len(encode(u, tokenizer)) for u in rows], np.int64)
+    labels = rows.texts.label_counts(tokenizer)
+    for row in np.flatnonzero(labels < 0)[:1]:
+        encode(rows[row], tokenizer)  # raises the error
+    return rows.seconds, labels
 
 
 def encode(utterance: Utterance, tokenizer) -> list[int]:

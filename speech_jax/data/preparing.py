@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from speech_jax.audio.trim import Cut, TrimConfig, sound_bounds
+from speech_jax.audio.config import TrimConfig
+from speech_jax.audio.trim import Cut, sound_bounds
 from speech_jax.core.config_dict import to_dict
 from speech_jax.core.errors import UserError
 from speech_jax.data import shards
-from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
+from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.recordings import read_recording
+from speech_jax.data.utterances import Utterance, Utterances
 
 log = logging.getLogger("speech_jax")
 
@@ -78,7 +80,7 @@ def verify(manifest: Path, sample_rate: int, threads: int, trim: TrimConfig) -> 
     if not good:
         first = f"; the first: {problems[0]}" if problems else ""
         raise UserError(f"{manifest}: found no recording that can be read{first}")
-    if good != utterances:
+    if Utterances.of(good) != utterances:
         write_manifest(manifest, good)
     return problems, [Cut(u.id, note.seconds, note.head, note.tail) for u, note in kept] if trims else []
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from speech_jax.audio.io import MAX_SECONDS, read_audio
 from speech_jax.core.errors import UserError
 from speech_jax.data import shards
-from speech_jax.data.manifest import Utterance
+from speech_jax.data.utterances import Utterance
 
 MAX_PIPE_BYTES = 1 << 30
 PIPE_TIMEOUT = 600  # seconds a command may take
@@ -86,15 +86,16 @@ def _run(stages: list[list[str]], command: str) -> bytes:
     timer = threading.Timer(PIPE_TIMEOUT, stop)
     timer.start()
     try:
-        source: int | io.BufferedReader = subprocess.DEVNULL
+        source = None
         for stage in stages:
-            process = subprocess.Popen(stage, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            if processes:
-                processes[-1].stdout.close()  # so that the stage before sees it when this one ends early
+            stdin = subprocess.DEVNULL if source is None else source
+            process = subprocess.Popen(stage, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            if source is not None:
+                source.close()  # so that the stage before sees it when this one ends early
             processes.append(process)
             source = process.stdout
         pieces, size = [], 0
-        while piece := source.read(1 << 20):
+        while source is not None and (piece := source.read(1 << 20)):
             size += len(piece)
             if size > MAX_PIPE_BYTES:
                 raise UserError(f"command {command!r}: found more than {MAX_PIPE_BYTES} bytes, expected a recording")
@@ -115,4 +116,5 @@ def _run(stages: list[list[str]], command: str) -> bytes:
             if process.poll() is None:
                 process.kill()
             process.wait()
-            process.stdout.close()
+            if process.stdout is not None:
+                process.stdout.close()

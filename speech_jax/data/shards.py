@@ -19,7 +19,7 @@ import soundfile
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from speech_jax.core.errors import UserError
-from speech_jax.data.manifest import Utterance
+from speech_jax.data.utterances import Utterance
 
 SUFFIX = ".array_record"
 _MAX_HEADER = 1 << 20

@@ -8,29 +8,31 @@ import numpy as np
 from jaxtyping import Int
 
 from speech_jax.core.errors import UserError
-from speech_jax.data.manifest import Utterance
+from speech_jax.data.utterances import Utterance, Utterances
 
 _SHOWN = 8  # names that an error lists
 
 
 def speaker_table(utterances: Iterable[Utterance]) -> tuple[str, ...]:
     """The names of the speakers, sorted. Raises UserError for an utterance that names none."""
-    found = set()
-    for utterance in utterances:
-        if not utterance.speaker:
-            raise UserError(f'{_place(utterance)}: found no speaker, expected a name (task.speakers is "data")')
-        found.add(utterance.speaker)
-    return tuple(sorted(found))
+    rows = Utterances.of(utterances)
+    names = rows.speakers.used()
+    if "" in names:
+        first = rows[list(rows.speakers).index("")]
+        raise UserError(f'{_place(first)}: found no speaker, expected a name (task.speakers is "data")')
+    return tuple(sorted(names))
 
 
 def speaker_ids(utterances: Sequence[Utterance], table: Sequence[str]) -> Int[np.ndarray, "n"]:
     """Each utterance's number in the table. Raises UserError naming a speaker that is not in it, and the table."""
-    place = {name: i for i, name in enumerate(table)}
-    for utterance in utterances:
-        if utterance.speaker not in place:
-            found = f"speaker {utterance.speaker!r}" if utterance.speaker else "no speaker"
-            raise UserError(f"{_place(utterance)}: found {found}, expected one of the voice's: {named(table)}")
-    return np.array([place[utterance.speaker] for utterance in utterances], np.int32)
+    rows = Utterances.of(utterances)
+    places = {name: i for i, name in enumerate(table)}
+    numbers = np.array([places.get(name, -1) for name in rows.speakers.names], np.int32)[rows.speakers.codes]
+    for row in np.flatnonzero(numbers < 0)[:1]:
+        utterance = rows[row]
+        speaker = f"speaker {utterance.speaker!r}" if utterance.speaker else "no speaker"
+        raise UserError(f"{_place(utterance)}: found {speaker}, expected one of the voice's: {named(table)}")
+    return numbers
 
 
 def find_speaker(wanted: str, table: Sequence[str], count: int) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speech_jax.data.manifest import Utterance
+from speech_jax.data.utterances import Utterance, Utterances
 
 
 class Statistics(NamedTuple):
@@ -26,7 +26,8 @@ class Statistics(NamedTuple):
 
 def statistics(utterances: Sequence[Utterance], bins: int = 12) -> Statistics:
     """Counts and a histogram of lengths: at most `bins` bins of a round width hold 99 %, a last one holds the rest."""
-    seconds = np.array([u.seconds for u in utterances], np.float64)
+    rows = Utterances.of(utterances)
+    seconds = rows.seconds
     top, longest = float(np.quantile(seconds, 0.99)), float(seconds.max())
     widths = [factor * 10.0**power for power in range(-2, 6) for factor in (1, 2, 5)]
     width = next(w for w in widths if w * bins > top)
@@ -35,11 +36,11 @@ def statistics(utterances: Sequence[Utterance], bins: int = 12) -> Statistics:
         edges = np.append(edges, longest + 0.01)
     counts, _ = np.histogram(seconds, edges)
     return Statistics(
-        utterances=len(utterances),
+        utterances=len(rows),
         hours=float(seconds.sum() / 3600),
-        speakers=len({u.speaker for u in utterances if u.speaker}),
-        domains=len({u.domain for u in utterances if u.domain}),
-        words=sum(len(u.text.split()) for u in utterances),
+        speakers=sum(map(bool, rows.speakers.used())),
+        domains=sum(map(bool, rows.domains.used())),
+        words=sum(len(text.split()) for text in rows.texts),
         shortest=float(seconds.min()),
         mean=float(seconds.mean()),
         longest=float(seconds.max()),

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from speech_jax.core.errors import UserError
-from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
+from speech_jax.data.manifest import read_manifest, write_manifest
+from speech_jax.data.utterances import Utterance
 
 GOOD = '{"id": "a", "audio": "a.wav", "text": "x", "seconds": 1}'
 

@@ -8,9 +8,10 @@ import soundfile
 
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig
-from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
+from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan, lengths, make_plan
+from speech_jax.data.utterances import Utterance
 from tests.support.recordings import RATE, Letters, small_set
 
 PLAN = PlanConfig(num_buckets=3, seconds_per_batch=8, row_multiple=2)

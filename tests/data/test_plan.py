@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import PlanConfig
-from speech_jax.data.manifest import Utterance
 from speech_jax.data.plan import eval_plan, left_out, lengths, make_plan
+from speech_jax.data.utterances import Utterance
 from tests.support.lengths import librispeech_like
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from speech_jax.core.errors import UserError
 from speech_jax.data import shards
 from speech_jax.data.config import DataConfig, SourceConfig
-from speech_jax.data.manifest import Utterance, write_manifest
+from speech_jax.data.manifest import write_manifest
 from speech_jax.data.recordings import read_recording, run_pipe
 from speech_jax.data.sources import load_source, load_sources
+from speech_jax.data.utterances import Utterance
 
 RATE = 8000
 

@@ -5,9 +5,10 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import SourceConfig
-from speech_jax.data.manifest import Utterance, write_manifest
+from speech_jax.data.manifest import write_manifest
 from speech_jax.data.sources import load_source
 from speech_jax.data.speakers import find_speaker, speaker_ids, speaker_table
+from speech_jax.data.utterances import Utterance
 
 
 def utterance(number, speaker):

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import open_atomic
-from speech_jax.data.manifest import Utterance, read_manifest, write_manifest
+from speech_jax.data.manifest import read_manifest, write_manifest
+from speech_jax.data.utterances import Utterance
 
 log = logging.getLogger("speech_jax")
 

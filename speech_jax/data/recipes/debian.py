@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from speech_jax.core.errors import UserError
 
@@ -79,7 +80,8 @@ def _unpack(deb: Path, root: Path) -> None:
             if start + size > deb.stat().st_size:
                 raise UserError(f"{deb}: cut off, expected {start + size} bytes")
             try:
-                with tarfile.open(fileobj=file, mode="r|" + name.rpartition(".")[2]) as archive:
+                mode: Any = "r|" + name.rpartition(".")[2]
+                with tarfile.open(fileobj=file, mode=mode) as archive:
                     archive.extractall(root, filter=_safe)
             except (tarfile.TarError, EOFError, ValueError) as error:
                 raise UserError(f"{deb}: {name} is damaged ({error}), expected a Debian package") from error

@@ -96,7 +96,7 @@ def read_dialogues(path: Path) -> dict[str, Dialogue]:
     pending: tuple[str, str] | None = None
     for name, font, text in _CALL.findall(script):
         if name:
-            pending = name, _SPEAKERS.get(font, font.removeprefix("font_"))
+            pending = name, _SPEAKERS.get(font) or font.removeprefix("font_")
         elif pending:
             found[pending[0]] = Dialogue(" ".join(re.sub(r"\\(.)", r"\1", text).split()), pending[1])
             pending = None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speech_jax.core.errors import UserError
-from speech_jax.data.manifest import Utterance, write_manifest
+from speech_jax.data.manifest import write_manifest
 from speech_jax.data.sources.folder import read_folder
+from speech_jax.data.utterances import Utterance
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import open_atomic, read_lines
-from speech_jax.data.manifest import Utterance, check_ids, measured, write_manifest
+from speech_jax.data.manifest import check_ids, measured, write_manifest
+from speech_jax.data.utterances import Utterance
 
 PARTS = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other")
 _TARS = (".tar", ".tar.gz", ".tgz")
@@ -95,8 +96,10 @@ def unpack(tar: Path, folder: Path, parts: tuple[str, ...] = ()) -> None:
                 target = folder / match[1] / match[2] / match[3] / match[4]
                 if target.exists() and target.stat().st_size == member.size:
                     continue
+                content = archive.extractfile(member)
+                assert content is not None  # a file: it was just checked
                 with open_atomic(target, "wb") as file:
-                    shutil.copyfileobj(archive.extractfile(member), file)
+                    shutil.copyfileobj(content, file)
     except (tarfile.TarError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{tar}: damaged or no tar file ({reason}), expected LibriSpeech's tar") from error

@@ -88,7 +88,7 @@ def draw_sentences(domain: str, count: int, seed: int) -> list[str]:
     generator = np.random.default_rng([seed, ord(domain)])
 
     def draw(words: Sequence[str]) -> str:
-        return words[generator.integers(len(words))]
+        return words[int(generator.integers(len(words)))]
 
     found: dict[str, None] = {}
     misses = 0

@@ -28,9 +28,10 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from speech_jax.core.errors import UserError
-from speech_jax.data.manifest import Utterance, write_manifest
+from speech_jax.data.manifest import write_manifest
 from speech_jax.data.recipes.clips import write_flac
 from speech_jax.data.recipes.sentences import draw_sentences
+from speech_jax.data.utterances import Utterance
 
 log = logging.getLogger("speech_jax")
 

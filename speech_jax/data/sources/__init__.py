@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, SourceConfig
-from speech_jax.data.manifest import Utterance, read_manifest
+from speech_jax.data.manifest import read_manifest
+from speech_jax.data.utterances import Utterances
 
 
-def load_source(source: SourceConfig, *, allow_pipes: bool = False, on_error: str = "raise") -> list[Utterance]:
+def load_source(source: SourceConfig, *, allow_pipes: bool = False, on_error: str = "raise") -> Utterances:
     """The utterances of one set, in its own order.
 
     allow_pipes: accept a Kaldi wav.scp with commands. on_error: "skip" names recordings whose length cannot be measured
@@ -48,21 +51,19 @@ def load_source(source: SourceConfig, *, allow_pipes: bool = False, on_error: st
         case _:
             raise UserError(f"source: found kind {source.kind!r}, expected manifest, kaldi, ljspeech, folder, …")
     if source.domain:
-        utterances = [u if u.domain else u._replace(domain=source.domain) for u in utterances]
+        utterances = utterances.with_domain(source.domain)
     if source.speakers:
-        utterances = [u for u in utterances if u.speaker in source.speakers]
-        missing = set(source.speakers) - {u.speaker for u in utterances}
+        chosen = np.array([name in source.speakers for name in utterances.speakers.names], bool)
+        utterances = utterances.take(np.flatnonzero(chosen[utterances.speakers.codes]))
+        missing = set(source.speakers) - set(utterances.speakers.used())
         if missing:
             raise UserError(f"{path}: found no utterance of speaker {min(missing)!r}, expected at least one")
     return utterances[: source.limit] if source.limit else utterances
 
 
-def load_sources(config: DataConfig) -> list[Utterance]:
+def load_sources(config: DataConfig) -> Utterances:
     """The utterances of all sets of a stream, one after the other."""
     if not config.sources:
         raise UserError("data: found no sources, expected at least one")
-    return [
-        utterance
-        for source in config.sources
-        for utterance in load_source(source, allow_pipes=config.allow_pipes, on_error=config.on_error)
-    ]
+    options = {"allow_pipes": config.allow_pipes, "on_error": config.on_error}
+    return Utterances.concatenate([load_source(source, **options) for source in config.sources])

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import read_lines
-from speech_jax.data.manifest import Utterance, check_ids, measured
+from speech_jax.data.manifest import check_ids, measured
+from speech_jax.data.utterances import Utterance, Utterances
 
 _NAMES = {
     "audio": ("audio", "path", "file", "filename", "file_name", "wav"),
@@ -30,7 +31,7 @@ _NAMES = {
 _CLIPS = ("", "clips", "wavs", "wav", "audio")  # where a relative name may lie beside the CSV
 
 
-def read_folder(path: str | Path, *, on_error: str = "raise") -> list[Utterance]:
+def read_folder(path: str | Path, *, on_error: str = "raise") -> Utterances:
     """The utterances of a CSV file (or of the only CSV or TSV in a folder). Raises UserError naming file and line."""
     path = _table_of(Path(path))
     rows = read_lines(path, "a CSV with a header line")
@@ -62,6 +63,7 @@ def read_folder(path: str | Path, *, on_error: str = "raise") -> list[Utterance]
         result.append(
             Utterance(name, audio, start or 0.0, end, row["text"], row["speaker"], row["domain"], seconds, where)
         )
+    result = Utterances.of(result)
     check_ids(result)
     return measured(result, path, on_error)
 

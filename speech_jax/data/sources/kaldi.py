@@ -12,10 +12,11 @@ from pathlib import Path
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import read_lines
-from speech_jax.data.manifest import Utterance, measured
+from speech_jax.data.manifest import measured
+from speech_jax.data.utterances import Utterance, Utterances
 
 
-def read_kaldi(folder: str | Path, *, allow_pipes: bool = False, on_error: str = "raise") -> list[Utterance]:
+def read_kaldi(folder: str | Path, *, allow_pipes: bool = False, on_error: str = "raise") -> Utterances:
     """The utterances of a Kaldi data directory, in the order of `text`.
 
     A relative path in wav.scp starts at the directory itself where the file is there, else at the current directory (as
@@ -62,7 +63,7 @@ def read_kaldi(folder: str | Path, *, allow_pipes: bool = False, on_error: str =
         )
     if allow_pipes:
         result = [_pipe_seconds(u) if math.isnan(u.seconds) and u.audio.endswith("|") else u for u in result]
-    return measured(result, folder, on_error)
+    return measured(Utterances.of(result), folder, on_error)
 
 
 def _table(path: Path, expected: str, *, empty: bool = False) -> dict[str, tuple[str, str]]:

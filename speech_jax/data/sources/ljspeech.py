@@ -7,12 +7,13 @@ from pathlib import Path
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import read_lines
-from speech_jax.data.manifest import Utterance, check_ids, measured
+from speech_jax.data.manifest import check_ids, measured
+from speech_jax.data.utterances import Utterance, Utterances
 
 _ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 
 
-def read_ljspeech(folder: str | Path, *, speaker: str = "", on_error: str = "raise") -> list[Utterance]:
+def read_ljspeech(folder: str | Path, *, speaker: str = "", on_error: str = "raise") -> Utterances:
     """The utterances of a set in LJSpeech's layout; the normalized text where there is one.
 
     `folder` is the folder of metadata.csv. Raises UserError naming file and line.
@@ -31,5 +32,6 @@ def read_ljspeech(folder: str | Path, *, speaker: str = "", on_error: str = "rai
         candidates = [folder / "wavs" / f"{name}{ending}" for ending in _ENDINGS]
         audio = next((path for path in candidates if os.path.exists(path)), candidates[0])
         result.append(Utterance(name, str(audio), text=text.strip(), speaker=speaker, where=where))
+    result = Utterances.of(result)
     check_ids(result)
     return measured(result, folder, on_error)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from speech_jax.core.errors import UserError
-from speech_jax.data.manifest import Utterance
 from speech_jax.data.shards import SUFFIX, list_shard
+from speech_jax.data.utterances import Utterances
 
 
-def read_shards(path: str | Path, split: str = "") -> list[Utterance]:
+def read_shards(path: str | Path, split: str = "") -> Utterances:
     """The utterances of one shard file, or of all shards of a folder whose names begin with `split`-.
 
     Raises UserError when there is none, one of several is missing, or one is damaged.
@@ -22,7 +22,7 @@ def read_shards(path: str | Path, split: str = "") -> list[Utterance]:
         missing = _missing(file, path) if path.is_dir() else None
         if missing:
             raise UserError(f"{path}: {missing} is missing, expected all shards of {file.name}'s set")
-    return [utterance for file in files for utterance in list_shard(file)]
+    return Utterances.concatenate([Utterances.of(list_shard(file)) for file in files])
 
 
 def _missing(file: Path, folder: Path) -> str | None:

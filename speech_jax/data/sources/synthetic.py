@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from speech_jax.core.errors import UserError
-from speech_jax.data.manifest import Utterance, read_manifest
+from speech_jax.data.manifest import read_manifest
+from speech_jax.data.utterances import Utterances
 
 
-def read_synthetic(folder: str | Path, split: str) -> list[Utterance]:
+def read_synthetic(folder: str | Path, split: str) -> Utterances:
     """The utterances of `folder`/`split`.jsonl; the recipe runs with its default options first if that is missing."""
     manifest = Path(folder) / f"{split}.jsonl"
     if not manifest.exists():

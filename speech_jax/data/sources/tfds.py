@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError
-from speech_jax.data.manifest import Utterance
+from speech_jax.data.utterances import Utterance, Utterances
 
 _TEXT = ("text_normalized", "text", "transcript", "sentence", "transcription")
 _SPEAKER = ("speaker_id", "speaker", "client_id")
 
 
-def read_tfds(name: str, split: str, data_dir: str | Path) -> list[Utterance]:
+def read_tfds(name: str, split: str, data_dir: str | Path) -> Utterances:
     """The utterances of a prepared set. Reads it once through, because its lengths are nowhere else.
 
     Raises UserError when tensorflow-datasets is not installed, the set is not prepared there, or has no audio and text.
@@ -57,7 +57,7 @@ def read_tfds(name: str, split: str, data_dir: str | Path) -> list[Utterance]:
                 where=reference,
             )
         )
-    return result
+    return Utterances.of(result)
 
 
 def read(reference: str, sample_rate: int, *, max_seconds: float) -> Float[np.ndarray, "time"]:
@@ -94,7 +94,7 @@ def _source(name: str, split: str, data_dir: str) -> Any:
         )
         audio_feature._tfio_decode_fn = dict  # asked for by the lazy decoder only; its bytes are decoded here
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder: Any = tfds.builder(name, data_dir=data_dir)
         if split not in builder.info.splits:
             base = split.split("[")[0]
             if base not in builder.info.splits:

@@ -1,6 +1,6 @@
 """Aggregated results: the numbers of a run in `results/summary.csv`, from which the committed table and plot are made.
 
-Every `summary.py` beside this file uses it in one way:
+Every `summary.py` of the experiments is used in one way:
 
     python -m experiments.NAME.summary               # summary.csv -> summary.md and the plot
     python -m experiments.NAME.summary --runs [DIR]  # first aggregates what run.sh left in DIR into summary.csv

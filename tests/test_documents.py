@@ -106,7 +106,7 @@ def test_dotted_names_exist(page: Path) -> None:
         module = "speech_jax"
         for part in parts:
             names = names_of(module)
-            assert names is None or part in names, f"{page.name}: {name}"  # None: the members of a class are not checked
+            assert names is None or part in names, f"{page.name}: {name}"  # None: a class
             module = f"{module}.{part}"
 
 

@@ -1,4 +1,4 @@
-"""What keeping freed memory is worth on a CPU: `python -m experiments.benchmarks.allocator`
+"""Effect of keeping freed memory on a CPU: `python -m experiments.benchmarks.allocator`
 
 The gradient of the recognizer in configs/real_speech/pretrain.py (16 × 3.28 s), in processes with and without
 `speech_jax.core.memory.keep_freed_memory`, which take turns; prints each round's ratio, and the time the kernel took.

@@ -1,4 +1,4 @@
-"""How long one training step of Conformer-CTC small takes on a CPU, beside NeMo 3.0 in PyTorch.
+"""Time of one training step of Conformer-CTC small on a CPU, compared with NeMo 3.0 in PyTorch.
 
     python experiments/benchmarks/conformer_step.py --torch-python /path/to/python/with/nemo
 

@@ -1,4 +1,4 @@
-"""How many seconds of audio a second the features and the augmentation process, beside librosa and kaldi-native-fbank.
+"""Seconds of audio per second of features and augmentation, compared with librosa and kaldi-native-fbank.
 
     python experiments/benchmarks/features.py [--batch 8] [--seconds 10] [--rounds 12]
 

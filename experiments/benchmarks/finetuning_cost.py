@@ -1,4 +1,4 @@
-"""What a fine-tuning step costs: the second term of the loss, a shared forward pass, low-rank adapters.
+"""Cost of a fine-tuning step: the second term of the loss, a shared forward pass, low-rank adapters.
 
     python -m experiments.benchmarks.finetuning_cost
 

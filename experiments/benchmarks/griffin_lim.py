@@ -1,4 +1,4 @@
-"""How many seconds of audio a second fast Griffin-Lim makes of mel spectrograms, beside librosa's; and how well.
+"""Seconds of audio per second of fast Griffin-Lim from mel spectrograms, compared with librosa's, and its quality.
 
     python experiments/benchmarks/griffin_lim.py [--batch 1 8] [--seconds 5] [--iterations 32 60] [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""What streaming costs Griffin-Lim: quality and processor time beside the whole utterance at once.
+"""Cost of streaming Griffin-Lim: quality and processor time compared with the whole utterance at once.
 
     JAX_PLATFORMS=cpu python experiments/benchmarks/griffin_lim_stream.py --manifest data/real/asterisk/test.jsonl
 

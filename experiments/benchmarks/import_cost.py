@@ -1,4 +1,4 @@
-"""How long `convert` takes for Conformer-CTC large (121 million parameters), and how much memory.
+"""Time and memory of `convert` for Conformer-CTC large (121 million parameters).
 
     python -m experiments.benchmarks.import_cost make large.nemo      # in an environment with nemo_toolkit[asr]
     python -m experiments.benchmarks.import_cost measure large.nemo   # in ours

@@ -1,4 +1,4 @@
-"""How long one training step of Tacotron 2 takes, beside NVIDIA's public PyTorch code, and how fast it decodes.
+"""Time of one training step of Tacotron 2, compared with NVIDIA's public PyTorch code, and speed of decoding.
 
     git clone https://github.com/NVIDIA/tacotron2 CLONE
     python -m experiments.benchmarks.tacotron2_step --torch-python PYTHON --clone CLONE

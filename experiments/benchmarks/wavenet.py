@@ -1,4 +1,4 @@
-"""WaveNet's sampling on a CPU: every engine and preset from mel frames to audio, the public code beside it, the limits.
+"""WaveNet's sampling on a CPU: every engine and preset from mel frames to audio, compared with public code and limits.
 
     python -m experiments.benchmarks.wavenet [--rounds 5] [--peer-python PYTHON --peer R9Y9_CLONE] [--only REGEX]
 

@@ -1,4 +1,4 @@
-"""Where the scan keeps what a WaveNet's layers have seen: one flat ring against a ring for each layer, side by side.
+"""Layouts of the scan's history of a WaveNet's layers: one flat ring against one ring per layer.
 
     python experiments/benchmarks/wavenet_layouts.py [--presets small medium base] [--batch 1 16] [--steps 512]
 

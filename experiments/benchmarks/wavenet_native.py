@@ -1,4 +1,4 @@
-"""Samples a second of the native WaveNet step, one stream on one core, beside what the core could do at most.
+"""Samples per second of the native WaveNet step, one stream on one core, compared with the limits of the core.
 
     python experiments/benchmarks/wavenet_native.py [--streams 1] [--rounds 7] [--presets 24x128 …] [--single]
     python experiments/benchmarks/wavenet_native.py --likelihood

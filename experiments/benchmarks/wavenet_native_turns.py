@@ -1,4 +1,4 @@
-"""The native WaveNet step of several checkouts, turn by turn, so that a machine whose speed changes changes it for all.
+"""Compare the native WaveNet step of several checkouts in alternating rounds, on a machine whose speed varies.
 
     python experiments/benchmarks/wavenet_native_turns.py CHECKOUT CHECKOUT … [--rounds 15] [--rows "24x128 int8 2" …]
 

@@ -1,4 +1,4 @@
-"""WaveNet's Pallas kernel on a GPU beside the plain scan: samples a second of one stream and of many folds.
+"""WaveNet's Pallas kernel on a GPU, compared with the plain scan: samples per second of one stream and of many folds.
 
     python experiments/benchmarks/wavenet_pallas_gpu.py [--preset 20x64] [--folds 1 512] [--seconds 1] [--rounds 5]
     python experiments/benchmarks/wavenet_pallas_gpu.py --without-gpu 90
@@ -147,7 +147,7 @@ def triton_text(name: str, output: str, batch: int, dtype: str) -> str:
 
 
 def compile_without_gpu(name: str, output: str, batch: int, dtype: str, capability: int) -> str:
-    """What Triton and ptxas make of the kernel: registers, bytes of stack (spills) and of shared memory."""
+    """Return what Triton and ptxas report of the kernel: registers, bytes of stack (spills) and of shared memory."""
     os.environ["TRITON_ALWAYS_COMPILE"] = "1"
     import triton
     from triton.backends.compiler import GPUTarget

@@ -1,4 +1,4 @@
-"""WaveNet's Pallas kernel compiled by the TPU compiler without a TPU, and what its schedule says of its speed.
+"""WaveNet's Pallas kernel compiled by the TPU compiler without a TPU, and the speed that its schedule predicts.
 
     pip install 'jax[tpu]'
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python experiments/benchmarks/wavenet_pallas_tpu.py \

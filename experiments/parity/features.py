@@ -1,4 +1,4 @@
-"""Makes tests/audio/golden/*.npz: what librosa, kaldi-native-fbank and NeMo 3.0 compute for a few short signals.
+"""Make tests/audio/golden/*.npz: what librosa, kaldi-native-fbank and NeMo 3.0 compute for a few short signals.
 
     python experiments/parity/features.py    # a package of the extra `parity` that is missing is skipped
 

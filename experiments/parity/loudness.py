@@ -1,4 +1,4 @@
-"""Prints what pyloudnorm measures for the signals of tests/audio/test_loudness.py, to be written there.
+"""Print what pyloudnorm measures for the signals of tests/audio/test_loudness.py, to be written there.
 
 pip install pyloudnorm; python experiments/parity/loudness.py
 """

@@ -1,4 +1,4 @@
-"""Makes tests/audio/golden/{nvidia,torchaudio,r9y9,lws}.npz: the mel spectrograms of public synthesis systems.
+"""Make tests/audio/golden/{nvidia,torchaudio,r9y9,lws}.npz: the mel spectrograms of public synthesis systems.
 
     python experiments/parity/mel.py    # a convention whose package is missing is skipped
 

@@ -1,4 +1,4 @@
-"""Ours → .nemo and Parakeet → the public packages: do they compute what we compute?
+"""Compare exported .nemo and Parakeet checkpoints in the public packages with our own log-probabilities.
 
 python experiments/parity/roundtrip.py write OUT                  # here: converts the golden checkpoints in and out
 python experiments/parity/roundtrip.py check OUT                  # in an environment with NeMo and transformers

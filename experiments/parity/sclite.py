@@ -1,4 +1,4 @@
-"""Scores random pairs with NIST's sclite (Debian's sctk) for tests/evaluation/test_wer.py.
+"""Score random pairs with NIST's sclite (Debian's sctk) for tests/evaluation/test_wer.py.
 
     python experiments/parity/sclite.py --out tests/evaluation/sclite_1000.json.gz
 

@@ -1,4 +1,4 @@
-"""Makes tests/evaluation/golden/speech_metrics.npz: what other programs measure of the same recordings.
+"""Make tests/evaluation/golden/speech_metrics.npz: what other programs measure of the same recordings.
 
     pip install -e '.[speech-parity]'; pip install --no-deps pysepm-evo   # in an environment of their own
     python experiments/parity/speech_metrics.py

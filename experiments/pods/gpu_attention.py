@@ -1,5 +1,4 @@
-"""What XLA's compiler for GPUs makes of attention's gradient, for an H100 that is not there: temporary memory, and what
-ptxas says of registers.
+"""Attention's gradient compiled by XLA for an H100, without one: temporary memory and registers.
 
     pip install --no-deps jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION  # that of the installed jax
     JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 TF_CPP_MIN_LOG_LEVEL=0 \

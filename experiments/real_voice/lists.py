@@ -1,4 +1,4 @@
-"""Between manifests and `synthesize`: the texts of a manifest as lines, and the recordings made of them as a manifest.
+"""Convert between manifests and `synthesize`: texts of a manifest as lines, synthesized recordings as a manifest.
 
     python -m experiments.real_voice.lists texts MANIFEST TEXTS
     python -m experiments.real_voice.lists manifest MANIFEST FOLDER OUT

@@ -2,7 +2,7 @@
 
     python -m experiments.real_voice.prepare --data data/real --out data/real_voice
 
-Writes {joe,asterisk}/{train,dev,test}.jsonl and, beside each, {split}.trim.json. The recordings stay where they are.
+Writes {joe,asterisk}/{train,dev,test}.jsonl and {split}.trim.json next to each. The recordings are not copied.
 Joe is the speaker of that name in Amazon Queen's manifests; of Asterisk's training part as many clips are kept, in an
 order that a checksum of their ids makes, as fit into ten minutes. Texts that the voice's front end does not accept are
 named and left out. Run experiments/real_speech/prepare.sh first.

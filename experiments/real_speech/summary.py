@@ -56,7 +56,8 @@ def main() -> None:
     for row in rows:
         row["wer"] = 100 * row["errors"] / row["words"]
     found = dict.fromkeys(str(row["model"]) for row in rows)
-    models = [*MODELS, *sorted(model for model in found if model.startswith("alpha_")), *(p for p in PEERS if p in found)]
+    peers = [peer for peer in PEERS if peer in found]
+    models = [*MODELS, *sorted(model for model in found if model.startswith("alpha_")), *peers]
     lines, single = [], []
     for model in models:
         seeds = sorted({row["seed"] for row in pick(rows, model=model)}, key=str)

@@ -1,7 +1,7 @@
 """Likelihood lost by 8-bit weights and vectors: `python -m experiments.real_vocoder.quantization RUN TEST.jsonl`.
 
-A trained WaveNet of kernel size 2 is teacher-forced on held-out recordings (0.75 s of every third of 24), all samples at
-once in NumPy, with some of its matrices or of the vectors that they are multiplied with rounded and the rest in
+A trained WaveNet of kernel size 2 is teacher-forced on held-out recordings (0.75 s of every third of 24), all samples
+at once in NumPy, with some of its matrices or of the vectors that they are multiplied with rounded and the rest in
 float32. Prints nats per sample above those without rounding.
 """
 

@@ -17,3 +17,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+if os.environ.get("SPEECH_JAX_TYPECHECK"):
+    from tests.support import typecheck
+
+    typecheck.install()

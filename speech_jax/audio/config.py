@@ -76,7 +76,7 @@ class AudioConfig:
     fmin: float = 0.0
     """Lower edge of the lowest band, in hertz."""
     fmax: float = 0.0
-    """Upper edge of the highest band, in hertz; 0 is half the sample rate, a negative value is subtracted from it."""
+    """Upper edge of the highest band, in hertz; 0 is half the sample rate, a negative value counts down from it."""
     log: Literal["natural", "log10", "decibel"] = "natural"
     """Logarithm: natural (ln), log10, or decibel (10·log10 of powers, 20·log10 of magnitudes)."""
     floor: float = 2.0**-24
@@ -241,6 +241,12 @@ def check_same_audio(first: AudioConfig, second: AudioConfig, first_name: str, s
 
     For an acoustic model and its vocoder, or a checkpoint and the config that resumes it. The error names each setting
     that differs, with both values.
+
+    Args:
+        first: settings to check.
+        second: settings that they must agree with.
+        first_name: name of the model or file with the first settings, for the message.
+        second_name: name of the model or file with the second settings.
     """
     if fingerprint(first) == fingerprint(second):
         return
@@ -256,7 +262,8 @@ def _difference(name: str, first, second) -> tuple[str, str, str]:
     if isinstance(first, tuple) and len(first) == len(second) > 4:
         index = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
         return f"{name}[{index}]", repr(first[index]), repr(second[index])
-    return name, *(f"{len(v)} values" if isinstance(v, tuple) and len(v) > 4 else repr(v) for v in (first, second))
+    first, second = (f"{len(v)} values" if isinstance(v, tuple) and len(v) > 4 else repr(v) for v in (first, second))
+    return name, first, second
 
 
 @dataclass(frozen=True)

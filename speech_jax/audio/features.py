@@ -162,7 +162,8 @@ def append_deltas(
         kernel = np.convolve(kernel, base)
         start = reach - len(kernel) // 2
         taps = [(start + i, float(weight)) for i, weight in enumerate(kernel) if weight]
-        orders.append(sum(weight * padded[:, begin : begin + mask.shape[1]] for begin, weight in taps))
+        first, *others = (weight * padded[:, begin : begin + mask.shape[1]] for begin, weight in taps)
+        orders.append(sum(others, start=first))
     return jnp.concatenate(orders, axis=-1)
 
 

@@ -77,15 +77,19 @@ def overlap_add(frames: Float[Array, "batch count length"], hop: int) -> Float[A
     frames = jnp.pad(frames, ((0, 0), (0, 0), (0, spanned * hop - length)))
     chunks = frames.reshape(batch, count, spanned, hop)
     shifted = [jnp.pad(chunks[:, :, i], ((0, 0), (i, spanned - 1 - i), (0, 0))) for i in range(spanned)]
-    return sum(shifted).reshape(batch, -1)
+    return sum(shifted[1:], start=shifted[0]).reshape(batch, -1)
 
 
 def frame(
     x: Float[Array, "batch samples"], lengths: Int[Array, " batch"], config: AudioConfig, count: int
 ) -> Float[Array, "batch frames window"]:
-    """Return the first `count` frames of each row, both ends of its utterance padded as `config.padding` says.
+    """Cut the first `count` frames of each row, both ends of its utterance padded as `config.padding` says.
 
-    x must be zero beyond each length.
+    Args:
+        x: waveforms, zero beyond their lengths.
+        lengths: valid samples per row.
+        config: settings of window, hop, framing and padding.
+        count: number of frames to cut.
     """
     left = samples_before_first(config)
     if config.framing == "snip_edges":

@@ -58,8 +58,9 @@ def mel_to_audio(
     """
     inside = time_mask(frames, features.shape[1])[..., None]
     magnitude = mel_to_magnitude(jnp.where(inside, features.astype(jnp.float32), 0.0), config)
-    options = dict(iterations=iterations, momentum=momentum, key=key, index=index)
-    audio, lengths = griffin_lim(magnitude, frames, config, **options)
+    audio, lengths = griffin_lim(
+        magnitude, frames, config, iterations=iterations, momentum=momentum, key=key, index=index
+    )
     if config.pre_emphasis:
         audio = jnp.where(time_mask(lengths, audio.shape[1]), de_emphasize(audio, config.pre_emphasis), 0.0)
     return audio / config.scale, lengths
@@ -189,9 +190,13 @@ def griffin_lim(
 def stft(
     audio: Float[Array, "batch samples"], lengths: Int[Array, " batch"], config: AudioConfig, count: int
 ) -> Complex[Array, "batch count bins"]:
-    """Compute the first `count` spectra of each row, its ends padded as `config.padding` says.
+    """Compute the complex spectra of a batch, with the config's window, framing and padding.
 
-    audio must be zero beyond each length.
+    Args:
+        audio: waveforms, zero beyond their lengths.
+        lengths: valid samples per row.
+        config: settings.
+        count: number of frames to compute.
     """
     windowed = frame(audio, lengths, config, count) * jnp.asarray(window_values(config), jnp.float32)[None, None]
     before = (config.n_fft - config.window) // 2
@@ -203,7 +208,13 @@ def istft(
 ) -> Float[Array, "batch samples"]:
     """Compute the waveform whose spectra are closest to the given ones (weighted overlap-add, Griffin and Lim 1984).
 
-    spectra must be zero beyond `frames`. Row i has num_samples(frames[i], config) samples, then zeros.
+    Args:
+        spectra: complex spectra, zero beyond `frames`.
+        frames: number of real frames per row.
+        config: settings of the spectra.
+
+    Returns:
+        Waveforms; row i has num_samples(frames[i], config) samples, then zeros.
     """
     count, window = spectra.shape[1], jnp.asarray(window_values(config), jnp.float32)[None, None]
     before = (config.n_fft - config.window) // 2

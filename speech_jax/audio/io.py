@@ -194,7 +194,7 @@ def _g722_blocks(path: str, start: float) -> Iterator[Float[np.ndarray, "time"]]
                 skip -= cut
                 if cut < len(block):
                     yield block[cut:]
-    except (av.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError) as error:
         raise UserError(f"{path}: damaged ({_reason(error)}), expected G.722 audio") from error
 
 

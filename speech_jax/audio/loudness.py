@@ -24,7 +24,7 @@ def integrated_loudness(audio: Float[np.ndarray, " samples"], sample_rate: int) 
     """
     from scipy.signal import sosfilt  # slow to import, and only needed here
 
-    weighted = sosfilt(k_weighting(sample_rate), np.asarray(audio, np.float64))
+    weighted = np.asarray(sosfilt(k_weighting(sample_rate), np.asarray(audio, np.float64)))
     size, step = round(_BLOCK * sample_rate), _STEP * sample_rate
     count = max(1, int((len(weighted) - size) / step + 1e-6) + 1)
     starts = np.round(np.arange(count) * step).astype(int)

@@ -54,9 +54,13 @@ def add_noise(
     inside: Bool[Array, "batch samples"],
     snr_db: Float[Array, " batch"],
 ) -> Float[Array, "batch samples"]:
-    """Add noise, scaled so that signal and noise power over the utterance have the ratio `snr_db` (dB).
+    """Add noise at a given signal-to-noise ratio. Silence stays silence.
 
-    Silence stays silence. `inside` is True for the samples of the utterance.
+    Args:
+        audio: waveforms, zero beyond their lengths.
+        noise: one row of noise per waveform, of any level.
+        inside: True for the samples of the utterance.
+        snr_db: ratio of signal to noise power over the utterance, in dB, per row.
     """
     noise = jnp.where(inside, noise, 0.0)
     signal_power, noise_power = jnp.sum(audio**2, axis=1), jnp.sum(noise**2, axis=1)

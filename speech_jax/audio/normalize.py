@@ -58,7 +58,7 @@ def estimate_statistics(
     Raises:
         UserError: there are fewer than two frames.
     """
-    count, mean, squares = 0, 0.0, 0.0
+    count, mean, squares = 0, np.zeros(()), np.zeros(())
     for features, mask in batches:
         real = np.asarray(features, np.float64)[np.asarray(mask, bool)]
         if len(real) == 0:

@@ -26,10 +26,10 @@ class _Clock:
             jax.monitoring.register_event_duration_secs_listener(self._on_event)
             self._registered = True
 
-    def _on_event(self, event: str, seconds: float, **_: object) -> None:
+    def _on_event(self, event: str, duration_secs: float, **kwargs: object) -> None:  # names as in jax.monitoring
         if event.startswith(_EVENTS):
             self.programs += event == _COMPILED
-            self.add(time.perf_counter() - seconds, time.perf_counter())
+            self.add(time.perf_counter() - duration_secs, time.perf_counter())
 
     def add(self, begin: float, end: float) -> None:
         with self._lock:

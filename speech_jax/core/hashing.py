@@ -26,7 +26,7 @@ def hashed_key(key: Array) -> Array:
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_HASHED)
 
 
-def _fold(key: Array, data: Array) -> Array:
+def _fold(key: Array, data: Array | int) -> Array:
     """Return a key for each number in `data`, [..., 2]."""
     data = jnp.asarray(data).astype(jnp.uint32)
     first = hash_bits(key[0] ^ hash_bits(data + key[1]))

@@ -70,6 +70,7 @@ def run_sharded(function: Callable[..., PyTree], *state: PyTree, batch: PyTree) 
     if not meshes:
         return jax.device_get(function(*state, batch))
     (mesh,) = meshes
+    assert isinstance(mesh, Mesh)  # arrays lie on devices
     with jax.set_mesh(mesh):  # for kernels
         outputs = function(*state, _shard_rows(batch, mesh))
     return fetch(outputs)

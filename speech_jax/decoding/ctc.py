@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -20,11 +21,11 @@ class BestPath(NamedTuple):
         confidence: geometric mean of the token's probability over its frames, in (0, 1].
     """
 
-    ids: Int[Array, "batch time"]
-    lengths: Int[Array, " batch"]
-    starts: Int[Array, "batch time"]
-    ends: Int[Array, "batch time"]
-    confidence: Float[Array, "batch time"]
+    ids: Int[Array | np.ndarray, "batch time"]
+    lengths: Int[Array | np.ndarray, " batch"]
+    starts: Int[Array | np.ndarray, "batch time"]
+    ends: Int[Array | np.ndarray, "batch time"]
+    confidence: Float[Array | np.ndarray, "batch time"]
 
 
 def greedy_decode(

@@ -124,12 +124,12 @@ def initial_ending(mask: Bool[Array, "batch symbols"]) -> dict[str, Array]:
 
     Returns:
         Arrays int32 [batch]: "ended" (index into END_REASONS), "length" in frames, "stayed" (steps in which the
-        attention has been on the last symbol), "place" (symbol with the largest attention weight).
+        attention has been on the last symbol), "position" (symbol with the largest attention weight).
     """
     size = mask.shape[0]
     zero = jnp.zeros((size,), jnp.int32)
     ended = jnp.where(jnp.any(mask, axis=1), RUNNING, STOP)
-    return {"ended": ended, "length": zero, "stayed": zero, "place": zero}
+    return {"ended": ended, "length": zero, "stayed": zero, "position": zero}
 
 
 def _step(
@@ -145,16 +145,16 @@ def _step(
     """Return (frames, attention weights, decoder state, end-detection state) after one more step."""
     symbols = jnp.sum(mask, axis=1)
     if config.window_back >= 0 or config.window_forward >= 0:
-        place, symbol = ending["place"][:, None], jnp.arange(mask.shape[1])[None]
+        position, symbol = ending["position"][:, None], jnp.arange(mask.shape[1])[None]
         back = config.window_back if config.window_back >= 0 else mask.shape[1]
         forward = config.window_forward if config.window_forward >= 0 else mask.shape[1]
-        window = mask & (symbol >= place - back) & (symbol <= place + forward)
+        window = mask & (symbol >= position - back) & (symbol <= position + forward)
         fixed = {**fixed, "fixed": {**fixed["fixed"], "mask": window}}
     frames, stop, weights, moving = decoder_step(parts, fixed, moving, reduction)
     running = ending["ended"] == RUNNING
     last = jax.nn.sigmoid(stop) > config.stop_threshold  # [batch, reduction]
-    place = jnp.argmax(weights, axis=1).astype(jnp.int32)
-    stayed = jnp.where(place >= symbols - 1, ending["stayed"] + 1, 0)
+    position = jnp.argmax(weights, axis=1).astype(jnp.int32)
+    stayed = jnp.where(position >= symbols - 1, ending["stayed"] + 1, 0)
     new_frames = jnp.where(jnp.any(last, axis=1), 1 + jnp.argmax(last, axis=1), reduction)
     length = ending["length"] + new_frames.astype(jnp.int32)
     limit = jnp.floor(symbols * config.frames_per_symbol + config.frames_more).astype(jnp.int32)
@@ -166,7 +166,7 @@ def _step(
         "ended": jnp.where(running, ended, ending["ended"]),
         "length": jnp.where(running, length, ending["length"]),
         "stayed": jnp.where(running, stayed, ending["stayed"]),
-        "place": jnp.where(running, place, ending["place"]),
+        "position": jnp.where(running, position, ending["position"]),
     }
     return frames, weights, moving, ending
 

@@ -1,1 +1,1 @@
-"""Other people's checkpoints, in and out. Imported by the front door `convert` alone."""
+"""Checkpoints of other toolkits, in and out, as artifacts; used by the front door `convert` only."""

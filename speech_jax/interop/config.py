@@ -1,4 +1,4 @@
-"""Settings of the imports whose files do not hold them."""
+"""Settings that the imported files themselves do not contain."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TorchaudioConfig:
-    """What a state dict with torchaudio's Conformer does not say. Only for such a file (.pt, .pth, .safetensors)."""
+    """Settings of a state dict with torchaudio's Conformer (.pt, .pth, .safetensors) that the file does not contain."""
 
     heads: int = 0
-    """Attention heads."""
+    """Number of attention heads."""
     head: str = ""
-    """Name of the linear layer after the Conformer, whose outputs are the classes: "output_linear"."""
+    """Name of the linear layer after the Conformer that outputs the classes, for example output_linear."""
     projection: str = ""
-    """Name of the linear layer before the Conformer; empty where the features go in as they are."""
+    """Name of the linear layer before the Conformer; empty if the features are its input."""
     tokens: str = ""
-    """What the classes are: a text file with a character a line ("|" or "<space>" is a space), with or without a line
-    for the blank; or a sentencepiece model."""
+    """Vocabulary: a text file with one character per line ("|" or "<space>" for a space), with or without a line for
+    the blank; or a sentencepiece model."""
     blank: int = 0
-    """Which class is the blank; -1 is the last."""
+    """Class of the blank; -1 for the last class."""
     features: str = ""
-    """What the network hears: nemo, kaldi, librosa, torch or whisper (`audio.presets`, with as many bands as the
-    network has inputs), or a JSON file with fields of AudioConfig."""
+    """Input features: nemo, kaldi, librosa, torch or whisper (`audio.presets`, with as many bands as the network has
+    inputs), or a JSON file with fields of AudioConfig."""
     convolution_first: bool = False
-    """The model was made with convolution_first=True."""
+    """Set if the model was built with convolution_first=True."""
 
 
 @dataclass(frozen=True)
 class WaveNetImport:
-    """What a state dict with a WaveNet does not say."""
+    """Settings of a state dict with a WaveNet that the file does not contain."""
 
     cycles: int = 0
-    """How often the dilations 1, 2, 4, … begin anew; 0 takes the public settings for so many layers (24: 4, 30: 3)."""
+    """Number of cycles of the dilations 1, 2, 4, …; 0 takes the public settings (24 layers: 4, 30 layers: 3)."""
     statistics: str = ""
-    """For r9y9's last version: a text file of two lines, the means and the deviations of its mel frames (mean_ and
-    scale_ of its meanvar.joblib, which is a pickle and is not read)."""
+    """For r9y9's last version: a text file with two lines, mean and standard deviation per mel band (mean_ and scale_
+    of its meanvar.joblib, which is a pickle and is not read)."""
     processed: bool = True
-    """For r9y9's last version: whether its waveform had the gain of 0.55 and the pre-emphasis of 0.85 of all its full
-    recipes; its demonstration recipes have neither."""
+    """For r9y9's last version: the model was trained on waveforms with gain 0.55 and pre-emphasis 0.85, as in its full
+    recipes; the demonstration recipes have neither."""

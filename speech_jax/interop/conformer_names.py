@@ -1,6 +1,7 @@
-"""Where each tensor of NeMo's Conformer-CTC lies in ours, both ways. Parakeet's names are the same ones renamed.
+"""Names and layouts of NeMo's Conformer-CTC tensors, both ways, and the import that all converters share.
 
-torch keeps weights as [out, in, …], we as […, in, out]. NeMo's blank is the last class, ours the first.
+torch stores weights as [out, in, …], Flax as […, in, out]. The blank is NeMo's last class and our first. Parakeet's
+names are NeMo's with other prefixes.
 """
 
 from __future__ import annotations
@@ -17,16 +18,23 @@ from speech_jax.core.types import PyTree
 from speech_jax.interop.tensors import Tensors
 from speech_jax.models.config import ConformerConfig
 
-Change = Callable[[np.ndarray], np.ndarray]
+Transform = Callable[[np.ndarray], np.ndarray]
 
 
-class Place(NamedTuple):
-    """One tensor: NeMo's name, our path under "params" or "batch_stats", and the change of layout both ways."""
+class TensorMapping(NamedTuple):
+    """A tensor of another toolkit and its place in our parameter tree.
 
-    theirs: str
-    ours: tuple[str, ...]
-    to_ours: Change
-    to_theirs: Change
+    Attributes:
+        source: name in the other toolkit's checkpoint.
+        path: path in our tree, starting with "params" or "batch_stats".
+        from_source: converts the other toolkit's layout to ours.
+        to_source: the inverse.
+    """
+
+    source: str
+    path: tuple[str, ...]
+    from_source: Transform
+    to_source: Transform
 
 
 def _same(a: np.ndarray) -> np.ndarray:
@@ -44,27 +52,27 @@ _HEAD = (lambda a: np.roll(a[..., 0], 1, 0).T, lambda a: np.roll(a.T, -1, 0)[...
 _HEAD_BIAS = (lambda a: np.roll(a, 1), lambda a: np.roll(a, -1))
 
 
-def _flattened(channels: int) -> tuple[Change, Change]:
-    """The map after the convolutions: NeMo flattens [channel, band], we [band, channel]."""
+def _flattened_linear(channels: int) -> tuple[Transform, Transform]:
+    """Return the layouts of the layer after the convolutions: NeMo flattens [channel, band], we [band, channel]."""
 
-    def to_ours(a: np.ndarray) -> np.ndarray:
+    def from_source(a: np.ndarray) -> np.ndarray:
         return a.reshape(len(a), channels, -1).transpose(2, 1, 0).reshape(-1, len(a))
 
-    def to_theirs(a: np.ndarray) -> np.ndarray:
+    def to_source(a: np.ndarray) -> np.ndarray:
         return a.reshape(-1, channels, a.shape[1]).transpose(2, 1, 0).reshape(a.shape[1], -1)
 
-    return to_ours, to_theirs
+    return from_source, to_source
 
 
-def places(config: ConformerConfig) -> list[Place]:
-    """Every tensor of the network, NeMo's names."""
-    found: list[Place] = []
+def nemo_mappings(config: ConformerConfig) -> list[TensorMapping]:
+    """Return the mappings of all tensors of a Conformer-CTC, with NeMo's names."""
+    mappings: list[TensorMapping] = []
 
-    def add(theirs: str, ours: tuple[str, ...], change: tuple[Change, Change], *, root: str = "params") -> None:
-        found.append(Place(theirs, (root, *ours), *change))
+    def add(theirs: str, ours: tuple[str, ...], layout: tuple[Transform, Transform], *, root: str = "params") -> None:
+        mappings.append(TensorMapping(theirs, (root, *ours), *layout))
 
-    def linear(theirs: str, ours: tuple[str, ...], change=LINEAR, *, bias: bool = True) -> None:
-        add(f"{theirs}.weight", (*ours, "kernel"), change)
+    def linear(theirs: str, ours: tuple[str, ...], layout=LINEAR, *, bias: bool = True) -> None:
+        add(f"{theirs}.weight", (*ours, "kernel"), layout)
         if bias:
             add(f"{theirs}.bias", (*ours, "bias"), SAME)
 
@@ -80,7 +88,7 @@ def places(config: ConformerConfig) -> list[Place]:
         else:
             linear(f"{conv}.{3 * stage - 1}", (*sub, f"depthwise{stage}"), _DEPTHWISE2D)
             linear(f"{conv}.{3 * stage}", (*sub, f"pointwise{stage}"), _POINTWISE2D)
-    linear("encoder.pre_encode.out", (*sub, "out"), _flattened(config.subsampling_channels or config.width))
+    linear("encoder.pre_encode.out", (*sub, "out"), _flattened_linear(config.subsampling_channels or config.width))
 
     bias = config.use_bias
     for i in range(config.layers):
@@ -107,46 +115,57 @@ def places(config: ConformerConfig) -> list[Place]:
 
     add("decoder.decoder_layers.0.weight", ("head", "kernel"), _HEAD)
     add("decoder.decoder_layers.0.bias", ("head", "bias"), _HEAD_BIAS)
-    return found
+    return mappings
 
 
-def take(
-    tensors: Tensors, wanted: list[Place], source: str, expected: str = "a Conformer-CTC"
+def import_tensors(
+    tensors: Tensors, mappings: list[TensorMapping], source: str, expected: str = "a Conformer-CTC"
 ) -> tuple[PyTree, PyTree, list[str]]:
-    """(params, model_state, names of the tensors that were not used), float32.
+    """Convert the tensors of another toolkit to our parameter tree.
 
-    Raises UserError naming the first tensor that is missing. Shapes are checked against the network by the caller,
-    who knows it.
+    Shapes are not checked against the network here; the caller does that.
+
+    Args:
+        tensors: of the other toolkit.
+        mappings: the tensors of the network.
+        source: path of the checkpoint, for messages.
+        expected: name of the network, for messages.
+
+    Returns:
+        params and model_state (float32), and the names of the tensors that were not used.
+
+    Raises:
+        UserError: a tensor is missing or has another number of dimensions.
     """
-    left, found, cpu = dict(tensors), {}, jax.local_devices(backend="cpu")[0]
-    for place in wanted:
-        if place.theirs not in left:
-            raise UserError(f"{source}: found no tensor {place.theirs!r}, expected it in {expected}")
-        tensor = left.pop(place.theirs)
+    unused, leaves, cpu = dict(tensors), {}, jax.local_devices(backend="cpu")[0]
+    for mapping in mappings:
+        if mapping.source not in unused:
+            raise UserError(f"{source}: found no tensor {mapping.source!r}, expected it in {expected}")
+        tensor = unused.pop(mapping.source)
         try:
-            ours = np.ascontiguousarray(place.to_ours(tensor), np.float32)
+            leaf = np.ascontiguousarray(mapping.from_source(tensor), np.float32)
         except (ValueError, IndexError) as error:
             raise UserError(
-                f"{source}: found {place.theirs!r} with shape {tensor.shape}, "
-                f"which does not become our {'/'.join(place.ours)}: {error}"
+                f"{source}: found {mapping.source!r} with shape {tensor.shape}, "
+                f"expected one that converts to our {'/'.join(mapping.path)}: {error}"
             ) from error
-        found["/".join(place.ours)] = jax.device_put(ours, cpu)  # of NumPy's arrays orbax makes a copy before it writes
-    roots = nest_leaves(found)
-    return roots.pop("params"), roots, sorted(left)
+        leaves["/".join(mapping.path)] = jax.device_put(leaf, cpu)  # orbax copies NumPy arrays before it writes them
+    roots = nest_leaves(leaves)
+    return roots.pop("params"), roots, sorted(unused)
 
 
-def to_ours(tensors: Tensors, config: ConformerConfig, source: str) -> tuple[PyTree, PyTree, list[str]]:
-    """`take` of NeMo's Conformer-CTC."""
-    return take(tensors, places(config), source)
+def params_from_nemo(tensors: Tensors, config: ConformerConfig, source: str) -> tuple[PyTree, PyTree, list[str]]:
+    """Apply `import_tensors` to the tensors of NeMo's Conformer-CTC."""
+    return import_tensors(tensors, nemo_mappings(config), source)
 
 
-def to_theirs(params: PyTree, model_state: PyTree, config: ConformerConfig) -> Tensors:
-    """The inverse of `to_ours`: NeMo's names and layouts."""
+def params_to_nemo(params: PyTree, model_state: PyTree, config: ConformerConfig) -> Tensors:
+    """Return the tensors of a Conformer-CTC with NeMo's names and layouts; the inverse of `params_from_nemo`."""
     leaves = named_leaves({"params": params, **model_state})
     tensors: Tensors = {}
-    for place in places(config):
-        ours = np.asarray(leaves["/".join(place.ours)], np.float32)
-        tensors[place.theirs] = np.ascontiguousarray(place.to_theirs(ours))
+    for mapping in nemo_mappings(config):
+        leaf = np.asarray(leaves["/".join(mapping.path)], np.float32)
+        tensors[mapping.source] = np.ascontiguousarray(mapping.to_source(leaf))
     if config.conv_norm == "batch":
         for i in range(config.layers):
             tensors[f"encoder.layers.{i}.conv.batch_norm.num_batches_tracked"] = np.zeros((), np.int64)

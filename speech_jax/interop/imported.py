@@ -1,4 +1,4 @@
-"""What every importer hands to the front door, and how it becomes an ordinary checkpoint folder."""
+"""Result of an import, and its checkpoint folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from speech_jax.training.state import num_params
 
 
 class Imported(NamedTuple):
-    """A recognizer, a voice or a vocoder out of somebody else's files.
+    """A recognizer, voice or vocoder imported from another toolkit.
 
-    ignored: {tensor or setting that was not taken: the reason}
-    notes:   what the user should know, a line each
+    Attributes:
+        parts: config, parameters and assets.
+        ignored: tensor or setting that was not used -> reason.
+        notes: one-line messages for the user.
     """
 
     parts: RecognizerParts | VoiceParts | VocoderParts
@@ -27,16 +29,25 @@ class Imported(NamedTuple):
     notes: list[str]
 
 
-def write_checkpoint(found: Imported, out: str | Path, source: str) -> int:
-    """Writes a run's folder with one checkpoint, step 0, for every front door; returns how many parameters it has.
+def write_checkpoint(imported: Imported, out: str | Path, source: str) -> int:
+    """Write an imported model as a run folder with one checkpoint, step 0, for use by every front door.
 
-    Raises UserError, and writes nothing, if the tensors do not fit the network, or if there is a run already.
+    Args:
+        imported: the model.
+        out: folder to write.
+        source: path of the imported file, for messages and the checkpoint's notes.
+
+    Returns:
+        The number of parameters.
+
+    Raises:
+        UserError: the tensors do not fit the network, or the folder holds a run; nothing is written.
     """
-    model_state = {} if isinstance(found.parts, VocoderParts) else found.parts.model_state
-    for name, leaf in named_leaves((found.parts.params, model_state)).items():
+    model_state = {} if isinstance(imported.parts, VocoderParts) else imported.parts.model_state
+    for name, leaf in named_leaves((imported.parts.params, model_state)).items():
         if not np.isfinite(leaf).all():
-            raise UserError(f"{source}: found numbers that are not finite in what becomes {name.split('/', 1)[1]}")
-    note = {"source": Path(source).name, "ignored": found.ignored, "notes": found.notes}
-    save = {VoiceParts: save_voice, VocoderParts: save_vocoder}.get(type(found.parts), save_recognizer)
-    save(out, found.parts, imported=note)
-    return num_params(found.parts.params)
+            raise UserError(f"{source}: found NaN or infinity in {name.split('/', 1)[1]}, expected finite numbers")
+    note = {"source": Path(source).name, "ignored": imported.ignored, "notes": imported.notes}
+    save = {VoiceParts: save_voice, VocoderParts: save_vocoder}.get(type(imported.parts), save_recognizer)
+    save(out, imported.parts, imported=note)
+    return num_params(imported.parts.params)

@@ -1,7 +1,7 @@
-"""NeMo's .nemo archives: Conformer-CTC (4x) and FastConformer-CTC (4x, 8x), in and out.
+"""NeMo .nemo archives of Conformer-CTC (4x) and FastConformer-CTC (4x, 8x), read and written.
 
-A .nemo is a tar with model_config.yaml, model_weights.ckpt (a torch state dict) and the tokenizer's files. NeMo 3.0's
-names and arithmetic (nemo/collections/asr/modules/conformer_encoder.py).
+A .nemo is a tar with model_config.yaml, model_weights.ckpt (a torch state dict) and the tokenizer's files. Names
+and arithmetic are those of NeMo 3.0 (nemo/collections/asr/modules/conformer_encoder.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from speech_jax.audio.mel import mel_matrix
 from speech_jax.audio.presets import nemo as nemo_audio
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import open_atomic
-from speech_jax.interop.conformer_names import to_ours, to_theirs
+from speech_jax.interop.conformer_names import params_from_nemo, params_to_nemo
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.sentencepieces import UNKNOWN, read_sentencepiece, write_sentencepiece
 from speech_jax.interop.settings import Settings
@@ -36,20 +36,24 @@ from speech_jax.text.tokenizer import BLANK, Tokenizer
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 _MAX_SMALL = 64 << 20  # bytes of a config or tokenizer file
-_MAX_UNPACKED = 32 << 30  # bytes that a compressed archive may become
-_NORMS = {"batch_norm": "batch", "layer_norm": "layer"}
+_MAX_UNPACKED = 32 << 30  # bytes of a decompressed archive
+_NORMS: dict[str, Any] = {"batch_norm": "batch", "layer_norm": "layer"}
 _FRONT_END_CHANGED = (2, 4)  # the NeMo version that changed the featurizer
 
 
-# ---- in
+# ---- Import
 
 
 def read_nemo(path: str | Path, front_end: int | None = None) -> Imported:
-    """A Conformer-CTC out of a .nemo file.
+    """Read a Conformer-CTC from a .nemo file.
 
-    front_end: 1 or 2, the generation of NeMo's featurizer (`audio.presets.nemo`) that the model was trained with. The
-    file does not say; None takes 1 if a NeMo before 2.4 wrote it, else 2.
-    Raises UserError for what is damaged, hostile, or no Conformer-CTC that we compute exactly.
+    Args:
+        path: the file.
+        front_end: 1 or 2, the generation of NeMo's featurizer (`audio.presets.nemo`) that the model was trained with.
+            The file does not contain it; None takes 1 if NeMo before 2.4 wrote the file, else 2.
+
+    Raises:
+        UserError: the file is damaged or unsafe, or the network is not one that we compute exactly.
     """
     path = Path(path)
     with _members(path) as members:
@@ -59,38 +63,38 @@ def read_nemo(path: str | Path, front_end: int | None = None) -> Imported:
         if WEIGHTS not in members:
             raise UserError(f"{path}: found no {WEIGHTS}, expected it in a .nemo file")
         tensors = read_torch(members[WEIGHTS])
-        params, model_state, left = to_ours(tensors, encoder, str(path))
-        ignored = {name: _why_ignored(name, tensors[name], audio, path) for name in left}
+        params, model_state, unused = params_from_nemo(tensors, encoder, str(path))
+        ignored = {name: _why_ignored(name, tensors[name], audio, path) for name in unused}
     parts = RecognizerParts(CTCTaskConfig(model=encoder, audio=audio), tokenizer, params, model_state)
     return Imported(parts, ignored, notes)
 
 
 @contextmanager
 def _members(path: Path) -> Iterator[dict[str, Span]]:
-    """name -> where it lies in an uncompressed file. A compressed tar is first unpacked into a temporary tar."""
+    """Map member names to spans of an uncompressed tar; a compressed one is first decompressed to a temporary file."""
     try:
         with open(path, "rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}, expected a .nemo file") from error
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "plain.tar" if compressed else path
+        archive = Path(folder) / "archive.tar" if compressed else path
         try:
             if compressed:
-                _decompress(path, plain)
-            with tarfile.open(plain, "r:") as tar:
-                found = {}
+                _decompress(path, archive)
+            with tarfile.open(archive, "r:") as tar:
+                members = {}
                 for member in tar:
-                    tarfile.data_filter(member, folder)  # refuses what would leave the folder, though none is written
+                    tarfile.data_filter(member, folder)  # refuses paths outside the folder; nothing is extracted
                     if member.isfile():
-                        found[member.name.removeprefix("./")] = Span(plain, member.offset_data, member.size)
-            size = plain.stat().st_size
-            for name, span in found.items():
+                        members[member.name.removeprefix("./")] = Span(archive, member.offset_data, member.size)
+            size = archive.stat().st_size
+            for name, span in members.items():
                 if span.offset + span.size > size:
                     raise UserError(f"{path}: found {name} cut off, expected a whole .nemo file")
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
             raise UserError(f"{path}: found {error}, expected a .nemo file (a tar)") from error
-        yield found
+        yield members
 
 
 def _decompress(path: Path, out: Path) -> None:
@@ -105,7 +109,7 @@ def _read(path: Path, members: Mapping[str, Span], name: str) -> bytes:
     span = members.get(name)
     if span is None:
         raise UserError(f"{path}: found no {name}, expected it in a .nemo file")
-    if span.size > _MAX_SMALL:
+    if span.size is None or span.size > _MAX_SMALL:
         raise UserError(f"{path}: found {span.size} bytes of {name}, expected at most {_MAX_SMALL}")
     with open(span.path, "rb") as file:
         file.seek(span.offset)
@@ -123,10 +127,10 @@ def _read_yaml(path: Path, members: Mapping[str, Span]) -> dict[str, Any]:
 
 
 def _section(config: Mapping[str, Any], name: str, path: Path) -> Settings:
-    found = config.get(name)
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: found no section {name!r} in {CONFIG}, expected a Conformer-CTC's")
-    return Settings(found, f"{name}.", path)
+    section = config.get(name)
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: found no section {name!r} in {CONFIG}, expected that of a Conformer-CTC")
+    return Settings(section, f"{name}.", path)
 
 
 def _settings(
@@ -140,12 +144,12 @@ def _settings(
         except ValueError:
             numbers = ()
         front_end = 1 if numbers and numbers < _FRONT_END_CHANGED else 2
-        why = f"the file was written by NeMo {version}" if version else "the file does not say which NeMo wrote it"
+        why = f"the file was written by NeMo {version}" if version else "the file does not contain NeMo's version"
         notes.append(
-            f"features: NeMo's front end {front_end}, because {why}; --front-end {3 - front_end} is the other one"
+            f"features: NeMo's front end {front_end}, because {why}; --front-end {3 - front_end} selects the other"
         )
     else:
-        notes.append(f"features: NeMo's front end {front_end}, as asked for")
+        notes.append(f"features: NeMo's front end {front_end}, as given by --front-end")
     audio = _audio(_section(config, "preprocessor", path), front_end, path)
     encoder = _encoder(_section(config, "encoder", path), path)
     if encoder.num_features != audio.num_mels:
@@ -163,7 +167,7 @@ def _encoder(section: Settings, path: Path) -> ConformerConfig:
     width = section.take("d_model", 0)
     channels = section.take("subsampling_conv_channels", -1)
     try:
-        found = ConformerConfig(
+        model = ConformerConfig(
             num_features=section.take("feat_in", 80),
             width=width,
             layers=section.take("n_layers", 0),
@@ -182,10 +186,10 @@ def _encoder(section: Settings, path: Path) -> ConformerConfig:
             dropout_att=section.take("dropout_att", 0.0),
         )
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: found settings of the encoder that make no Conformer: {error}") from error
-    if found.subsampling not in ("striding", "dw_striding") or found.subsampling_factor not in (4, 8):
+        raise UserError(f"{path}: found encoder settings that do not make a Conformer: {error}") from error
+    if model.subsampling not in ("striding", "dw_striding") or model.subsampling_factor not in (4, 8):
         raise UserError(
-            f"{path}: found {found.subsampling} subsampling by {found.subsampling_factor}, "
+            f"{path}: found {model.subsampling} subsampling by {model.subsampling_factor}, "
             f"expected striding or dw_striding by 4 or 8"
         )
     section.expect(
@@ -199,7 +203,7 @@ def _encoder(section: Settings, path: Path) -> ConformerConfig:
         "use_pytorch_sdpa_backends", "sync_max_audio_length",
     )  # fmt: skip
     section.finish()
-    return found
+    return model
 
 
 def _audio(section: Settings, front_end: int, path: Path) -> AudioConfig:
@@ -253,31 +257,41 @@ def _tokenizer(config: Mapping[str, Any], path: Path, members: Mapping[str, Span
 
 def _why_ignored(name: str, tensor: np.ndarray, audio: AudioConfig, path: Path) -> str:
     if name.endswith("num_batches_tracked"):
-        return "a counter that nothing reads"
+        return "an unused counter"
     if name == "preprocessor.featurizer.window":
-        return "the window, which our features make from its name"
+        return "the window, which is computed from its name"
     if name == "preprocessor.featurizer.fb":
-        ours = mel_matrix(audio).T
-        theirs = tensor.reshape(tensor.shape[-2:])
-        if theirs.shape != ours.shape or not np.allclose(theirs, ours, atol=1e-4):
-            raise UserError(f"{path}: found mel bands in {name} that are not those of its config")
+        expected = mel_matrix(audio).T
+        bands = tensor.reshape(tensor.shape[-2:])
+        if bands.shape != expected.shape or not np.allclose(bands, expected, atol=1e-4):
+            raise UserError(f"{path}: found other mel bands in {name}, expected those of the config")
         return "the mel bands, equal to ours"
     if name.endswith("pos_enc.pe"):
-        return "sinusoids, computed anew"
-    raise UserError(f"{path}: found tensor {name!r} with shape {tuple(tensor.shape)}, which no part of the model takes")
+        return "sinusoids, which are computed"
+    raise UserError(f"{path}: found tensor {name!r} with shape {tuple(tensor.shape)}, which the network does not have")
 
 
-# ---- out
+# ---- Export
 
 
 def write_nemo(out: str | Path, task: CTCTaskConfig, tokenizer: Tokenizer, params, model_state) -> None:
-    """Writes a .nemo file that NeMo's EncDecCTCModelBPE (EncDecCTCModel for characters) restores.
+    """Write a .nemo file that NeMo's EncDecCTCModelBPE (EncDecCTCModel for characters) restores.
 
-    Raises UserError for a network or features that NeMo does not have.
+    Args:
+        out: the file to write.
+        task: network and audio settings.
+        tokenizer: the vocabulary.
+        params: parameters.
+        model_state: batch statistics.
+
+    Raises:
+        UserError: NeMo does not have this network or these features.
     """
     if not isinstance(task.model, ConformerConfig) or task.model.conv_norm == "group":
-        raise UserError("convert: found a network that NeMo has not, expected a Conformer with batch or layer norm")
-    tensors = to_theirs(params, model_state, task.model)
+        raise UserError(
+            "convert: found a network that NeMo does not have, expected a Conformer with batch or layer norm"
+        )
+    tensors = params_to_nemo(params, model_state, task.model)
     window = np.hanning(task.audio.window).astype(np.float32)
     tensors["preprocessor.featurizer.window"] = window
     tensors["preprocessor.featurizer.fb"] = np.ascontiguousarray(mel_matrix(task.audio).T[None], np.float32)
@@ -322,7 +336,7 @@ def _add(tar: tarfile.TarFile, name: str, data: Any, size: int) -> None:
 
 
 def _add_unknown(tensors: Tensors) -> None:
-    """A class before the blank for sentencepiece's <unk>, which the network never emits."""
+    """Insert a class before the blank for sentencepiece's <unk>, which the network never emits."""
     weight, bias = tensors["decoder.decoder_layers.0.weight"], tensors["decoder.decoder_layers.0.bias"]
     row = np.zeros_like(weight[:1])
     tensors["decoder.decoder_layers.0.weight"] = np.concatenate([weight[:-1], row, weight[-1:]])
@@ -331,6 +345,7 @@ def _add_unknown(tensors: Tensors) -> None:
 
 def _nemo_config(task: CTCTaskConfig) -> dict[str, Any]:
     audio, model = task.audio, task.model
+    assert isinstance(model, ConformerConfig)  # `write_nemo` refuses the others
     front_end = next((n for n in (1, 2) if (audio.framing, audio.padding) ==
                       (nemo_audio(n).framing, nemo_audio(n).padding)), None)  # fmt: skip
     free = ("sample_rate", "window", "hop", "n_fft", "num_mels", "fmin", "fmax", "pre_emphasis", "dither", "floor",

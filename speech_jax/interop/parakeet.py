@@ -1,4 +1,4 @@
-"""Hugging Face's Parakeet-CTC folders (transformers 5), in and out: NeMo's FastConformer-CTC under other names.
+"""Hugging Face Parakeet-CTC folders (transformers 5), read and written: NeMo's FastConformer-CTC with other names.
 
 A folder has config.json, model.safetensors (or parts with an index), preprocessor_config.json and tokenizer.json.
 """
@@ -14,7 +14,7 @@ from speech_jax.artifacts.recognizer import RecognizerParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nemo as nemo_audio
 from speech_jax.core.errors import UserError
-from speech_jax.interop.conformer_names import to_ours, to_theirs
+from speech_jax.interop.conformer_names import params_from_nemo, params_to_nemo
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tensors import Tensors, read_safetensors, write_safetensors
 from speech_jax.models.config import ConformerConfig
@@ -22,7 +22,7 @@ from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, WORD_START, Tokenizer
 
 _MAX_JSON = 64 << 20
-_NAMES = (  # (Parakeet's, NeMo's): parts of names, each in one way only
+_NAMES = (  # substrings of names: (Parakeet, NeMo)
     ("encoder.subsampling.layers.", "encoder.pre_encode.conv."),
     ("encoder.subsampling.linear.", "encoder.pre_encode.out."),
     *((f".self_attn.{n}_proj.", f".self_attn.linear_{n}.") for n in "qkv"),
@@ -34,62 +34,69 @@ _NAMES = (  # (Parakeet's, NeMo's): parts of names, each in one way only
 )
 
 
-def _to_nemo(name: str) -> str:
-    for theirs, nemos in _NAMES:
-        name = name.replace(theirs, nemos)
+def _nemo_name(name: str) -> str:
+    for parakeet, nemo in _NAMES:
+        name = name.replace(parakeet, nemo)
     return name
 
 
-def _from_nemo(name: str) -> str:
-    for theirs, nemos in _NAMES:
-        name = name.replace(nemos, theirs)
+def _parakeet_name(name: str) -> str:
+    for parakeet, nemo in _NAMES:
+        name = name.replace(nemo, parakeet)
     return name
 
 
-# ---- in
+# ---- Import
 
 
 def read_parakeet(folder: str | Path) -> Imported:
-    """A Parakeet-CTC out of its folder. Raises UserError for what is damaged, or not computed exactly by us."""
+    """Read a Parakeet-CTC from its folder.
+
+    Args:
+        folder: as transformers saves it.
+
+    Raises:
+        UserError: a file is damaged, or the network is not one that we compute exactly.
+    """
     folder = Path(folder)
     config = read_json(folder / "config.json")
     if config.get("model_type") != "parakeet_ctc":
         kind = config.get("model_type")
         raise UserError(f"{folder / 'config.json'}: found model_type {kind!r}, expected parakeet_ctc")
-    tensors = {_to_nemo(name): a for name, a in read_weights(folder).items()}
+    tensors = {_nemo_name(name): a for name, a in read_weights(folder).items()}
     model = _model(config, folder)
     audio = _audio(read_json(folder / "preprocessor_config.json"), model, folder)
     blank = config.get("pad_token_id", 1024)
-    tokenizer = read_tokenizer(folder / "tokenizer.json", config.get("vocab_size", 1025), blank)
-    params, model_state, left = to_ours(tensors, model, str(folder))
+    tokenizer = read_tokenizer_json(folder / "tokenizer.json", config.get("vocab_size", 1025), blank)
+    params, model_state, unused = params_from_nemo(tensors, model, str(folder))
     ignored = {}
-    for name in left:
+    for name in unused:
         if not name.endswith("num_batches_tracked"):
             shape = tuple(tensors[name].shape)
-            raise UserError(f"{folder}: found tensor {name!r} with shape {shape}, which no part of the model takes")
-        ignored[name] = "a counter that nothing reads"
+            raise UserError(f"{folder}: found tensor {name!r} with shape {shape}, which the network does not have")
+        ignored[name] = "an unused counter"
     notes = ["features: NeMo's front end 2, as transformers computes them"]
     parts = RecognizerParts(CTCTaskConfig(model=model, audio=audio), tokenizer, params, model_state)
     return Imported(parts, ignored, notes)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises UserError where there is none."""
+    """Read a JSON object; raise UserError if the file holds none."""
     try:
         if path.stat().st_size > _MAX_JSON:
             raise UserError(f"{path}: found {path.stat().st_size} bytes, expected a JSON file of at most {_MAX_JSON}")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}, expected a JSON file") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: found no JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: found JSON of type {type(found).__name__}, expected an object")
-    return found
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: found JSON of type {type(value).__name__}, expected an object")
+    return value
 
 
 def read_weights(folder: Path) -> Tensors:
-    """model.safetensors, or the parts that model.safetensors.index.json names."""
+    """Read model.safetensors, or the parts that model.safetensors.index.json lists."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file() or not index.is_file():
         return read_safetensors(whole)
@@ -100,7 +107,7 @@ def read_weights(folder: Path) -> Tensors:
             raise UserError(f"{index}: found {part!r}, expected the name of a file in the folder")
         for name, tensor in read_safetensors(folder / part).items():
             if name in tensors:
-                raise UserError(f"{folder / part}: found tensor {name!r} again, expected it in one part")
+                raise UserError(f"{folder / part}: found tensor {name!r} again, expected it once")
             tensors[name] = tensor
     return tensors
 
@@ -108,18 +115,18 @@ def read_weights(folder: Path) -> Tensors:
 def _model(config: dict[str, Any], folder: Path) -> ConformerConfig:
     encoder = config.get("encoder_config")
     if not isinstance(encoder, dict):
-        raise UserError(f"{folder / 'config.json'}: found no encoder_config, expected a Parakeet's")
+        raise UserError(f"{folder / 'config.json'}: found no encoder_config, expected that of a Parakeet")
     where = f"{folder / 'config.json'}: encoder_config"
 
-    def expect(name: str, wanted: Any) -> None:
-        if encoder.get(name, wanted) != wanted:
-            raise UserError(f"{where}.{name}: found {encoder[name]!r}, expected {wanted!r}")
+    def expect(name: str, supported: Any) -> None:
+        if encoder.get(name, supported) != supported:
+            raise UserError(f"{where}.{name}: found {encoder[name]!r}, expected {supported!r}")
 
     width = encoder.get("hidden_size", 1024)
     use_bias = encoder.get("attention_bias", True)
-    for name, wanted in (("hidden_act", "silu"), ("convolution_bias", use_bias), ("subsampling_conv_kernel_size", 3),
+    for name, supported in (("hidden_act", "silu"), ("convolution_bias", use_bias), ("subsampling_conv_kernel_size", 3),
                          ("subsampling_conv_stride", 2)):  # fmt: skip
-        expect(name, wanted)
+        expect(name, supported)
     factor = encoder.get("subsampling_factor", 8)
     if factor not in (4, 8):
         raise UserError(f"{where}.subsampling_factor: found {factor}, expected 4 or 8")
@@ -162,10 +169,16 @@ def _audio(config: dict[str, Any], model: ConformerConfig, folder: Path) -> Audi
     return audio
 
 
-def read_tokenizer(path: Path, vocab_size: int, blank: int) -> Tokenizer:
-    """A tokenizer.json of model BPE or Unigram whose pieces are sentencepiece's (U+2581 for a space).
+def read_tokenizer_json(path: Path, vocab_size: int, blank: int) -> Tokenizer:
+    """Read a tokenizer.json of type BPE or Unigram with sentencepiece's pieces (U+2581 for a space).
 
-    vocab_size: classes of the head, the blank among them; the blank's id, which must be the last, is `blank`.
+    Args:
+        path: the file.
+        vocab_size: classes of the head, the blank included.
+        blank: class of the blank; it must be the last.
+
+    Raises:
+        UserError: the tokenizer is of another type, or its ids do not match the head.
     """
     model = read_json(path).get("model", {})
     kind = model.get("type")
@@ -189,29 +202,37 @@ def read_tokenizer(path: Path, vocab_size: int, blank: int) -> Tokenizer:
         raise UserError(f"{path}: found {len(by_id)} pieces, expected the ids 0 to {blank - 1}")
     ordered = [by_id[i] for i in range(blank)]
     return Tokenizer(
-        kind.lower(), (BLANK, *(p for p, _ in ordered)), (0.0, *(s for _, s in ordered))
+        "bpe" if kind == "BPE" else "unigram", (BLANK, *(p for p, _ in ordered)), (0.0, *(s for _, s in ordered))
     )  # fmt: skip
 
 
-# ---- out
+# ---- Export
 
 
 def write_parakeet(out: str | Path, task: CTCTaskConfig, tokenizer: Tokenizer, params, model_state) -> None:
-    """Writes a folder that transformers' ParakeetForCTC and AutoProcessor load.
+    """Write a folder that transformers' ParakeetForCTC and AutoProcessor load.
 
-    Raises UserError for a network, features or a tokenizer that Parakeet does not have.
+    Args:
+        out: the folder to write; new or empty.
+        task: network and audio settings.
+        tokenizer: of kind bpe or unigram.
+        params: parameters.
+        model_state: batch statistics.
+
+    Raises:
+        UserError: Parakeet does not have this network, these features or this kind of tokenizer.
     """
     model, audio, out = task.model, task.audio, Path(out)
     if not isinstance(model, ConformerConfig) or (model.subsampling, model.conv_norm) != ("dw_striding", "batch"):
-        raise UserError("convert: found a network that Parakeet is not, expected dw_striding and batch norm")
+        raise UserError("convert: found a network that Parakeet does not have, expected dw_striding and batch norm")
     free = ("sample_rate", "window", "hop", "n_fft", "num_mels", "pre_emphasis", "dither")
     if dataclasses.replace(audio, **{n: getattr(nemo_audio(2), n) for n in free}) != nemo_audio(2):
-        raise UserError("convert: found features that Parakeet does not compute, expected audio.presets.nemo(2)'s")
+        raise UserError("convert: found features that Parakeet does not compute, expected audio.presets.nemo(2)")
     if tokenizer.kind == "char":
         raise UserError("convert: found a tokenizer of characters, expected bpe or unigram for Parakeet")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: found files, expected an empty or a new folder")
-    tensors = {_from_nemo(name): a for name, a in to_theirs(params, model_state, model).items()}
+    tensors = {_parakeet_name(name): a for name, a in params_to_nemo(params, model_state, model).items()}
     blank = tokenizer.vocab_size - 1
     encoder = {
         "model_type": "parakeet_encoder", "hidden_size": model.width, "num_hidden_layers": model.layers,
@@ -250,10 +271,10 @@ def _tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         vocab = [[p, s] for p, s in zip(pieces, scores, strict=True)] + [["<pad>", -1e4]]
         model = {"type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": False}
     else:
-        known = set(pieces)
+        vocabulary = set(pieces)
         order = sorted((i for i, p in enumerate(pieces) if len(p) > 1), key=lambda i: -scores[i])
         merges = [[p[:k], p[k:]] for i in order for p in [pieces[i]] for k in range(1, len(p))
-                  if p[:k] in known and p[k:] in known]  # fmt: skip
+                  if p[:k] in vocabulary and p[k:] in vocabulary]  # fmt: skip
         vocab = {p: i for i, p in enumerate(pieces)} | {"<pad>": blank}
         model = {"type": "BPE", "vocab": vocab, "merges": merges, "unk_token": None, "byte_fallback": False}
     metaspace = {"type": "Metaspace", "replacement": WORD_START, "prepend_scheme": "always", "split": True}

@@ -1,21 +1,32 @@
-"""sentencepiece model files and our tokenizers, both ways."""
+"""Conversion between sentencepiece model files and tokenizers."""
 
 from __future__ import annotations
+
+import importlib
+from typing import Any, Literal
 
 from speech_jax.core.errors import UserError
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 
-_KINDS = {1: "unigram", 2: "bpe"}
+_KINDS: dict[int, Literal["unigram", "bpe"]] = {1: "unigram", 2: "bpe"}
 UNKNOWN = "<unk>"
 
 
 def read_sentencepiece(data: bytes, source: str) -> Tokenizer:
-    """The tokenizer of a sentencepiece model: the blank, then its pieces in their order.
+    """Return the tokenizer of a sentencepiece model: the blank, then the pieces in their order.
 
-    Texts are taken as they are: the model's own normalizer (usually NFKC) is not applied.
+    The model's normalizer (usually NFKC) is not applied to texts.
+
+    Args:
+        data: contents of the .model file.
+        source: path of the file, for messages.
+
+    Raises:
+        UserError: this is not a sentencepiece model of type unigram or BPE.
     """
     from google.protobuf.message import DecodeError
-    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")  # whose classes are made at run time
 
     model = proto.ModelProto()
     try:
@@ -33,8 +44,17 @@ def read_sentencepiece(data: bytes, source: str) -> Tokenizer:
 
 
 def write_sentencepiece(tokenizer: Tokenizer) -> bytes:
-    """The inverse, with <unk> at the end where the tokenizer has none: sentencepiece needs one."""
-    from sentencepiece import sentencepiece_model_pb2 as proto
+    """Return a tokenizer as the contents of a sentencepiece .model file.
+
+    sentencepiece requires <unk>: it is appended if the tokenizer has none.
+
+    Args:
+        tokenizer: of kind bpe or unigram.
+
+    Raises:
+        UserError: the tokenizer is of kind char.
+    """
+    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")  # whose classes are made at run time
 
     if tokenizer.kind == "char":
         raise UserError("tokenizer: found kind char, expected bpe or unigram for a sentencepiece model")

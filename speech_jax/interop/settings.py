@@ -1,4 +1,4 @@
-"""The settings in somebody else's config file: each one is taken, known to change nothing, or refused."""
+"""Settings in the config file of another toolkit: each one is read, known to have no effect, or refused."""
 
 from __future__ import annotations
 
@@ -10,37 +10,55 @@ from speech_jax.core.errors import UserError
 
 
 class Settings:
-    """What is left of a config, or of a section of it, while an importer goes through it.
+    """Settings of a config, or of a section of it, that an importer has not read yet.
 
-    prefix: what stands before a setting's name in messages, "encoder." for a section.
+    Args:
+        values: the settings.
+        prefix: prefix of the settings' names in messages, for example "encoder.".
+        path: path of the config file, for messages.
     """
 
-    def __init__(self, found: Mapping[str, Any], prefix: str, path: Path):
-        self._left, self._prefix, self._path = dict(found), prefix, path
+    def __init__(self, values: Mapping[str, Any], prefix: str, path: Path):
+        self._unread, self._prefix, self._path = dict(values), prefix, path
 
     def take(self, name: str, default: Any) -> Any:
-        """The value, or the default where there is none. Raises UserError for a text in place of a number, or back."""
-        value = self._left.pop(name, None)
+        """Return the value of a setting, or the default if it is missing or null.
+
+        Args:
+            name: name of the setting.
+            default: value if there is none.
+
+        Raises:
+            UserError: the value is a string and the default is not, or vice versa.
+        """
+        value = self._unread.pop(name, None)
         value = default if value is None else value
         if default is not None and isinstance(value, str) != isinstance(default, str):
-            raise UserError(f"{self._path}: found {self._prefix}{name} = {value!r}, expected one like {default!r}")
+            raise UserError(f"{self._path}: found {self._prefix}{name} = {value!r}, expected a value like {default!r}")
         return value
 
     def drop(self, *names: str) -> None:
-        """Settings that change nothing of what the network computes."""
+        """Ignore settings that have no effect on the outputs of the network."""
         for name in names:
-            self._left.pop(name, None)
+            self._unread.pop(name, None)
 
     def expect(self, **values: Any) -> None:
-        """Settings that we have only in one value (or the values of a tuple), which is also their default."""
-        for name, wanted in values.items():
-            allowed = wanted if isinstance(wanted, tuple) else (wanted,)
-            found = self._left.pop(name, None)
-            if found is not None and found not in allowed:
-                raise UserError(f"{self._path}: found {self._prefix}{name} = {found!r}, expected {allowed[0]!r}")
+        """Check settings that are supported only in one value (or the values of a tuple), which is also their default.
+
+        Args:
+            **values: name of the setting and the supported value or values.
+
+        Raises:
+            UserError: a setting has another value.
+        """
+        for name, supported in values.items():
+            allowed = supported if isinstance(supported, tuple) else (supported,)
+            value = self._unread.pop(name, None)
+            if value is not None and value not in allowed:
+                raise UserError(f"{self._path}: found {self._prefix}{name} = {value!r}, expected {allowed[0]!r}")
 
     def finish(self) -> None:
-        """Raises UserError for a setting that nobody has asked for, unless it is switched off."""
-        for name, value in self._left.items():
+        """Raise UserError for a setting that was not read, unless its value is null, false or 0."""
+        for name, value in self._unread.items():
             if name != "_target_" and value not in (None, False, 0):
-                raise UserError(f"{self._path}: found {self._prefix}{name} = {value!r}, a setting that is not known")
+                raise UserError(f"{self._path}: found {self._prefix}{name} = {value!r}, which is not supported")

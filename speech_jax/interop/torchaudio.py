@@ -1,7 +1,7 @@
-"""State dicts with a torchaudio.models.Conformer between a linear map (or nothing) and a linear CTC head, in.
+"""Import of state dicts with a torchaudio.models.Conformer, an optional linear input layer and a linear CTC head.
 
-Such a file (torch.save, or safetensors) says neither what the network hears, nor what its classes are called, nor how
-many attention heads it has: the user says it (`TorchaudioConfig`).
+Such a file (torch.save or safetensors) contains neither the input features nor the vocabulary nor the number of
+attention heads; `TorchaudioConfig` holds them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from speech_jax.audio.config import AudioConfig
 from speech_jax.core.config_dict import from_dict
 from speech_jax.core.errors import UserError
 from speech_jax.interop.config import TorchaudioConfig
-from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, Place, take
+from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, TensorMapping, import_tensors
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.parakeet import read_json
 from speech_jax.interop.sentencepieces import read_sentencepiece
@@ -30,11 +30,11 @@ from speech_jax.text.tokenizer import BLANK, SPECIAL, Tokenizer
 PRESETS = {"nemo": presets.nemo, "kaldi": presets.kaldi, "librosa": presets.librosa, "torch": presets.torch_like,
            "whisper": presets.whisper_like}  # fmt: skip
 _FIRST = re.compile(r"^(.*)conformer_layers\.0\.ffn1\.sequential\.1\.weight$")
-_MAX_TOKENS = 16 << 20  # bytes of a file of tokens
+_MAX_TOKENS = 16 << 20  # bytes of a token file
 
 
 def is_state_dict(path: str | Path) -> bool:
-    """Whether a file is torch's (a zip archive, or pickles as before 1.6) or safetensors, by name and first bytes."""
+    """Return True for a .safetensors file or a file that starts as torch's do (zip archive, or pickle before 1.6)."""
     path = Path(path)
     if path.suffix == ".safetensors":
         return True
@@ -42,52 +42,58 @@ def is_state_dict(path: str | Path) -> bool:
         with open(path, "rb") as file:
             return file.read(2) in (b"PK", b"\x80\x02")
     except OSError:
-        return False  # whoever reads it next says why
+        return False  # the reader that is tried next reports the error
 
 
 def read_torchaudio(path: str | Path, config: TorchaudioConfig, tensors: Tensors | None = None) -> Imported:
-    """A CTC recognizer out of a state dict. Nothing in the file is run. tensors: the file's, if they were read already.
+    """Read a CTC recognizer from a state dict, without executing anything in the file.
 
-    Raises UserError for what is damaged, missing, left over or not said.
+    Args:
+        path: the file.
+        config: settings that the file does not contain.
+        tensors: of the file, if they were read already.
+
+    Raises:
+        UserError: the file is damaged, tensors are missing or left over, or settings are missing.
     """
     path = Path(path)
     tensors = read_state_dict(path) if tensors is None else tensors
     prefix = _prefix(tensors, path)
-    _check_said(config, tensors, prefix, path)
+    _check_config(config, tensors, prefix, path)
     tensors = _split_attention(tensors, path)
     model = _model(tensors, prefix, config, path)
     blank, classes = _blank(tensors, config, path)
     audio, note = _audio(config.features, model.num_features)
     tokenizer = _tokenizer(Path(config.tokens), classes, blank)
-    wanted = places(model, prefix, config, blank, classes)
-    params, model_state, left = take(tensors, wanted, str(path), "a torchaudio Conformer")
+    mappings = torchaudio_mappings(model, prefix, config, blank, classes)
+    params, model_state, unused = import_tensors(tensors, mappings, str(path), "a torchaudio Conformer")
     ignored = {}
-    for name in left:
+    for name in unused:
         if not name.endswith(".num_batches_tracked"):
             raise UserError(
-                f"{path}: found tensor {name!r} with shape {tuple(tensors[name].shape)}, which is neither the "
-                f"Conformer's, nor --head, nor --projection"
+                f"{path}: found tensor {name!r} with shape {tuple(tensors[name].shape)}, which belongs to "
+                f"neither the Conformer nor --head nor --projection"
             )
-        ignored[name] = "a counter that nothing reads"
+        ignored[name] = "an unused counter"
     order = "before" if config.convolution_first else "after"
-    said = f"as told, too: {model.heads} heads, the convolution {order} the attention, blank {blank}"
+    settings = f"as given by the flags: {model.heads} heads, convolution {order} attention, blank {blank}"
     parts = RecognizerParts(CTCTaskConfig(model=model, audio=audio), tokenizer, params, model_state)
-    return Imported(parts, ignored, [note, said])
+    return Imported(parts, ignored, [note, settings])
 
 
 def _prefix(tensors: Tensors, path: Path) -> str:
-    """What stands before "conformer_layers"."""
-    found = [match.group(1) for name in tensors if (match := _FIRST.match(name))]
-    if len(found) != 1:
+    """Return the prefix of "conformer_layers"."""
+    prefixes = [match.group(1) for name in tensors if (match := _FIRST.match(name))]
+    if len(prefixes) != 1:
         raise UserError(
-            f"{path}: found {len(found)} tensors …conformer_layers.0.ffn1.sequential.1.weight, expected one "
+            f"{path}: found {len(prefixes)} tensors …conformer_layers.0.ffn1.sequential.1.weight, expected one "
             f"torchaudio.models.Conformer"
         )
-    return found[0]
+    return prefixes[0]
 
 
-def _check_said(config: TorchaudioConfig, tensors: Tensors, prefix: str, path: Path) -> None:
-    """One line for everything that the user has to add."""
+def _check_config(config: TorchaudioConfig, tensors: Tensors, prefix: str, path: Path) -> None:
+    """Raise one error that names all missing flags."""
     missing = [f"--{name}" for name in ("heads", "head", "tokens", "features") if not getattr(config, name)]
     if not missing:
         return
@@ -95,23 +101,23 @@ def _check_said(config: TorchaudioConfig, tensors: Tensors, prefix: str, path: P
               if a.ndim == 2 and n.endswith(".weight") and not n.startswith(f"{prefix}conformer_layers.")]  # fmt: skip
     raise UserError(
         f"{path}: found a state dict of torchaudio's Conformer, expected {', '.join(missing)} too, which it does not "
-        f"say (its other linear layers: {', '.join(linear) or 'none'})"
+        f"contain (its other linear layers: {', '.join(linear) or 'none'})"
     )
 
 
 def _split_attention(tensors: Tensors, path: Path) -> Tensors:
-    """in_proj_weight and in_proj_bias in three, for queries, keys and values."""
-    found: Tensors = {}
+    """Split in_proj_weight and in_proj_bias into queries, keys and values."""
+    split: Tensors = {}
     for name, tensor in tensors.items():
         kind = name.rpartition("self_attn.in_proj_")[2]
         if kind not in ("weight", "bias") or kind == name:
-            found[name] = tensor
+            split[name] = tensor
             continue
         if tensor.ndim == 0 or len(tensor) % 3:
             raise UserError(f"{path}: found {name!r} with shape {tensor.shape}, expected queries, keys and values")
         for letter, part in zip("qkv", np.split(np.asarray(tensor), 3), strict=True):
-            found[f"{name.removesuffix(f'in_proj_{kind}')}{letter}.{kind}"] = part
-    return found
+            split[f"{name.removesuffix(f'in_proj_{kind}')}{letter}.{kind}"] = part
+    return split
 
 
 def _shape(tensors: Tensors, name: str, dims: int, path: Path) -> tuple[int, ...]:
@@ -159,23 +165,27 @@ def _audio(features: str, inputs: int) -> tuple[AudioConfig, str]:
     else:
         raise UserError(f"--features: found {features!r}, expected one of {', '.join(PRESETS)}, or a .json file")
     if audio.width != inputs:
-        raise UserError(f"--features: found {audio.width} features, expected the {inputs} that the network takes")
-    note = f"features: {features}, {audio.width} a frame at {audio.sample_rate} Hz, as told: the file does not say"
+        raise UserError(f"--features: found {audio.width} features, expected the network's {inputs} inputs")
+    note = f"features: {features}, {audio.width} per frame at {audio.sample_rate} Hz, as given by --features"
     return audio, note
 
 
 def _tokenizer(path: Path, classes: int, blank: int) -> Tokenizer:
-    """The classes of the head as tokens, the blank first."""
+    """Read the classes of the head as tokens, the blank first."""
     try:
         if path.stat().st_size > _MAX_TOKENS:
-            raise UserError(f"{path}: found {path.stat().st_size} bytes, expected tokens")
+            raise UserError(
+                f"{path}: found {path.stat().st_size} bytes, expected a token file of at most {_MAX_TOKENS}"
+            )
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}, expected tokens") from error
+        raise UserError(f"{path}: {error.strerror or error}, expected a token file") from error
     if path.suffix == ".model":
         tokenizer = read_sentencepiece(data, str(path))
         if tokenizer.vocab_size != classes:
-            raise UserError(f"{path}: found {tokenizer.vocab_size - 1} pieces, expected {classes - 1} and the blank")
+            raise UserError(
+                f"{path}: found {tokenizer.vocab_size - 1} pieces, expected {classes - 1} without the blank"
+            )
         return tokenizer
     try:
         lines = data.decode("utf-8").removesuffix("\n").split("\n")
@@ -192,15 +202,25 @@ def _tokenizer(path: Path, classes: int, blank: int) -> Tokenizer:
     return Tokenizer("char", (BLANK, *pieces))
 
 
-def places(model: PlainConformerConfig, prefix: str, config: TorchaudioConfig, blank: int, classes: int) -> list[Place]:
-    """Every tensor of the network, the attention's projections apart."""
-    found: list[Place] = []
+def torchaudio_mappings(
+    model: PlainConformerConfig, prefix: str, config: TorchaudioConfig, blank: int, classes: int
+) -> list[TensorMapping]:
+    """Return the mappings of all tensors, with the attention's projections split.
 
-    def add(theirs: str, ours: tuple[str, ...], change=SAME, *, root: str = "params") -> None:
-        found.append(Place(theirs, (root, *ours), *change))
+    Args:
+        model: the network.
+        prefix: prefix of "conformer_layers" in tensor names.
+        config: names of the linear layers.
+        blank: class of the blank in the file; it becomes class 0.
+        classes: number of classes.
+    """
+    mappings: list[TensorMapping] = []
 
-    def linear(theirs: str, ours: tuple[str, ...], change=LINEAR) -> None:
-        add(f"{theirs}.weight", (*ours, "kernel"), change)
+    def add(theirs: str, ours: tuple[str, ...], layout=SAME, *, root: str = "params") -> None:
+        mappings.append(TensorMapping(theirs, (root, *ours), *layout))
+
+    def linear(theirs: str, ours: tuple[str, ...], layout=LINEAR) -> None:
+        add(f"{theirs}.weight", (*ours, "kernel"), layout)
         add(f"{theirs}.bias", (*ours, "bias"))
 
     def norm(theirs: str, ours: tuple[str, ...]) -> None:
@@ -231,7 +251,7 @@ def places(model: PlainConformerConfig, prefix: str, config: TorchaudioConfig, b
         norm(f"{theirs}.final_layer_norm", (*ours, "norm_out"))
 
     order = [blank, *(i for i in range(classes) if i != blank)]
-    back = np.argsort(order)
-    add(f"{config.head}.weight", ("head", "kernel"), (lambda a: a[order].T, lambda a: a.T[back]))
-    add(f"{config.head}.bias", ("head", "bias"), (lambda a: a[order], lambda a: a[back]))
-    return found
+    inverse = np.argsort(order)
+    add(f"{config.head}.weight", ("head", "kernel"), (lambda a: a[order].T, lambda a: a.T[inverse]))
+    add(f"{config.head}.bias", ("head", "bias"), (lambda a: a[order], lambda a: a[inverse]))
+    return mappings

@@ -1,5 +1,6 @@
-"""Hugging Face's folders of wav2vec 2.0 and Wav2Vec2-Conformer with a CTC head (Wav2Vec2ForCTC,
-Wav2Vec2ConformerForCTC), in.
+"""Import of Hugging Face folders of wav2vec 2.0 and Wav2Vec2-Conformer with a CTC head.
+
+These are the classes Wav2Vec2ForCTC and Wav2Vec2ConformerForCTC.
 
 A folder has config.json, model.safetensors (or parts with an index, or pytorch_model.bin), preprocessor_config.json and
 vocab.json, and may have tokenizer_config.json, special_tokens_map.json and added_tokens.json.
@@ -18,7 +19,7 @@ from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import waveform
 from speech_jax.core.config_dict import from_dict
 from speech_jax.core.errors import UserError
-from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, Place, take
+from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, TensorMapping, import_tensors
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.parakeet import read_json, read_weights
 from speech_jax.interop.settings import Settings
@@ -27,12 +28,15 @@ from speech_jax.models.config import Wav2Vec2Config
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 
-PREFIXES = {"wav2vec2": "wav2vec2.", "wav2vec2-conformer": "wav2vec2_conformer."}  # model_type -> of its tensors
+PREFIXES = {
+    "wav2vec2": "wav2vec2.",
+    "wav2vec2-conformer": "wav2vec2_conformer.",
+}  # model_type -> prefix of tensor names
 _PRETRAINING = ("quantizer.", "project_q.", "project_hid.")
 _POSITION_CONV = "encoder.pos_conv_embed.conv."
 _CONV1D = (lambda a: a.transpose(2, 1, 0), lambda a: a.transpose(2, 1, 0))
 _NO_INFLUENCE = (
-    # the pre-training loss, other heads, how losses are added up, initial values, and what frameworks write down
+    # pre-training loss, other heads, reduction of losses, initialization, and bookkeeping of frameworks
     "num_codevectors_per_group", "num_codevector_groups", "contrastive_logits_temperature", "num_negatives",
     "codevector_dim", "proj_codevector_dim", "diversity_loss_weight", "feat_quantizer_dropout", "ctc_loss_reduction",
     "ctc_zero_infinity", "use_weighted_layer_sum", "classifier_proj_size", "tdnn_dim", "tdnn_kernel", "tdnn_dilation",
@@ -49,10 +53,14 @@ _NO_INFLUENCE = (
 
 
 def read_wav2vec2(folder: str | Path, lower_case: bool = False) -> Imported:
-    """A CTC recognizer out of its folder.
+    """Read a CTC recognizer from its folder.
 
-    lower_case: hear small letters where the vocabulary has capitals.
-    Raises UserError for what is damaged, or not computed exactly by us.
+    Args:
+        folder: as transformers saves it.
+        lower_case: convert the vocabulary to lower case.
+
+    Raises:
+        UserError: a file is damaged, or the network is not one that we compute exactly.
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
@@ -66,31 +74,34 @@ def read_wav2vec2(folder: str | Path, lower_case: bool = False) -> Imported:
         raise UserError(
             f"{folder / 'config.json'}: found pad_token_id {blank!r} of vocab_size {classes!r}, expected the blank's id"
         )
-    tokenizer, notes = read_tokenizer(folder, classes, blank, lower_case)
+    tokenizer, notes = read_vocabulary(folder, classes, blank, lower_case)
 
-    tensors = {_modern(name): a for name, a in _weights(folder).items()}
+    tensors = {_parametrization_name(name): a for name, a in _weights(folder).items()}
     if "lm_head.weight" not in tensors:
-        made = config.get("architectures")
-        raise UserError(f"{folder}: found no CTC head (lm_head.weight) in a model of {made}, expected one …ForCTC")
+        architectures = config.get("architectures")
+        raise UserError(
+            f"{folder}: found no CTC head (lm_head.weight) in a model of {architectures}, expected one …ForCTC"
+        )
     if model.layers > len(tensors):
         raise UserError(f"{folder}: found {len(tensors)} tensors for {model.layers} layers, expected more")
     prefix = PREFIXES[kind]
-    ignored = _ignore(tensors, prefix, model, config, folder)
+    ignored = _remove_unused(tensors, prefix, model, config, folder)
     _fold_weight_norm(tensors, prefix + _POSITION_CONV, folder)
     if prefix + "masked_spec_embed" not in tensors:
         like = tensors.get(prefix + "encoder.layer_norm.bias", np.zeros(0))
         tensors[prefix + "masked_spec_embed"] = np.zeros(like.shape, np.float32)
-        notes.append("the file has no masked_spec_embed: the vector that masks latent frames in training starts at 0")
-    params, model_state, left = take(tensors, places(model, prefix, blank, classes), str(folder), f"a {kind}")
-    for name in left:
+        notes.append("the file has no masked_spec_embed: the mask vector of latent frames in training starts at 0")
+    mappings = wav2vec2_mappings(model, prefix, blank, classes)
+    params, model_state, unused = import_tensors(tensors, mappings, str(folder), f"a {kind}")
+    for name in unused:
         raise UserError(
-            f"{folder}: found tensor {name!r} with shape {tuple(tensors[name].shape)}, which no part of the model takes"
+            f"{folder}: found tensor {name!r} with shape {tuple(tensors[name].shape)}, which the network does not have"
         )
     parts = RecognizerParts(CTCTaskConfig(model=model, audio=audio), tokenizer, params, model_state)
     return Imported(parts, ignored, notes)
 
 
-# ---- tensors
+# ---- Tensors
 
 
 def _weights(folder: Path) -> Tensors:
@@ -100,8 +111,8 @@ def _weights(folder: Path) -> Tensors:
     return read_weights(folder)
 
 
-def _modern(name: str) -> str:
-    """The names of a weight norm since torch 2.1, whichever the file has."""
+def _parametrization_name(name: str) -> str:
+    """Return the names of weight norm since torch 2.1 for those of earlier versions."""
     for old, new in (
         ("weight_g", "parametrizations.weight.original0"),
         ("weight_v", "parametrizations.weight.original1"),
@@ -112,9 +123,9 @@ def _modern(name: str) -> str:
 
 
 def _fold_weight_norm(tensors: Tensors, prefix: str, folder: Path) -> None:
-    """weight = g · v / |v|, the norm of each tap over all channels (torch's weight_norm with dim=2), in place.
+    """Replace g and v by weight = g · v / |v|, with the norm of each tap over all channels (weight_norm, dim=2).
 
-    In fine-tuning the weight then moves as a whole, where transformers moves its length and direction.
+    Fine-tuning then updates the weight itself, while transformers updates its length and direction.
     """
     names = [f"{prefix}parametrizations.weight.original{i}" for i in (0, 1)]
     if not all(name in tensors for name in names):
@@ -125,37 +136,46 @@ def _fold_weight_norm(tensors: Tensors, prefix: str, folder: Path) -> None:
     tensors[f"{prefix}weight"] = (g * v / np.sqrt(np.square(v).sum(axis=(0, 1), keepdims=True))).astype(np.float32)
 
 
-def _ignore(tensors: Tensors, prefix: str, model: Wav2Vec2Config, config: dict, folder: Path) -> dict[str, str]:
-    """Takes out what nothing reads: {name: the reason}."""
+def _remove_unused(tensors: Tensors, prefix: str, model: Wav2Vec2Config, config: dict, folder: Path) -> dict[str, str]:
+    """Remove unused tensors in place; return their names with the reasons."""
     ignored = {}
     for name in list(tensors):
         if name.removeprefix(prefix).startswith(_PRETRAINING):
-            ignored[name] = "of the pre-training loss alone"
+            ignored[name] = "used by the pre-training loss only"
         elif name.endswith(".num_batches_tracked"):
-            ignored[name] = "a counter that nothing reads"
+            ignored[name] = "an unused counter"
         elif model.block == "conformer" and name.startswith(prefix + _POSITION_CONV):
-            ignored[name] = "a convolution that Wav2Vec2-Conformer has and never calls"
+            ignored[name] = "a convolution that Wav2Vec2-Conformer never calls"
         elif name == prefix + "encoder.embed_positions.inv_freq":
             half = model.width // model.heads // 2
-            same = tensors[name].shape == (half,)  # first, so that a lying config allocates nothing
+            same = tensors[name].shape == (half,)  # first, so that a wrong config allocates nothing
             if not same or not np.allclose(tensors[name], model.rotary_base ** -(np.arange(half) / half), rtol=1e-5):
-                raise UserError(f"{folder}: found other rotary positions in {name!r} than rotary_embedding_base makes")
-            ignored[name] = "follows from rotary_embedding_base"
+                raise UserError(
+                    f"{folder}: found other rotary positions in {name!r}, expected those of rotary_embedding_base"
+                )
+            ignored[name] = "computed from rotary_embedding_base"
     for name in ignored:
         del tensors[name]
     return ignored
 
 
-def places(config: Wav2Vec2Config, prefix: str, blank: int, classes: int) -> list[Place]:
-    """Every tensor of the network, the weight norm folded. blank: its class of the head, which becomes the first."""
-    found: list[Place] = []
+def wav2vec2_mappings(config: Wav2Vec2Config, prefix: str, blank: int, classes: int) -> list[TensorMapping]:
+    """Return the mappings of all tensors, with weight norm folded.
+
+    Args:
+        config: the network.
+        prefix: prefix of tensor names.
+        blank: class of the blank in the file; it becomes class 0.
+        classes: number of classes.
+    """
+    mappings: list[TensorMapping] = []
     order = [blank, *(i for i in range(classes) if i != blank)]
 
-    def add(theirs: str, ours: tuple[str, ...], change=SAME, *, root: str = "params") -> None:
-        found.append(Place(theirs, (root, *ours), *change))
+    def add(theirs: str, ours: tuple[str, ...], layout=SAME, *, root: str = "params") -> None:
+        mappings.append(TensorMapping(theirs, (root, *ours), *layout))
 
-    def linear(theirs: str, ours: tuple[str, ...], change=LINEAR, *, bias: bool = True) -> None:
-        add(f"{theirs}.weight", (*ours, "kernel"), change)
+    def linear(theirs: str, ours: tuple[str, ...], layout=LINEAR, *, bias: bool = True) -> None:
+        add(f"{theirs}.weight", (*ours, "kernel"), layout)
         if bias:
             add(f"{theirs}.bias", (*ours, "bias"))
 
@@ -207,13 +227,13 @@ def places(config: Wav2Vec2Config, prefix: str, blank: int, classes: int) -> lis
         for their_name, name in norms.items():
             norm(f"{theirs}.{their_name}", (*ours, name))
 
-    back = np.argsort(order)
-    add("lm_head.weight", ("head", "kernel"), (lambda a: a[order].T, lambda a: a.T[back]))
-    add("lm_head.bias", ("head", "bias"), (lambda a: a[order], lambda a: a[back]))
-    return found
+    inverse = np.argsort(order)
+    add("lm_head.weight", ("head", "kernel"), (lambda a: a[order].T, lambda a: a.T[inverse]))
+    add("lm_head.bias", ("head", "bias"), (lambda a: a[order], lambda a: a[inverse]))
+    return mappings
 
 
-# ---- settings
+# ---- Settings
 
 
 def _model(config: dict[str, Any], path: Path) -> Wav2Vec2Config:
@@ -221,7 +241,7 @@ def _model(config: dict[str, Any], path: Path) -> Wav2Vec2Config:
     take, conformer = settings.take, config["model_type"] == "wav2vec2-conformer"
     masks = take("apply_spec_augment", True)
     mask_time, mask_channels = take("mask_time_prob", 0.05), take("mask_feature_prob", 0.0)
-    found = {
+    values = {
         "block": "conformer" if conformer else "transformer",
         "width": take("hidden_size", 768),
         "layers": take("num_hidden_layers", 12),
@@ -247,22 +267,22 @@ def _model(config: dict[str, Any], path: Path) -> Wav2Vec2Config:
         "mask_channels_span": take("mask_feature_length", 10),
     }
     if conformer:
-        # transformers writes null for "none", which is not the same as nothing: then it means "relative"
-        written = config.get("position_embeddings_type", "relative")
-        found |= {
-            "positions": "none" if written is None else written,
+        # transformers writes null for "none"; a missing entry means "relative"
+        positions = config.get("position_embeddings_type", "relative")
+        values |= {
+            "positions": "none" if positions is None else positions,
             "rotary_base": take("rotary_embedding_base", 10000),
             "kernel_size": take("conv_depthwise_kernel_size", 31),
             "dropout_conv": take("conformer_conv_dropout", 0.1),
         }
         settings.drop("position_embeddings_type", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
     else:
-        found |= {
+        values |= {
             "norm_first": take("do_stable_layer_norm", False),
             "position_kernel": take("num_conv_pos_embeddings", 128),
             "position_groups": take("num_conv_pos_embedding_groups", 16),
         }
-    model = from_dict(Wav2Vec2Config, found, f"{path}: as Wav2Vec2Config")
+    model = from_dict(Wav2Vec2Config, values, f"{path}: as Wav2Vec2Config")
     settings.expect(
         add_adapter=False, adapter_attn_dim=None, output_hidden_size=model.width, pruned_heads={},
         num_feat_extract_layers=len(model.conv_width), is_encoder_decoder=False, is_decoder=False,
@@ -290,13 +310,25 @@ def _audio(path: Path) -> AudioConfig:
     return dataclasses.replace(waveform(normalize), sample_rate=rate)
 
 
-# ---- tokens
+# ---- Vocabulary
 
 
-def read_tokenizer(folder: Path, classes: int, blank: int, lower_case: bool) -> tuple[Tokenizer, list[str]]:
-    """(the characters of vocab.json by id with the blank moved to 0, notes for the user).
+def read_vocabulary(folder: Path, classes: int, blank: int, lower_case: bool) -> tuple[Tokenizer, list[str]]:
+    """Read the characters of vocab.json.
 
-    The word delimiter becomes a space; <unk>, <s> and </s> keep their classes and stand for no text.
+    The word delimiter becomes a space; <unk>, <s> and </s> keep their classes and decode to no text.
+
+    Args:
+        folder: holds vocab.json and the tokenizer's other files.
+        classes: number of classes of the head.
+        blank: class of the blank.
+        lower_case: convert letters to lower case.
+
+    Returns:
+        The tokenizer, with the blank moved to 0, and notes for the user.
+
+    Raises:
+        UserError: the files are damaged or do not match the head.
     """
     path = folder / "vocab.json"
     options = {}
@@ -306,8 +338,11 @@ def read_tokenizer(folder: Path, classes: int, blank: int, lower_case: bool) -> 
     special = {ours: _token(folder, options, name, default) for ours, name, default in (
         (BLANK, "pad_token", "<pad>"), ("<unk>", "unk_token", "<unk>"), ("<s>", "bos_token", "<s>"),
         ("</s>", "eos_token", "</s>"), (" ", "word_delimiter_token", "|"))}  # fmt: skip
-    wanted = {"tokenizer_class": ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer"), "replace_word_delimiter_char": (" ",)}
-    for name, allowed in wanted.items():
+    supported = {
+        "tokenizer_class": ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer"),
+        "replace_word_delimiter_char": (" ",),
+    }
+    for name, allowed in supported.items():
         if options.get(name, allowed[0]) not in (*allowed, None):
             where = folder / "tokenizer_config.json"
             raise UserError(f"{where}: found {name} = {options[name]!r}, expected {allowed[0]!r}")
@@ -317,52 +352,52 @@ def read_tokenizer(folder: Path, classes: int, blank: int, lower_case: bool) -> 
         raise UserError(f"{path}: found no token for class {absent} of {classes}, expected one for each")
     if by_id[blank] != special[BLANK]:
         raise UserError(f"{path}: found {by_id[blank]!r} at the blank's id {blank}, expected {special[BLANK]!r}")
-    small = bool(options.get("do_lower_case")) or lower_case
+    lower_case = bool(options.get("do_lower_case")) or lower_case
     names = {token: ours for ours, token in special.items()}
     pieces = [BLANK]
     for i in range(classes):
         token = by_id[i]
-        piece = names.get(token, token.lower() if small else token)
+        piece = names.get(token, token.lower() if lower_case else token)
         if i == blank:
             continue
         if len(piece) != 1 and piece not in ("<unk>", "<s>", "</s>"):
             raise UserError(f"{path}: found token {token!r}, expected single characters")
         pieces.append(piece)
     letters = "".join(sorted(p for p in pieces if len(p) == 1))
-    notes = [f"text: {letters!r} is heard, nothing else"]
+    notes = [f"text: the vocabulary is {letters!r}"]
     if any(c.isupper() for c in letters) and not any(c.islower() for c in letters):
-        notes[0] += "; texts to fine-tune on must be in capitals too, or give --lower-case"
-    beyond = sorted(token for i, token in by_id.items() if i >= classes)
-    if beyond:
-        notes.append(f"tokens without a class of the head, left out: {', '.join(map(repr, beyond))}")
+        notes[0] += "; texts to fine-tune on must be upper-case too, or give --lower-case"
+    extra = sorted(token for i, token in by_id.items() if i >= classes)
+    if extra:
+        notes.append(f"tokens without a class of the head, left out: {', '.join(map(repr, extra))}")
     return Tokenizer("char", tuple(pieces)), notes
 
 
 def _token(folder: Path, options: dict[str, Any], name: str, default: str) -> str | None:
-    """A special token, which is written as a text or as an object with its "content"."""
-    found = options.get(name, default)
-    found = found.get("content") if isinstance(found, dict) else found
-    if not isinstance(found, str | None):
-        raise UserError(f"{folder / 'tokenizer_config.json'}: found {name} = {found!r}, expected a text")
-    return found
+    """Return a special token, which is a string or an object with "content"."""
+    token = options.get(name, default)
+    token = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(token, str | None):
+        raise UserError(f"{folder / 'tokenizer_config.json'}: found {name} = {token!r}, expected a text")
+    return token
 
 
 def _tokens_by_id(folder: Path, path: Path, options: dict[str, Any]) -> dict[int, str]:
-    found = read_json(path)
+    ids = read_json(path)
     if (folder / "added_tokens.json").is_file():
-        found = read_json(folder / "added_tokens.json") | found
+        ids = read_json(folder / "added_tokens.json") | ids
     by_id: dict[int, str] = {}
     try:
         for i, entry in dict(options.get("added_tokens_decoder") or {}).items():
-            found.setdefault(entry["content"], int(i))
+            ids.setdefault(entry["content"], int(i))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder / 'tokenizer_config.json'}: found added tokens that cannot be read ({error})"
         ) from error
-    for token, i in found.items():
+    for token, i in ids.items():
         if not isinstance(i, int) or i < 0:
-            raise UserError(f"{path}: found {token!r}: {str(i)[:40]}, expected a token and its number")
+            raise UserError(f"{path}: found {token!r}: {str(i)[:40]}, expected a token and its id")
         if i in by_id:
-            raise UserError(f"{path}: found {by_id[i]!r} and {token!r} at {i}, expected one token a number")
+            raise UserError(f"{path}: found {by_id[i]!r} and {token!r} at {i}, expected one token per id")
         by_id[i] = token
     return by_id

@@ -1,8 +1,7 @@
-"""Public WaveNet vocoders, in: r9y9/wavenet_vocoder's last version, its released LJSpeech model, and nv-wavenet's
-PyTorch model.
+"""Import of public WaveNet vocoders: r9y9/wavenet_vocoder (last version, released LJSpeech model) and nv-wavenet.
 
-A file holds tensors alone. Widths and outputs are seen from their shapes; mel settings and what the waveform went
-through are those of the release, and of r9y9's last version the statistics of its mel frames are in a second file.
+A file holds tensors only. Widths and outputs follow from their shapes; mel settings and the processing of the waveform
+are those of the release. r9y9's last version has the statistics of its mel frames in a second file.
 """
 
 from __future__ import annotations
@@ -19,10 +18,16 @@ from speech_jax.core.errors import UserError
 from speech_jax.interop.config import WaveNetImport
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tensors import Tensors, read_state_dict
-from speech_jax.interop.wavenet_names import Layout, config_of, folded, layout_of, to_ours
+from speech_jax.interop.wavenet_names import (
+    Layout,
+    detect_layout,
+    fold_weight_norm,
+    wavenet_config,
+    wavenet_params_from_torch,
+)
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 
-_NO_MODEL = ("optimizer", "global_step", "global_epoch", "global_test_step", "iteration", "learning_rate")
+_TRAINING_STATE = ("optimizer", "global_step", "global_epoch", "global_test_step", "iteration", "learning_rate")
 _TITLES = {
     "master": "r9y9's last version",
     "released": "r9y9's released LJSpeech model",
@@ -31,36 +36,42 @@ _TITLES = {
 
 
 def is_wavenet(tensors: Tensors) -> bool:
-    """Whether the tensors of a file are a WaveNet's of one of the layouts."""
-    return layout_of({_plain(name): a for name, a in tensors.items()}) is not None
+    """Return True if the tensors are those of a WaveNet in one of the layouts."""
+    return detect_layout({_strip_prefixes(name): a for name, a in tensors.items()}) is not None
 
 
-def read_wavenet(path: str | Path, said: WaveNetImport | None = None, found: Tensors | None = None) -> Imported:
-    """A vocoder out of a state dict, bare or under "state_dict". Nothing in the file is run.
+def read_wavenet(path: str | Path, settings: WaveNetImport | None = None, tensors: Tensors | None = None) -> Imported:
+    """Read a vocoder from a state dict, bare or under "state_dict", without executing anything in the file.
 
-    said: what the file does not say. found: its tensors, if they were read already.
-    Raises UserError for what is damaged, missing or left over.
+    Args:
+        path: the file.
+        settings: settings that the file does not contain.
+        tensors: of the file, if they were read already.
+
+    Raises:
+        UserError: the file is damaged, or tensors are missing or left over.
     """
-    path, said = Path(path), said or WaveNetImport()
+    path, settings = Path(path), settings or WaveNetImport()
+    state_dict = read_state_dict(path) if tensors is None else tensors
     tensors, ignored = {}, {}
-    for name, tensor in (read_state_dict(path) if found is None else found).items():
-        if name.split(".")[0] in _NO_MODEL:
-            ignored[name] = "the training program's, not the network's"
+    for name, tensor in state_dict.items():
+        if name.split(".")[0] in _TRAINING_STATE:
+            ignored[name] = "training state, not part of the network"
         else:
-            tensors[_plain(name)] = tensor
-    layout = layout_of(tensors)
+            tensors[_strip_prefixes(name)] = tensor
+    layout = detect_layout(tensors)
     if layout is None:
         raise UserError(f"{path}: found no WaveNet, expected one of {', '.join(_TITLES.values())}")
-    tensors = folded(tensors, str(path))
-    audio, notes = _audio(layout, said, path)
-    config = config_of(tensors, layout, str(path), audio.hop, said.cycles)
+    tensors = fold_weight_norm(tensors, str(path))
+    audio, notes = _audio(layout, settings, path)
+    config = wavenet_config(tensors, layout, str(path), audio.hop, settings.cycles)
     if config.num_mels != audio.num_mels:
         raise UserError(f"{path}: found {config.num_mels} mel bands, expected {audio.num_mels}")
-    params, left = to_ours(tensors, config, layout, str(path))
-    if left:
-        shape = tuple(tensors[left[0]].shape)
-        raise UserError(f"{path}: found tensor {left[0]!r} with shape {shape}, which no part of the model takes")
-    processed = layout == "master" and said.processed
+    params, unused = wavenet_params_from_torch(tensors, config, layout, str(path))
+    if unused:
+        shape = tuple(tensors[unused[0]].shape)
+        raise UserError(f"{path}: found tensor {unused[0]!r} with shape {shape}, which the network does not have")
+    processed = layout == "master" and settings.processed
     task = WaveNetTaskConfig(
         model=config,
         audio=audio,
@@ -74,34 +85,36 @@ def read_wavenet(path: str | Path, said: WaveNetImport | None = None, found: Ten
         *notes,
     ]
     if layout == "master" and config.output == "mulaw":
-        notes.append("its training cut samples down to the class below, where classes here are the nearest: samples "
-                     "are drawn as in the public code, likelihoods and fine-tuning are half a class off")  # fmt: skip
+        notes.append("its training rounded samples down to a class, this package rounds to the nearest: samples are "
+                     "drawn as in the public code, likelihoods and fine-tuning differ by half a class")  # fmt: skip
     return Imported(VocoderParts(task, params), ignored, notes)
 
 
-def _plain(name: str) -> str:
+def _strip_prefixes(name: str) -> str:
     return name.removeprefix("state_dict.").removeprefix("module.")
 
 
-def _audio(layout: Layout, said: WaveNetImport, path: Path) -> tuple[AudioConfig, list[str]]:
-    if said.statistics and layout != "master":
+def _audio(layout: Layout, settings: WaveNetImport, path: Path) -> tuple[AudioConfig, list[str]]:
+    if settings.statistics and layout != "master":
         raise UserError(
-            f"{path}: found statistics beside {_TITLES[layout]}, expected none: it has no such normalization"
+            f"{path}: found --wavenet.statistics for {_TITLES[layout]}, expected none: it has no such normalization"
         )
     if layout == "released":
-        return r9y9_released(), ["recordings were scaled to a peak of 0.999 before training"]
+        return r9y9_released(), ["training recordings were scaled to a peak of 0.999"]
     if layout == "nvidia":
         frames = {"sample_rate": 16000, "window": 800, "hop": 200, "n_fft": 800}
         return dataclasses.replace(nvidia_tacotron2(), **frames), []
-    if not said.statistics:
+    if not settings.statistics:
         return r9y9_master(), [
-            "no --wavenet.statistics: mel frames come as they are, but those of its training were normalized by its "
+            "no --wavenet.statistics: mel frames are not normalized, but those of its training were, by its "
             "meanvar.joblib"
         ]
     try:
-        rows = np.loadtxt(said.statistics, ndmin=2)
+        rows = np.loadtxt(settings.statistics, ndmin=2)
     except (OSError, ValueError) as error:
-        raise UserError(f"{said.statistics}: {error}, expected two lines of numbers") from error
+        raise UserError(f"{settings.statistics}: {error}, expected two lines of numbers") from error
     if rows.shape != (2, 80):
-        raise UserError(f"{said.statistics}: found {rows.shape[0]} lines of {rows.shape[1]} numbers, expected 2 of 80")
+        raise UserError(
+            f"{settings.statistics}: found {rows.shape[0]} lines of {rows.shape[1]} numbers, expected 2 of 80"
+        )
     return r9y9_master(tuple(map(float, rows[0])), tuple(map(float, rows[1]))), []

@@ -1,13 +1,14 @@
-"""Where the tensors of public WaveNets lie in ours: r9y9/wavenet_vocoder's last version ("master") and that of its
-released LJSpeech model ("released"), and nv-wavenet's PyTorch model ("nvidia").
+"""Names and layouts of the tensors of public WaveNets.
 
-Weight norm is folded, g · v / |v|. torch keeps convolutions as [out, in, taps], we as [taps, in, out].
+There are three: r9y9/wavenet_vocoder's last version ("master"), the version of its released LJSpeech model
+("released"), and nv-wavenet's PyTorch model ("nvidia"). Weight norm is folded, g · v / |v|. torch stores convolutions
+as [out, in, taps], Flax as [taps, in, out].
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,18 +23,26 @@ MARKS: dict[Layout, str] = {  # a tensor that no other layout has
     "released": "upsample_conv.0.bias",
     "nvidia": "dilate_layers.0.conv.weight",
 }
-CYCLES = {24: 4, 30: 3, 20: 2, 12: 2}  # of networks with so many layers, where nobody says
-NVIDIA_CYCLE = 8  # layers of a cycle in nv-wavenet's config.json
+CYCLES = {24: 4, 30: 3, 20: 2, 12: 2}  # layers -> dilation cycles of the public settings
+NVIDIA_CYCLE = 8  # layers per cycle in nv-wavenet's config.json
 
 
-def layout_of(tensors: Tensors) -> Layout | None:
-    """Whose network these are, or None."""
+def detect_layout(tensors: Tensors) -> Layout | None:
+    """Return the layout of the tensors, or None if they are not a WaveNet's."""
     return next((layout for layout, mark in MARKS.items() if mark in tensors), None)
 
 
-def folded(tensors: Tensors, source: str) -> Tensors:
-    """The tensors with weight norm folded, NAME.weight_g and NAME.weight_v as NAME.weight; float32."""
-    found: Tensors = {}
+def fold_weight_norm(tensors: Tensors, source: str) -> Tensors:
+    """Replace NAME.weight_g and NAME.weight_v by NAME.weight; everything becomes float32.
+
+    Args:
+        tensors: of the file.
+        source: path of the file, for messages.
+
+    Raises:
+        UserError: one of the two is missing.
+    """
+    folded: Tensors = {}
     for name, tensor in tensors.items():
         if name.endswith(".weight_g"):
             continue
@@ -44,16 +53,26 @@ def folded(tensors: Tensors, source: str) -> Tensors:
                 raise UserError(f"{source}: found {name}_v without {name}_g, expected both")
             norm = np.sqrt(np.sum(np.square(array, dtype=np.float64), axis=tuple(range(1, array.ndim)), keepdims=True))
             array = (np.asarray(tensors[f"{name}_g"], np.float64) * array / np.maximum(norm, 1e-30)).astype(np.float32)
-        found[name] = array
+        folded[name] = array
     for name in tensors:
         if name.endswith(".weight_g") and f"{name.removesuffix('_g')}_v" not in tensors:
             raise UserError(f"{source}: found {name} without weight_v, expected both")
-    return found
+    return folded
 
 
-def config_of(tensors: Tensors, layout: Layout, source: str, hop: int, cycles: int = 0) -> WaveNetConfig:
-    """The network that folded tensors belong to: every width is in a shape. cycles: of the dilations, which are in
-    none; 0 takes the public settings for so many layers."""
+def wavenet_config(tensors: Tensors, layout: Layout, source: str, hop: int, cycles: int = 0) -> WaveNetConfig:
+    """Return the network of tensors with folded weight norm: every width follows from a shape.
+
+    Args:
+        tensors: as `fold_weight_norm` returns them.
+        layout: their layout.
+        source: path of the file, for messages.
+        hop: samples per mel frame.
+        cycles: dilation cycles, which no tensor tells; 0 takes the public settings for the number of layers.
+
+    Raises:
+        UserError: a tensor is missing or has another shape, or the number of cycles is not known.
+    """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
         if name not in tensors or tensors[name].ndim != rank:
@@ -69,7 +88,7 @@ def config_of(tensors: Tensors, layout: Layout, source: str, hop: int, cycles: i
         gate, residual, kernel = shape("dilate_layers.0.conv.weight", 3)
         classes = shape("embed.weight", 2)[0]
         num_mels, _, window = shape("upsample.weight", 3)
-        public = dict(
+        public: dict[str, Any] = dict(
             output="mulaw", classes=classes, skip=shape("skip_layers.0.conv.weight", 3)[0],
             head=shape("conv_out.conv.weight", 3)[0], residual_scale=1.0, skip_scale=1.0,
             condition=ConditionConfig(kind="transposed", window=window, shift=0.0, scale=1.0),
@@ -83,7 +102,7 @@ def config_of(tensors: Tensors, layout: Layout, source: str, hop: int, cycles: i
         output = "mulaw" if inputs > 1 else "gaussian" if outputs == 2 else "logistics"
         if (output == "mulaw" and inputs != outputs) or (output == "logistics" and outputs % 3):
             raise UserError(
-                f"{source}: found {inputs} inputs and {outputs} outputs, expected as many of both, or one input and 2 "
+                f"{source}: found {inputs} inputs and {outputs} outputs, expected equally many, or one input and 2 "
                 "or a multiple of 3 outputs"
             )
         if layout == "master":
@@ -102,7 +121,7 @@ def config_of(tensors: Tensors, layout: Layout, source: str, hop: int, cycles: i
                 kind="transposed_bands", bands=stages[0][2], scales=tuple(s[3] for s in stages), shift=0.0, scale=1.0
             )
         speakers = "embed_speakers.weight" in tensors
-        public = dict(
+        public: dict[str, Any] = dict(
             output=output, classes=outputs if output == "mulaw" else 256, mixtures=max(outputs // 3, 1),
             skip=shape("conv_layers.0.conv1x1_skip.weight", 3)[0], head=head, condition=condition,
             skip_scale=0.0 if layout == "master" else 1.0,
@@ -112,40 +131,52 @@ def config_of(tensors: Tensors, layout: Layout, source: str, hop: int, cycles: i
         )  # fmt: skip
         cycles = cycles or CYCLES.get(layers, 0)
     if not cycles:
-        raise UserError(
-            f"{source}: found {layers} layers, expected --wavenet.cycles to say how often dilations begin anew"
-        )
+        raise UserError(f"{source}: found {layers} layers, expected --wavenet.cycles, the number of dilation cycles")
     return WaveNetConfig(layers=layers, cycles=cycles, kernel_size=kernel, residual=residual, gate=gate,
                          num_mels=num_mels, hop=hop, **public)  # fmt: skip
 
 
 class _Taker:
-    """Hands out tensors and remembers which are left."""
+    """Tensors by name; keeps track of the unused ones."""
 
     def __init__(self, tensors: Tensors, source: str):
-        self.left, self.source = dict(tensors), source
+        self.unused, self.source = dict(tensors), source
 
     def __call__(self, name: str) -> np.ndarray:
-        if name not in self.left:
+        if name not in self.unused:
             raise UserError(f"{self.source}: found no tensor {name!r}, expected it in a WaveNet")
-        return self.left.pop(name)
+        return self.unused.pop(name)
 
     def linear(self, name: str) -> np.ndarray:
-        """A 1×1 convolution as [in, out]."""
+        """Return a 1×1 convolution as [in, out]."""
         return np.ascontiguousarray(self(f"{name}.weight")[..., 0].T)
 
     def taps(self, name: str) -> np.ndarray:
         return np.ascontiguousarray(self(f"{name}.weight").transpose(2, 1, 0))
 
     def optional(self, name: str, like: np.ndarray) -> np.ndarray:
-        return self.left.pop(name) if name in self.left else np.zeros(like.shape[-1], np.float32)
+        return self.unused.pop(name) if name in self.unused else np.zeros(like.shape[-1], np.float32)
 
 
-def to_ours(tensors: Tensors, config: WaveNetConfig, layout: Layout, source: str) -> tuple[PyTree, list[str]]:
-    """(params, names of the tensors that were not used) of folded tensors. Raises UserError naming the first that is
-    missing. Shapes are checked against the network by the caller."""
+def wavenet_params_from_torch(
+    tensors: Tensors, config: WaveNetConfig, layout: Layout, source: str
+) -> tuple[PyTree, list[str]]:
+    """Convert the tensors of a WaveNet to our parameter tree; the caller checks shapes.
+
+    Args:
+        tensors: as `fold_weight_norm` returns them.
+        config: the network.
+        layout: layout of the tensors.
+        source: path of the file, for messages.
+
+    Returns:
+        params, and the names of the tensors that were not used.
+
+    Raises:
+        UserError: a tensor is missing.
+    """
     take = _Taker(tensors, source)
-    return (_nvidia if layout == "nvidia" else _r9y9)(take, config, layout), sorted(take.left)
+    return (_nvidia if layout == "nvidia" else _r9y9)(take, config, layout), sorted(take.unused)
 
 
 def _r9y9(take: _Taker, config: WaveNetConfig, layout: Layout) -> PyTree:
@@ -169,21 +200,21 @@ def _r9y9(take: _Taker, config: WaveNetConfig, layout: Layout) -> PyTree:
     skip_bias = np.zeros(config.skip, np.float64)
     for layer in range(config.layers):
         name = f"conv_layers.{layer}"
-        own = {"taps": take.taps(f"{name}.conv"), "local": take.linear(f"{name}.conv1x1c")}
-        bias = take(f"{name}.conv.bias") + take.optional(f"{name}.conv1x1c.bias", own["local"])
+        entry = {"taps": take.taps(f"{name}.conv"), "local": take.linear(f"{name}.conv1x1c")}
+        bias = take(f"{name}.conv.bias") + take.optional(f"{name}.conv1x1c.bias", entry["local"])
         if config.speakers:
-            own["global"] = take.linear(f"{name}.conv1x1g")
-            bias = bias + take.optional(f"{name}.conv1x1g.bias", own["global"])
+            entry["global"] = take.linear(f"{name}.conv1x1g")
+            bias = bias + take.optional(f"{name}.conv1x1g.bias", entry["global"])
         # master: the sum times 1/sqrt(layers), our skip_factor; released: (…((s0 + s1)·c + s2)·c …)·c with c² = 1/2
         share = 1.0 if layout == "master" else 0.5 ** ((config.layers - max(layer, 1)) / 2)
-        own |= {
+        entry |= {
             "bias": bias,
             "out": take.linear(f"{name}.conv1x1_out"),
             "out_bias": take(f"{name}.conv1x1_out.bias"),
             "skip": take.linear(f"{name}.conv1x1_skip") * np.float32(share),
         }
         skip_bias += take(f"{name}.conv1x1_skip.bias") * share * config.skip_factor
-        params[f"layers_{layer}"] = own
+        params[f"layers_{layer}"] = entry
     params["skip_bias"] = skip_bias.astype(np.float32)
     if config.speakers:
         params["speakers"] = take("embed_speakers.weight")
@@ -205,7 +236,7 @@ def _nvidia(take: _Taker, config: WaveNetConfig, layout: Layout) -> PyTree:
     local, bias = take.linear("cond_layers.conv"), take("cond_layers.conv.bias")
     for layer in range(config.layers):
         columns = slice(layer * config.gate, (layer + 1) * config.gate)
-        last = layer == config.layers - 1  # nothing hears what it would send on
+        last = layer == config.layers - 1  # its residual output has no use
         half = config.gate // 2
         out, out_bias = np.zeros((half, config.residual), np.float32), np.zeros(config.residual, np.float32)
         params[f"layers_{layer}"] = {

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
+from jax import Device
 
 from speech_jax.core.errors import UserError
 from speech_jax.lowering.flops import PEAK_BF16
@@ -68,7 +68,7 @@ def chip_of(topology: str) -> Chip:
     return CHIPS[name]
 
 
-def topology_devices(topology: str, slices: int = 1) -> Sequence[jax.Device]:
+def topology_devices(topology: str, slices: int = 1) -> Sequence[Device]:
     """Return the devices of a topology, to lower and compile for; nothing can run on them.
 
     Needs libtpu (the extra `tpu`), but no TPU.

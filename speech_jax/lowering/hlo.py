@@ -328,6 +328,7 @@ def _flops(line: Instruction, shapes: Mapping[str, str]) -> float:
     if line.opcode != "convolution":
         return 0.0
     labels = re.search(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)", line.attributes)
+    assert labels is not None  # XLA prints them with every convolution
     left, right, out = _dims(shapes[line.operands[0]]), _dims(shapes[line.operands[1]]), _dims(line.shape)
     window = re.search(r"window=\{([^}]*)\}", line.attributes)
     settings = dict(part.split("=") for part in window[1].split()) if window else {}

@@ -1,0 +1,1 @@
+"""Layers and networks; the only room that imports flax."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,8 +28,9 @@ from speech_jax.models.layers import (
 )
 from speech_jax.models.subsampling import ConvSubsampling, halve
 
-# Over "tensor" go the heads of the attention, the hidden channels of the feed-forward modules and the vocabulary: each
-# pair of products then needs one sum over the devices. The convolution module's GLU would cross its halves: it stays.
+# Sharded over "tensor": the heads of attention, the hidden channels of the feed-forward modules and the vocabulary.
+# Each pair of products then needs one sum over the devices. The convolution module is not sharded: its GLU multiplies
+# channels of two halves, which would be on different devices.
 SHARDING = (
     (r"self_attn/linear_(q|k|v|pos)/kernel$", ("fsdp", "tensor")),
     (r"self_attn/linear_(q|k|v|pos)/bias$", ("tensor",)),
@@ -43,39 +45,40 @@ SHARDING = (
 
 
 def small() -> ConformerConfig:
-    """NeMo's Conformer-CTC small: 12,972,608 parameters in the encoder."""
+    """Return NeMo's Conformer-CTC small: 12,972,608 parameters in the encoder."""
     return ConformerConfig()
 
 
 def medium() -> ConformerConfig:
-    """NeMo's Conformer-CTC medium: 30,505,472 parameters in the encoder."""
+    """Return NeMo's Conformer-CTC medium: 30,505,472 parameters in the encoder."""
     return ConformerConfig(width=256, layers=18)
 
 
 def large() -> ConformerConfig:
-    """NeMo's Conformer-CTC large: 121,435,136 parameters in the encoder."""
+    """Return NeMo's Conformer-CTC large: 121,435,136 parameters in the encoder."""
     return ConformerConfig(width=512, layers=18, heads=8)
 
 
 def fastconformer_large() -> ConformerConfig:
-    """NeMo's FastConformer-CTC large: 108,762,112 parameters in the encoder."""
+    """Return NeMo's FastConformer-CTC large: 108,762,112 parameters in the encoder."""
     return replace(
         large(), layers=17, kernel_size=9, subsampling="dw_striding", subsampling_factor=8, subsampling_channels=256
     )
 
 
 def output_length(frames: int, config: ConformerConfig) -> int:
-    """Encoder frames that `frames` feature frames become (int, or an integer array)."""
+    """Return the number of encoder frames of `frames` feature frames (an int, or an integer array)."""
     return halve(frames, {4: 2, 8: 3}[config.subsampling_factor])
 
 
-class FeedForward(nn.Module):
+class ConformerFeedForward(nn.Module):
     """Linear, swish, dropout, linear."""
 
     config: ConformerConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch time d"], *, train: bool) -> Float[Array, "batch time d"]:
+        """Return the module's output, without the residual connection."""
         config = self.config
         hidden = config.width * config.feed_forward_multiple
         linear = partial(dense, dtype=jnp.dtype(config.dtype), use_bias=config.use_bias)
@@ -85,7 +88,7 @@ class FeedForward(nn.Module):
 
 
 class ConvModule(nn.Module):
-    """Pointwise convolution, GLU, depthwise convolution, norm, swish, pointwise convolution."""
+    """Pointwise convolution, GLU, depthwise convolution, norm, activation (swish), pointwise convolution."""
 
     config: ConformerConfig
     activation: Callable = jax.nn.silu
@@ -94,11 +97,12 @@ class ConvModule(nn.Module):
     def __call__(
         self, x: Float[Array, "batch time d"], mask: Bool[Array, "batch time"], *, train: bool
     ) -> Float[Array, "batch time d"]:
+        """Return the module's output, without the residual connection."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         linear = partial(dense, dtype=dtype, use_bias=config.use_bias)
         x = linear(config.width, 2 * config.width, name="pointwise_conv1")(x)
         x = jax.nn.glu(x, axis=-1)
-        x = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))  # the next convolution looks at neighbors
+        x = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))  # the next convolution reads neighboring frames
         x = DepthwiseConv1d(config.width, config.kernel_size, config.use_bias, dtype, name="depthwise_conv")(x)
         if config.conv_norm == "batch":
             x = MaskedBatchNorm(dtype, name="norm")(x, mask, train=train)
@@ -110,7 +114,7 @@ class ConvModule(nn.Module):
 
 
 class ConformerLayer(nn.Module):
-    """Half a feed-forward, self-attention, convolution, half a feed-forward, each added to its input; then a norm."""
+    """Half a feed-forward, self-attention, convolution, half a feed-forward, each residual; then a norm."""
 
     config: ConformerConfig
 
@@ -122,6 +126,7 @@ class ConformerLayer(nn.Module):
         mask: Bool[Array, "batch time"],
         train: bool,
     ) -> Float[Array, "batch time d"]:
+        """Return the layer's output. positions: from `relative_positions`."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         drop = partial(Dropout(config.dropout), train=train)
         attention = RelativeAttention(
@@ -138,13 +143,13 @@ class ConformerLayer(nn.Module):
         half = jnp.asarray(0.5, dtype)
 
         y = LayerNorm(dtype, name="norm_feed_forward1")(x)
-        x = x + half * drop(FeedForward(config, name="feed_forward1")(y, train=train))
+        x = x + half * drop(ConformerFeedForward(config, name="feed_forward1")(y, train=train))
         y = LayerNorm(dtype, name="norm_self_att")(x)
         x = x + drop(attention(y, positions, mask, train=train))
         y = LayerNorm(dtype, name="norm_conv")(x)
         x = x + drop(ConvModule(config, name="conv")(y, mask, train=train))
         y = LayerNorm(dtype, name="norm_feed_forward2")(x)
-        x = x + half * drop(FeedForward(config, name="feed_forward2")(y, train=train))
+        x = x + half * drop(ConformerFeedForward(config, name="feed_forward2")(y, train=train))
         return LayerNorm(dtype, name="norm_out")(x)
 
 
@@ -158,7 +163,7 @@ _KEPT = {
 
 
 def _head(vocab_size: int) -> nn.Dense:
-    """NeMo's 1x1 convolution: Xavier's uniform weights, float32 whatever the encoder computes in."""
+    """Return NeMo's 1x1 convolution: Xavier's uniform weights, always float32."""
     return nn.Dense(vocab_size, kernel_init=nn.initializers.xavier_uniform())
 
 
@@ -171,7 +176,7 @@ def _subsampling(config: ConformerConfig) -> ConvSubsampling:
 def _encode(
     config: ConformerConfig, params: PyTree, stats: PyTree, batch: Batch, key: jax.Array | None, train: bool
 ) -> tuple[Float[Array, "batch time d"], Bool[Array, "batch time"], PyTree]:
-    """Encoder vectors, their mask, and the new batch statistics {"layers_0": …} ({} where the norm keeps none)."""
+    """Return (vectors, mask, new batch statistics {"layers_0": …}, or {} if the norm has none)."""
     dtype = jnp.dtype(config.dtype)
     keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
     x, mask = _subsampling(config).apply({"params": params["subsampling"]}, batch["features"], batch["mask"])
@@ -182,39 +187,57 @@ def _encode(
         x = dropout(x, keys[0], config.dropout_pre_encoder)
         positions = dropout(positions, keys[1], config.dropout_emb)
 
-    # The layers are equal in shape: one loop, unrolled or not. Their parameters stay apart outside (a regular
-    # expression can freeze the lower ones) and are stacked here; unrolled, XLA takes the stacking out again.
+    # All layers have the same shapes: one loop, unrolled or not. Outside, their parameters are separate (so that a
+    # regular expression can freeze the lower ones); they are stacked here. If unrolled, XLA removes the stacking.
     names = [f"layers_{i}" for i in range(config.layers)]
-    each_layer = (
+    layers = (
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *[params[name] for name in names]),
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *[stats.get(name, {}) for name in names]),
         jax.random.split(keys[2], config.layers),
         config.stochastic_depth * jnp.arange(config.layers) / max(config.layers - 1, 1),
     )
 
-    def layer(x: Array, own: PyTree) -> tuple[Array, PyTree]:
-        own_params, own_stats, own_key, skip = own
-        key_dropout, key_depth = jax.random.split(hashed_key(own_key))
-        y, new = ConformerLayer(config).apply(
-            {"params": own_params, "batch_stats": own_stats}, x, positions, mask, train,
+    def layer(x: Array, layer_inputs: PyTree) -> tuple[Array, PyTree]:
+        layer_params, layer_stats, layer_key, skip = layer_inputs
+        key_dropout, key_depth = jax.random.split(hashed_key(layer_key))
+        applied: Any = ConformerLayer(config).apply(
+            {"params": layer_params, "batch_stats": layer_stats}, x, positions, mask, train,
             rngs={"dropout": key_dropout}, mutable=["batch_stats"],
         )  # fmt: skip
+        y, new = applied
         if train and config.stochastic_depth > 0:
             y = stochastic_depth(x, y, key_depth, skip)
         return y, new.get("batch_stats", {})
 
     if config.remat and train:
-        # In a loop that stays one, nothing can be merged with the forward pass.
+        # In a loop that is not unrolled, XLA cannot merge the recomputation with the forward pass anyway.
         layer = jax.checkpoint(layer, policy=_KEPT[config.remat_keeps], prevent_cse=not config.scan_layers)
-    x, new_stats = jax.lax.scan(layer, x, each_layer, unroll=not config.scan_layers)
+    x, new_stats = jax.lax.scan(layer, x, layers, unroll=not config.scan_layers)
     return x, mask, {name: jax.tree.map(lambda s, i=i: s[i], new_stats) for i, name in enumerate(names)}
 
 
 def conformer_encoder(config: ConformerConfig) -> Model:
-    """The encoder alone, with `conformer_ctc`'s batch. Parameters: {"subsampling", "layers_0", …}.
+    """Return the encoder without a head, as pure functions.
 
-    Outputs: {"encoded": [batch, time', width], "mask": bool [batch, time']}. The model state is {"batch_stats":
-    {"encoder": …}} where the norm keeps statistics, else {}.
+    The batch is that of `conformer_ctc`. Parameters are {"subsampling", "layers_0", …}; the model state is
+    {"batch_stats": {"encoder": …}} if the norm has statistics, else {}.
+
+    Args:
+        config: settings of the network.
+
+    Returns:
+        The model. Its outputs are {"encoded": [batch, time', width], "mask": bool [batch, time']} with time' =
+        output_length(time, config).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.models.conformer import ConformerConfig, conformer_encoder
+        >>> encoder = conformer_encoder(ConformerConfig(num_features=8, width=8, layers=1, heads=2, kernel_size=3))
+        >>> batch = {"features": jnp.ones((2, 40, 8)), "mask": jnp.arange(40)[None] < jnp.array([[40], [20]])}
+        >>> params, state = encoder.init(jax.random.key(0), batch)
+        >>> outputs, _ = encoder.apply(params, state, batch)
+        >>> outputs["encoded"].shape, outputs["mask"].sum(axis=1).tolist()
+        ((2, 10, 8), [10, 5])
     """
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
@@ -224,11 +247,11 @@ def conformer_encoder(config: ConformerConfig) -> Model:
         encoder = {"subsampling": sub.init(keys[0], batch["features"], batch["mask"])["params"]}
         x, mask = jnp.zeros(x.shape, x.dtype), jnp.ones(mask.shape, bool)
         positions = relative_positions(x.shape[1], config.width).astype(x.dtype)
-        # One trace for all layers, each with a key of its own; apart again at once, see _encode.
-        each = jax.vmap(lambda key: ConformerLayer(config).init(key, x, positions, mask, False))(keys[1:-1])
+        # One trace for all layers, each with its own key; then separated again, see _encode.
+        stacked = jax.vmap(lambda key: ConformerLayer(config).init(key, x, positions, mask, False))(keys[1:-1])
         stats = {}
         for i in range(config.layers):
-            variables = jax.tree.map(lambda a, i=i: a[i], each)
+            variables = jax.tree.map(lambda a, i=i: a[i], stacked)
             encoder[f"layers_{i}"] = variables["params"]
             stats[f"layers_{i}"] = variables.get("batch_stats", {})
         return encoder, {"batch_stats": {"encoder": stats}} if config.conv_norm == "batch" else {}
@@ -237,7 +260,7 @@ def conformer_encoder(config: ConformerConfig) -> Model:
         params: PyTree, model_state: PyTree, batch: Batch, *, key: jax.Array | None = None, train: bool = False
     ) -> tuple[dict[str, Array], PyTree]:
         if train and key is None:
-            raise ValueError("conformer: apply with train=True needs a key for its dropout")
+            raise ValueError("conformer: apply with train=True needs a key for dropout")
         stats = model_state.get("batch_stats", {}).get("encoder", {})
         encoded, mask, new_stats = _encode(config, params, stats, batch, key, train)
         if train and model_state:
@@ -248,17 +271,36 @@ def conformer_encoder(config: ConformerConfig) -> Model:
 
 
 def subsample(config: ConformerConfig, params: PyTree, batch: Batch) -> Float[Array, "batch time d"]:
-    """What the encoder's first layer sees: `params` are the encoder's."""
+    """Return the subsampled vectors, the input of the encoder's first layer. params: those of the encoder."""
     return _subsampling(config).apply({"params": params["subsampling"]}, batch["features"], batch["mask"])[0]
 
 
 def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
-    """The model as two pure functions.
+    """Return a Conformer with a CTC head, as pure functions.
 
-    A batch is {"features": f32 [batch, time, num_features], "mask": bool [batch, time]}; whatever lies in masked
-    frames, NaN too, changes nothing. Outputs: {"logits": f32 [batch, time', vocab_size], "mask": bool [batch, time'],
-    "encoded": [batch, time', width]} with time' = output_length(time, config). `apply` with train=True needs a key
-    and returns new batch statistics; with train=False the model state comes back as it was.
+    A batch is {"features": float32 [batch, time, num_features], "mask": bool [batch, time]}. Values in masked frames,
+    NaN too, change nothing. `apply` with train=True needs a key and returns new batch statistics; with train=False it
+    returns the model state unchanged.
+
+    Args:
+        config: settings of the network.
+        vocab_size: number of classes, the blank included.
+
+    Returns:
+        The model. Its outputs are {"logits": float32 [batch, time', vocab_size], "mask": bool [batch, time'],
+        "encoded": [batch, time', width]} with time' = output_length(time, config).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.models.conformer import ConformerConfig, conformer_ctc
+        >>> config = ConformerConfig(num_features=8, width=8, layers=1, heads=2, kernel_size=3)
+        >>> model = conformer_ctc(config, vocab_size=30)
+        >>> batch = {"features": jnp.ones((2, 40, 8)), "mask": jnp.arange(40)[None] < jnp.array([[40], [20]])}
+        >>> params, state = model.init(jax.random.key(0), batch)
+        >>> outputs, _ = model.apply(params, state, batch)
+        >>> outputs["logits"].shape, outputs["mask"].sum(axis=1).tolist()
+        ((2, 10, 30), [10, 5])
+        >>> outputs, state = model.apply(params, state, batch, key=jax.random.key(1), train=True)  # with dropout
     """
     encoder = conformer_encoder(config)
 
@@ -272,7 +314,7 @@ def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
         params: PyTree, model_state: PyTree, batch: Batch, *, key: jax.Array | None = None, train: bool = False
     ) -> tuple[dict[str, Array], PyTree]:
         outputs, model_state = encoder.apply(params["encoder"], model_state, batch, key=key, train=train)
-        logits = _head(vocab_size).apply({"params": params["head"]}, outputs["encoded"].astype(jnp.float32))
+        logits: Any = _head(vocab_size).apply({"params": params["head"]}, outputs["encoded"].astype(jnp.float32))
         return {**outputs, "logits": logits}, model_state
 
     return Model(init, apply)

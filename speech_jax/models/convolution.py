@@ -1,7 +1,7 @@
-"""Convolutions that are quick on a CPU, where XLA's own are not, and XLA's own on accelerators.
+"""Convolutions that are fast on a CPU, where XLA's are not; on accelerators they are XLA's.
 
-Which of the two is used is decided when a program is lowered for a platform (`lax.platform_dependent`), so an exported
-or ahead-of-time compiled program has the right one too. All are cross-correlations, as in torch.
+The choice is made when a program is lowered for a platform (`lax.platform_dependent`), so exported and ahead-of-time
+compiled programs get the right one too. All are cross-correlations, as in torch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ from speech_jax.models.layers import uniform_fan_in
 def depthwise_conv1d(
     x: Float[Array, "batch time d"], kernel: Float[Array, "k d"], *, padding: tuple[int, int]
 ) -> Float[Array, "batch time_out d"]:
-    """Each channel with its own filter, stride 1, `padding` zeros before and after; time_out = time + padding - k + 1.
+    """Convolve each channel with its own filter, stride 1.
 
-    On a CPU a sum of shifted slices: 20 times as fast as XLA's convolution forwards, and its gradient by hand, since
-    the automatic one would reduce over time k times.
+    On a CPU it is a sum of shifted slices: 20 times as fast as XLA's convolution in the forward pass, with a
+    hand-written gradient, since the automatic one would reduce over time k times.
+
+    Args:
+        x: input.
+        kernel: one filter of k taps per channel.
+        padding: zeros before and after the input; time_out = time + sum(padding) - k + 1.
     """
     channels = x.shape[-1]
 
@@ -40,7 +45,7 @@ def depthwise_conv1d(
 
 @jax.custom_vjp
 def _shifted_slices(x: Array, kernel: Array) -> Array:
-    # The barriers keep XLA from computing what x is made of again in each of the k slices.
+    # The barriers prevent XLA from recomputing the producers of x in each of the k slices.
     x = lax.optimization_barrier(x)
     time = x.shape[1] - kernel.shape[0] + 1
     y = sum(x[:, i : i + time] * kernel[i][None, None] for i in range(kernel.shape[0]))
@@ -68,7 +73,7 @@ _shifted_slices.defvjp(_shifted_slices_forward, _shifted_slices_backward)
 
 
 class DepthwiseConv1d(nn.Module):
-    """Depthwise convolution over time with a bias; as many frames come out as go in."""
+    """Depthwise convolution over time with a bias; the output is as long as the input."""
 
     width: int
     kernel_size: int
@@ -77,6 +82,7 @@ class DepthwiseConv1d(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch time d"]) -> Float[Array, "batch time d"]:
+        """Return the convolution of x."""
         init = uniform_fan_in(self.kernel_size)
         kernel = self.param("kernel", init, (self.kernel_size, self.width)).astype(self.dtype)
         half = (self.kernel_size - 1) // 2
@@ -89,10 +95,10 @@ class DepthwiseConv1d(nn.Module):
 def strided_conv1d(
     x: Float[Array, "batch time c"], kernel: Float[Array, "k c d"], stride: int
 ) -> Float[Array, "batch time_out d"]:
-    """A convolution without padding, stride at most k; time_out = (time - k) // stride + 1.
+    """Convolve without padding; time_out = (time - k) // stride + 1, and the stride is at most k.
 
-    As one matrix product for each `stride` rows of the kernel: the input is cut into blocks of `stride` frames by a
-    reshape, so that neither it nor its gradient needs a gather.
+    It is one matrix product per `stride` rows of the kernel: a reshape cuts the input into blocks of `stride` frames,
+    so that neither it nor its gradient needs a gather.
     """
     k, channels, width = kernel.shape
     out = (x.shape[1] - k) // stride + 1
@@ -104,29 +110,30 @@ def strided_conv1d(
     for i in range(pieces):
         rows = kernel[i * stride : (i + 1) * stride].reshape(-1, width)
         y = y + blocks[:, i : i + out, : rows.shape[0]] @ rows
-    return y
+    return jnp.asarray(y)
 
 
 def grouped_conv1d(
     x: Float[Array, "batch time c"], kernel: Float[Array, "k c_group d"]
 ) -> Float[Array, "batch time d"]:
-    """A convolution in groups of c_group channels, stride 1, as long as its input: k // 2 zeros before it.
+    """Convolve in groups of c_group channels, stride 1; the output is as long as the input (k // 2 zeros before it).
 
-    On a CPU the gradient of the kernel is made here, of matrix products over a few taps at a time: XLA's own takes 80
-    times as long as the convolution (7 s for 10 s of speech in wav2vec 2.0 base), without groups too where it stands
-    in a branch of a `cond` (15 of the 16 s of a step of a Tacotron 2 whose reduction factor follows a schedule).
+    On a CPU the kernel's gradient is computed here, by matrix products over a few taps at a time. XLA's takes 80 times
+    as long as the convolution (7 s for 10 s of speech in wav2vec 2.0 base), also without groups if it is in a branch of
+    a `cond` (15 of the 16 s of a step of a Tacotron 2 whose reduction factor follows a schedule).
     """
-    return lax.platform_dependent(x, kernel, cpu=_grouped_own_gradient, default=_grouped)
+    return lax.platform_dependent(x, kernel, cpu=_grouped_custom_gradient, default=_grouped)
 
 
 class Conv1d(nn.Module):
-    """A convolution over time with a bias, stride 1, Xavier's uniform weights; as many frames come out as go in."""
+    """Convolution over time with a bias, stride 1, Xavier's uniform weights; the output is as long as the input."""
 
     width: int
     kernel_size: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch time c"]) -> Float[Array, "batch time d"]:
+        """Return the convolution of x."""
         init = nn.initializers.glorot_uniform()
         kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1], self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
@@ -141,8 +148,8 @@ def _grouped(x: Array, kernel: Array) -> Array:
     )  # fmt: skip
 
 
-_grouped_own_gradient = jax.custom_vjp(_grouped)
-_TAPS = 8  # taps of the kernel whose inputs lie side by side in one matrix product
+_grouped_custom_gradient = jax.custom_vjp(_grouped)
+_TAPS = 8  # taps of the kernel whose inputs are concatenated for one matrix product
 
 
 def _grouped_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -161,37 +168,38 @@ def _grouped_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, A
         dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=groups,
     )  # fmt: skip
 
-    wide = -(-k // _TAPS) * _TAPS
-    padded = jnp.pad(x, ((0, 0), (k // 2, wide - 1 - k // 2), (0, 0))).reshape(batch, -1, groups, inputs)
-    length = time + wide - _TAPS
-    beside = jnp.concatenate([padded[:, r : r + length] for r in range(_TAPS)], axis=-1)
+    padded_k = -(-k // _TAPS) * _TAPS
+    padded = jnp.pad(x, ((0, 0), (k // 2, padded_k - 1 - k // 2), (0, 0))).reshape(batch, -1, groups, inputs)
+    length = time + padded_k - _TAPS
+    shifted = jnp.concatenate([padded[:, r : r + length] for r in range(_TAPS)], axis=-1)
     grad = grad.reshape(batch, time, groups, outputs)
-    parts = [jnp.einsum("btgi,btgo->igo", beside[:, j : j + time], grad) for j in range(0, wide, _TAPS)]
-    return grad_x, jnp.concatenate(parts).reshape(wide, inputs, width)[:k]
+    parts = [jnp.einsum("btgi,btgo->igo", shifted[:, j : j + time], grad) for j in range(0, padded_k, _TAPS)]
+    return grad_x, jnp.concatenate(parts).reshape(padded_k, inputs, width)[:k]
 
 
-_grouped_own_gradient.defvjp(_grouped_forward, _grouped_backward)
+_grouped_custom_gradient.defvjp(_grouped_forward, _grouped_backward)
 
 
 def taps_stride2(x: Float[Array, "batch 2*time+1 freq c"]) -> list[Float[Array, "batch time freq/2 c"]]:
-    """The nine inputs of each output of a 3x3 convolution with stride 2, in the kernel's order.
+    """Return the nine inputs of each output of a 3x3 convolution with stride 2, in the kernel's order.
 
-    No padding in time (time = (T - 1) / 2), one place on both sides in frequency. Cut out of an array split into even
-    and odd places: the gradient is then a plain pad, quicker on a CPU than the interior padding that belongs to a
-    strided slice.
+    There is no padding in time (time = (T - 1) / 2), and one zero on both sides in frequency. They are slices of an
+    array split into even and odd indices, whose gradient is a plain pad: faster on a CPU than the interior padding of a
+    strided slice's gradient.
     """
     batch, time, freq, channels = x.shape
     out_time, out_freq = (time - 1) // 2, (freq + 1) // 2
     x = jnp.pad(x, ((0, 0), (0, 1), (1, 2 * out_freq + 1 - freq), (0, 0)))
     x = x.reshape(batch, out_time + 1, 2, out_freq + 1, 2, channels)
-    cuts = ((0, 0), (0, 1), (1, 0))  # tap -> (first block, even or odd place)
+    cuts = ((0, 0), (0, 1), (1, 0))  # tap -> (first block, 0 for even or 1 for odd indices)
     return [x[:, a : a + out_time, p, b : b + out_freq, q] for a, p in cuts for b, q in cuts]
 
 
 @jax.custom_vjp
 def weighted_taps(taps: Float[Array, "9 batch time freq c"], kernel: Float[Array, "9 c"]) -> Array:
-    """sum_i taps[i] * kernel[i]: a depthwise convolution whose kernel's gradient is one pass over time."""
-    return sum(taps[i] * kernel[i][None, None, None] for i in range(kernel.shape[0]))
+    """Return sum_i taps[i] * kernel[i]: a depthwise convolution whose kernel's gradient is one pass over time."""
+    products = [taps[i] * kernel[i][None, None, None] for i in range(kernel.shape[0])]
+    return sum(products[1:], start=products[0])
 
 
 def _weighted_taps_forward(taps: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -205,8 +213,8 @@ def _weighted_taps_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Ar
         frame = lax.dynamic_index_in_dim(taps, t, axis=2, keepdims=False)
         return total + frame.astype(jnp.float32) * lax.dynamic_index_in_dim(grad, t, axis=1, keepdims=False)[None]
 
-    places, batch, time, freq, channels = taps.shape
-    total = lax.fori_loop(0, time, add_frame, jnp.zeros((places, batch, freq, channels), jnp.float32))
+    count, batch, time, freq, channels = taps.shape
+    total = lax.fori_loop(0, time, add_frame, jnp.zeros((count, batch, freq, channels), jnp.float32))
     return grad[None] * kernel[:, None, None, None], total.sum((1, 2)).astype(kernel.dtype)
 
 

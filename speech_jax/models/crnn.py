@@ -5,6 +5,7 @@ After Deep Speech 2 (Amodei et al. 2016), with layer norm between the recurrent 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -63,7 +64,7 @@ class BidirectionalRNN(nn.Module):
             return jnp.stack([a[:, 0], a[::-1, 1]], axis=1)
 
         steps = both(x.reshape(batch, time, 2, gates)), both(jnp.broadcast_to(mask[:, :, None], (batch, time, 2)))
-        update = _lstm if self.cell == "lstm" else _gru
+        update: Callable = _lstm if self.cell == "lstm" else _gru
 
         def step(state: tuple[Array, ...], frame: tuple[Array, Array]) -> tuple[tuple[Array, ...], Array]:
             x, live = frame

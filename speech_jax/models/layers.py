@@ -1,7 +1,7 @@
-"""Layers that several models share: dense maps with torch's initial values, dropout, and norms that know the padding.
+"""Layers shared by several models: dense maps with torch's initial values, dropout, and norms that ignore padding.
 
-Every layer takes `[batch, time, channels]` and, where neighboring frames meet, a mask `bool [batch, time]`
-(True = real). Parameters are float32; `dtype` is what is computed in; statistics are always float32.
+Every layer takes `[batch, time, channels]` and, if frames affect each other, a mask `bool [batch, time]` (True =
+valid). Parameters are float32; `dtype` is the type of the computation; statistics are always float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from speech_jax.core.hashing import random_keep
 
 
 def uniform_fan_in(fan_in: int) -> Callable:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what torch gives the weights and biases of its linear and conv layers."""
+    """Return the initializer U(-1/sqrt(fan_in), 1/sqrt(fan_in)), torch's for linear and convolution layers."""
     bound = 1.0 / math.sqrt(fan_in)
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -30,24 +30,39 @@ def uniform_fan_in(fan_in: int) -> Callable:
 
 
 def dense(inputs: int, outputs: int, *, name: str, dtype: Any, use_bias: bool = True) -> nn.Dense:
-    """A linear map with torch's default initial values. `inputs` is its fan-in, which the bias's range needs."""
+    """Return a linear layer with torch's default initial values.
+
+    Args:
+        inputs: channels of its input; they determine the initial range of the bias.
+        outputs: channels of its output.
+        name: name of its parameters.
+        dtype: type of the computation.
+        use_bias: add a bias.
+    """
     init = uniform_fan_in(inputs)
     return nn.Dense(outputs, use_bias=use_bias, dtype=dtype, kernel_init=init, bias_init=init, name=name)
 
 
 def linear_init(key: Array, inputs: int, outputs: int, scale: float | None = None) -> dict[str, Array]:
-    """Parameters of a linear map as a plain dict: normal weights of deviation `scale`, 1/sqrt(inputs) by default."""
-    scale = inputs**-0.5 if scale is None else scale
-    return {"kernel": scale * jax.random.normal(key, (inputs, outputs)), "bias": jnp.zeros(outputs)}
+    """Return the parameters of a linear map as a plain dict {"kernel", "bias"}.
+
+    Args:
+        key: random key.
+        inputs: channels of its input.
+        outputs: channels of its output.
+        scale: standard deviation of the normal weights; by default 1/sqrt(inputs).
+    """
+    deviation = inputs**-0.5 if scale is None else scale
+    return {"kernel": deviation * jax.random.normal(key, (inputs, outputs)), "bias": jnp.zeros(outputs)}
 
 
 def linear(params: dict[str, Array], x: Float[Array, "batch time inputs"]) -> Float[Array, "batch time outputs"]:
-    """The linear map of `linear_init`."""
+    """Apply the linear map of `linear_init`."""
     return x @ params["kernel"] + params["bias"][None, None]
 
 
 def dropout(x: Float[Array, "*shape"], key: Array, rate: float) -> Float[Array, "*shape"]:
-    """Sets each value to zero with probability `rate` and scales the others by 1 / (1 - rate)."""
+    """Set each value to zero with probability `rate` and scale the others by 1 / (1 - rate)."""
     if rate == 0.0:
         return x
     keep = random_keep(key, rate, x.shape)
@@ -55,17 +70,26 @@ def dropout(x: Float[Array, "*shape"], key: Array, rate: float) -> Float[Array, 
 
 
 class Dropout(nn.Module):
-    """`dropout` in training, with the key of the "dropout" stream; nothing otherwise."""
+    """`dropout` in training, with the key of the "dropout" stream; the identity otherwise."""
 
     rate: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "*shape"], *, train: bool) -> Float[Array, "*shape"]:
+        """Return x, with dropout if `train`."""
         return dropout(x, self.make_rng("dropout"), self.rate) if train and self.rate > 0.0 else x
 
 
 class FeedForward(nn.Module):
-    """Linear, activation, dropout, linear, dropout: `hidden` channels inside, as many out as in."""
+    """Linear, activation, dropout, linear, dropout.
+
+    Attributes:
+        hidden: channels between the two linear layers.
+        activation: function after the first.
+        dropout_hidden: dropout after the activation.
+        dropout: dropout of the output.
+        dtype: type of the computation.
+    """
 
     hidden: int
     activation: Callable = jax.nn.silu
@@ -75,6 +99,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch time d"], *, train: bool) -> Float[Array, "batch time d"]:
+        """Return the module's output, which has as many channels as x."""
         width = x.shape[-1]
         x = self.activation(dense(width, self.hidden, name="linear1", dtype=self.dtype)(x))
         x = Dropout(self.dropout_hidden)(x, train=train)
@@ -85,9 +110,15 @@ class FeedForward(nn.Module):
 def stochastic_depth(
     before: Float[Array, "batch time d"], after: Float[Array, "batch time d"], key: Array, rate: Float[Array, ""]
 ) -> Float[Array, "batch time d"]:
-    """Drops a layer for each utterance with probability `rate`: before + keep / (1 - rate) * (after - before).
+    """Skip a layer per utterance with probability `rate`: before + keep / (1 - rate) * (after - before).
 
-    Huang et al. 2016, with NeMo's rescaling; NeMo draws once a batch.
+    Huang et al. 2016, with NeMo's rescaling; NeMo draws once per batch.
+
+    Args:
+        before: input of the layer.
+        after: output of the layer.
+        key: random key.
+        rate: probability of skipping.
     """
     keep = jax.random.bernoulli(key, 1.0 - rate, (before.shape[0], 1, 1))
     return before + (after - before) * jnp.where(keep, 1.0 / (1.0 - rate), 0.0).astype(after.dtype)
@@ -101,6 +132,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        """Return x, normalized, in `dtype`."""
         d = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (d,))
         bias = self.param("bias", nn.initializers.zeros, (d,))
@@ -113,11 +145,11 @@ class LayerNorm(nn.Module):
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalization whose statistics are over the valid frames alone.
+    """Batch normalization whose statistics are over valid frames only.
 
-    Momentum and eps as in torch (0.1, 1e-5; the running variance is the unbiased one). Under a batch sharded by GSPMD
-    the sums are global. A batch without any valid frame changes nothing. NeMo counts padded frames too, which makes
-    its statistics depend on the padding; at evaluation the two are the same.
+    Momentum and eps are torch's (0.1, 1e-5; the running variance is the unbiased one). If the batch is sharded by GSPMD
+    the sums are global. A batch without any valid frame changes nothing. NeMo counts padded frames too, so that its
+    statistics depend on the padding; in evaluation the two are the same.
     """
 
     dtype: Any = jnp.float32
@@ -128,6 +160,7 @@ class MaskedBatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "batch time d"], mask: Bool[Array, "batch time"], *, train: bool
     ) -> Float[Array, "batch time d"]:
+        """Return x, normalized; with `train` by the batch's statistics, which also update the running ones."""
         d = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (d,))
         bias = self.param("bias", nn.initializers.zeros, (d,))
@@ -151,8 +184,10 @@ class MaskedBatchNorm(nn.Module):
 
 
 class MaskedGroupNorm(nn.Module):
-    """Group normalization of each utterance over its valid frames and the channels of one group (torch's GroupNorm
-    on `[batch, channels, time]`, but blind to the padding)."""
+    """Group normalization of each utterance over its valid frames and the channels of one group.
+
+    It is torch's GroupNorm on `[batch, channels, time]`, except that padding is ignored.
+    """
 
     groups: int
     dtype: Any = jnp.float32
@@ -162,6 +197,7 @@ class MaskedGroupNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "batch time d"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time d"]:
+        """Return x, normalized, in `dtype`."""
         batch, time, d = x.shape
         scale = self.param("scale", nn.initializers.ones, (d,))
         bias = self.param("bias", nn.initializers.zeros, (d,))

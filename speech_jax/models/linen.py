@@ -1,4 +1,4 @@
-"""The one door between Flax and the rest: a Linen module as a `types.Model`."""
+"""Conversion of Flax Linen modules to `types.Model`, so that nothing outside models/ depends on Flax."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from speech_jax.core.types import Batch, Model, PyTree
 
 
 def as_model(module: nn.Module) -> Model:
-    """A module called as `module(batch, train=…)` as a pair of pure functions.
+    """Return the pure functions `init` and `apply` of a module that is called as `module(batch, train=…)`.
 
-    `params` is the collection of that name; `model_state` holds the others, for example {"batch_stats": …}, and is {}
-    where there are none. With train=False the model state comes back as it was and no key is needed.
+    `params` is the collection of that name; `model_state` holds the others, for example {"batch_stats": …}, or is {}.
+    With train=False, `apply` returns the model state unchanged and needs no key; with train=True its key is that of the
+    "dropout" stream.
     """
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:

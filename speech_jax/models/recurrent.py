@@ -20,7 +20,7 @@ from speech_jax.core.hashing import hash_bits
 from speech_jax.models.layers import uniform_fan_in
 
 PyTree = Any
-State = tuple[Array, Array]  # h and c
+State = tuple[Array, ...]  # h and c
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -159,7 +159,7 @@ def lstm(
         if regularizer.rate:
             each = [
                 regularizer(
-                    *(tuple(s[d] for s in pair) for pair in (new, state)), seeds, frame["number"][d], stream + 8 * d
+                    tuple(s[d] for s in new), tuple(s[d] for s in state), seeds, frame["number"][d], stream + 8 * d
                 )
                 for d in range(directions)
             ]
@@ -170,7 +170,8 @@ def lstm(
 
     zero = jnp.zeros((directions, batch, width), jnp.float32)
     frames = {"added": turned(gates), "live": turned(live), "number": turned(number)}
-    _, y = scan_product(body, params["recurrent_kernel"], seeds, (zero, zero), frames)
+    result: Any = scan_product(body, params["recurrent_kernel"], seeds, (zero, zero), frames)
+    _, y = result
     return jnp.moveaxis(turned(y), 2, 0).reshape(batch, time, directions * width)
 
 

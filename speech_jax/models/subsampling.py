@@ -1,4 +1,4 @@
-"""Convolutional subsampling: features at 100 frames a second in, vectors at 25 (4x) or 12.5 (8x) out, as in NeMo."""
+"""Convolutional subsampling as in NeMo: features at 100 frames/s in, vectors at 25 (4x) or 12.5 (8x) frames/s out."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Weights = dict[str, tuple[Array, Array]]  # stage -> (kernel, bias)
 
 
 def halve(length: int, times: int) -> int:
-    """Frames (or bands) left after `times` convolutions of stride 2: ceil(length / 2) each."""
+    """Return the frames (or bands) after `times` convolutions of stride 2: ceil(length / 2) each."""
     for _ in range(times):
         length = (length + 1) // 2
     return length
 
 
 def _clear(x: Array, mask: Array) -> Array:
-    """Zero where the frame is padding. A `where` and no product: NaN may lie there."""
+    """Set padding frames to zero; by `where`, not a product, since they may be NaN."""
     return jnp.where(mask[:, :, None, None], x, jnp.zeros((), x.dtype))
 
 
@@ -36,7 +36,7 @@ def _bias(weights: tuple[Array, Array]) -> Array:
 
 
 def _whole(features: Array, mask: Array, weights: Weights, *, kind: Kind, stages: int) -> Array:
-    """The straightforward form, for accelerators: XLA's convolutions over the whole batch."""
+    """Return the subsampled vectors by XLA's convolutions over the whole batch; for accelerators."""
     convolve = partial(
         lax.conv_general_dilated,
         window_strides=(2, 2),
@@ -58,7 +58,7 @@ def _whole(features: Array, mask: Array, weights: Weights, *, kind: Kind, stages
 
 
 def _window(features: Array, mask: Array, weights: Weights, *, kind: Kind, stages: int) -> Array:
-    """The same as matrix products, without padding in time: 2^stages * (n + 1) - 1 frames in, n out."""
+    """Return `_whole` by matrix products, without padding in time: 2^stages * (n + 1) - 1 frames in, n out."""
     x = _clear(features[..., None], mask)
     for stage in range(stages):
         taps = taps_stride2(x)
@@ -78,11 +78,10 @@ def _window(features: Array, mask: Array, weights: Weights, *, kind: Kind, stage
 
 
 def _in_windows(features: Array, mask: Array, weights: Weights, *, kind: Kind, stages: int) -> Array:
-    """For a CPU: a few frames of the whole batch at a time, so that what lies between two convolutions stays in cache.
+    """Return `_whole`, computed a few frames at a time, so that intermediate arrays stay in cache; for CPUs.
 
-    The largest array, the first convolution's output, is never stored: it is computed again in the backward pass, at
-    a cost of 9 products a number. Because every stage clears padding, frames before and after the utterance need no
-    case of their own.
+    The largest array, the first convolution's output, is never stored: the backward pass recomputes it, at 9 products
+    per number. Since every stage clears padding, frames before and after the utterance need no special case.
     """
     batch, time, bands = features.shape
     factor = 2**stages
@@ -105,7 +104,7 @@ def _in_windows(features: Array, mask: Array, weights: Weights, *, kind: Kind, s
     return jnp.moveaxis(y, 0, 1).reshape(batch, count * length, -1)[:, :out_time]
 
 
-FRAMES_AT_A_TIME = 64  # rows times frames out of a window; 4 MB between two convolutions at 176 channels
+FRAMES_AT_A_TIME = 64  # rows times output frames of a window; 4 MB between two convolutions at 176 channels
 
 
 class _Weights(nn.Module):
@@ -125,10 +124,17 @@ class _Weights(nn.Module):
 class ConvSubsampling(nn.Module):
     """Stages of 3x3 convolutions with stride 2 on (time, frequency) with ReLU, then a linear map to `width`.
 
-    "striding": full convolutions. "dw_striding": the first is full, the others depthwise then pointwise
-    (FastConformer, Rekesh et al. 2023). Padding is cleared before each stage, so that it cannot leak into valid frames
-    (NeMo does so since 2.4). Out of a stage, frame t is valid where 2t was. Channels are flattened as (frequency,
-    channel) before `out`; NeMo has (channel, frequency), so an importer transposes that one weight.
+    Padding is cleared before each stage, so that it cannot leak into valid frames (NeMo does so since 2.4). Frame t of
+    a stage's output is valid if frame 2t of its input is. Channels are flattened as (frequency, channel) before `out`;
+    NeMo has (channel, frequency), so importers transpose that weight.
+
+    Attributes:
+        width: channels of the output.
+        channels: channels of the convolutions.
+        stages: number of stages; each halves time and frequency.
+        kind: "striding" for full convolutions; "dw_striding" for depthwise then pointwise ones after the first
+            (FastConformer, Rekesh et al. 2023).
+        dtype: type of the computation.
     """
 
     width: int
@@ -141,6 +147,7 @@ class ConvSubsampling(nn.Module):
     def __call__(
         self, features: Float[Array, "batch time freq"], mask: Bool[Array, "batch time"]
     ) -> tuple[Float[Array, "batch time_out width"], Bool[Array, "batch time_out"]]:
+        """Return (vectors, their mask)."""
         channels, dtype = self.channels, self.dtype
         weights: Weights = {}
         for stage in range(self.stages):

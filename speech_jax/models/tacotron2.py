@@ -11,6 +11,8 @@ fewer (the first r of them).
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
@@ -183,8 +185,11 @@ def _convs(
 ) -> tuple[Array, PyTree]:
     variables = {"params": params, "batch_stats": stats}
     if not train:
-        return stack.apply(variables, x, mask, train=False), stats
-    y, new = stack.apply(variables, x, mask, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+        y: Any = stack.apply(variables, x, mask, train=False)
+        return y, stats
+    assert key is not None  # training draws dropout
+    applied: Any = stack.apply(variables, x, mask, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+    y, new = applied
     return y, new["batch_stats"]
 
 

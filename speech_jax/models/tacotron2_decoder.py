@@ -57,7 +57,8 @@ def teacher_forced(
         return carry, (carry["h"], carry["context"], weights)
 
     carry = _first_carry(config, size, memory.shape[-1], state)
-    _, (h, context, weights) = scan_product(body, recurrent, consts, carry, {"added": gates, "number": number})
+    result: Any = scan_product(body, recurrent, consts, carry, {"added": gates, "number": number})
+    _, (h, context, weights) = result
 
     heard = jnp.moveaxis(jnp.concatenate([h, context], axis=-1), 0, 1)
     cell = {name: a[None] for name, a in decoder["decoder_rnn"].items()}

@@ -166,7 +166,7 @@ class ConformerLayer(nn.Module):
         return LayerNorm(dtype, name="norm_out")(x)
 
 
-def _spans(key: Array, share: float, span: int, shape: tuple[int, int]) -> Bool[Array, "batch places"]:
+def _spans(key: Array, share: float, span: int, shape: tuple[int, ...]) -> Bool[Array, "batch places"]:
     """True in about `share` of the places, in spans: each place begins one with the chance share / span.
 
     transformers draws a fixed number of spans, at least two an utterance.
@@ -212,7 +212,8 @@ class Encoder(nn.Module):
             x = drop(x)
             if config.positions == "relative":
                 positions = relative_positions(x.shape[1], config.width).astype(dtype)
-        layer = again(TransformerLayer if config.block == "transformer" else ConformerLayer, static_argnums=(4,))
+        kind: Any = TransformerLayer if config.block == "transformer" else ConformerLayer
+        layer = again(kind, static_argnums=(4,))
         for i in range(config.layers):
             y = layer(config, name=f"layers_{i}")(x, positions, mask, train)
             if train and config.layer_drop > 0:

@@ -10,6 +10,8 @@ voices, "speakers".
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +57,7 @@ def released() -> WaveNetConfig:
     return _of(24, 4, 3, residual=512, gate=512, skip=256, head=256)
 
 
-def _of(layers: int, cycles: int, kernel: int, **widths: int) -> WaveNetConfig:
+def _of(layers: int, cycles: int, kernel: int, **widths: Any) -> WaveNetConfig:
     return WaveNetConfig(layers=layers, cycles=cycles, kernel_size=kernel, **widths)
 
 
@@ -143,6 +145,7 @@ def layer_condition(
     own = params[f"layers_{layer}"]
     added = vectors @ own["local"] + own["bias"][None, None]
     if config.speakers:
+        assert speaker is not None  # a network of several voices is given one
         voice = jnp.take(params["speakers"], speaker, axis=0) @ own["global"]
         added = added + voice[:, None]
     return added

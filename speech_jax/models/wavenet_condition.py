@@ -42,7 +42,8 @@ def reach(config: ConditionConfig, hop: int) -> tuple[int, int]:
         for scale in config.scales:  # a filter reaches `scale` values of its own rate to either side
             rate *= scale
             spread += scale / rate
-        return (config.context + math.ceil(spread),) * 2
+        frames = config.context + math.ceil(spread)
+        return frames, frames
     if config.kind == "transposed":
         return -(-config.window // hop) - 1, 0
     return 0, 0
@@ -147,8 +148,8 @@ def condition(
     pad = (back + 1) * hop - config.window
     kernel = jnp.pad(params["kernel"], ((0, pad), (0, 0), (0, 0))).reshape(back + 1, hop, *params["kernel"].shape[1:])
     count = x.shape[1] - back
-    made = sum(jnp.einsum("bfi,hio->bfho", x[:, back - i : back - i + count], kernel[i]) for i in range(back + 1))
-    return made.reshape(x.shape[0], count * hop, -1) + params["bias"][None, None]
+    parts = [jnp.einsum("bfi,hio->bfho", x[:, back - i : back - i + count], kernel[i]) for i in range(back + 1)]
+    return sum(parts[1:], start=parts[0]).reshape(x.shape[0], count * hop, -1) + params["bias"][None, None]
 
 
 def _linear(params: dict[str, Array], x: Array) -> Array:

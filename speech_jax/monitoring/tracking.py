@@ -17,13 +17,14 @@ import soundfile
 from PIL import Image
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
 from speech_jax.core.types import Report
 
 logger = logging.getLogger(__name__)
+proto: Any = event_pb2  # whose classes are made at run time
 
 FLUSH_SECONDS = 10.0  # TensorBoard sees what is older: its writer waits for the disk each time
 
@@ -154,15 +155,16 @@ class _Board:
         self._writer = EventsWriter(str(folder / "events"))
         self._flushed = -math.inf
         if start:  # hides what an earlier part of the run wrote of later steps
-            self._writer.write_event(Event(step=start, file_version="brain.Event:2"))
-            self._writer.write_event(Event(step=start, session_log=SessionLog(status=SessionLog.START)))
+            self._writer.write_event(proto.Event(step=start, file_version="brain.Event:2"))
+            started = proto.SessionLog(status=proto.SessionLog.START)
+            self._writer.write_event(proto.Event(step=start, session_log=started))
 
     def show(self, step: int, summaries: Iterable[Any]) -> None:
         if self._writer is None:
             return
         try:
             for each in summaries:
-                self._writer.write_event(Event(step=step, wall_time=time.time(), summary=each))
+                self._writer.write_event(proto.Event(step=step, wall_time=time.time(), summary=each))
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
                 self._writer.flush()
                 self._flushed = time.monotonic()

@@ -330,7 +330,7 @@ def combine_gradients(alpha: float | Schedule, *, method: Method = "sum") -> opt
         combined = combine_pair(weight, pre, task, method)
         norms = optax.tree.norm(pre), optax.tree.norm(task)
         count = optax.safe_increment(state.count)
-        return combined, CombineState(count, weight, *norms, cosine_similarity(pre, task))
+        return combined, CombineState(jnp.asarray(count), weight, *norms, cosine_similarity(pre, task))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

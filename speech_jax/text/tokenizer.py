@@ -17,25 +17,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from speech_jax.core.errors import UserError
+from speech_jax.text.config import TokenizerConfig
 from speech_jax.text.normalize import check_language, normalize
+from speech_jax.text.texts import Texts
 
 BLANK = "<blank>"
 SPECIAL = ("<unk>", "<s>", "</s>")  # what a char tokenizer may have beside characters: outputs that stand for no text
 WORD_START = "\u2581"  # sentencepiece's mark of a space before a piece
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """How the tokenizer is made from the training texts."""
-
-    kind: Literal["char", "bpe", "unigram"] = "char"
-    """char: one token a character. bpe, unigram: sentencepiece pieces, shorter label sequences for large corpora."""
-    vocab_size: int = 128
-    """Number of tokens with the blank, for bpe and unigram. A char tokenizer has as many as there are characters."""
-    alphabet: str = ""
-    """For char: the characters in their order, instead of those that occur in the training texts."""
-    language: str = "en"
-    """How texts are normalized before they are encoded ("en" turns figures into words); "" takes them as they are."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +50,13 @@ class Tokenizer:
         if self.kind != "char" and len(self.scores) != len(self.pieces):
             raise UserError(f"tokenizer: found {len(self.scores)} scores, expected {len(self.pieces)}")
 
+    @functools.cached_property
+    def _tables(self) -> _Tables:
+        return _Tables(self)
+
+    def __reduce__(self):
+        return Tokenizer, (self.kind, self.pieces, self.scores, self.language)  # without the tables
+
     @property
     def vocab_size(self) -> int:
         """Number of token ids, the blank among them."""
@@ -70,17 +65,17 @@ class Tokenizer:
     @property
     def texts(self) -> tuple[str, ...]:
         """What each piece adds to the text: nothing for the blank, and for `SPECIAL` pieces in kind char."""
-        return _tables(self).texts
+        return self._tables.texts
 
     def characters(self) -> frozenset[str]:
         """The characters that `encode` accepts."""
-        return _tables(self).characters
+        return self._tables.characters
 
     def encode(self, text: str, *, source: str = "") -> list[int]:
         """Ids of `text`. `source` ("FILE:LINE") opens the UserError that names the characters outside the tokenizer."""
         if self.language:
             text = normalize(text, self.language)
-        tables = _tables(self)
+        tables = self._tables
         outside = sorted(set(text) - tables.characters)
         if outside:
             shown = " ".join(f"{c!r} (U+{ord(c):04X})" for c in outside[:8]) + (" …" if len(outside) > 8 else "")
@@ -89,7 +84,7 @@ class Tokenizer:
             raise UserError(f"{source or 'text'}: found characters outside the tokenizer: {shown}, expected {known!r}")
         if self.kind == "char":
             return [tables.ids[c] for c in text]
-        return [i for word in text.split() for i in _word_ids(self, WORD_START + word)]
+        return [i for word in text.split() for i in tables.word_ids(WORD_START + word)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; blanks, and `SPECIAL` pieces in kind char, are left out.
@@ -117,42 +112,47 @@ class Tokenizer:
     def from_json(value: dict[str, Any] | str) -> Tokenizer:
         """The tokenizer of `to_json`'s dict, or of its JSON text."""
         try:
-            value = json.loads(value) if isinstance(value, str) else value
-            pieces, scores = value["pieces"], value.get("scores", [])
+            fields: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
+            pieces, scores = fields["pieces"], fields.get("scores", [])
             if not all(isinstance(p, str) for p in pieces) or not all(math.isfinite(s) for s in scores):
                 raise TypeError("pieces must be strings and scores numbers")
-            return Tokenizer(value["kind"], tuple(pieces), tuple(float(s) for s in scores), value.get("language", ""))
+            return Tokenizer(fields["kind"], tuple(pieces), tuple(float(s) for s in scores), fields.get("language", ""))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"tokenizer: found bad JSON ({error}), expected kind, pieces and scores") from error
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None) -> Tokenizer:
-    """The tokenizer of `texts`, normalized as the config says: deterministic; for char their order has no influence."""
+    """Make the tokenizer of training texts. For char the order of the texts has no influence.
+
+    Args:
+        texts: the training texts as they are written. `Texts` are normalized by all cores, and once only.
+        config: the kind of tokenizer; the texts are normalized as it says.
+
+    Raises:
+        UserError: there are no texts, or too few for `config.vocab_size`.
+    """
     config = config or TokenizerConfig()
-    if config.language:
-        texts = (normalize(text, config.language) for text in texts)
     if config.kind == "char":
-        characters = list(config.alphabet) if config.alphabet else sorted(set().union(*texts))
+        characters = list(config.alphabet) or sorted(Texts.from_strings(texts).characters(config.language).used)
         if not characters:
             raise UserError("tokenizer: found no characters in the training texts, expected at least one")
         return Tokenizer("char", (BLANK, *characters), language=config.language)
     if config.alphabet:
         raise UserError(f"tokenizer: found an alphabet with kind {config.kind}, expected one only with kind char")
-    return _train_sentencepiece(texts, config)
+    return _train_sentencepiece(Texts.from_strings(texts).normalized(config.language), config)
 
 
-def _train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+def _train_sentencepiece(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
     import sentencepiece  # only training needs it
 
-    lines = [text for text in texts if text.strip()]
-    if not lines:
+    if not any(text.strip() for text in texts):
         raise UserError("tokenizer: found no training texts, expected at least one")
-    if any(WORD_START in line for line in lines):
+    if any(WORD_START in text for text in texts):
         raise UserError(f"tokenizer: found U+2581 ({WORD_START}) in the training texts, expected it nowhere")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=(text for text in texts if text.strip()),
             model_writer=model,
             model_type=config.kind,
             vocab_size=config.vocab_size,
@@ -187,18 +187,11 @@ class _Tables:
         self.longest = max((len(piece) for piece in self.ids), default=1)
         single = frozenset(piece for piece in self.ids if len(piece) == 1)
         self.characters = single if tokenizer.kind == "char" else (single - {WORD_START}) | {" "}
+        self._segment = functools.partial(_bpe if tokenizer.kind == "bpe" else _unigram, scores=tokenizer.scores)
+        self.word_ids = functools.lru_cache(maxsize=1 << 17)(self._word_ids)
 
-
-@functools.lru_cache(maxsize=8)
-def _tables(tokenizer: Tokenizer) -> _Tables:
-    return _Tables(tokenizer)
-
-
-@functools.lru_cache(maxsize=1 << 17)
-def _word_ids(tokenizer: Tokenizer, word: str) -> tuple[int, ...]:
-    tables = _tables(tokenizer)
-    segment = _bpe if tokenizer.kind == "bpe" else _unigram
-    return tuple(tables.ids[piece] for piece in segment(word, tables, tokenizer.scores))
+    def _word_ids(self, word: str) -> tuple[int, ...]:
+        return tuple(self.ids[piece] for piece in self._segment(word, self))
 
 
 def _bpe(word: str, tables: _Tables, scores: Sequence[float]) -> list[str]:

@@ -82,7 +82,8 @@ class Checkpoints:
         """Remember the score of a step; smaller is better."""
         try:
             record = read_item(self.root / str(step), "data") if record is None else record
-            value = _guarded(record).get(self._config.metric)
+            metric = self._config.metric
+            value = None if metric is None else _guarded(record).get(metric)
         except (OSError, ValueError, AttributeError):
             return  # damaged; set aside when it is restored
         if value is not None and math.isfinite(value):
@@ -233,7 +234,7 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            with contextlib.suppress(Exception if self._failed else ()):  # orbax raises a failed save again
+            with contextlib.suppress(*([Exception] if self._failed else [])):  # orbax raises a failed save again
                 self._manager.close()
 
 
@@ -305,7 +306,7 @@ def _best(folders: list[Path]) -> Path:
     records = {folder: read_item(folder, "data") for folder in folders}
     metric, mode = records[folders[0]].get("best_metric"), records[folders[0]].get("best_mode")
     sign = -1 if mode == "max" else 1
-    scores = {f: _guarded(r).get(metric) for f, r in records.items()}
+    scores = {f: None if metric is None else _guarded(r).get(metric) for f, r in records.items()}
     finite = {f: sign * s for f, s in scores.items() if s is not None and math.isfinite(s)}
     return min(finite, key=finite.__getitem__) if finite else folders[0]
 

@@ -19,6 +19,7 @@ from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import PyTree, Task, TrainState
 from speech_jax.lowering.flops import program_flops
 from speech_jax.objectives.mix import Term, terms
+from speech_jax.objectives.schedules import Schedule
 from speech_jax.training.config import StepConfig
 from speech_jax.training.private_step import make_private_gradient, whole_term
 from speech_jax.training.step import TermOut, make_gradient, make_update, moving_part
@@ -113,7 +114,7 @@ def compile_programs(
     mesh: Mesh,
     *,
     keys: Sequence[jax.Array],
-    rate: optax.Schedule,
+    rate: Schedule,
     moving_state: PyTree,
     say: Callable[[str], None],
     check_stop: Callable[[], None],

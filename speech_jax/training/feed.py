@@ -61,8 +61,8 @@ class ResumableBatches:
 
     def close(self) -> None:
         """Stop the workers; the next batch starts them again."""
-        if hasattr(self._iterator, "close"):
-            self._iterator.close()
+        if (close := getattr(self._iterator, "close", None)) is not None:
+            close()
         self._iterator = None
 
 

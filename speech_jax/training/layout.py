@@ -78,7 +78,8 @@ def _restore_args(leaf: Any) -> ocp.RestoreArgs:
 
 def stored_shapes(folder: Path) -> dict[str, Any]:
     """Return {"step": …, "params": {name: metadata with shape and dtype}, …} of a step's folder."""
-    metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
+    state: Any = folder / "state"  # orbax takes any path, its annotation only its own
+    metadata: Any = ocp.PyTreeCheckpointHandler().metadata(state)
     return dict(getattr(metadata, "tree", metadata))
 
 

@@ -364,6 +364,7 @@ class _TrainingLoop:
                 pending = None
                 self.progress.say(self.profile.start_or_stop(step))
             with self.watchdog.step(step + 1), self.profile.step(step + 1):
+                assert programs is not None  # compiled where there are steps to run
                 pending = self._step(programs, step, pending)
             step += 1
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import leaf_name, match_rules, named_leaves
 from speech_jax.core.types import PyTree
+from speech_jax.objectives.schedules import Schedule
 from speech_jax.training.config import OptimizerConfig
 
 NEVER = -1  # instead of the step from which a batch statistic is updated
@@ -78,7 +79,7 @@ def _check_schedule(config: OptimizerConfig, steps: int) -> None:
         )
 
 
-def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+def learning_rate(config: OptimizerConfig, total_steps: int) -> Schedule:
     """Make the learning rate schedule, a function of the step.
 
     Step 0 has the rate after the first step of the warm-up, not 0.
@@ -276,7 +277,7 @@ def pull_to_start(
         )
         return PullState(start, weights)
 
-    def update(updates: PyTree, state: PullState, params: PyTree | None = None) -> tuple[PyTree, PullState]:
+    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
         starts = named_leaves(state.start)
         weights = {} if state.fisher is None else named_leaves(state.fisher)
 
@@ -302,8 +303,9 @@ def freeze_for_steps(hold: tuple[tuple[str, int], ...]) -> optax.GradientTransfo
         hold: (regular expression, steps); the first match wins.
     """
 
-    def update(updates, state, params=None, *, step, **extra):
-        del params, extra
+    def update(updates, state, params=None, **extra):
+        del params
+        step = extra["step"]
         first = match_rules(updates, (*hold, ("", 0)), "optimizer.hold")
         return jax.tree.map(lambda u, s: jnp.where(step >= s, u, jnp.zeros_like(u)) if s else u, updates, first), state
 
@@ -363,7 +365,7 @@ class RateState(NamedTuple):
     """Empty state of `scale_by_rate`: the step is an argument of `update`."""
 
 
-def scale_by_rate(rate: optax.Schedule, factors: Mapping[str, float]) -> optax.GradientTransformationExtraArgs:
+def scale_by_rate(rate: Schedule, factors: Mapping[str, float]) -> optax.GradientTransformationExtraArgs:
     """Multiply every update by -rate(step) and by its parameter's factor.
 
     Args:
@@ -371,9 +373,9 @@ def scale_by_rate(rate: optax.Schedule, factors: Mapping[str, float]) -> optax.G
         factors: parameter name -> factor.
     """
 
-    def update(updates, state, params=None, *, step, **extra):
-        del params, extra
-        now = rate(step)
+    def update(updates, state, params=None, **extra):
+        del params
+        now = rate(extra["step"])
 
         def one(path: tuple[Any, ...], u: Array) -> Array:
             return (-now * factors[leaf_name(path)]).astype(u.dtype) * u

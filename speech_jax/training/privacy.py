@@ -18,9 +18,10 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from speech_jax.core.errors import UserError
@@ -75,9 +76,9 @@ class Libraries(NamedTuple):
         noise_addition: jax_privacy.noise_addition.
     """
 
-    accounting: object
-    clipping: object
-    noise_addition: object
+    accounting: Any
+    clipping: Any
+    noise_addition: Any
 
 
 @functools.cache
@@ -128,7 +129,7 @@ def noise_key(folder: Path, step: int | None) -> jax.Array:
         from jax.experimental import multihost_utils
 
         words = np.asarray(multihost_utils.broadcast_one_to_all(words))
-    return jax.random.wrap_key_data(words, impl="threefry2x32")
+    return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
 
 def forget_noise_key(folder: Path, step: int) -> None:

@@ -16,6 +16,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import LossOut, Objective, PyTree, TrainState
 from speech_jax.objectives.mix import Term, combine, terms
+from speech_jax.objectives.schedules import Schedule
 from speech_jax.training.config import StepConfig
 from speech_jax.training.state import OptState
 
@@ -104,7 +105,7 @@ def make_update(
     trainable: PyTree,
     config: StepConfig,
     *,
-    rate: optax.Schedule | None = None,
+    rate: Schedule | None = None,
     moving_state: PyTree | None = None,
 ) -> Callable[[TrainState, Mapping[str, TermOut]], tuple[TrainState, Metrics, Bool[Array, " checks"]]]:
     """Make the pure function (state, {term: TermOut}) -> (state, metrics, finite).
@@ -152,6 +153,7 @@ def make_update(
         params = jax.tree.map(lambda p, u, t: (p + u).astype(p.dtype) if t else p, state.params, updates, trainable)
         ema = state.ema
         if ema is not None:
+            assert config.ema is not None  # the state has an average where the config has a decay
             decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(
                 lambda e, p, t: e + ((1.0 - decay) * (p - e)).astype(e.dtype) if t else e, ema, params, trainable

@@ -227,7 +227,7 @@ def _layers_step(
         current = _current(taps, x.shape[-1], time)
         new.append(jax.lax.dynamic_update_index_in_dim(rings[layer], current, slots[0], axis=0))
         x, skips = _layer(shape, merged, layer, taps=taps, time=time, cond=row[layer], skips=skips)
-    return head(weights, skips), LayerRings(tuple(new), time + 1)
+    return head(weights, jnp.asarray(skips)), LayerRings(tuple(new), time + 1)
 
 
 def _flat_step(
@@ -249,4 +249,4 @@ def _flat_step(
     # The new value overwrites the oldest one, which has been read.
     inputs = _current(jnp.stack(taps), x.shape[-1], time)
     values = values.at[slots[:, 0]].set(inputs, mode="promise_in_bounds", unique_indices=True)
-    return head(weights, skips), FlatRings(values, time + 1)
+    return head(weights, jnp.asarray(skips)), FlatRings(values, time + 1)

@@ -100,7 +100,7 @@ def frame_windows(
             position += count
             drop = max(position - back - first, 0)
             kept, first = kept[drop:], first + drop
-    while position < total:
+    while kept is not None and position < total:
         yield _window(kept, first, total, position, count=count, back=back, ahead=ahead)
         position += count
 

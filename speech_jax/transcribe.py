@@ -69,7 +69,7 @@ def transcribe(recognizer: Recognizer, config: TranscribeConfig, *, stdin: TextI
     def read(path: str):
         return read_audio(path, rate, max_seconds=3600 * config.max_hours)
 
-    write = _Writer(config, stdout, several)
+    writer = _Writer(config, stdout, several)
     begun, done, failed, seconds = time.perf_counter(), 0, 0, 0.0
     with tqdm(results(recognizer, paths, read), unit="file", disable=None, file=sys.stderr) as progress:
         for path, result in progress:
@@ -78,8 +78,8 @@ def transcribe(recognizer: Recognizer, config: TranscribeConfig, *, stdin: TextI
                 progress.write(f"error: {result}", file=sys.stderr)
                 continue
             done, seconds = done + 1, seconds + result.seconds
-            write_file(path, result)
-    write.close()
+            writer(path, result)
+    writer.close()
     if done:
         taken = time.perf_counter() - begun
         speed = f"real-time factor {taken / seconds:.3f} ({seconds / taken:.1f} × real time)" if seconds else ""

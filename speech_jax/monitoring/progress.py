@@ -1,4 +1,4 @@
-"""What a user sees while a run goes on: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress display of a run: a bar on a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from tqdm import tqdm
 class Progress:
     """Progress over the steps of a run, on stderr.
 
-    seconds: how often a line is printed where stderr is no terminal.
+    Args:
+        total: steps of the whole run.
+        start: steps done before a resume.
+        seconds: time between lines where stderr is not a terminal.
+        enabled: False prints nothing (all processes but the first).
     """
 
     def __init__(self, total: int, start: int, *, seconds: float, enabled: bool = True):
@@ -21,14 +25,14 @@ class Progress:
         self._enabled = enabled
         self._step = start
         self._last = time.monotonic()
-        self._marks = collections.deque([(self._last, start)], maxlen=20)  # the last lines, for the time left
+        self._marks = collections.deque([(self._last, start)], maxlen=20)  # (time, step) of the last lines
         terminal = enabled and sys.stderr.isatty()
         self._bar = None
         if terminal:
             self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, file=sys.stderr)
 
     def restart_clock(self) -> None:
-        """Forgets the time until now: compiling is no training."""
+        """Start measuring time now, so that compilation does not count."""
         self._last = time.monotonic()
         self._marks.clear()
         self._marks.append((self._last, self._step))
@@ -36,31 +40,36 @@ class Progress:
             self._bar.unpause()
 
     def due(self) -> bool:
-        """Whether it is time to show facts again: each second on a terminal, else every `seconds`."""
+        """Return True if it is time to show values again: each second on a terminal, else every `seconds`."""
         seconds = 1.0 if self._bar is not None else self._seconds
         return self._enabled and time.monotonic() - self._last >= seconds
 
-    def update(self, step: int, facts: Mapping[str, str]) -> None:
-        """`step` steps are done; facts: what to show besides, such as the loss, short texts."""
+    def update(self, step: int, values: Mapping[str, str]) -> None:
+        """Show progress.
+
+        Args:
+            step: steps that are done.
+            values: name -> short text to show, such as the loss; may be empty.
+        """
         if not self._enabled:
             return
         if self._bar is not None:
             self._bar.update(step - self._step)
-            if facts:
+            if values:
                 self._last = time.monotonic()
-                self._bar.set_postfix(facts, refresh=False)
-        elif facts and (self.due() or step >= self._total):
+                self._bar.set_postfix(values, refresh=False)
+        elif values and (self.due() or step >= self._total):
             self._last = now = time.monotonic()
-            then, before = self._marks[0]
+            mark_time, mark_step = self._marks[0]
             self._marks.append((now, step))
-            rate = (step - before) / max(now - then, 1e-9)
+            rate = (step - mark_step) / max(now - mark_time, 1e-9)
             left = clock((self._total - step) / rate) if rate > 0 else "?"
-            shown = " ".join(f"{name} {value}" for name, value in facts.items())
-            print(f"step {step}/{self._total} | {shown} | {left} left", file=sys.stderr, flush=True)
+            text = " ".join(f"{name} {value}" for name, value in values.items())
+            print(f"step {step}/{self._total} | {text} | {left} left", file=sys.stderr, flush=True)
         self._step = step
 
     def say(self, text: str) -> None:
-        """One line of its own, that does not break the bar."""
+        """Print one line without breaking the bar."""
         if not self._enabled:
             return
         if self._bar is not None:
@@ -69,30 +78,40 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
+        """Finish the bar."""
         if self._bar is not None:
             self._bar.close()
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
+    """Format seconds as 1:02:03 or 2:03."""
     minutes, s = divmod(int(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
-def facts_of(means: Mapping[str, float], rates: Mapping[str, float], unit_name: str) -> dict[str, str]:
-    """What the progress line shows of a log line. unit_name: what is counted a second, for example audio_seconds."""
+def format_log_line(means: Mapping[str, float], rates: Mapping[str, float], unit_name: str) -> dict[str, str]:
+    """Format the values of a log line that the progress line shows.
+
+    Args:
+        means: metric -> mean.
+        rates: from `Meter.rates`.
+        unit_name: name of the unit in `rates`, for example audio_seconds.
+
+    Returns:
+        Name -> short text, in the order in which they are shown.
+    """
     names = {"loss": "loss", "pre loss": "pre/loss", "task loss": "task/loss"}
-    losses = {shown: f"{means[name]:.4g}" for shown, name in names.items() if name in means}
-    facts = {"loss": losses.pop("loss")} if "loss" in losses else {}
-    facts |= {"steps/s": f"{rates['steps_per_second']:.3g}"} | losses
+    losses = {title: f"{means[name]:.4g}" for title, name in names.items() if name in means}
+    values = {"loss": losses.pop("loss")} if "loss" in losses else {}
+    values |= {"steps/s": f"{rates['steps_per_second']:.3g}"} | losses
     if "padding" in rates:
-        facts[f"{unit_name.replace('_', ' ')}/s"] = f"{rates[f'{unit_name}_per_second']:.0f}"
-        facts["padding"] = f"{rates['padding']:.0%}"
+        values[f"{unit_name.replace('_', ' ')}/s"] = f"{rates[f'{unit_name}_per_second']:.0f}"
+        values["padding"] = f"{rates['padding']:.0%}"
     if "utilization" in rates:
-        facts["MFU"] = f"{rates['utilization']:.0%}"
+        values["MFU"] = f"{rates['utilization']:.0%}"
     if "privacy/epsilon" in means:
-        facts["epsilon"] = f"{means['privacy/epsilon']:.3g}"
+        values["epsilon"] = f"{means['privacy/epsilon']:.3g}"
     if means.get("skipped"):
-        facts["skipped"] = f"{means['skipped']:.0f}"
-    return facts
+        values["skipped"] = f"{means['skipped']:.0f}"
+    return values

@@ -1,6 +1,6 @@
-"""What a run knows of itself, served to Prometheus: http://HOST:PORT/metrics, in its text format 0.0.4.
+"""Prometheus endpoint of a run: http://HOST:PORT/metrics, in the text format 0.0.4.
 
-https://prometheus.io/docs/instrumenting/exposition_formats/. The dashboard and the alert rules in
+See https://prometheus.io/docs/instrumenting/exposition_formats/. The dashboard and the alert rules in
 tpu_scripts/monitoring/ use these names and no others.
 """
 
@@ -19,30 +19,30 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.version import __version__
 
 METRICS = {
-    # name: (type, what it is)
-    "info": ("gauge", "Always 1; the version and the kind of device are its labels."),
-    "step": ("gauge", "Steps that are done."),
+    # name: (type, help text)
+    "info": ("gauge", "Always 1; labels: version, kind of device."),
+    "step": ("gauge", "Finished steps."),
     "steps_planned": ("gauge", "Steps of the whole run."),
-    "last_step_timestamp_seconds": ("gauge", "Unix time at which the outcome of the last step was read."),
-    "loss": ("gauge", "Loss since the last line of the log, of the whole and of each term of the mix."),
+    "last_step_timestamp_seconds": ("gauge", "Unix time at which the metrics of the last step were read."),
+    "loss": ("gauge", "Mean loss since the last log line, combined and of each term of the mix."),
     "alpha": ("gauge", "Weight of the old loss in the mix."),
     "learning_rate": ("gauge", "Learning rate."),
-    "gradient_norm": ("gauge", "Norm of the gradient, of the whole and of each term."),
+    "gradient_norm": ("gauge", "Norm of the gradient, combined and of each term."),
     "gradient_cosine": ("gauge", "Cosine between the gradients of two terms."),
     "train_metric": ("gauge", "Any other mean of the training log."),
-    "steps_per_second": ("gauge", "Steps a second since the last line of the log."),
-    "data_wait_ratio": ("gauge", "Share of the time that the step waits for data."),
-    "padding_ratio": ("gauge", "Share of the batch that is padding."),
-    "units_per_second": ("gauge", "Real data a second: seconds of audio, for example."),
-    "model_flops_per_second": ("gauge", "Floating point operations a second on one device, as XLA counts them."),
-    "utilization_ratio": ("gauge", "Share of the device's peak that the model's operations make."),
+    "steps_per_second": ("gauge", "Steps per second since the last log line."),
+    "data_wait_ratio": ("gauge", "Fraction of time spent waiting for data."),
+    "padding_ratio": ("gauge", "Fraction of the batch that is padding."),
+    "units_per_second": ("gauge", "Real data per second, for example seconds of audio."),
+    "model_flops_per_second": ("gauge", "Floating point operations per second on one device, as counted by XLA."),
+    "utilization_ratio": ("gauge", "Model FLOPs per second divided by the peak of the device."),
     "evaluation": ("gauge", "A metric of an evaluation set."),
     "evaluation_step": ("gauge", "Step of the last evaluation."),
-    "skipped_steps_total": ("counter", "Steps that were skipped because a number was not finite."),
+    "skipped_steps_total": ("counter", "Steps skipped because a number was not finite."),
     "stalled_steps_total": ("counter", "Steps that took longer than trainer.watch.stalled_after."),
-    "compile_events_total": ("counter", "Programs that XLA compiled in this process."),
-    "compile_seconds_total": ("counter", "Seconds that compiling took in this process."),
-    "device_memory_bytes": ("gauge", "Memory of each device of this host: in use, the peak of it, the limit."),
+    "compile_events_total": ("counter", "Programs compiled by XLA in this process."),
+    "compile_seconds_total": ("counter", "Seconds of compilation in this process."),
+    "device_memory_bytes": ("gauge", "Memory of each device of this host: in use, peak, limit."),
 }
 _PREFIX = "speech_jax_"
 _RATES = {"waiting_for_data": "data_wait_ratio", "padding": "padding_ratio", "utilization": "utilization_ratio"}
@@ -53,13 +53,19 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Endpoint:
-    """Serves a run's metrics from a thread; a sink of `Tracker`.
+    """HTTP server of a run's metrics, in a thread; a sink of `Tracker`.
 
-    port 0 takes a free one, `self.port`. Raises UserError if the port cannot be had.
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one, see the attribute `port`.
+        steps: steps of the whole run.
+
+    Raises:
+        UserError: if the port cannot be opened.
     """
 
     def __init__(self, host: str, port: int, steps: int):
-        compile_seconds()  # begins to count
+        compile_seconds()  # starts counting compilations
         self._lock = threading.Lock()
         self._values: dict[str, dict[Labels, float]] = {}
         self._set("steps_planned", steps)
@@ -68,7 +74,7 @@ class Endpoint:
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = 10  # a client that says nothing holds a thread no longer
+            timeout = 10  # seconds for which a silent client can hold a thread
 
             def do_GET(self) -> None:
                 if self.path.partition("?")[0] != "/metrics":
@@ -87,30 +93,30 @@ class Endpoint:
         try:
             self._server = ThreadingHTTPServer((host, port), Handler)
         except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or error
             raise UserError(
-                f"trainer.watch.metrics_port: found {host}:{port} taken ({why}), expected a free one"
+                f"trainer.watch.metrics_port: found {host}:{port} taken ({reason}), expected a free one"
             ) from error
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
 
-    # --- what comes in ---
+    # --- updates ---
 
     def beat(self, step: int) -> None:
-        """The outcome of this step has been read."""
+        """Record that the metrics of this step have been read."""
         self._set("step", step)
         self._set("last_step_timestamp_seconds", time.time())
 
     def stalled(self) -> None:
-        """A step took too long."""
+        """Count a step that took too long."""
         with self._lock:
             values = self._values.setdefault("stalled_steps_total", {})
             values[()] = values.get((), 0.0) + 1
 
     def write(self, kind: str, step: int, parts: Mapping[str, Mapping[str, float | None]]) -> None:
-        """A line of the log, see `Tracker.write`."""
+        """Update the metrics from a line of the log, see `Tracker.write`."""
         for name, value in parts.get("metrics", {}).items():
             number = float("nan") if value is None else value
             first, _, last = name.rpartition("/")
@@ -143,14 +149,14 @@ class Endpoint:
         with self._lock:
             self._values.setdefault(name, {})[tuple(sorted(labels.items()))] = float(value)
 
-    # --- what goes out ---
+    # --- output ---
 
     def render(self) -> str:
-        """The page."""
+        """Return the page of all metrics."""
         with self._lock:
             values = {name: dict(samples) for name, samples in self._values.items()}
         for counter in ("skipped_steps_total", "stalled_steps_total"):
-            values.setdefault(counter, {(): 0.0})  # a counter that is not there cannot rise
+            values.setdefault(counter, {(): 0.0})  # Prometheus sees no increase from a missing counter to 1
         values["compile_events_total"] = {(): float(compiled_programs())}
         values["compile_seconds_total"] = {(): compile_seconds()}
         values["device_memory_bytes"] = dict(_memory())
@@ -162,13 +168,14 @@ class Endpoint:
         return "\n".join(lines) + "\n"
 
     def close(self) -> None:
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 def _memory() -> Iterator[tuple[Labels, float]]:
-    """Nothing where the backend does not say, as on CPU."""
+    """Memory statistics of each device; none on backends without them, such as CPU."""
     for device in jax.local_devices():
         stats = device.memory_stats() or {}
         for key, kind in _MEMORY.items():
@@ -177,9 +184,9 @@ def _memory() -> Iterator[tuple[Labels, float]]:
 
 
 def _sample(name: str, labels: Labels, value: float) -> str:
-    inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
-    shown = "NaN" if value != value else repr(value)
-    return f"{_PREFIX}{name}{{{inside}}} {shown}" if inside else f"{_PREFIX}{name} {shown}"
+    label_text = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
+    number = "NaN" if value != value else repr(value)
+    return f"{_PREFIX}{name}{{{label_text}}} {number}" if label_text else f"{_PREFIX}{name} {number}"
 
 
 def _escape(text: str) -> str:

@@ -1,51 +1,55 @@
-"""Optional places for a run's numbers beside its own folder: MLflow, and Weights & Biases without a network.
+"""Optional trackers in addition to the run's folder: MLflow, and Weights & Biases offline.
 
-Each is imported only where the config asks for it. What cannot be written there is said once and costs the run nothing.
+Each is imported only if the config names it. If one cannot be written, that is logged once, and the run continues.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from speech_jax.core.errors import UserError
-
-logger = logging.getLogger(__name__)
+from speech_jax.core.log import log
 
 Parts = Mapping[str, Mapping[str, float | None]]
 
 
 class MLflowSink:
-    """A run in an MLflow store such as sqlite:///mlflow.db; a run that goes on stays the same run there.
+    """A run in an MLflow store. A resumed run stays the same run there.
 
-    folder: the run's folder; its name is the run's name, and the id is kept in it.
+    Args:
+        uri: the store, such as sqlite:///mlflow.db.
+        folder: the run's folder; its name becomes the run's name, and the file mlflow_run in it holds the run's id.
+
+    Raises:
+        UserError: if MLflow is not installed or the store cannot be written.
     """
 
     def __init__(self, uri: str, folder: Path):
         mlflow = _library("mlflow", "trainer.watch.mlflow")
-        kept = folder / "mlflow_run"
+        id_file = folder / "mlflow_run"
         try:
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             experiment = self._client.get_experiment_by_name("speech_jax")
-            number = experiment.experiment_id if experiment else self._client.create_experiment("speech_jax")
-            if kept.exists():
-                self._run = self._client.get_run(kept.read_text(encoding="utf-8").strip()).info.run_id
+            experiment_id = experiment.experiment_id if experiment else self._client.create_experiment("speech_jax")
+            if id_file.exists():
+                self._run = self._client.get_run(id_file.read_text(encoding="utf-8").strip()).info.run_id
             else:
-                self._run = self._client.create_run(number, run_name=folder.resolve().name).info.run_id
-                kept.write_text(self._run, encoding="utf-8")
-        except Exception as error:  # whatever its store raises
+                self._run = self._client.create_run(experiment_id, run_name=folder.resolve().name).info.run_id
+                id_file.write_text(self._run, encoding="utf-8")
+        except Exception as error:  # stores raise errors of many kinds
             line = " ".join(str(error).split())
             raise UserError(
                 f"trainer.watch.mlflow: found {uri!r} ({line[:200]}), expected a store to write to"
             ) from error
         self._metric = importlib.import_module("mlflow.entities").Metric
-        self._write = _once(self._send, "MLflow")
+        self._write = _until_failure(self._send, "MLflow")
 
     def write(self, kind: str, step: int, parts: Parts) -> None:
+        """Log one line, see `Tracker.write`."""
         self._write(kind, step, parts)
 
     def _send(self, kind: str, step: int, parts: Parts) -> None:
@@ -54,41 +58,52 @@ class MLflowSink:
         self._client.log_batch(self._run, metrics=metrics)
 
     def close(self) -> None:
-        _once(lambda: self._client.set_terminated(self._run), "MLflow")()
+        """Mark the run as finished."""
+        _until_failure(lambda: self._client.set_terminated(self._run), "MLflow")()
 
 
 class WandbSink:
-    """A Weights & Biases run in the run's folder, offline: `wandb sync` sends it where it is wanted."""
+    """An offline Weights & Biases run in the run's folder; upload it with `wandb sync`.
+
+    Args:
+        project: name of the project.
+        folder: the run's folder; its name becomes the run's name, and the file wandb_run in it holds the run's id.
+
+    Raises:
+        UserError: if wandb is not installed or cannot write the run.
+    """
 
     def __init__(self, project: str, folder: Path):
         wandb = _library("wandb", "trainer.watch.wandb")
-        kept = folder / "wandb_run"
-        known = kept.read_text(encoding="utf-8").strip() if kept.exists() else None
+        id_file = folder / "wandb_run"
+        run_id = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else None
         try:
             self._run = wandb.init(
-                project=project, name=folder.resolve().name, dir=str(folder), mode="offline", id=known,
+                project=project, name=folder.resolve().name, dir=str(folder), mode="offline", id=run_id,
                 settings=wandb.Settings(silent=True),
             )  # fmt: skip
-            kept.write_text(self._run.id, encoding="utf-8")
+            id_file.write_text(self._run.id, encoding="utf-8")
         except Exception as error:
             line = " ".join(str(error).split())
             raise UserError(
                 f"trainer.watch.wandb: found {project!r} ({line[:200]}), expected a project's name"
             ) from error
-        self._write = _once(self._send, "Weights & Biases")
+        self._write = _until_failure(self._send, "Weights & Biases")
 
     def write(self, kind: str, step: int, parts: Parts) -> None:
+        """Log one line, see `Tracker.write`."""
         self._write(kind, step, parts)
 
     def _send(self, kind: str, step: int, parts: Parts) -> None:
         self._run.log(_flat(kind, parts), step=step)
 
     def close(self) -> None:
-        _once(self._run.finish, "Weights & Biases")()
+        """Finish the run."""
+        _until_failure(self._run.finish, "Weights & Biases")()
 
 
 def _flat(kind: str, parts: Parts) -> dict[str, float]:
-    """The names of TensorBoard: train/loss, rates/padding. What is not finite is left out."""
+    """Return metrics by TensorBoard's names, such as train/loss and rates/padding, without values that are None."""
     return {
         f"{kind if part == 'metrics' else part}/{name}": value
         for part, values in parts.items()
@@ -104,8 +119,8 @@ def _library(name: str, field: str) -> Any:
         raise UserError(f"{field}: found no {name} installed, expected it: pip install {name}") from error
 
 
-def _once(call: Callable, what: str) -> Callable:
-    """The function, until it fails for the first time: that is said, and from then on nothing happens."""
+def _until_failure(call: Callable, tracker: str) -> Callable:
+    """Wrap a function: its first error is logged, and later calls do nothing."""
     failed: list[bool] = []
 
     def guarded(*arguments: Any) -> None:
@@ -115,6 +130,6 @@ def _once(call: Callable, what: str) -> Callable:
             call(*arguments)
         except Exception as error:
             failed.append(True)
-            logger.warning("%s cannot be written any more (%s); metrics.jsonl goes on", what, error)
+            log.warning("%s cannot be written any more (%s); metrics.jsonl is still written", tracker, error)
 
     return guarded

@@ -1,4 +1,4 @@
-"""What is said of the steps: read from the device one step late, averaged, written to the logs, shown on the screen."""
+"""Metrics of the steps: read from the device one step late, averaged, written to the logs, shown as progress."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ import numpy as np
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import PyTree
 from speech_jax.lowering.flops import peak_flops
-from speech_jax.monitoring.progress import Progress, facts_of
+from speech_jax.monitoring.progress import Progress, format_log_line
 from speech_jax.monitoring.tracking import Meter, Tracker
 
 
 class Pending(NamedTuple):
-    """A step that was sent to the device and whose outcome has not been looked at yet."""
+    """A step that was dispatched to the device and whose metrics have not been read yet.
+
+    Attributes:
+        step: number of steps when it is done.
+        logs: name -> (sum, count), on the device.
+        finite: flags of `check_names`, on the device.
+        costs: (real units, units with padding, operations on one device, seconds of waiting for data).
+    """
 
     step: int
     logs: PyTree
@@ -25,14 +32,19 @@ class Pending(NamedTuple):
 
 
 class StepLog:
-    """The metrics of a run's steps, and the count of those that were skipped.
+    """Metrics of a run's steps, and the count of skipped ones.
 
-    steps:    the run's last step; a line is logged there too
-    every:    steps that one line of the log is the mean of
-    checks:   what `Pending.finite` tells of, one name each
-    bad:      (steps skipped so far, of those the last in a row); so many of them in a row as `max_bad` end the run
-    epsilon:  what so many steps of a private run have spent
-    beat:     called for every step whose outcome has been read
+    Args:
+        progress: display on stderr.
+        tracker: log files.
+        steps: the run's last step, which is always logged.
+        every: steps per line of the log, which has their mean.
+        checks: names of the flags of `Pending.finite`.
+        bad: steps skipped so far, and those of them since the last good step.
+        max_bad: skipped steps in a row that end the run.
+        unit_name: name of the unit in the rates, for example audio_seconds.
+        epsilon: steps -> epsilon spent, for a private run; None otherwise.
+        beat: called with every step whose metrics have been read.
     """
 
     def __init__(
@@ -56,14 +68,19 @@ class StepLog:
         self._meter = Meter()
 
     def restart_clock(self) -> None:
-        """Forgets the time until now: compiling is no training."""
+        """Start measuring time now, so that compilation does not count."""
         self._progress.restart_clock()
         self._meter.reset()
 
     def read(self, pending: Pending | None, saved_step: int | None) -> None:
-        """Takes the metrics of a step from the device, and logs when it is time.
+        """Read the metrics of a step from the device, and write a log line if one is due.
 
-        Raises UserError after too many bad steps in a row; saved_step: the checkpoint that is kept then.
+        Args:
+            pending: the step; None does nothing.
+            saved_step: step of the last checkpoint, for the error message.
+
+        Raises:
+            UserError: after too many bad steps in a row.
         """
         if pending is None:
             return
@@ -77,15 +94,15 @@ class StepLog:
             self._meter.add(logs)
         else:
             self._bad_step(step, logs, finite, saved_step)
-        facts = {}
+        values = {}
         if step % self._every == 0 or step == self._steps:
             means, rates = self._measure(step)
             self._tracker.write("train", step, metrics=means, rates=rates)
             self._meter.reset()
-            facts = facts_of(means, rates, self._unit_name)
+            values = format_log_line(means, rates, self._unit_name)
         elif self._progress.due():
-            facts = facts_of(*self._measure(step), self._unit_name)
-        self._progress.update(step, facts)
+            values = format_log_line(*self._measure(step), self._unit_name)
+        self._progress.update(step, values)
 
     def _bad_step(
         self, step: int, logs: Mapping[str, tuple[Any, Any]], finite: np.ndarray, saved_step: int | None
@@ -93,20 +110,20 @@ class StepLog:
         self._bad += 1
         self._bad_in_a_row += 1
         terms = [name for name, (total, _) in logs.items() if name.endswith("/loss") and not np.isfinite(total)]
-        named = terms + [name for name, good in zip(self._checks, finite, strict=True) if not good]
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-        what = f"{', '.join(named[:3])}{more} not finite"
-        self._progress.say(f"step {step} skipped: {what}")
+        names = terms + [name for name, good in zip(self._checks, finite, strict=True) if not good]
+        ellipsis = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        reason = f"{', '.join(names[:3])}{ellipsis} not finite"
+        self._progress.say(f"step {step} skipped: {reason}")
         self._tracker.write("bad_step", step, metrics={"skipped": self._bad, "skipped_in_a_row": self._bad_in_a_row})
         if self._bad_in_a_row >= self._max_bad:
-            kept = f"step {saved_step} is kept" if saved_step is not None else "none was saved before"
+            last = f"the last checkpoint is step {saved_step}" if saved_step is not None else "there is no checkpoint"
             raise UserError(
-                f"training: found {self._bad_in_a_row} bad steps in a row up to step {step} ({what}), "
-                f"expected fewer than {self._max_bad}; of the checkpoints {kept}"
+                f"training: found {self._bad_in_a_row} bad steps in a row up to step {step} ({reason}), "
+                f"expected fewer than {self._max_bad} (trainer.max_bad_steps); {last}"
             )
 
     def _measure(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
-        """(means, rates) since the last line of the log."""
+        """Return (means, rates) since the last line of the log."""
         means = self._meter.means() | {"skipped": float(self._bad)}
         if self._epsilon is not None:
             means["privacy/epsilon"] = self._epsilon(step)

@@ -1,10 +1,9 @@
-"""What a run leaves to read: metrics.jsonl and TensorBoard files, and whatever other sinks it is given."""
+"""Log files of a run: metrics.jsonl, TensorBoard files, and any further sinks."""
 
 from __future__ import annotations
 
 import io
 import json
-import logging
 import math
 import os
 import time
@@ -21,33 +20,42 @@ from tensorboardX.proto import event_pb2
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
+from speech_jax.core.log import log
 from speech_jax.core.types import Report
 
-logger = logging.getLogger(__name__)
-proto: Any = event_pb2  # whose classes are made at run time
+proto: Any = event_pb2  # its classes are created at run time, unknown to a type checker
 
-FLUSH_SECONDS = 10.0  # TensorBoard sees what is older: its writer waits for the disk each time
+FLUSH_SECONDS = 10.0  # events are at most this old when TensorBoard sees them; each flush waits for the disk
 
 
 class Meter:
-    """Collects (sum, count) metrics and rates between two log lines."""
+    """Accumulates (sum, count) metrics and rates between two log lines."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
+        """Start from zero."""
         self._sums: dict[str, list[float]] = {}
         self.steps = self.real = self.padded = self.flops = self.waited = 0.0
         self._began = time.monotonic()
 
     def add(self, metrics: Mapping[str, tuple[Any, Any]]) -> None:
+        """Add metrics, name -> (sum, count)."""
         for name, (total, count) in metrics.items():
             pair = self._sums.setdefault(name, [0.0, 0.0])
             pair[0] += float(total)
             pair[1] += float(count)
 
     def count_step(self, real: float, padded: float, flops: float, waited: float) -> None:
-        """One step: units of real data and with padding, operations on one device, seconds spent waiting for data."""
+        """Count one step.
+
+        Args:
+            real: units of real data, for example seconds of audio.
+            padded: units with padding.
+            flops: operations on one device.
+            waited: seconds spent waiting for data.
+        """
         self.steps += 1
         self.real += real
         self.padded += padded
@@ -55,27 +63,43 @@ class Meter:
         self.waited += waited
 
     def means(self) -> dict[str, float]:
-        """sum / count; a metric that nothing counted for is left out."""
+        """Return sum / count of each metric; those with a count of 0 are left out."""
         return {name: total / count for name, (total, count) in self._sums.items() if count}
 
     def rates(self, unit: str, peak: float | None) -> dict[str, float]:
+        """Return the rates since the last reset.
+
+        Args:
+            unit: name of the units.
+            peak: peak operations per second of the device, for the utilization; None if unknown.
+
+        Returns:
+            Name -> rate; those without data are left out.
+        """
         seconds = max(time.monotonic() - self._began, 1e-9)
-        found = {"steps_per_second": self.steps / seconds, "waiting_for_data": self.waited / seconds}
+        rates = {"steps_per_second": self.steps / seconds, "waiting_for_data": self.waited / seconds}
         if self.padded:
-            found[f"{unit}_per_second"] = self.real / seconds
-            found["padding"] = 1 - self.real / self.padded
+            rates[f"{unit}_per_second"] = self.real / seconds
+            rates["padding"] = 1 - self.real / self.padded
         if self.flops:
-            found["model_flops_per_second"] = self.flops / seconds
+            rates["model_flops_per_second"] = self.flops / seconds
             if peak:
-                found["utilization"] = self.flops / seconds / peak
-        return found
+                rates["utilization"] = self.flops / seconds / peak
+        return rates
 
 
 class Tracker:
-    """Writes metrics.jsonl and tensorboard/ in a run's folder. A run that goes on at `start` forgets the lines after
-    it.
+    """Writer of metrics.jsonl and tensorboard/ in a run's folder.
 
-    sinks: each gets every line too, as `write(kind, step, parts)`, and a `close()` at the end.
+    Args:
+        folder: the run's folder.
+        start: the step that the run starts at; lines of later steps are dropped.
+        tensorboard: write TensorBoard files.
+        enabled: False writes nothing (all processes but the first).
+        sinks: further trackers; each gets every line as `write(kind, step, parts)`, and a `close()` at the end.
+
+    Raises:
+        UserError: if the files cannot be written.
     """
 
     def __init__(self, folder: Path, start: int, *, tensorboard: bool, enabled: bool = True, sinks: Sequence[Any] = ()):
@@ -86,7 +110,7 @@ class Tracker:
             return
         path = folder / "metrics.jsonl"
         try:
-            _forget_after(path, start)
+            _drop_lines_after(path, start)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
             if tensorboard:
                 self._board = _Board(folder / "tensorboard", start)
@@ -94,50 +118,67 @@ class Tracker:
             raise UserError(f"{folder}: the run's logs cannot be written ({error.strerror})") from error
 
     def write(self, kind: str, step: int, **parts: Mapping[str, float]) -> None:
-        """One line {"kind", "step", part: {name: number}, …}, and scalars on TensorBoard. NaN becomes null."""
+        """Write one line {"kind", "step", part: {name: number}, …}, and scalars to TensorBoard.
+
+        Numbers that are not finite become null. A full disk is logged and does not end the run.
+
+        Args:
+            kind: "train", "eval", "compile" or "bad_step".
+            step: the step.
+            **parts: metrics and rates, name -> number.
+        """
         if self._file is None:
             return
         clean = {part: {n: _number(v) for n, v in values.items()} for part, values in parts.items()}
         try:
             self._file.write(json.dumps({"kind": kind, "step": step, **clean}).encode() + b"\n")
-        except OSError as error:  # a full disk: the run is worth more than its log
-            logger.warning("%s: cannot be written (%s)", self._file.name, error.strerror)
+        except OSError as error:
+            log.warning("%s: cannot be written (%s)", self._file.name, error.strerror)
         for sink in self._sinks:
             sink.write(kind, step, clean)
         if self._board is not None:
-            shown = {
+            scalars = {
                 f"{kind if part == 'metrics' else part}/{name}": value
                 for part, values in clean.items()
                 for name, value in values.items()
                 if value is not None
             }
-            self._board.show(step, (summary.scalar(tag, value) for tag, value in shown.items()))
+            self._board.show(step, (summary.scalar(tag, value) for tag, value in scalars.items()))
 
     def report(self, name: str, step: int, report: Report, examples: int) -> None:
-        """An evaluation's examples, images and audio on TensorBoard; images and audio also as files,
-        evaluations/STEP/NAME_KEY.png and .wav, for those who have no TensorBoard at hand."""
+        """Write an evaluation's examples, images and audio.
+
+        They go to TensorBoard; images and audio also to evaluations/STEP/NAME_KEY.png and .wav.
+
+        Args:
+            name: the evaluation set.
+            step: the step.
+            report: result of the evaluation.
+            examples: number of examples in the table.
+        """
         if self._file is None:
             return
-        pictures = {key: image if np.ndim(image) == 3 else _gray(image) for key, image in report.images.items()}
+        images = {key: image if np.ndim(image) == 3 else _gray(image) for key, image in report.images.items()}
         try:
-            for key, image in pictures.items():
+            for key, image in images.items():
                 write_file(self._folder / _file_name(step, name, key, "png"), _png(image))
             for key, (samples, rate) in report.audio.items():
                 write_file(self._folder / _file_name(step, name, key, "wav"), _wav(samples, int(rate)))
-        except UserError as error:  # a full disk: the run is worth more than its pictures
-            logger.warning("%s", error)
+        except UserError as error:  # a full disk must not end the run
+            log.warning("%s", error)
         if self._board is None:
             return
-        shown = []
+        summaries = []
         if report.examples and examples:
-            shown.append(summary.text(f"{name}/examples", _table(report.examples[:examples])))
-        for key, image in pictures.items():
-            shown.append(summary.image(f"{name}/{key}", image, dataformats="HWC" if image.ndim == 3 else "HW"))
+            summaries.append(summary.text(f"{name}/examples", _table(report.examples[:examples])))
+        for key, image in images.items():
+            summaries.append(summary.image(f"{name}/{key}", image, dataformats="HWC" if image.ndim == 3 else "HW"))
         for key, (samples, rate) in report.audio.items():
-            shown.append(summary.audio(f"{name}/{key}", _clip(samples)[:, None], sample_rate=int(rate)))
-        self._board.show(step, shown)
+            summaries.append(summary.audio(f"{name}/{key}", _clip(samples)[:, None], sample_rate=int(rate)))
+        self._board.show(step, summaries)
 
     def close(self) -> None:
+        """Close the files and the sinks."""
         for sink in self._sinks:
             sink.close()
         if self._file is not None:
@@ -147,14 +188,17 @@ class Tracker:
 
 
 class _Board:
-    """TensorBoard's file of events, written as they come. The SummaryWriter of tensorboardX hands them to a thread,
-    which dies of the first error (a full disk); then its queue only fills, and in the end the run waits for it."""
+    """TensorBoard's event file, written directly.
+
+    The SummaryWriter of tensorboardX writes from a thread, which dies at the first error (a full disk); then its queue
+    fills up, and the run hangs.
+    """
 
     def __init__(self, folder: Path, start: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
         self._flushed = -math.inf
-        if start:  # hides what an earlier part of the run wrote of later steps
+        if start:  # hides later steps that were written before a resume
             self._writer.write_event(proto.Event(step=start, file_version="brain.Event:2"))
             started = proto.SessionLog(status=proto.SessionLog.START)
             self._writer.write_event(proto.Event(step=start, session_log=started))
@@ -163,8 +207,8 @@ class _Board:
         if self._writer is None:
             return
         try:
-            for each in summaries:
-                self._writer.write_event(proto.Event(step=step, wall_time=time.time(), summary=each))
+            for value in summaries:
+                self._writer.write_event(proto.Event(step=step, wall_time=time.time(), summary=value))
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
                 self._writer.flush()
                 self._flushed = time.monotonic()
@@ -179,12 +223,12 @@ class _Board:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        logger.warning("TensorBoard's file cannot be written any more (%s); the run goes on", error.strerror)
+        log.warning("TensorBoard's file cannot be written any more (%s); the run continues", error.strerror)
         self._writer = None
 
 
-def _forget_after(path: Path, start: int) -> None:
-    """Drops lines of later steps, and a last line that was cut off; atomically."""
+def _drop_lines_after(path: Path, start: int) -> None:
+    """Drop the lines of steps after `start`, and a last line that is incomplete; atomically."""
     if not path.exists():
         return
     kept = []
@@ -204,8 +248,8 @@ def _number(value: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _file_name(step: int, name: str, key: str, ending: str) -> str:
-    return f"evaluations/{step}/{name.replace('/', '_')}_{key.replace('/', '_')}.{ending}"
+def _file_name(step: int, name: str, key: str, extension: str) -> str:
+    return f"evaluations/{step}/{name.replace('/', '_')}_{key.replace('/', '_')}.{extension}"
 
 
 def _clip(samples: Any) -> np.ndarray:
@@ -225,14 +269,14 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _gray(image: Any) -> np.ndarray:
-    """A float array [height, width] as 8-bit gray, darkest to brightest."""
+    """Scale a float array [height, width] to 8-bit gray, from the smallest to the largest value."""
     image = np.nan_to_num(np.asarray(image, np.float32))
     low, high = float(image.min()), float(image.max())
     return ((image - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
 
 
 def _table(rows: list[dict]) -> str:
-    """Rows as a Markdown table."""
+    """Format rows as a Markdown table."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[str(row.get(name, "")).replace("|", "\\|").replace("\n", " ") for name in names] for row in rows]
     lines = [names, ["---"] * len(names), *cells]

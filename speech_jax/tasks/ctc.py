@@ -42,22 +42,36 @@ from speech_jax.objectives.distill import posterior_loss, similarity_loss
 from speech_jax.text.config import TokenizerConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer, train_tokenizer
 
-SHARDING = {ConformerConfig: conformer.SHARDING}  # the others lie on fsdp alone
+SHARDING = {ConformerConfig: conformer.SHARDING}  # the other networks are sharded on fsdp alone
 EXAMPLES = 8  # utterances of an evaluation whose transcripts go to the logs
 
 
 @dataclasses.dataclass(frozen=True)
 class CTCTaskConfig(TaskConfig):
-    """A recognizer: what it hears, how that is varied in training, the network and its vocabulary."""
+    """CTC recognizer: features, augmentation, network, tokenizer.
+
+    Example:
+        >>> import jax
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> from speech_jax.tasks.ctc import CTCTaskConfig
+        >>> config = CTCTaskConfig(model=ConformerConfig(width=16, layers=1, heads=2, kernel_size=3))
+        >>> task = config.build(config.make_reader(lambda: ["no", "one"]))
+        >>> batch = task.batch_spec(Bucket(rows=2, samples=16000, labels=8))
+        >>> params, state = jax.eval_shape(task.model.init, jax.random.key(0), batch)
+        >>> outputs, state = jax.eval_shape(task.model.apply, params, state, batch)  # evaluation mode
+        >>> outputs["logits"].shape  # rows, frames of 40 ms, blank and three letters
+        (2, 25, 4)
+    """
 
     model: ConformerConfig | CRNNConfig | Wav2Vec2Config | PlainConformerConfig = ConformerConfig()
     """The network."""
     audio: AudioConfig = AudioConfig()
     """Waveform to features."""
     augment: AugmentConfig = AugmentConfig()
-    """Variations of waveform and features, in training only."""
+    """Augmentation of waveform and features, in training only."""
     tokenizer: TokenizerConfig = TokenizerConfig()
-    """How text is cut into tokens. Ignored when training starts from a checkpoint: its tokenizer is kept."""
+    """Tokenizer to train on the texts. Not used when the run starts from a checkpoint whose tokenizer is kept."""
 
     kind: ClassVar[str] = "recognizer"
     takes_teacher: ClassVar[bool] = True
@@ -97,21 +111,30 @@ class CTCTaskConfig(TaskConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """A recognizer that the new one is pulled to: the start model against forgetting (LwF, Li and Hoiem 2016), or a
-    large one to be made small."""
+    """Recognizer whose outputs the trained one is pulled to.
+
+    The start model as teacher limits forgetting (LwF, Li and Hoiem 2016); a larger one is distilled into a smaller one.
+    """
 
     checkpoint: str = ""
-    """Its folder; empty for none. It must have the same vocabulary, features and frame rate."""
+    """Checkpoint folder of the teacher; empty is none. Vocabulary, features and frame rate must be the same."""
     weight: float = 0.5
-    """The task's loss becomes (1 - weight) · CTC a label + weight · divergence of the posteriors a frame."""
+    """Weight of the teacher: loss = (1 - weight) · CTC per label + weight · divergence of the posteriors per frame."""
     temperature: float = 1.0
-    """Softens both posteriors."""
+    """Temperature of both posteriors; > 1 makes them softer."""
     hidden: float = 0.0
-    """Weight of the difference of the encoders' frame similarities, added to it."""
+    """Weight of the difference between the encoders' frame similarities, added to the divergence; 0 is off."""
 
 
 class Teacher(NamedTuple):
-    """A teacher, loaded."""
+    """Teacher with its parameters.
+
+    Attributes:
+        config: Weights of its loss terms.
+        network: Init and apply functions.
+        params: Parameters.
+        model_state: Batch statistics.
+    """
 
     config: TeacherConfig
     network: Model
@@ -119,32 +142,32 @@ class Teacher(NamedTuple):
     model_state: PyTree
 
 
-OWN, TEACHER = "own", "teacher"  # the two parts of the model state of a student
+OWN, TEACHER = "own", "teacher"  # keys of a student's model state; checkpoints hold them
 
 
 def own_state(model_state: PyTree) -> PyTree:
-    """The network's own state, without its teacher."""
+    """Return the state of the network alone, without its teacher's parameters."""
     # A checkpoint of a network without batch statistics has no leaf of its own state, and so no such branch.
     return model_state.get(OWN, {}) if TEACHER in model_state else model_state
 
 
 def build_model(config: CTCTaskConfig, vocab_size: int) -> Model:
-    """The network of `config` with a CTC head over `vocab_size` tokens (blank, number 0, included).
+    """Return the network of `config` with a CTC head over `vocab_size` tokens, the blank (id 0) included.
 
-    Raises UserError where the network and what it would hear do not belong together.
+    Raises UserError if the features or the augmentation do not suit the network.
     """
-    hears_samples = isinstance(config.model, Wav2Vec2Config)
-    if hears_samples != (config.audio.features == "waveform"):
-        kind = "waveform" if hears_samples else "log_mel or mfcc"
+    takes_waveform = isinstance(config.model, Wav2Vec2Config)
+    if takes_waveform != (config.audio.features == "waveform"):
+        kind = "waveform" if takes_waveform else "log_mel or mfcc"
         raise UserError(
             f"task.audio.features: found {config.audio.features}, expected {kind} for {type(config.model).__name__}"
         )
-    if hears_samples and (config.augment.freq_masks or config.augment.time_masks):
+    if takes_waveform and (config.augment.freq_masks or config.augment.time_masks):
         raise UserError(
             "task.augment: found freq_masks or time_masks, expected 0 of both on a waveform: "
             "task.model.mask_time and mask_channels mask the latent features instead"
         )
-    if hears_samples:
+    if takes_waveform:
         return wav2vec2_ctc(config.model, vocab_size)
     network = dataclasses.replace(config.model, num_features=num_features(config.audio))
     if isinstance(network, CRNNConfig):
@@ -155,7 +178,7 @@ def build_model(config: CTCTaskConfig, vocab_size: int) -> Model:
 
 
 def network_shapes(config: CTCTaskConfig, vocab_size: int) -> tuple[PyTree, PyTree]:
-    """(params, model_state) of the network as shapes."""
+    """Return (params, model_state) of the network as shapes."""
     frames = 256  # any number: no parameter depends on it
     spec = {
         "features": jax.ShapeDtypeStruct((1, frames, num_features(config.audio)), jnp.float32),
@@ -172,16 +195,35 @@ def recognize(
     samples: Float[Array, "rows samples"],
     lengths: Int[Array, " rows"],
 ) -> BestPath:
-    """The best path of every row of a padded batch: a pure function, to be compiled."""
+    """Return the best path of each row of a padded batch; a pure function, to be compiled.
+
+    Args:
+        network: The network with its CTC head.
+        audio: Audio settings.
+        params: Parameters.
+        model_state: Batch statistics.
+        samples: Waveforms in [-1, 1], padded.
+        lengths: Samples per row.
+
+    Returns:
+        Tokens with times and scores.
+    """
     features, mask = extract_features(samples, lengths, audio)
     outputs, _ = network.apply(params, model_state, {"features": features, "mask": mask}, key=None, train=False)
     return best_path(outputs["logits"], outputs["mask"])
 
 
 def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | None = None) -> Task:
-    """The recognition task that training/ is handed; batches are those of data/pipeline.py.
+    """Return the recognition task; its batches are those of data/pipeline.py.
 
-    With a teacher the model state is {"own": …, "teacher": {"params", "model_state"}}, so that a resumed run has it.
+    Args:
+        config: The task.
+        tokenizer: Tokenizer of the labels.
+        teacher: Recognizer whose outputs the new one is pulled to. With one the model state is
+            {"own": …, "teacher": {"params", "model_state"}}, so that a resumed run has the teacher too.
+
+    Returns:
+        The task, as training/ takes it.
     """
     network = build_model(config, tokenizer.vocab_size)
 
@@ -189,8 +231,8 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
         rows, samples = batch["audio"].shape
         frames = num_frames(samples, config.audio)
         features = jnp.zeros((rows, frames, num_features(config.audio)), jnp.float32)
-        params, own = network.init(key, {"features": features, "mask": jnp.ones((rows, frames), bool)})
-        return params, with_teacher(own, teacher)
+        params, model_state = network.init(key, {"features": features, "mask": jnp.ones((rows, frames), bool)})
+        return params, with_teacher(model_state, teacher)
 
     def apply(params, model_state, batch: Batch, *, key=None, train=False):
         audio, lengths = batch["audio"], batch["audio_lengths"]
@@ -206,13 +248,13 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
         features, mask = extract_features(audio, lengths, config.audio, key=dither_key, index=index)
         masked = spec_augment(feature_key, features, mask, config.augment, index=index)
         inputs = {"features": masked, "mask": mask}
-        outputs, own = network.apply(params, own_state(model_state), inputs, key=model_key, train=True)
+        outputs, new_state = network.apply(params, own_state(model_state), inputs, key=model_key, train=True)
         if teacher is None:
-            return outputs, own
-        known = model_state[TEACHER]
-        heard = {"features": features, "mask": mask}  # the same utterance, without the masks
-        taught, _ = teacher.network.apply(known["params"], known["model_state"], heard, key=None, train=False)
-        return {**outputs, "taught": taught}, {OWN: own, TEACHER: known}
+            return outputs, new_state
+        weights = model_state[TEACHER]
+        unmasked = {"features": features, "mask": mask}  # the teacher gets the same utterance without SpecAugment
+        targets, _ = teacher.network.apply(weights["params"], weights["model_state"], unmasked, key=None, train=False)
+        return {**outputs, "teacher": targets}, {OWN: new_state, TEACHER: weights}
 
     model = Model(init, apply)
     return Task(
@@ -225,14 +267,14 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
 
 
 def output_frames(samples, config: CTCTaskConfig):
-    """Frames that the network makes of `samples` (int or array): no transcript with more labels can be learned."""
-    rooms = {ConformerConfig: conformer, CRNNConfig: crnn, Wav2Vec2Config: wav2vec2,
+    """Return the network's output frames for `samples` (int or array); no transcript with more labels can be learned."""
+    modules = {ConformerConfig: conformer, CRNNConfig: crnn, Wav2Vec2Config: wav2vec2,
              PlainConformerConfig: plain_conformer}  # fmt: skip
-    return rooms[type(config.model)].output_length(num_frames(samples, config.audio), config.model)
+    return modules[type(config.model)].output_length(num_frames(samples, config.audio), config.model)
 
 
 def batch_spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes and types of one batch of `bucket`."""
+    """Return the shapes and types of a batch of `bucket`."""
     rows, samples, labels = bucket
     return {
         "audio": jax.ShapeDtypeStruct((rows, samples), jnp.float32),
@@ -244,7 +286,7 @@ def batch_spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _losses(outputs, batch):
-    """Loss summed over the rows that count, with their labels and rows, and the rows whose labels do not fit."""
+    """Return (loss summed over the rows that count, their labels, real rows, rows with more labels than frames)."""
     real = batch["index"] >= 0
     nll, feasible = ctc_loss(outputs["logits"], outputs["mask"], batch["labels"], batch["label_lengths"], row_mask=real)
     counts = real & feasible
@@ -255,33 +297,33 @@ def _losses(outputs, batch):
 
 
 def ctc_value(outputs: dict[str, Array], batch: Batch) -> tuple[Array, Array, dict]:
-    """(CTC loss in nats per label, labels that count, metrics) of the network's outputs."""
+    """Return (CTC loss in nats per label, labels that count, metrics) of the network's outputs."""
     total, labels, rows, misfits = _losses(outputs, batch)
     metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows)}
     return total / jnp.maximum(labels, 1.0), labels, metrics
 
 
-def with_teacher(own: PyTree, teacher: Teacher | None) -> PyTree:
-    """The model state of a student."""
+def with_teacher(model_state: PyTree, teacher: Teacher | None) -> PyTree:
+    """Return the model state with the teacher's parameters and state in it, or as it is without a teacher."""
     if teacher is None:
-        return own
-    return {OWN: own, TEACHER: {"params": teacher.params, "model_state": teacher.model_state}}
+        return model_state
+    return {OWN: model_state, TEACHER: {"params": teacher.params, "model_state": teacher.model_state}}
 
 
 def _objective(model, teacher, params, model_state, batch, key, step) -> LossOut:
-    """CTC loss in nats per label: a mean per label, so that its size does not depend on how long utterances are."""
+    """Return the CTC loss in nats per label, a mean per label: its size does not depend on the utterances' lengths."""
     outputs, model_state = model.apply(params, model_state, batch, key=key, train=True)
     value, labels, metrics = ctc_value(outputs, batch)
     if teacher is not None:
         mask = outputs["mask"] & (batch["index"] >= 0)[:, None]
-        taught = outputs["taught"]
-        divergence = posterior_loss(outputs["logits"], taught["logits"], mask, temperature=teacher.temperature)
+        targets = outputs["teacher"]
+        divergence = posterior_loss(outputs["logits"], targets["logits"], mask, temperature=teacher.temperature)
         metrics["teacher"] = divergence
-        pulled = divergence[0] / jnp.maximum(divergence[1], 1.0)
+        distance = divergence[0] / jnp.maximum(divergence[1], 1.0)
         if teacher.hidden:
-            metrics["teacher_hidden"] = hidden = similarity_loss(outputs["encoded"], taught["encoded"], mask)
-            pulled += teacher.hidden * hidden[0] / jnp.maximum(hidden[1], 1.0)
-        value = (1 - teacher.weight) * value + teacher.weight * pulled
+            metrics["teacher_hidden"] = hidden = similarity_loss(outputs["encoded"], targets["encoded"], mask)
+            distance += teacher.hidden * hidden[0] / jnp.maximum(hidden[1], 1.0)
+        value = (1 - teacher.weight) * value + teacher.weight * distance
     return LossOut(value, labels, model_state, metrics)
 
 
@@ -293,13 +335,13 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
         return ids, lengths, _losses(outputs, batch), outputs["features"][0]
 
     def evaluate(params, model_state, batches: Iterable[Batch]) -> Report:
-        """Greedy word and character error rates and the loss per label; the batches hold every utterance once."""
+        """Return word and character error rates of greedy decoding and the loss per label, over all batches."""
         references, hypotheses = [], []
         total = labels = 0.0
         examples, images, audio = [], {}, {}
         for batch in batches:
-            found = run_sharded(forward, params, model_state, batch=batch)
-            ids, lengths, (batch_total, batch_labels, _, _), features = found
+            ids, lengths, sums, features = run_sharded(forward, params, model_state, batch=batch)
+            batch_total, batch_labels, _, _ = sums
             total, labels = total + float(batch_total), labels + float(batch_labels)
             for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):
                 reference = tokenizer.decode(batch["labels"][row, : batch["label_lengths"][row]])
@@ -309,7 +351,7 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
                 if len(examples) < EXAMPLES:
                     examples.append({"id": str(batch["index"][row]), "reference": reference, "hypothesis": hypothesis})
             if not audio:
-                images = {"features": features.T} if features.shape[1] > 1 else {}  # a waveform is no picture
+                images = {"features": features.T} if features.shape[1] > 1 else {}  # a waveform is no image
                 audio = {"utterance": (batch["audio"][0, : batch["audio_lengths"][0]], config.audio.sample_rate)}
         errors = {"wer": wer(references, hypotheses).rate, "cer": cer(references, hypotheses).rate}
         metrics = {"loss": total / max(labels, 1.0), **errors}

@@ -24,8 +24,10 @@ from speech_jax.finetuning.adapters import adapter_groups, with_adapters
 from speech_jax.finetuning.config import AdapterConfig
 from speech_jax.models.conformer import small
 from speech_jax.objectives.mix import mix
-from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
-from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, shared_objective, with_pretext
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc_task import ctc_task
+from speech_jax.tasks.pretrain import PretrainTaskConfig
+from speech_jax.tasks.pretrain_task import pretrain_task, shared_objective, with_pretext
 from speech_jax.text.config import TokenizerConfig
 from speech_jax.text.tokenizer import train_tokenizer
 from speech_jax.training.compiling import Programs, compile_programs
@@ -69,13 +71,13 @@ class Step:
         )
         self.programs: Programs = compile_programs(
             task,
-            struct,
-            shardings,
-            make_optimizer(optimizer, struct.params, count),
-            trainable(optimizer, struct.params),
-            StepConfig(),
-            [bucket],
-            mesh,
+            state=struct,
+            shardings=shardings,
+            optimizer=make_optimizer(optimizer, struct.params, count),
+            trainable=trainable(optimizer, struct.params),
+            config=StepConfig(),
+            buckets=[bucket],
+            mesh=mesh,
             keys=[jax.random.key(0)],
             rate=learning_rate(optimizer, count),
             moving_state=moving_state(optimizer, struct.model_state),

@@ -164,9 +164,10 @@ def check(
     facts = head_of(options, mesh, buckets) | {"parameters": num_params(params), "state_bytes": shard_bytes(state)}
     try:
         programs = compile_programs(
-            task, state, shardings, optimizers.make_optimizer(config.optimizer, params, config.trainer.steps),
-            optimizers.trainable(config.optimizer, params), config.trainer.step, buckets, mesh,
-            keys=[jax.ShapeDtypeStruct((), KEY.dtype, sharding=replicated(mesh))],
+            task, state=state, shardings=shardings,
+            optimizer=optimizers.make_optimizer(config.optimizer, params, config.trainer.steps),
+            trainable=optimizers.trainable(config.optimizer, params), config=config.trainer.step, buckets=buckets,
+            mesh=mesh, keys=[jax.ShapeDtypeStruct((), KEY.dtype, sharding=replicated(mesh))],
             rate=optimizers.learning_rate(config.optimizer, config.trainer.steps),
             moving_state=optimizers.moving_state(config.optimizer, state.model_state), say=say, check_stop=lambda: None,
         )  # fmt: skip

@@ -384,7 +384,7 @@ class OpenCheckpoint(NamedTuple):
     Attributes:
         path: The path that the user gave, for messages.
         folder: The folder of the step.
-        assets: The JSON beside the parameters: config, tokenizer, audio settings, versions.
+        assets: The JSON saved with the parameters: config, tokenizer, audio settings, versions.
     """
 
     path: str

@@ -105,6 +105,7 @@ def signature(batch: PyTree) -> Signature:
 
 def compile_programs(
     task: Task,
+    *,
     state: TrainState,
     shardings: TrainState,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -112,7 +113,6 @@ def compile_programs(
     config: StepConfig,
     buckets: Sequence[Any],
     mesh: Mesh,
-    *,
     keys: Sequence[jax.Array],
     rate: Schedule,
     moving_state: PyTree,

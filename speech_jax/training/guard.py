@@ -25,8 +25,8 @@ class Guards:
     def __init__(self, configs: tuple[GuardConfig, ...], best: CheckpointConfig, patience: int):
         for config in configs:
             if config.within < 0 or config.patience < 0:
-                found = f"within {config.within}, patience {config.patience}"
-                raise UserError(f"trainer.guards: found {found} for {config.metric!r}, expected 0 or more")
+                values = f"within {config.within}, patience {config.patience}"
+                raise UserError(f"trainer.guards: found {values} for {config.metric!r}, expected 0 or more")
         if patience and best.metric is None:
             raise UserError(
                 f"trainer.patience: found {patience} without checkpoint.metric, "

@@ -71,8 +71,8 @@ def _check_schedule(config: OptimizerConfig, steps: int) -> None:
             f"than the {steps} steps of trainer.steps: the schedule {config.schedule} has to decay after them"
         )
     if config.schedule == "steps" and (list(config.falls) != sorted(set(config.falls)) or config.fall_factor <= 0):
-        found = f"falls {config.falls}, fall_factor {config.fall_factor}"
-        raise UserError(f"optimizer: found {found}, expected ascending steps and a factor above 0")
+        values = f"falls {config.falls}, fall_factor {config.fall_factor}"
+        raise UserError(f"optimizer: found {values}, expected ascending steps and a factor above 0")
     if config.schedule == "tri_stage" and config.end_lr <= 0:
         raise UserError(
             f"optimizer.end_lr: found {config.end_lr}, expected a number above 0: tri_stage decays exponentially"

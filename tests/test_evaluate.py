@@ -17,7 +17,8 @@ from speech_jax.core.types import TrainState
 from speech_jax.data.config import DataConfig
 from speech_jax.inference import recognizer as recognizer_module
 from speech_jax.models.config import ConformerConfig
-from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc_task import ctc_task
 from speech_jax.text.tokenizer import train_tokenizer
 from speech_jax.training.checkpoint import Checkpoints
 from speech_jax.training.config import CheckpointConfig

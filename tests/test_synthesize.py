@@ -32,7 +32,8 @@ from speech_jax.objectives.config import AlphaConfig
 from speech_jax.runs.objective import build_task
 from speech_jax.runs.resolve import resolve
 from speech_jax.runs.start import read_start
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.tasks.tacotron2_task import network_config
 from speech_jax.text.config import FrontEndConfig
 from speech_jax.text.frontend import make_front_end
 from speech_jax.training.checkpoint import load_params

@@ -27,8 +27,7 @@ from speech_jax.models.config import ConformerConfig
 from speech_jax.objectives.config import AlphaConfig
 from speech_jax.runs.streams import load_stream, warn_of_misfits
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
-from speech_jax.tasks.pretrain import PretrainTaskConfig
-from speech_jax.tasks.pretrain_best_rq import BestRQConfig
+from speech_jax.tasks.pretrain import BestRQConfig, PretrainTaskConfig
 from speech_jax.text.config import TokenizerConfig
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.checkpoint import find_checkpoint, load_assets, load_params

@@ -27,7 +27,7 @@ def measure(keep: bool) -> dict[str, float]:
     import numpy as np
 
     from speech_jax.config import load_config_file
-    from speech_jax.tasks.ctc import ctc_task
+    from speech_jax.tasks.ctc_task import ctc_task
     from speech_jax.text.tokenizer import BLANK, Tokenizer
 
     config = load_config_file("configs/real_speech/pretrain.py").task

@@ -14,7 +14,7 @@ from speech_jax.inference.vocoder import WaveNetVocoder
 from speech_jax.kernels.wavenet import native
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
 from speech_jax.objectives.waveform import waveform_nll
-from speech_jax.tasks.wavenet import frame_offset, prepare
+from speech_jax.tasks.wavenet_task import frame_offset, prepare
 
 CLIPS = 24  # whose likelihood is computed
 

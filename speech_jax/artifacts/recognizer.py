@@ -11,7 +11,8 @@ import numpy as np
 from speech_jax.artifacts.folder import read_model_of, write_run
 from speech_jax.core.types import Checkpointed, PyTree
 from speech_jax.finetuning.adapters import load_adapter, plain_params, read_adapter_config
-from speech_jax.tasks.ctc import CTCTaskConfig, network_shapes, own_state
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc_task import network_shapes, own_state
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.checkpoint import Which, open_checkpoint
 from speech_jax.training.state import check_shapes

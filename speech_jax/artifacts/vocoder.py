@@ -10,7 +10,8 @@ import jax
 from speech_jax.artifacts.folder import read_model_of, write_run
 from speech_jax.core.types import Checkpointed, PyTree
 from speech_jax.models.wavenet import init_params
-from speech_jax.tasks.wavenet import WaveNetTaskConfig, network_config
+from speech_jax.tasks.wavenet import WaveNetTaskConfig
+from speech_jax.tasks.wavenet_task import network_config
 from speech_jax.training.checkpoint import Which, open_checkpoint
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from speech_jax.artifacts.folder import read_model_of, write_run
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Checkpointed, PyTree
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_shapes
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.tasks.tacotron2_task import network_shapes
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.training.checkpoint import Which, open_checkpoint
 from speech_jax.training.state import check_shapes

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
-import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from speech_jax.core.errors import UserError
+
+if TYPE_CHECKING:  # configs import this module, and reading one loads no JAX
+    import jax
+    from jaxtyping import Array
 
 PyTree = Any
 Batch = Mapping[str, Any]
@@ -65,7 +68,7 @@ class LossOut(NamedTuple):
 
 
 # (params, model_state, batch, key, step) -> LossOut
-Objective = Callable[[PyTree, PyTree, Batch, jax.Array, Int[Array, ""]], LossOut]
+Objective = Callable[[PyTree, PyTree, Batch, "jax.Array", "Int[Array, '']"], LossOut]
 
 
 class Bucket(NamedTuple):

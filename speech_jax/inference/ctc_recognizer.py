@@ -23,7 +23,7 @@ from speech_jax.decoding.longform import encode_windows, extract_long_features
 from speech_jax.decoding.words import Transcript, to_words
 from speech_jax.inference.config import WindowConfig
 from speech_jax.objectives.ctc import ctc_loss
-from speech_jax.tasks.ctc import recognize
+from speech_jax.tasks.ctc_task import recognize
 from speech_jax.text.ngram import read_arpa
 from speech_jax.text.tokenizer import Tokenizer
 

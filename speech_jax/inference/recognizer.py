@@ -15,7 +15,7 @@ from speech_jax.decoding.config import BeamConfig
 from speech_jax.decoding.words import Transcript
 from speech_jax.inference.config import WindowConfig
 from speech_jax.inference.ctc_recognizer import CTCRecognizer, make_search
-from speech_jax.tasks.ctc import build_model
+from speech_jax.tasks.ctc_task import build_model
 from speech_jax.training.checkpoint import Which
 
 

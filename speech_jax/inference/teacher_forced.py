@@ -25,7 +25,7 @@ from speech_jax.data.mels import write_mel
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan, left_out, lengths
 from speech_jax.data.speakers import speaker_ids
-from speech_jax.tasks.tacotron2 import tacotron2_task
+from speech_jax.tasks.tacotron2_task import tacotron2_task
 
 PLAN = PlanConfig(num_buckets=4, seconds_per_batch=60, row_multiple=4)
 SEED = 0  # of the prenet's dropout: the same checkpoint and recordings make the same frames

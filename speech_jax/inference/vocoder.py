@@ -19,7 +19,7 @@ from speech_jax.decoding.wavenet.engines import Cores, Dtype, make_engine
 from speech_jax.decoding.wavenet.stream import folded_audio, make_net, stream_audio
 from speech_jax.kernels.wavenet.step import tempered
 from speech_jax.models.wavenet_condition import rows_per_frame
-from speech_jax.tasks.wavenet import frame_offset, network_config
+from speech_jax.tasks.wavenet_task import frame_offset, network_config
 from speech_jax.training.checkpoint import Which
 
 EngineName = Literal["auto", "scan", "fold", "native", "pallas"]

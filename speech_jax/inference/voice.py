@@ -18,7 +18,7 @@ from speech_jax.decoding.tacotron2 import END_REASONS, generate_mels, stream_mel
 from speech_jax.evaluation.alignment import AlignmentScore, score_alignment
 from speech_jax.models.tacotron2 import utterance_seeds
 from speech_jax.models.tacotron2_parts import make_parts
-from speech_jax.tasks.tacotron2 import network_config
+from speech_jax.tasks.tacotron2_task import network_config
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.training.checkpoint import Which
 

@@ -1,7 +1,8 @@
-"""Settings of the networks, apart from the networks: reading a config or a `--help` loads no Flax."""
+"""Settings of the networks, in a module of their own so that reading a config or printing `--help` loads no Flax."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,32 +12,40 @@ from speech_jax.core.errors import UserError
 
 @dataclass(frozen=True)
 class ConformerConfig:
-    """A Conformer encoder with a CTC head. The defaults are NeMo's Conformer-CTC small."""
+    """Conformer encoder with a CTC head. The defaults are NeMo's Conformer-CTC small.
+
+    Example:
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> from speech_jax.models.conformer import output_length
+        >>> config = ConformerConfig(width=256, layers=18)
+        >>> config.heads, output_length(1000, config)
+        (4, 250)
+    """
 
     num_features: int = 80
-    """Feature bands a frame (mel bands, or cepstra)."""
+    """Features per frame (mel bands, or cepstra)."""
     width: int = 176
-    """Channels of the encoder (d_model)."""
+    """Channels of the encoder (d_model); even."""
     layers: int = 16
     """Conformer layers."""
     heads: int = 4
     """Attention heads; must divide the width."""
     feed_forward_multiple: int = 4
-    """Hidden channels of the feed-forward modules, in units of the width."""
+    """Hidden channels of the feed-forward modules, as a multiple of the width."""
     kernel_size: int = 31
-    """Frames that the depthwise convolution sees; odd."""
+    """Kernel size of the depthwise convolution, in encoder frames; odd."""
     subsampling: Literal["striding", "dw_striding"] = "striding"
     """Full strided convolutions, or depthwise-separable ones (FastConformer; cheaper)."""
     subsampling_factor: Literal[4, 8] = 4
     """Feature frames per encoder frame."""
     subsampling_channels: int = 0
-    """Channels of the subsampling convolutions; 0 means as many as the width."""
+    """Channels of the subsampling convolutions; 0 for the width."""
     conv_norm: Literal["batch", "layer", "group"] = "batch"
-    """Norm inside the convolution module. Batch statistics are over valid frames only."""
+    """Norm inside the convolution module; batch statistics are over valid frames only."""
     conv_norm_groups: int = 16
     """Groups of the group norm; must divide the width."""
     use_bias: bool = True
-    """Biases in the linear and convolution layers of the Conformer layers."""
+    """Biases in the linear layers and convolutions of the Conformer layers."""
     xscaling: bool = True
     """Multiply the subsampled vectors by sqrt(width)."""
     dropout: float = 0.1
@@ -48,30 +57,30 @@ class ConformerConfig:
     dropout_att: float = 0.1
     """Dropout of the attention weights."""
     stochastic_depth: float = 0.0
-    """Chance that the last layer is skipped for an utterance in training; it rises linearly from 0 at the first."""
+    """Probability of skipping the last layer per utterance in training; it rises linearly from 0 at the first layer."""
     remat: bool = False
-    """Compute the layers' activations again in the backward pass: less memory, about a third more time."""
+    """Recompute the layers' activations in the backward pass: less memory, about a third more time."""
     remat_keeps: Literal["nothing", "products"] = new_field("nothing")
-    """What of a layer is not computed again: nothing, or what comes out of its matrix products and its attention.
-    Norms, activations and dropout still are, which costs a chip little and saves it much traffic."""
+    """With remat, the activations of a layer that are saved: nothing, or the outputs of its matrix products and its
+    attention. Norms, activation functions and dropout are still recomputed: little arithmetic, much less traffic."""
     scan_layers: bool = False
     """Run the layers as one loop: compiles in the time of one layer, but a step on a CPU takes a quarter longer."""
     attention_block: int = new_field(0)
-    """Queries that attend at a time; 0 takes all at once. The memory of long recordings then grows with their length,
-    not with its square, for about a third more time in attention."""
+    """Queries per block of attention; 0 for all at once. In blocks, memory grows with the length of a recording, not
+    with its square, and attention takes about a third more time."""
     attention_fused: bool = new_field(False)
-    """Attend in a kernel of our own on a TPU, in which scores never leave the chip; elsewhere, and for recordings too
-    long for it (about 1,900 frames of the encoder), in blocks of `attention_block`, or of 128 where that is 0."""
+    """On a TPU, compute attention in a Pallas kernel; scores never leave the chip. Elsewhere, and for recordings too
+    long for it (about 1,900 encoder frames), in blocks of attention_block, or of 128 if that is 0."""
     attention_fused_gpu: bool = new_field(False)
-    """Attend in kernels of our own on an NVIDIA GPU, recordings of any length, heads of at most 128 channels (64 in
-    float32); elsewhere as without. They have been run by an interpreter and compiled for an H100, never run on a GPU:
-    compare the losses of some steps before you trust them."""
+    """On an NVIDIA GPU, compute attention in Pallas kernels, for recordings of any length and heads of at most 128
+    channels (64 in float32); no effect elsewhere. They have been run by an interpreter and compiled for an H100, but
+    never run on a GPU: compare the losses of some steps before you rely on them."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. Parameters, norms' statistics, softmax and logits are float32 always."""
+    """Type of the computation. Parameters, statistics of norms, softmax and logits are always float32."""
 
     def __post_init__(self) -> None:
         for ok, text in (
-            (self.width % self.heads == 0, f"width {self.width} with {self.heads} heads, expected a multiple of them"),
+            (self.width % self.heads == 0, f"width {self.width} with {self.heads} heads, expected a multiple of heads"),
             (self.width % 2 == 0, f"width {self.width}, expected an even number"),
             (self.kernel_size % 2 == 1, f"kernel_size {self.kernel_size}, expected an odd number"),
             (self.attention_block >= 0, f"attention_block {self.attention_block}, expected 0 or more"),
@@ -88,12 +97,12 @@ class ConformerConfig:
 
 @dataclass(frozen=True)
 class CRNNConfig:
-    """Convolutions, bidirectional recurrent layers, CTC head."""
+    """Convolutions, bidirectional recurrent layers and a CTC head."""
 
     num_features: int = 80
-    """Feature bands a frame (mel bands, or cepstra)."""
+    """Features per frame (mel bands, or cepstra)."""
     cell: Literal["lstm", "gru"] = "lstm"
-    """The recurrent cell; its arithmetic is torch's."""
+    """Recurrent cell; its arithmetic is torch's."""
     layers: int = 4
     """Bidirectional recurrent layers."""
     width: int = 320
@@ -107,20 +116,19 @@ class CRNNConfig:
     dropout: float = 0.1
     """Dropout of the input of each recurrent layer and of the head."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. Parameters, the recurrence's state, norms' statistics and logits are float32 always."""
+    """Type of the computation. Parameters, the recurrent state, statistics of norms and logits are always float32."""
 
     def __post_init__(self) -> None:
         if self.layers < 1 or self.width < 1:
-            found = f"layers {self.layers}, width {self.width}"
-            raise UserError(f"CRNNConfig: found {found}, expected at least 1 of each")
+            raise UserError(f"CRNNConfig: found layers {self.layers}, width {self.width}, expected at least 1 of each")
 
 
 @dataclass(frozen=True)
 class PlainConformerConfig:
-    """Conformer layers at the features' frame rate, and a CTC head. The defaults are those of torchaudio's example."""
+    """Conformer layers at the features' frame rate and a CTC head. The defaults are those of torchaudio's example."""
 
     num_features: int = 80
-    """Feature bands a frame (mel bands, or cepstra)."""
+    """Features per frame (mel bands, or cepstra)."""
     width: int = 80
     """Channels of the layers (torchaudio's input_dim); even."""
     layers: int = 4
@@ -130,19 +138,19 @@ class PlainConformerConfig:
     hidden: int = 128
     """Hidden channels of the feed-forward modules (torchaudio's ffn_dim)."""
     kernel_size: int = 31
-    """Frames that the depthwise convolution sees; odd."""
+    """Kernel size of the depthwise convolution, in frames; odd."""
     conv_norm: Literal["batch", "group"] = "batch"
-    """Norm inside the convolution module; "group" is over all channels and frames of an utterance."""
+    """Norm inside the convolution module; "group" is over all channels and valid frames of an utterance."""
     convolution_first: bool = False
-    """The convolution module before the attention."""
+    """Put the convolution module before attention."""
     projection: bool = False
-    """A linear map of the features to the width; without it there must be as many features as channels."""
+    """Project the features to the width by a linear layer; without it num_features must equal the width."""
     dropout: float = 0.1
     """Dropout everywhere in the layers."""
     remat: bool = False
-    """Compute the layers' activations again in the backward pass: less memory, about a third more time."""
+    """Recompute the layers' activations in the backward pass: less memory, about a third more time."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. Parameters, norms' statistics, softmax and logits are float32 always."""
+    """Type of the computation. Parameters, statistics of norms, softmax and logits are always float32."""
 
     def __post_init__(self) -> None:
         for name in ("num_features", "layers", "heads", "hidden"):
@@ -156,10 +164,10 @@ Activation = Literal["gelu", "gelu_new", "relu", "swish"]
 
 @dataclass(frozen=True)
 class Wav2Vec2Config:
-    """A network over the waveform (`audio.features` = "waveform"). The defaults are wav2vec 2.0 base."""
+    """Network over the waveform (`audio.features` = "waveform"). The defaults are wav2vec 2.0 base."""
 
     block: Literal["transformer", "conformer"] = "transformer"
-    """What the layers are: wav2vec 2.0's, or Wav2Vec2-Conformer's."""
+    """Layers: wav2vec 2.0's Transformer, or Wav2Vec2-Conformer's."""
     width: int = 768
     """Channels of the layers."""
     layers: int = 12
@@ -173,31 +181,32 @@ class Wav2Vec2Config:
     conv_width: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
     """Channels of each convolution over the waveform."""
     conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    """Frames that each of them sees."""
+    """Kernel size of each convolution over the waveform."""
     conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
-    """Their strides; the product is the number of samples an output frame stands for."""
+    """Stride of each convolution over the waveform; the product is the number of samples per output frame."""
     conv_bias: bool = False
-    """Whether they have biases."""
+    """Biases in the convolutions over the waveform."""
     conv_norm: Literal["group", "layer"] = "group"
-    """A norm of each channel over the utterance after the first one alone, or of each frame after all."""
+    """Norms of the convolutions over the waveform: "group" normalizes each channel over the utterance after the first
+    convolution only; "layer" normalizes each frame after every convolution."""
     conv_activation: Activation = "gelu"
-    """The function after each of them, and after the convolution over positions."""
+    """Activation after the convolutions over the waveform and after the convolution of positions."""
     activation: Activation = "gelu"
-    """The function inside the feed-forward modules, and inside the Conformer's convolutions."""
+    """Activation inside the feed-forward modules and the Conformer's convolution modules."""
     position_kernel: int = 128
-    """Transformer: frames that the convolution sees which tells a frame its place."""
+    """Transformer: kernel size of the convolution that encodes positions, in frames."""
     position_groups: int = 16
-    """Transformer: its groups; must divide the width."""
+    """Transformer: groups of that convolution; must divide the width."""
     positions: Literal["relative", "rotary", "none"] = "relative"
-    """Conformer: what attention knows of distances."""
+    """Conformer: positions in attention."""
     rotary_base: float = 10000.0
-    """Conformer: the base of the rotary positions' wave lengths."""
+    """Conformer: base of the wave lengths of rotary positions."""
     kernel_size: int = 31
-    """Conformer: frames that the depthwise convolution sees; odd."""
+    """Conformer: kernel size of the depthwise convolution, in frames; odd."""
     eps: float = 1e-5
-    """Added to the variances in the norms; those of the Conformer layers and the convolutions have 1e-5."""
+    """Added to variances in the norms, except those of Conformer layers and convolutions, which have 1e-5."""
     dropout: float = 0.1
-    """Dropout of the first layer's input, and after feed-forward and the Transformer's attention."""
+    """Dropout of the first layer's input, after the feed-forward modules and after the Transformer's attention."""
     dropout_hidden: float = 0.1
     """Dropout inside the feed-forward modules."""
     dropout_att: float = 0.1
@@ -209,19 +218,19 @@ class Wav2Vec2Config:
     dropout_final: float = 0.1
     """Dropout of the head's input."""
     layer_drop: float = 0.1
-    """Chance that a layer is left out for an utterance in training (LayerDrop, Fan et al. 2020)."""
+    """Probability of skipping a layer per utterance in training (LayerDrop, Fan et al. 2020)."""
     mask_time: float = 0.05
-    """In training, about this share of the latent frames is replaced by a learned vector: wav2vec 2.0's SpecAugment."""
+    """Approximate share of latent frames that a learned vector replaces in training (wav2vec 2.0's SpecAugment)."""
     mask_time_span: int = 10
-    """Length of each span of such frames."""
+    """Length of a span of such frames."""
     mask_channels: float = 0.0
-    """In training, about this share of the latent channels is set to zero."""
+    """Approximate share of latent channels that are set to zero in training."""
     mask_channels_span: int = 10
-    """Length of each span of such channels."""
+    """Length of a span of such channels."""
     remat: bool = False
-    """Compute the layers' activations again in the backward pass: less memory, about a third more time."""
+    """Recompute the layers' activations in the backward pass: less memory, about a third more time."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. Parameters, norms' statistics, softmax and logits are float32 always."""
+    """Type of the computation. Parameters, statistics of norms, softmax and logits are always float32."""
 
     def __post_init__(self) -> None:
         convs = self.conv_width, self.conv_kernel, self.conv_stride
@@ -249,8 +258,11 @@ class Wav2Vec2Config:
                 not conformer or self.positions != "rotary" or (self.width // self.heads) % 2 == 0,
                 f"{self.width} channels in {self.heads} heads, expected an even number in each for rotary positions",
             ),
-            (not (conformer and self.norm_first), "norm_first with block conformer, expected it for transformer alone"),
-            (min(self.mask_time_span, self.mask_channels_span) > 0, "a span of 0 to mask, expected 1 or more"),
+            (not (conformer and self.norm_first), "norm_first with block conformer, expected it only for transformer"),
+            (
+                min(self.mask_time_span, self.mask_channels_span) > 0,
+                f"mask spans {self.mask_time_span} and {self.mask_channels_span}, expected at least 1",
+            ),
             *((0 <= getattr(self, n) < 1, f"{n} {getattr(self, n)}, expected 0 <= p < 1") for n in shares),
         ):
             if not ok:
@@ -259,91 +271,99 @@ class Wav2Vec2Config:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """How the decoder finds its place in the text."""
+    """Attention of the decoder over the text."""
 
     kind: Literal["location", "dynamic", "gmm", "forward"] = "location"
-    """location: Tacotron 2's; dynamic: convolutions made from the query, only forward; gmm: a mixture of Gaussians that
-    move forward; forward: location-sensitive, but only on to the next symbol, at a learned pace."""
+    """location: location-sensitive, as in Tacotron 2. dynamic: filters computed from the query, moves only forward.
+    gmm: a mixture of Gaussians that move only forward. forward: location-sensitive, moves by at most one symbol per
+    step, at a learned speed."""
     width: int = 128
     """Channels in which energies are computed."""
     filters: int = 32
-    """Location filters (location, forward), static filters (dynamic)."""
+    """location, forward: location filters. dynamic: static filters."""
     filter_length: int = 31
-    """Symbols that a filter sees; odd."""
+    """Length of a filter, in symbols; odd."""
     dynamic_filters: int = 8
-    """dynamic: filters made from the query."""
+    """dynamic: filters computed from the query."""
     prior_length: int = 11
-    """dynamic: symbols that a step may move forward at most, plus one."""
+    """dynamic: most symbols that a step may move forward, plus one."""
     prior_alpha: float = 0.1
-    """dynamic: the beta-binomial prior's first parameter."""
+    """dynamic: first parameter of the beta-binomial prior."""
     prior_beta: float = 0.9
-    """dynamic: its second; the mean step is (prior_length - 1) · alpha / (alpha + beta)."""
+    """dynamic: second parameter of the prior; the mean step is (prior_length - 1) · alpha / (alpha + beta)."""
     mixtures: int = 5
-    """gmm: Gaussians."""
+    """gmm: number of Gaussians."""
 
 
 @dataclass(frozen=True)
 class StyleConfig:
-    """The reference encoder and its tokens."""
+    """Reference encoder and style tokens (Wang et al. 2018)."""
 
     tokens: int = 10
-    """Learned styles, of which an utterance's is a mixture."""
+    """Number of learned style tokens; the style of an utterance is a mixture of them."""
     width: int = 256
-    """Channels of the style."""
+    """Channels of the style vector."""
     heads: int = 4
-    """Heads of the attention over the tokens."""
+    """Heads of the attention over the tokens; must divide the width."""
     channels: tuple[int, ...] = (32, 32, 64, 64, 128, 128)
     """Channels of the convolutions, each of which halves frames and bands."""
     summary: int = 128
-    """Channels of the GRU."""
+    """Channels of the GRU that summarizes the reference."""
 
 
 @dataclass(frozen=True)
 class Tacotron2Config:
-    """The network."""
+    """Tacotron 2 network. The defaults are the paper's sizes (Shen et al. 2018).
+
+    Example:
+        >>> from speech_jax.models.config import Tacotron2Config
+        >>> config = Tacotron2Config(speakers=2, speaker_width=64, reduction=2)
+        >>> config.memory  # encoder channels and a speaker's vector
+        576
+    """
 
     num_mels: int = 80
-    """Bands of a frame."""
+    """Mel bands per frame."""
     embedding: int = 512
     """Channels of a symbol, and of the encoder's convolutions."""
     encoder_layers: int = 3
     """Convolutions of the encoder."""
     encoder_width: int = 512
-    """Channels of the encoder's LSTM, both directions together."""
+    """Channels of the encoder's LSTM, both directions together; even."""
     kernel_size: int = 5
-    """Symbols or frames that a convolution of the encoder or the post-net sees."""
+    """Kernel size of the convolutions of encoder and post-net, in symbols or frames; odd."""
     prenet: int = 256
-    """Channels of the two layers that the frame before goes through."""
+    """Channels of the two layers of the prenet, whose input is the previous frame."""
     attention_rnn: int = 1024
-    """Channels of the LSTM that asks where to look."""
+    """Channels of the attention LSTM, whose output is the query."""
     decoder_rnn: int = 1024
-    """Channels of the LSTM that makes the frames."""
+    """Channels of the decoder LSTM, from which frames are projected."""
     attention: AttentionConfig = AttentionConfig()
-    """How it finds its place in the text."""
+    """Attention over the text."""
     postnet_layers: int = 5
     """Convolutions of the post-net."""
     postnet: int = 512
     """Channels of the post-net."""
     reduction: int = 1
-    """Frames a decoder step can make."""
+    """Reduction factor: most frames per decoder step."""
     conv_dropout: float = 0.5
     """Dropout of all convolutions, in training."""
     norm_statistics: Literal["batch", "fixed"] = new_field("batch")
-    """What the batch norms take in training: the batch's mean and variance, or the running ones that a checkpoint has,
-    which then stay as they are. Fixed is for fine-tuning with old recordings beside the new: running statistics follow
-    the new ones alone, and would misjudge the old voice."""
+    """Statistics of batch norms in training: the batch's, or the running ones of the start checkpoint, which then do
+    not change. Use fixed to fine-tune on new recordings mixed with old ones: running statistics would follow only the
+    new ones, and be wrong for the old voice."""
     prenet_dropout: float = 0.5
-    """Dropout of the prenet: always, in synthesis too. It is drawn from the utterance's key, so synthesis repeats."""
+    """Dropout of the prenet, in training and synthesis. It is drawn from the utterance's key, so synthesis repeats."""
     held: Literal["zoneout", "dropout"] = "zoneout"
-    """What the LSTMs' states go through: the paper's zoneout, or NVIDIA's dropout of h."""
+    """Regularization of LSTM states: the paper's zoneout, or dropout of h as in NVIDIA's code."""
     held_rate: float = 0.1
-    """With this probability."""
+    """Probability of zoneout or dropout of LSTM states; 0 for none."""
     speakers: int = 0
-    """Voices, each with a learned vector; 0 is a network of one voice."""
+    """Number of voices, each with a learned vector; 0 for a network of one voice."""
     speaker_width: int = 64
-    """Channels of that vector."""
+    """Channels of a speaker's vector."""
     style: StyleConfig | None = None
-    """A reference encoder with style tokens; none has none."""
+    """Reference encoder with style tokens; None for no style."""
 
     def __post_init__(self) -> None:
         if self.encoder_width % 2 or self.kernel_size % 2 == 0 or self.attention.filter_length % 2 == 0:
@@ -354,12 +374,12 @@ class Tacotron2Config:
         if not 0 <= self.prenet_dropout < 1 or not 0 <= self.held_rate < 1 or self.reduction < 1:
             raise UserError(
                 f"model: found prenet_dropout {self.prenet_dropout}, held_rate {self.held_rate}, reduction "
-                f"{self.reduction}, expected rates in [0, 1) and at least one frame a step"
+                f"{self.reduction}, expected rates in [0, 1) and at least one frame per step"
             )
 
     @property
     def memory(self) -> int:
-        """Channels of what the attention reads."""
+        """Channels of the memory that the attention reads: encoder, speaker and style."""
         return (
             self.encoder_width + (self.speaker_width if self.speakers else 0) + (self.style.width if self.style else 0)
         )
@@ -367,25 +387,26 @@ class Tacotron2Config:
 
 @dataclass(frozen=True)
 class ConditionConfig:
-    """The network between mel frames and the layers."""
+    """Network between mel frames and the layers of a WaveNet."""
 
     kind: Literal["frames", "stretch", "transposed_bands", "transposed"] = "frames"
-    """Ours at frame rate; r9y9 master's stretch and smooth; r9y9's released transposed convolutions over time and
-    bands; nv-wavenet's one transposed convolution."""
+    """frames: this package's, at frame rate. stretch: repeat and smooth, as in r9y9's master. transposed_bands:
+    transposed convolutions over time and bands, as in r9y9's released model. transposed: one transposed convolution, as
+    in nv-wavenet."""
     width: int = 128
-    """Channels of "frames"; the others keep the bands."""
+    """frames: channels; the other kinds keep the mel bands."""
     context: int = 2
-    """Frames on each side that the first convolution of "frames" and "stretch" sees."""
+    """frames, stretch: frames on each side that the first convolution covers."""
     scales: tuple[int, ...] = (4, 4, 4, 4)
-    """Factors of "stretch" and "transposed_bands"; their product is the hop length."""
+    """stretch, transposed_bands: upsampling factors; their product is the hop length."""
     bands: int = 3
-    """Bands that a transposed convolution of "transposed_bands" sees; an odd number."""
+    """transposed_bands: kernel size over the bands; odd."""
     window: int = 800
-    """Samples that a frame reaches in "transposed"."""
+    """transposed: kernel size, in samples; at least the hop length."""
     shift: float = 5.0
-    """Added to the frames that come in, before `scale`: it centers ln-mel spectrograms. 0 for public networks."""
+    """Added to the mel frames before scaling; 5 centers ln-mel spectrograms. 0 for public networks."""
     scale: float = 0.4
-    """Times this. 1 for public networks."""
+    """Factor on the shifted mel frames. 1 for public networks."""
 
     def __post_init__(self) -> None:
         if self.context < 0 or self.bands % 2 == 0 or min((self.width, self.window, *self.scales)) < 1:
@@ -395,51 +416,66 @@ class ConditionConfig:
             )
 
 
+def check_hop(config: ConditionConfig, hop: int) -> None:
+    """UserError where the network does not make `hop` vectors of a frame."""
+    made = math.prod(config.scales)
+    if config.kind in ("stretch", "transposed_bands") and made != hop:
+        raise UserError(f"model.condition.scales: found {config.scales}, {made} samples a frame, expected {hop}")
+    if config.kind == "transposed" and config.window < hop:
+        raise UserError(f"model.condition.window: found {config.window}, expected at least the hop length, {hop}")
+
+
 @dataclass(frozen=True)
 class WaveNetConfig:
-    """The network. Presets are functions of this file: `small`, `medium`, `base`, `wide`, `released`."""
+    """WaveNet vocoder. Presets are functions of models/wavenet.py: `small`, `medium`, `base`, `wide`, `released`.
+
+    Example:
+        >>> from speech_jax.models.config import WaveNetConfig
+        >>> config = WaveNetConfig(layers=6, cycles=2)
+        >>> config.dilations, config.receptive_field
+        ((1, 2, 4, 1, 2, 4), 29)
+    """
 
     layers: int = 24
-    """Dilated convolutions."""
+    """Number of dilated convolutions."""
     cycles: int = 4
-    """How often the dilations 1, 2, 4, … begin again; it divides the layers."""
+    """Number of times that the dilations 1, 2, 4, … start again; must divide the layers."""
     kernel_size: int = 3
-    """Samples that a convolution sees."""
+    """Taps of a convolution."""
     residual: int = 128
     """Channels between the layers."""
     gate: int = 256
-    """Channels of a convolution's output: the first half goes through tanh, the second through sigmoid."""
+    """Channels of a convolution's output; tanh is applied to the first half, sigmoid to the second. Even."""
     skip: int = 128
-    """Channels that the layers add up for the output."""
+    """Channels of the sum of the layers' skips."""
     head: int = 128
-    """Channels of the hidden layer after that."""
+    """Channels of the hidden layer after the skips."""
     output: Literal["gaussian", "logistics", "mulaw"] = "gaussian"
-    """What is said of the next sample: a Gaussian, a mixture of discretised logistics, or probabilities of µ-law
-    classes."""
+    """Distribution of a sample: a Gaussian, a mixture of discretized logistics, or µ-law classes."""
     mixtures: int = 10
-    """Logistics in a mixture."""
+    """logistics: logistics in the mixture."""
     classes: int = 256
-    """µ-law classes."""
+    """mulaw: number of classes."""
     levels: int = 65536
-    """Levels between -1 and 1 whose probabilities the logistics give: those of 16 bits."""
+    """logistics: levels in [-1, 1]; 65536 are those of 16 bits."""
     min_log_scale: float = -7.0
-    """Least logarithm of a scale: no sample may become certain, or silence would outweigh all speech."""
+    """gaussian, logistics: lower bound of log scales; without it silence would dominate the likelihood."""
     residual_scale: float = 0.5**0.5
-    """Factor on the sum that goes to the next layer."""
+    """Factor on the residual sum after each layer."""
     skip_scale: float = 0.0
-    """Factor on the sum of the skips; 0 is layers ** -0.5."""
+    """Factor on the sum of the skips; 0 for layers ** -0.5."""
     condition: ConditionConfig = field(default_factory=ConditionConfig)
-    """The network between mel frames and the layers."""
+    """Network between mel frames and the layers."""
     num_mels: int = 80
-    """Bands of a frame; filled in from the audio settings."""
+    """Mel bands per frame; set from the audio settings."""
     hop: int = 256
-    """Samples of a frame; filled in from the audio settings."""
+    """Samples per mel frame; set from the audio settings."""
     speakers: int = 0
-    """Voices, each with a learned vector; 0 is a network of one voice."""
+    """Number of voices, each with a learned vector; 0 for a network of one voice."""
     speaker_width: int = 64
-    """Channels of that vector."""
+    """Channels of a speaker's vector."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the stack computes in, in training; outputs and likelihoods are float32."""
+    """Type of the stack in training; outputs and likelihoods are float32."""
 
     def __post_init__(self) -> None:
         if self.cycles < 1 or self.layers < 1 or self.layers % self.cycles or self.kernel_size < 2 or self.gate % 2:
@@ -450,26 +486,26 @@ class WaveNetConfig:
 
     @property
     def dilations(self) -> tuple[int, ...]:
-        """Of each layer."""
+        """Dilation of each layer."""
         cycle = self.layers // self.cycles
         return tuple(2 ** (layer % cycle) for layer in range(self.layers))
 
     @property
     def receptive_field(self) -> int:
-        """Samples before an output on which it depends."""
+        """Number of earlier samples on which an output depends."""
         return (self.kernel_size - 1) * sum(self.dilations) + 1
 
     @property
     def outputs(self) -> int:
-        """Outputs for each sample."""
+        """Outputs per sample."""
         return {"gaussian": 2, "logistics": 3 * self.mixtures, "mulaw": self.classes}[self.output]
 
     @property
     def inputs(self) -> int:
-        """Channels of the sample before: itself, or the one-hot of its class."""
+        """Channels of the input: 1, or for "mulaw" the classes of its one-hot."""
         return self.classes if self.output == "mulaw" else 1
 
     @property
     def skip_factor(self) -> float:
-        """`skip_scale`, with its default filled in."""
+        """Factor on the sum of the skips, with the default of `skip_scale` applied."""
         return self.skip_scale or self.layers**-0.5

@@ -1,7 +1,7 @@
-"""WaveNet (van den Oord et al. 2016) as a vocoder: mel frames → a distribution of each sample, given those before it.
+"""WaveNet (van den Oord et al. 2016) as a vocoder: mel frames → a distribution per sample, given the earlier samples.
 
-The stack is that of r9y9/wavenet_vocoder and nv-wavenet, whose weights can be renamed into ours: the equations are in
-kernels/wavenet/step.py. Here it runs over all samples of a recording at once, for training and for likelihoods;
+The stack is that of r9y9/wavenet_vocoder and nv-wavenet, whose weights can be converted; its equations are in
+kernels/wavenet/step.py. Here it runs over all samples of a recording at once, for training and likelihoods;
 decoding/wavenet/scan.py samples from it.
 
 Parameters are plain dicts: {"condition", "first", "layers_0", …, "skip_bias", "head1", "head2"} and, with several
@@ -19,41 +19,38 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from speech_jax.core.types import Batch, Model, PyTree
-from speech_jax.models.config import WaveNetConfig
+from speech_jax.models.config import WaveNetConfig, check_hop
 from speech_jax.models.layers import linear_init
-from speech_jax.models.wavenet_condition import (
-    channels,
-    check_hop,
-    condition,
-    condition_init,
-    rows_per_frame,
-)
+from speech_jax.models.wavenet_condition import channels, condition, condition_init, rows_per_frame
 
 _LOG_SCALE = -3.0  # what the log scales start at: the deviation of speech given its past, within a factor of a few
 
 
 def small() -> WaveNetConfig:
-    """12 layers of 64 channels, 127 samples (at 16 kHz less than a period of a low voice): for one CPU core."""
+    """Return a network for one CPU core: 12 layers of 64 channels.
+
+    Its receptive field of 127 samples is at 16 kHz shorter than a period of a low voice.
+    """
     return _of(12, 2, 2, residual=64, gate=128, skip=64, head=64)
 
 
 def medium() -> WaveNetConfig:
-    """nv-wavenet's medium network: 20 layers of 64 channels, 128 to the output, 2,047 samples."""
+    """Return nv-wavenet's medium network: 20 layers of 64 channels, 128 skip channels, 2,047 samples."""
     return _of(20, 2, 2, residual=64, gate=128, skip=128, head=128)
 
 
 def base() -> WaveNetConfig:
-    """r9y9's last network: 24 layers of 128 channels, 505 samples."""
+    """Return r9y9's last network: 24 layers of 128 channels, 505 samples."""
     return WaveNetConfig()
 
 
 def wide() -> WaveNetConfig:
-    """30 layers of 256 channels in three cycles, as in Tacotron 2's paper."""
+    """Return the network of Tacotron 2's paper: 30 layers of 256 channels in three cycles."""
     return _of(30, 3, 3, residual=256, gate=512, skip=256, head=256)
 
 
 def released() -> WaveNetConfig:
-    """The shape of r9y9's released LJSpeech network: 24 layers of 512 channels."""
+    """Return the sizes of r9y9's released LJSpeech network: 24 layers of 512 channels."""
     return _of(24, 4, 3, residual=512, gate=512, skip=256, head=256)
 
 
@@ -62,12 +59,38 @@ def _of(layers: int, cycles: int, kernel: int, **widths: Any) -> WaveNetConfig:
 
 
 def wavenet(config: WaveNetConfig) -> Model:
-    """The model as two pure functions.
+    """Return a WaveNet with teacher forcing, as pure functions; decoding/wavenet/ samples.
 
-    A batch is {"before": what was before each sample, f32 [batch, samples] (int32 classes with mulaw), "mel": f32
-    [batch, window, num_mels], "own": bool [batch, window]} (both as `wavenet_condition.window_of` gives them, margins
-    included) and, with several voices, "speaker": int [batch]. samples = (window - margins) · hop.
-    Outputs: {"y": f32 [batch, samples, outputs]}. There is no model state.
+    A batch is {"before": the sample before each, float32 [batch, samples], or for "mulaw" its int32 class; "mel":
+    float32 [batch, window, num_mels] and "own": bool [batch, window], from `wavenet_condition.window_of`, margins
+    included} and, with several voices, "speaker": int [batch]; samples = (window - margins) · hop. There is no model
+    state.
+
+    Args:
+        config: settings of the network.
+
+    Returns:
+        The model. Its outputs are {"y": float32 [batch, samples, outputs]}, the parameters of each sample's
+        distribution; see objectives/waveform.py.
+
+    Raises:
+        UserError: the settings of the conditioning network do not fit the hop length.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.models.config import ConditionConfig, WaveNetConfig
+        >>> from speech_jax.models.wavenet import wavenet
+        >>> config = WaveNetConfig(
+        ...     layers=4, cycles=2, residual=8, gate=16, skip=8, head=8, num_mels=4, hop=16,
+        ...     condition=ConditionConfig(width=8, context=1),
+        ... )
+        >>> model = wavenet(config)
+        >>> batch = {  # 10 frames of 16 samples, with a margin of one frame on either side
+        ...     "before": jnp.zeros((2, 160)), "mel": jnp.zeros((2, 12, 4)), "own": jnp.ones((2, 12), bool),
+        ... }
+        >>> params, state = model.init(jax.random.key(0), batch)
+        >>> model.apply(params, state, batch)[0]["y"].shape  # a mean and a log scale per sample
+        (2, 160, 2)
     """
     check_hop(config.condition, config.hop)
 
@@ -86,7 +109,7 @@ def wavenet(config: WaveNetConfig) -> Model:
 
 
 def init_params(config: WaveNetConfig, key: Array) -> PyTree:
-    """Normal weights of deviation 1/sqrt(fan in), zero biases; log scales begin at -3."""
+    """Return initial parameters: normal weights of deviation 1/sqrt(fan in), zero biases, log scales of -3."""
     keys = jax.random.split(key, config.layers + 5)
     half, width = config.gate // 2, channels(config.condition, config.num_mels)
 
@@ -104,19 +127,19 @@ def init_params(config: WaveNetConfig, key: Array) -> PyTree:
         scales = 1 if config.output == "gaussian" else config.mixtures  # log scales are the last outputs
         params["head2"]["bias"] = params["head2"]["bias"].at[-scales:].set(_LOG_SCALE)
     for layer in range(config.layers):
-        some = jax.random.split(keys[5 + layer], 5)
+        layer_keys = jax.random.split(keys[5 + layer], 5)
         fan = config.kernel_size * config.residual
         params[f"layers_{layer}"] = {
-            "taps": matrix(some[0], fan, config.kernel_size, config.residual, config.gate),
+            "taps": matrix(layer_keys[0], fan, config.kernel_size, config.residual, config.gate),
             "bias": jnp.zeros(config.gate),
-            "local": matrix(some[1], width, width, config.gate),
-            "out": matrix(some[2], half, half, config.residual),
+            "local": matrix(layer_keys[1], width, width, config.gate),
+            "out": matrix(layer_keys[2], half, half, config.residual),
             "out_bias": jnp.zeros(config.residual),
-            "skip": matrix(some[3], half, half, config.skip),
+            "skip": matrix(layer_keys[3], half, half, config.skip),
         }
         if config.speakers:
             params[f"layers_{layer}"]["global"] = matrix(
-                some[4], config.speaker_width, config.speaker_width, config.gate
+                layer_keys[4], config.speaker_width, config.speaker_width, config.gate
             )
     if config.speakers:
         params["speakers"] = 0.3 * jax.random.normal(keys[4], (config.speakers, config.speaker_width))
@@ -141,12 +164,20 @@ def layer_condition(
     vectors: Float[Array, "batch rows channels"],
     speaker: Array | None,
 ) -> Float[Array, "batch rows gate"]:
-    """What layer `layer` adds to its convolution: its 1×1 of the vectors, its bias, and the speaker's part."""
-    own = params[f"layers_{layer}"]
-    added = vectors @ own["local"] + own["bias"][None, None]
+    """Return the conditioning that a layer adds to its convolution, biases included.
+
+    Args:
+        config: settings of the network.
+        params: its parameters.
+        layer: index of the layer.
+        vectors: output of `wavenet_condition.condition`.
+        speaker: int [batch], index of the voice; None for a network of one voice.
+    """
+    layer_params = params[f"layers_{layer}"]
+    added = vectors @ layer_params["local"] + layer_params["bias"][None, None]
     if config.speakers:
         assert speaker is not None  # a network of several voices is given one
-        voice = jnp.take(params["speakers"], speaker, axis=0) @ own["global"]
+        voice = jnp.take(params["speakers"], speaker, axis=0) @ layer_params["global"]
         added = added + voice[:, None]
     return added
 
@@ -158,9 +189,17 @@ def stack(
     vectors: Float[Array, "batch rows channels"],
     speaker: Array | None = None,
 ) -> Float[Array, "batch samples outputs"]:
-    """The outputs for every sample, given the one before each (`before` [batch, samples], samples or classes)."""
+    """Return the outputs for all samples.
+
+    Args:
+        config: settings of the network.
+        params: its parameters.
+        before: [batch, samples], the sample before each, or for "mulaw" its class.
+        vectors: output of `wavenet_condition.condition`.
+        speaker: int [batch], index of the voice; None for a network of one voice.
+    """
     dtype = jnp.dtype(config.dtype)
-    share = config.hop // rows_per_frame(config.condition, config.hop)  # samples of a row of `vectors`
+    samples_per_row = config.hop // rows_per_frame(config.condition, config.hop)
     vectors = vectors.astype(dtype)
     cast = jax.tree.map(lambda a: a.astype(dtype), {n: p for n, p in params.items() if n != "condition"})
     if config.output == "mulaw":
@@ -168,18 +207,20 @@ def stack(
     else:
         x = before.astype(dtype)[..., None] * cast["first"]["kernel"][None] + cast["first"]["bias"][None, None]
     rows, samples = before.shape
-    zero = jnp.isnan(before[0, 0].astype(jnp.float32)).astype(jnp.int32)  # as far as XLA knows, 0 or 1
+    zero = jnp.isnan(before[0, 0].astype(jnp.float32)).astype(jnp.int32)  # always 0, but XLA cannot infer that
     skips = jnp.zeros((rows, samples, config.skip), dtype)
     for layer, dilation in enumerate(config.dilations):
-        own = cast[f"layers_{layer}"]
-        x = computed_once(x, zero)
+        layer_params = cast[f"layers_{layer}"]
+        x = prevent_recomputation(x, zero)
         added = layer_condition(config, cast, layer, vectors, speaker)
-        a = causal_conv(x, own["taps"], dilation)
-        a = (a.reshape(rows, -1, share, config.gate) + added[:, :, None]).reshape(rows, samples, config.gate)
+        a = causal_conv(x, layer_params["taps"], dilation)
+        a = a.reshape(rows, -1, samples_per_row, config.gate) + added[:, :, None]
+        a = a.reshape(rows, samples, config.gate)
         left, right = jnp.split(a, 2, axis=-1)
         z = jnp.tanh(left) * jax.nn.sigmoid(right)
-        skips = skips + z @ own["skip"]
-        x = (x + z @ own["out"] + own["out_bias"][None, None]) * jnp.asarray(config.residual_scale, dtype)
+        skips = skips + z @ layer_params["skip"]
+        residual = z @ layer_params["out"] + layer_params["out_bias"][None, None]
+        x = (x + residual) * jnp.asarray(config.residual_scale, dtype)
     skips = skips * jnp.asarray(config.skip_factor, dtype) + cast["skip_bias"][None, None]
     hidden = jax.nn.relu(jax.nn.relu(skips) @ cast["head1"]["kernel"] + cast["head1"]["bias"][None, None])
     head2 = params["head2"]
@@ -187,36 +228,41 @@ def stack(
 
 
 @jax.custom_jvp
-def computed_once(
+def prevent_recomputation(
     x: Float[Array, "batch samples channels"], zero: Int[Array, ""]
 ) -> Float[Array, "batch samples channels"]:
-    """x. zero: 0, in a way that XLA cannot see.
+    """Return x, and keep XLA on a CPU from recomputing it for each use.
 
-    XLA on a CPU would compute a layer's x anew wherever it is used, from the products of all layers before, so that the
-    work grew with the square of the layers; an `optimization_barrier` is taken out before that. A slice at a place that
-    it does not know makes it keep x: a training step takes 0.75 to 0.9 times as long
+    Otherwise XLA would recompute a layer's x wherever it is used, from the products of all earlier layers, so that the
+    work would grow with the square of the number of layers; an `optimization_barrier` is removed before that pass. A
+    slice at an unknown index makes XLA store x: a training step takes 0.75 to 0.9 times as long
     (experiments/benchmarks/wavenet_training.py).
+
+    Args:
+        x: any array.
+        zero: 0, computed in a way that XLA cannot infer.
     """
 
-    def at_unknown_place(x: Array, zero: Array) -> Array:
-        longer = jnp.concatenate([x[:, :1], x], axis=1)
-        return lax.dynamic_slice_in_dim(longer, 1 + zero, x.shape[1], axis=1)
+    def slice_at_unknown_index(x: Array, zero: Array) -> Array:
+        padded = jnp.concatenate([x[:, :1], x], axis=1)
+        return lax.dynamic_slice_in_dim(padded, 1 + zero, x.shape[1], axis=1)
 
-    return lax.platform_dependent(x, zero, cpu=at_unknown_place, default=lambda x, _: x)
+    return lax.platform_dependent(x, zero, cpu=slice_at_unknown_index, default=lambda x, _: x)
 
 
-@computed_once.defjvp
-def _(given: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    return computed_once(*given), tangents[0]  # and not the slice's own, which pads
+@prevent_recomputation.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return prevent_recomputation(*primals), tangents[0]  # the slice's own derivative would pad
 
 
 def causal_conv(
     x: Float[Array, "batch samples residual"], taps: Float[Array, "kernel residual gate"], dilation: int
 ) -> Float[Array, "batch samples gate"]:
-    """Output t is the sum over j of x[t - (kernel - 1 - j) · dilation] @ taps[j]; before the first sample x is 0.
+    """Return the causal convolution: output t is the sum over j of x[t - (kernel - 1 - j) · dilation] @ taps[j].
 
-    XLA's convolution, because on a CPU it takes 0.75 to 0.88 times as long, forward and backward, as one product a tap
-    of shifted slices, or one product of them side by side (experiments/benchmarks/wavenet_training.py).
+    Before the first sample x is 0. It is XLA's convolution, because on a CPU it takes 0.75 to 0.88 times as long,
+    forward and backward, as one product per tap of shifted slices, or one product of all of them
+    (experiments/benchmarks/wavenet_training.py).
     """
     before = (taps.shape[0] - 1) * dilation
     return lax.conv_general_dilated(

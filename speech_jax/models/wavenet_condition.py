@@ -1,12 +1,12 @@
-"""What a WaveNet hears beside its own samples: mel frames → vectors at frame rate or at sample rate.
+"""Conditioning of a WaveNet: mel frames → vectors at frame rate or at sample rate.
 
-Four networks. "frames" is ours and works at frame rate: a convolution over neighboring frames, and all samples of a
-frame share its vector, so that each layer's 1×1 is done once a frame. The other three are public ones whose upsampling
-is learned at sample rate: "stretch" (r9y9 master's ConvInUpsampleNetwork), "transposed_bands" (r9y9's released
-LJSpeech model) and "transposed" (nv-wavenet's PyTorch model).
+There are four networks. "frames" is this package's, at frame rate: a convolution over neighboring frames. All samples
+of a frame share its vector, so that each layer's 1×1 convolution is computed once per frame. The others are public ones
+with learned upsampling to the sample rate: "stretch" (r9y9 master's ConvInUpsampleNetwork), "transposed_bands" (r9y9's
+released LJSpeech model) and "transposed" (nv-wavenet's PyTorch model).
 
-A network sees `reach` frames before and after those that it makes vectors for. They are handed in with the frames;
-beyond an utterance's ends its first and last frames repeat, as in r9y9's synthesis.
+The vectors of a frame depend on `reach` frames before and after it. These margins are part of a network's input; beyond
+an utterance's ends its first and last frames repeat, as in r9y9's synthesis.
 """
 
 from __future__ import annotations
@@ -18,28 +18,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from speech_jax.core.errors import UserError
 from speech_jax.core.types import PyTree
 from speech_jax.models.config import ConditionConfig
 from speech_jax.models.layers import linear_init
 
 
-def check_hop(config: ConditionConfig, hop: int) -> None:
-    """UserError where the network does not make `hop` vectors of a frame."""
-    made = math.prod(config.scales)
-    if config.kind in ("stretch", "transposed_bands") and made != hop:
-        raise UserError(f"model.condition.scales: found {config.scales}, {made} samples a frame, expected {hop}")
-    if config.kind == "transposed" and config.window < hop:
-        raise UserError(f"model.condition.window: found {config.window}, expected at least the hop length, {hop}")
-
-
 def reach(config: ConditionConfig, hop: int) -> tuple[int, int]:
-    """Frames before and after a frame on which its vectors depend."""
+    """Return the numbers of frames (before, after) a frame on which its vectors depend."""
     if config.kind == "frames":
         return config.context, config.context
     if config.kind == "stretch":
         spread, rate = 0.0, 1
-        for scale in config.scales:  # a filter reaches `scale` values of its own rate to either side
+        for scale in config.scales:  # a filter covers `scale` values at its own rate on either side
             rate *= scale
             spread += scale / rate
         frames = config.context + math.ceil(spread)
@@ -50,17 +40,17 @@ def reach(config: ConditionConfig, hop: int) -> tuple[int, int]:
 
 
 def rows_per_frame(config: ConditionConfig, hop: int) -> int:
-    """Vectors made of each frame: 1, or as many as it has samples."""
+    """Return the number of vectors per frame: 1, or the hop length."""
     return 1 if config.kind == "frames" else hop
 
 
 def channels(config: ConditionConfig, num_mels: int) -> int:
-    """Channels of the vectors."""
+    """Return the number of channels of the vectors."""
     return config.width if config.kind == "frames" else num_mels
 
 
 def condition_init(config: ConditionConfig, num_mels: int, key: Array) -> PyTree:
-    """Parameters; those of the smoothing filters start as means, as in the public code."""
+    """Return initial parameters; smoothing filters start as means, as in the public code."""
     first, second = jax.random.split(key)
     if config.kind == "frames":
         taps = 2 * config.context + 1
@@ -90,8 +80,21 @@ def window_of(
     config: ConditionConfig,
     hop: int,
 ) -> tuple[Float[Array, "batch window mels"], Bool[Array, "batch window"]]:
-    """(frames first - back to first + count + ahead of each row, where they are the utterance's own). Beyond an
-    utterance's ends its first and last frames repeat; what lies in the padding has no influence."""
+    """Cut a window of frames with its margins out of each utterance.
+
+    Beyond an utterance's ends its first and last frames repeat; values in the padding have no influence.
+
+    Args:
+        mel: mel frames.
+        lengths: number of valid frames.
+        first: first frame of each window, without the margin.
+        count: frames of a window, without the margins.
+        config: settings of the conditioning network.
+        hop: samples per frame.
+
+    Returns:
+        (frames, True where a frame lies within the utterance).
+    """
     back, ahead = reach(config, hop)
     number = first[:, None] + jnp.arange(-back, count + ahead)[None]
     inside = jnp.clip(number, 0, jnp.maximum(lengths - 1, 0)[:, None])
@@ -106,16 +109,21 @@ def condition(
     own: Bool[Array, "batch window"],
     hop: int,
 ) -> Float[Array, "batch rows channels"]:
-    """The vectors of the window's frames without its margins (`reach` on either side): one a frame or one a sample.
+    """Return the vectors of a window's frames, without its margins: one per frame or one per sample.
 
-    own: where the frames are the utterance's, and not its repeated ends.
+    Args:
+        config: settings of the network.
+        params: its parameters.
+        frames: mel frames, with `reach` frames of margin on either side.
+        own: True where a frame lies within the utterance, and is not a repeated end.
+        hop: samples per frame.
     """
     back, ahead = reach(config, hop)
     x = (frames + config.shift) * config.scale
     if config.kind == "frames":
         count = x.shape[1] - back - ahead
-        beside = jnp.concatenate([x[:, i : i + count] for i in range(2 * config.context + 1)], axis=-1)
-        hidden = jax.nn.relu(_linear(params["conv"], beside))
+        windows = jnp.concatenate([x[:, i : i + count] for i in range(2 * config.context + 1)], axis=-1)
+        hidden = jax.nn.relu(_linear(params["conv"], windows))
         return jax.nn.relu(_linear(params["dense"], hidden))
     if config.kind == "stretch":
         x = lax.conv_general_dilated(
@@ -136,7 +144,7 @@ def condition(
             stage = params[f"stage_{number}"]
             half = config.bands // 2
             padded = jnp.pad(x, ((0, 0), (0, 0), (half, half)))
-            # band f of the output is the sum over q of kernel[q] · band f + half - q of the input
+            # Band f of the output is the sum over q of kernel[q] · band f + half - q of the input.
             parts = [
                 padded[:, :, None, config.bands - 1 - q : config.bands - 1 - q + x.shape[2]]
                 * stage["kernel"][q][None, None, :, None]
@@ -144,7 +152,7 @@ def condition(
             ]
             x = jax.nn.relu(sum(parts) + stage["bias"]).reshape(x.shape[0], x.shape[1] * scale, x.shape[2])
         return x
-    x = jnp.where(own[..., None], x, 0.0)  # before the first frame there is nothing
+    x = jnp.where(own[..., None], x, 0.0)  # zeros before the first frame, as in the public code
     pad = (back + 1) * hop - config.window
     kernel = jnp.pad(params["kernel"], ((0, pad), (0, 0), (0, 0))).reshape(back + 1, hop, *params["kernel"].shape[1:])
     count = x.shape[1] - back

@@ -11,8 +11,8 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.types import Objective, Reader, Task
 from speech_jax.objectives.mix import mix
 from speech_jax.objectives.schedules import make_alpha
-from speech_jax.tasks.ctc import Teacher, build_model, output_frames
-from speech_jax.tasks.pretrain import shared_objective, with_pretext
+from speech_jax.tasks.ctc_task import Teacher, build_model, output_frames
+from speech_jax.tasks.pretrain_task import shared_objective, with_pretext
 
 
 class RunTask(NamedTuple):
@@ -72,8 +72,6 @@ def load_teacher(config: TrainConfig, reader: Reader) -> Teacher:
     Raises UserError unless its scores can be compared with the new recognizer's, frame by frame.
     """
     folder = config.teacher.checkpoint
-    if not 0 <= config.teacher.weight <= 1 or config.teacher.temperature <= 0 or config.teacher.hidden < 0:
-        raise UserError(f"teacher: found {config.teacher}, expected 0 <= weight <= 1, temperature > 0, hidden >= 0")
     parts = load_recognizer_parts(folder)
     if parts.tokenizer.pieces != reader.pieces:
         raise UserError(f"{folder}: found a teacher with another vocabulary, expected the new recognizer's")

@@ -12,17 +12,20 @@ from tqdm import tqdm
 from speech_jax.config import TrainConfig, make_assets
 from speech_jax.core.log import log
 from speech_jax.core.types import Objective, PyTree, Task
-from speech_jax.data.plan import left_out
+from speech_jax.data.plan import check_plan, left_out
 from speech_jax.finetuning.fisher import estimate_fisher
+from speech_jax.objectives.schedules import make_alpha
 from speech_jax.runs.objective import build_task, load_teacher, replays
 from speech_jax.runs.private import describe, private_run
 from speech_jax.runs.resolve import check_settings, open_start, resolve
 from speech_jax.runs.start import adapt, read_start, student
 from speech_jax.runs.streams import LEFT_OUT_SHOWN, Sources, Stream, check_unseen, load_stream, warn_of_misfits
-from speech_jax.tasks.ctc import with_teacher
+from speech_jax.tasks.ctc_task import with_teacher
 from speech_jax.training.config import OptimizerConfig
 from speech_jax.training.feed import Feed, PairedBatches
+from speech_jax.training.optimizer import check_optimizer
 from speech_jax.training.privacy import Accountant
+from speech_jax.training.sharding import make_mesh
 from speech_jax.training.state import init_values
 
 
@@ -77,6 +80,12 @@ def prepare(config: TrainConfig) -> PreparedRun:
     """
     # ---- 1. Settings.
     check_settings(config)
+    check_optimizer(config.optimizer, config.trainer.steps)
+    make_alpha(config.alpha)
+    make_mesh(config.mesh)
+    for data in (config.data, config.pre, *(e.data for e in config.evaluate)):
+        if data is not None:
+            check_plan(data.plan)
 
     # ---- 2. and 3. Task, tokenizer and speakers, from a checkpoint or from the texts.
     sources = Sources()
@@ -101,7 +110,7 @@ def prepare(config: TrainConfig) -> PreparedRun:
     eval_streams = {e.name: stream(e.data, shuffle=False) for e in config.evaluate}
     for name, each in (streams | eval_streams).items():
         log.info("%s: %s", name, each.plan.describe())
-        for line in left_out(each.plan, each.utterances)[:LEFT_OUT_SHOWN]:
+        for line in left_out(each.plan, each.utterances, LEFT_OUT_SHOWN):
             log.info("  left out: %s", line)
     for name, each in streams.items():
         warn_of_misfits(name, each, options)

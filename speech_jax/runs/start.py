@@ -11,7 +11,7 @@ from speech_jax.core.types import Batch, Model, PyTree, Task
 from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
 from speech_jax.finetuning.restore import StartValues, start_from
 from speech_jax.runs.resolve import Resolved
-from speech_jax.tasks.ctc import own_state
+from speech_jax.tasks.ctc_task import own_state
 from speech_jax.training.config import OptimizerConfig
 from speech_jax.training.state import init_shapes, init_values
 

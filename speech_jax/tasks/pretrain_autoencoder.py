@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +10,7 @@ import jax.numpy as jnp
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import stack_frames
-
-
-@dataclass(frozen=True)
-class AutoencoderConfig:
-    """The decoder and what it is judged by."""
-
-    width: int = 256
-    """Hidden units of the decoder, which sees one encoder frame at a time: what is hard is left to the encoder."""
-    shown_weight: float = 0.1
-    """Weight of the frames that were not hidden. With noise in the augmentation they are to be cleaned."""
+from speech_jax.tasks.pretrain import AutoencoderConfig
 
 
 def make(config: AutoencoderConfig, network: ConformerConfig) -> tuple[Callable, Callable]:

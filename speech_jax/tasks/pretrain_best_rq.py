@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +10,7 @@ import jax.numpy as jnp
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import code_perplexity, stack_frames
-
-
-@dataclass(frozen=True)
-class BestRQConfig:
-    """The random quantizer. Nothing of it is learned; it follows from its seed."""
-
-    codes: int = 1024
-    """Entries of a codebook (the paper: 8192, for 60,000 hours)."""
-    width: int = 16
-    """Numbers an entry."""
-    codebooks: int = 1
-    """Codebooks, each with a head of its own; several make the targets finer."""
-    seed: int = 0
-    """Seed of the projections and the codebooks."""
+from speech_jax.tasks.pretrain import BestRQConfig
 
 
 def make(config: BestRQConfig, network: ConformerConfig) -> tuple[Callable, Callable]:

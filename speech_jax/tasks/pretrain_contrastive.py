@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -19,26 +18,7 @@ from speech_jax.models.config import ConformerConfig
 from speech_jax.models.conformer import subsample
 from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import code_perplexity
-
-
-@dataclass(frozen=True)
-class ContrastiveConfig:
-    """The quantizer and the choice."""
-
-    groups: int = 2
-    """Codebooks whose entries are put side by side."""
-    codes: int = 160
-    """Entries of each."""
-    width: int = 128
-    """Numbers of the vectors that are compared."""
-    distractors: int = 50
-    """Other hidden frames of the same utterance to choose from."""
-    temperature: float = 0.1
-    """Divides the cosines."""
-    diversity: float = 0.1
-    """Weight of the loss that wants all entries used alike."""
-    gumbel: tuple[float, float, float] = (2.0, 0.5, 0.9995)
-    """Temperature of the choice of entries at first, at last, and its factor a step."""
+from speech_jax.tasks.pretrain import ContrastiveConfig
 
 
 def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable, Callable]:

@@ -11,7 +11,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.types import Model
 from speech_jax.finetuning.restore import start_from
 from speech_jax.finetuning.vocabulary import compare_vocabularies, move_tokens
-from speech_jax.tasks.tacotron2 import network_shapes
+from speech_jax.tasks.tacotron2_task import network_shapes
 from speech_jax.training.state import init_shapes, init_values
 from tests.inference.test_audio_output import voice  # noqa: F401
 from tests.support import toy

@@ -25,9 +25,10 @@ from speech_jax.inference.voice import Voice
 from speech_jax.models import wavenet
 from speech_jax.models.tacotron2 import init_params
 from speech_jax.models.tacotron2_parts import make_parts
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, network_config
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.tasks.tacotron2_task import network_config
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
-from speech_jax.tasks.wavenet import network_config as wavenet_config
+from speech_jax.tasks.wavenet_task import network_config as wavenet_config
 from speech_jax.text.config import FrontEndConfig
 from speech_jax.text.frontend import make_front_end
 from tests.test_synthesize import AUDIO, NETWORK

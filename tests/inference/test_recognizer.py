@@ -12,7 +12,8 @@ from speech_jax.core.errors import UserError
 from speech_jax.inference.ctc_recognizer import CTCRecognizer
 from speech_jax.inference.recognizer import Recognizer
 from speech_jax.models.conformer import ConformerConfig
-from speech_jax.tasks.ctc import CTCTaskConfig, build_model, network_shapes
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc_task import build_model, network_shapes
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 from tests.support import tones
 

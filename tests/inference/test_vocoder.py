@@ -28,7 +28,8 @@ from speech_jax.models.config import AttentionConfig, ConditionConfig, Conformer
 from speech_jax.models.tacotron2 import init_params
 from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.objectives.config import AlphaConfig
-from speech_jax.tasks.ctc import CTCTaskConfig, network_shapes
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc_task import network_shapes
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.wavenet import WaveNetTaskConfig
 from speech_jax.text.config import FrontEndConfig

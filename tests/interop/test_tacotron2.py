@@ -16,7 +16,7 @@ from speech_jax import synthesize
 from speech_jax.artifacts.voice import VoiceParts, load_voice_parts, save_voice
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.interop.tacotron2 import TORCHAUDIO, read_tacotron2, write_tacotron2
-from speech_jax.interop.tacotron2_names import plain_name
+from speech_jax.interop.tacotron2_names import torchaudio_name
 from speech_jax.interop.tensors import read_torch, write_torch
 from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.models.tacotron2 import init_params
@@ -56,7 +56,7 @@ def line(capsys, monkeypatch, *arguments):
 
 def test_in_spoken_with_and_out_again(voice, public, tmp_path, capsys, monkeypatch):
     code, lines = line(capsys, monkeypatch, public, "--out", tmp_path / "run")
-    assert code == 0 and any("148 symbols; mel spectrograms: nvidia's, 22050 Hz, hop 256" in text for text in lines)
+    assert code == 0 and any("148 symbols; mel spectrograms of nvidia, 22050 Hz, hop 256" in text for text in lines)
     found = load_voice_parts(tmp_path / "run")
     assert (found.task.model, found.front_end) == (dataclasses.replace(NETWORK, num_mels=80), voice.front_end)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), found.params, voice.params)
@@ -77,8 +77,8 @@ def test_deep_learning_examples_prefix_and_torchaudios_names_and_symbols(public,
     module = {f"state_dict.module.{n.removeprefix('state_dict.')}": a for n, a in tensors.items()}
     write_torch(tmp_path / "dle.pt", module | {"optimizer.state.0.exp_avg": np.ones(3, np.float32)})
     found = read_tacotron2(tmp_path / "dle.pt")
-    assert found.ignored["optimizer.state.0.exp_avg"] == "the training program's, not the network's"
-    plain = {plain_name(n.removeprefix("state_dict.")): a for n, a in tensors.items()}
+    assert found.ignored["optimizer.state.0.exp_avg"] == "training state, not part of the network"
+    plain = {torchaudio_name(n.removeprefix("state_dict.")): a for n, a in tensors.items()}
     plain["embedding.weight"] = plain["embedding.weight"][: len(TORCHAUDIO.names)]
     write_torch(tmp_path / "ta.pt", plain)
     with pytest.raises(UserError, match="expected --mel griffinlim or wavernn"):
@@ -95,16 +95,16 @@ def test_deep_learning_examples_prefix_and_torchaudios_names_and_symbols(public,
     "change, message",
     [
         (lambda t: t.pop("decoder.gate_layer.bias"), "found no tensor 'decoder.gate_layer.bias'"),
-        (lambda t: t.update({"decoder.extra.weight": np.ones(3, np.float32)}), "no part of the model takes"),
+        (lambda t: t.update({"decoder.extra.weight": np.ones(3, np.float32)}), "which the network does not have"),
         (lambda t: t.update({"decoder.attention_rnn.bias_hh": np.ones(3, np.float32)}), "bias_hh"),
-        (lambda t: t.update({"encoder.lstm.weight_ih_l0_reverse": np.ones((4, 4), np.float32)}), "in reverse"),
-        (lambda t: t.update({"postnet.convolutions.1.0.bias": np.full(80, np.nan, np.float32)}), "not finite"),
+        (lambda t: t.update({"encoder.lstm.weight_ih_l0_reverse": np.ones((4, 4), np.float32)}), "in the reverse direction"),
+        (lambda t: t.update({"postnet.convolutions.1.0.bias": np.full(80, np.nan, np.float32)}), "NaN or infinity"),
         (lambda t: t.update({"postnet.convolutions.1.0.bias": np.ones(7, np.float32)}), "shape"),
         (lambda t: t.pop("embedding.weight"), "found none for tensor 'embedding.weight'"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_in_one_line(public, tmp_path, capsys, monkeypatch, change, message):
-    tensors = {plain_name(n.removeprefix("state_dict.")): np.array(a) for n, a in read_torch(public).items()}
+    tensors = {torchaudio_name(n.removeprefix("state_dict.")): np.array(a) for n, a in read_torch(public).items()}
     change(tensors)
     write_torch(tmp_path / "bad.pt", tensors)
     code, lines = line(capsys, monkeypatch, tmp_path / "bad.pt", "--out", tmp_path / "run")

@@ -95,7 +95,7 @@ def tensor_pickle(offset=0, size=(2,), stride=(1,), count=2, kind="FloatStorage"
         (b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.", "os.system"),
         (b"\x80\x02}r\xff\xff\xff\x7f.", "memo"),
         (tensor_pickle(size=(3,)), "in a storage of 2"),
-        (tensor_pickle(offset=-1), "that is none"),
+        (tensor_pickle(offset=-1), "an invalid tensor"),
         (tensor_pickle(stride=(1 << 30,)), "in a storage of 2"),
         (tensor_pickle(count=99), "in a storage of 2"),
         (tensor_pickle(kind="EvilStorage"), "not run"),

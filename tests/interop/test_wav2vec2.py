@@ -18,12 +18,14 @@ from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.decoding.longform import encode_windows, extract_long_features
-from speech_jax.inference.recognizer import WindowConfig, load_recognizer, make_recognizer
+from speech_jax.inference.config import WindowConfig
+from speech_jax.inference.recognizer import load_recognizer, make_recognizer
 from speech_jax.interop.tensors import read_safetensors, write_safetensors, write_torch
 from speech_jax.interop.wav2vec2 import read_wav2vec2
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.wav2vec2 import FeatureEncoder
-from speech_jax.tasks.ctc import CTCTaskConfig, build_model, output_frames
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc_task import build_model, output_frames
 from speech_jax.training.config import OptimizerConfig, TrainerConfig
 from tests.interop.test_import import log_probs
 
@@ -205,15 +207,15 @@ def test_what_is_not_taken_is_named_with_the_reason(folder):
     edit_tensors(folder, add)
     found = read_wav2vec2(folder)
     assert found.ignored == {
-        n: "of the pre-training loss alone" for n in ("quantizer.codevectors", "project_hid.weight")
+        n: "used by the pre-training loss only" for n in ("quantizer.codevectors", "project_hid.weight")
     }
     assert any("masked_spec_embed" in note for note in found.notes)
     assert not found.parts.params["encoder"]["mask_vector"].any()
     reasons = set(read_wav2vec2(GOLDEN / "wav2vec2_conformer_rotary").ignored.values())
     assert reasons == {
-        "a counter that nothing reads",
-        "a convolution that Wav2Vec2-Conformer has and never calls",
-        "follows from rotary_embedding_base",
+        "an unused counter",
+        "a convolution that Wav2Vec2-Conformer never calls",
+        "computed from rotary_embedding_base",
     }
 
 
@@ -253,13 +255,13 @@ def test_settings_reach_the_model(folder):
         ("config.json", {"conv_dim": 5}, "conv_width: found 5, expected a list"),
         ("tokenizer_config.json", {"pad_token": ["<pad>"]}, "pad_token = .*expected a text"),
         ("config.json", {"num_attention_heads": 3}, "with 3 heads"),
-        ("config.json", {"mystery": 3}, "mystery = 3, a setting that is not known"),
+        ("config.json", {"mystery": 3}, "mystery = 3, which is not supported"),
         ("config.json", {"pad_token_id": 40}, "pad_token_id 40 of vocab_size 32"),
         ("config.json", {"pad_token_id": 1}, "found '<s>' at the blank's id 1, expected '<pad>'"),
         ("config.json", {"vocab_size": 33}, "no token for class 32 of 33"),
         ("preprocessor_config.json", {"feature_size": 80}, "feature_size = 80"),
         ("preprocessor_config.json", {"do_normalize": "yes"}, "do_normalize"),
-        ("vocab.json", {"eng": {"a": 1}}, "'eng': .*expected a token and its number"),
+        ("vocab.json", {"eng": {"a": 1}}, "'eng': .*expected a token and its id"),
         ("vocab.json", {"sch": 5, "E": 99}, "found token 'sch', expected single characters"),
         ("vocab.json", {"q": 7}, "found 'A' and 'q' at 7"),
         ("tokenizer_config.json", {"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"}, "tokenizer_class"),
@@ -283,7 +285,7 @@ CONV = "wav2vec2.encoder.pos_conv_embed.conv.parametrizations.weight.original0"
         (lambda t: t.pop("lm_head.weight"), "no CTC head .* expected one …ForCTC"),
         (lambda t: t.update({Q: np.zeros((16, 15), np.float32)}), r"linear_q/kernel' with shape \(15, 16\)"),
         (lambda t: t.update(extra=np.zeros(3, np.float32)), "tensor 'extra' with shape"),
-        (lambda t: t[Q].__setitem__((0, 0), np.nan), "not finite in what becomes .*linear_q/kernel"),
+        (lambda t: t[Q].__setitem__((0, 0), np.nan), "NaN or infinity in .*linear_q/kernel"),
         (lambda t: t.update({CONV: np.zeros((1, 1, 5), np.float32)}), "expected .1, 1, taps"),
         (lambda t: t.update({"lm_head.weight": np.zeros((30, 16), np.float32)}), "lm_head.weight"),
     ],

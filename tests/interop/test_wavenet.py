@@ -19,7 +19,12 @@ from speech_jax.decoding.wavenet.scan import sample, stack_layer_conditions, sta
 from speech_jax.interop.config import WaveNetImport
 from speech_jax.interop.tensors import read_torch, write_torch
 from speech_jax.interop.wavenet import is_wavenet, read_wavenet
-from speech_jax.interop.wavenet_names import config_of, folded, layout_of, to_ours
+from speech_jax.interop.wavenet_names import (
+    detect_layout,
+    fold_weight_norm,
+    wavenet_config,
+    wavenet_params_from_torch,
+)
 from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.models.wavenet import stack
 from speech_jax.models.wavenet_condition import condition, window_of
@@ -31,10 +36,10 @@ HOP, FRAMES = 6, 8
 def public(name):
     """(config, params, golden)"""
     tensors = {n.removeprefix("state_dict."): a for n, a in read_torch(GOLDEN / f"wavenet_{name}.pt").items()}
-    layout = layout_of(tensors)
-    tensors = folded(tensors, name)
-    config = config_of(tensors, layout, name, HOP, 2)
-    params, left = to_ours(tensors, config, layout, name)
+    layout = detect_layout(tensors)
+    tensors = fold_weight_norm(tensors, name)
+    config = wavenet_config(tensors, layout, name, HOP, 2)
+    params, left = wavenet_params_from_torch(tensors, config, layout, name)
     assert not left
     return config, params, np.load(GOLDEN / f"wavenet_{name}.npz")
 
@@ -120,7 +125,7 @@ def test_through_the_front_door(tmp_path, capsys, monkeypatch):
                        "--wavenet.statistics", tmp_path / "stats.txt")  # fmt: skip
     assert code == 0, lines
     text = "\n".join(lines)
-    assert "r9y9's last version: 4 layers in 2 cycles, logistics" in text and "training program's" in text
+    assert "r9y9's last version: 4 layers in 2 cycles, logistics" in text and "training state" in text
     parts = load_vocoder_parts(tmp_path / "run")
     assert (parts.task.gain, parts.task.pre_emphasis, parts.task.audio.mean[1]) == (0.55, 0.85, -2.0)
     assert parts.task.model.condition.scales == (4, 4, 4, 4)
@@ -139,7 +144,7 @@ def test_the_other_two_have_their_own_settings(tmp_path):
 @pytest.mark.parametrize("change, message", [
     (lambda t: t.pop("first_conv.bias"), "found no tensor 'first_conv.bias'"),
     (lambda t: t.pop("first_conv.weight_g"), "without first_conv.weight_g"),
-    (lambda t: t.update(extra=np.ones(3, np.float32)), "'extra' with shape .3,., which no part"),
+    (lambda t: t.update(extra=np.ones(3, np.float32)), "'extra' with shape .3,., which the network"),
     (lambda t: t.pop("last_conv_layers.3.weight_v"), "without weight_v"),
 ])  # fmt: skip
 def test_what_is_missing_or_left_over_is_named(tmp_path, change, message):

@@ -11,7 +11,7 @@ from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract_features, num_features
 from speech_jax.core.placement import run_sharded
 from speech_jax.core.types import LossOut, Model, Report, Task, TaskConfig
-from speech_jax.tasks.ctc import batch_spec
+from speech_jax.tasks.ctc_task import batch_spec
 from speech_jax.text.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 
 

@@ -9,7 +9,8 @@ from speech_jax.audio.config import AugmentConfig
 from speech_jax.core.placement import put_batch
 from speech_jax.core.types import Bucket
 from speech_jax.models.config import ConformerConfig, CRNNConfig
-from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc_task import ctc_task
 from speech_jax.text.config import TokenizerConfig
 from speech_jax.text.tokenizer import train_tokenizer
 from speech_jax.training.config import MeshConfig
@@ -79,7 +80,7 @@ def test_filler_rows_weigh_nothing_in_loss_and_gradient(made):
 
     def loss(params, batch):  # evaluation mode: dropout would draw other numbers for another batch shape
         outputs, _ = task.model.apply(params, model_state, batch)
-        from speech_jax.tasks.ctc import _losses
+        from speech_jax.tasks.ctc_task import _losses
 
         total, labels, rows, _ = _losses(outputs, batch)
         return total / labels, rows

@@ -13,10 +13,10 @@ from speech_jax.audio.config import AugmentConfig
 from speech_jax.core.errors import UserError
 from speech_jax.models.config import ConformerConfig
 from speech_jax.objectives.masking import code_perplexity, hidden_frames, hide_features, spread, stack_frames
-from speech_jax.tasks.ctc import CTCTaskConfig, ctc_task
-from speech_jax.tasks.pretrain import PretrainTaskConfig, pretrain_task, shared_objective, with_pretext
-from speech_jax.tasks.pretrain_best_rq import BestRQConfig
-from speech_jax.tasks.pretrain_contrastive import ContrastiveConfig
+from speech_jax.tasks.ctc import CTCTaskConfig
+from speech_jax.tasks.ctc_task import ctc_task
+from speech_jax.tasks.pretrain import BestRQConfig, ContrastiveConfig, PretrainTaskConfig
+from speech_jax.tasks.pretrain_task import pretrain_task, shared_objective, with_pretext
 from speech_jax.text.config import TokenizerConfig
 from speech_jax.text.tokenizer import train_tokenizer
 

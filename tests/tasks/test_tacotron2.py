@@ -11,7 +11,8 @@ import pytest
 from speech_jax.audio.presets import nvidia_tacotron2
 from speech_jax.core.errors import UserError
 from speech_jax.models.config import AttentionConfig, Tacotron2Config
-from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig, stage, tacotron2_task
+from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+from speech_jax.tasks.tacotron2_task import stage, tacotron2_task
 from speech_jax.text.config import FrontEndConfig
 from speech_jax.text.frontend import make_front_end
 

@@ -17,8 +17,8 @@ from speech_jax.models.config import ConditionConfig, WaveNetConfig
 from speech_jax.models.wavenet import init_params, wavenet
 from speech_jax.models.wavenet_condition import condition, window_of
 from speech_jax.objectives.waveform import waveform_nll
-from speech_jax.tasks.wavenet import (
-    WaveNetTaskConfig,
+from speech_jax.tasks.wavenet import WaveNetTaskConfig
+from speech_jax.tasks.wavenet_task import (
     crop_starts,
     frame_offset,
     input_noise,
@@ -114,7 +114,7 @@ def test_noise_is_heard_in_training_only_and_not_learned(monkeypatch):
     def echo(params, model_state, inputs):
         return {"y": jnp.stack([inputs["before"], jnp.zeros_like(inputs["before"])], axis=-1)}, model_state
 
-    monkeypatch.setattr("speech_jax.tasks.wavenet.wavenet", lambda network: Model(None, echo))
+    monkeypatch.setattr("speech_jax.tasks.wavenet_task.wavenet", lambda network: Model(None, echo))
     task, quiet = wavenet_task(config), wavenet_task(CONFIG)
     heard = task.model.apply({}, {}, one, key=key, train=True)[0]
     silent = quiet.model.apply({}, {}, one, key=key, train=True)[0]

@@ -251,7 +251,7 @@ def _open_zip(stream: _SpanFile, span: Span) -> tuple[bytes, _FindStorage]:
         name, extra = struct.unpack("<HH", header[26:30])
         start = info.header_offset + 30 + name + extra
         data = _map_span(stream, span, start, info.file_size, dtype, key)
-        # A CRC of 0: torch was told not to compute it.
+        # torch writes a CRC of 0 if it does not compute one.
         if info.CRC and zlib.crc32(data.view(np.uint8).data) != info.CRC:
             raise ValueError(f"storage {key!r} damaged (its checksum differs)")
         return data

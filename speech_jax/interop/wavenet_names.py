@@ -121,7 +121,7 @@ def wavenet_config(tensors: Tensors, layout: Layout, source: str, hop: int, cycl
                 kind="transposed_bands", bands=stages[0][2], scales=tuple(s[3] for s in stages), shift=0.0, scale=1.0
             )
         speakers = "embed_speakers.weight" in tensors
-        public: dict[str, Any] = dict(
+        public = dict(
             output=output, classes=outputs if output == "mulaw" else 256, mixtures=max(outputs // 3, 1),
             skip=shape("conv_layers.0.conv1x1_skip.weight", 3)[0], head=head, condition=condition,
             skip_scale=0.0 if layout == "master" else 1.0,

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.interop.tacotron2_names import config_of, nvidia_name, plain_name, to_ours, to_theirs
+from speech_jax.interop.tacotron2_names import (
+    nvidia_name,
+    tacotron2_config,
+    tacotron2_params_from_torch,
+    tacotron2_params_to_torch,
+    torchaudio_name,
+)
 from speech_jax.interop.tensors import read_torch
 from speech_jax.models.attention_tts import make_attention, prior_filter
 from speech_jax.models.config import AttentionConfig, StyleConfig, Tacotron2Config
@@ -25,9 +31,9 @@ KINDS = ("location", "dynamic", "gmm", "forward")
 def public():
     """(config with the prenet's dropout off, params, model_state, what NVIDIA's code computed)"""
     tensors = read_torch(GOLDEN / "tacotron2.pt")
-    tensors = {plain_name(n.removeprefix("state_dict.")): a for n, a in tensors.items()}
-    config = dataclasses.replace(config_of(tensors, "tacotron2.pt"), prenet_dropout=0.0)
-    params, model_state, left = to_ours(tensors, config, "tacotron2.pt")
+    tensors = {torchaudio_name(n.removeprefix("state_dict.")): a for n, a in tensors.items()}
+    config = dataclasses.replace(tacotron2_config(tensors, "tacotron2.pt"), prenet_dropout=0.0)
+    params, model_state, left = tacotron2_params_from_torch(tensors, config, "tacotron2.pt")
     assert all(name.endswith("num_batches_tracked") for name in left)
     return config, params, model_state, np.load(GOLDEN / "tacotron2.npz")
 
@@ -81,7 +87,7 @@ def test_free_running_equals_the_public_code_over_200_frames(public):
 def test_out_again_it_is_the_same_file(public):
     config, params, model_state, _ = public
     original = {n.removeprefix("state_dict."): a for n, a in read_torch(GOLDEN / "tacotron2.pt").items()}
-    out = {nvidia_name(name): a for name, a in to_theirs(params, model_state, config).items()}
+    out = {nvidia_name(name): a for name, a in tacotron2_params_to_torch(params, model_state, config).items()}
     assert set(out) == set(original) - {"iteration", "learning_rate"}
     for name, a in out.items():
         if "bias_ih" in name:

@@ -98,9 +98,15 @@ class Plan:
         return "\n".join(lines)
 
 
-def left_out(plan: Plan, utterances: Sequence[Utterance]) -> list[str]:
-    """A line for every utterance that is in no batch of the plan: its place, its id, and why."""
-    rows = ((utterances[row], why) for row, why in plan.dropped)
+def left_out(plan: Plan, utterances: Sequence[Utterance], most: int | None = None) -> list[str]:
+    """Return a line for each utterance that is in no batch of the plan: its place, its id, and why.
+
+    Args:
+        plan: the plan.
+        utterances: the rows that it was made of.
+        most: no more lines than this; None = all.
+    """
+    rows = ((utterances[row], why) for row, why in plan.dropped[:most])
     return [f"{u.where or u.audio}: {u.id}: {why}" for u, why in rows]
 
 
@@ -127,6 +133,7 @@ def lengths(utterances: Sequence[Utterance], tokenizer) -> tuple[Float[np.ndarra
     labels = rows.texts.label_counts(tokenizer)
     for row in np.flatnonzero(labels < 0)[:1]:
         encode(rows[row], tokenizer)  # raises the error
+    rows.texts.forget()
     return rows.seconds, labels
 
 
@@ -178,7 +185,9 @@ def eval_plan(
 def _plan(seconds, labels, config: PlanConfig, seed: int, sample_rate: int, *, shuffle: bool) -> Plan:
     seconds = np.asarray(seconds, np.float64)
     labels = np.asarray(labels, np.int64)
-    _check(config, seconds, labels)
+    check_plan(config)
+    if seconds.shape != labels.shape or seconds.ndim != 1:
+        raise ValueError(f"seconds {seconds.shape} and labels {labels.shape} must be two vectors of one length")
     limit = config.bucket_seconds[-1] if config.bucket_seconds else config.max_seconds
     label_limit = config.bucket_labels[-1] if config.bucket_labels else config.max_labels
     dropped = [
@@ -309,9 +318,8 @@ def _permutation(n: int, *seed: int) -> Int[np.ndarray, "n"]:
     return np.argsort(draws, kind="stable")
 
 
-def _check(config: PlanConfig, seconds: np.ndarray, labels: np.ndarray) -> None:
-    if seconds.shape != labels.shape or seconds.ndim != 1:
-        raise ValueError(f"seconds {seconds.shape} and labels {labels.shape} must be two vectors of one length")
+def check_plan(config: PlanConfig) -> None:
+    """Raise UserError for settings of which no plan can be made, whatever the data."""
 
     def demand(holds: bool, found: str, expected: str) -> None:
         if not holds:

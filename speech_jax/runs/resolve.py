@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +67,9 @@ def check_settings(config: TrainConfig) -> None:
     ):
         if present and config.task is not None and not getattr(config.task, accepts):
             raise UserError(f"{name}: found one with a task that is no recognizer, expected a CTCTaskConfig in task")
+    teacher = config.teacher
+    if teacher.checkpoint and not (0 <= teacher.weight <= 1 and teacher.temperature > 0 and teacher.hidden >= 0):
+        raise UserError(f"teacher: found {teacher}, expected 0 <= weight <= 1, temperature > 0, hidden >= 0")
     if config.pre_task is not None and config.pre is None and config.teacher.checkpoint:
         raise UserError("teacher: found one with a pre_task without pre, expected recordings in pre for it")
     if config.adapter.kind == "none":
@@ -145,7 +150,7 @@ def _with_task(config: TrainConfig, model: Checkpointed, folder: str) -> TrainCo
 def _new_reader(config: TrainConfig, sources: Sources) -> Reader | None:
     """Return a new reader for the task, made from the texts of both streams."""
     streams = [config.data] if config.pre is None else [config.data, config.pre]
-    return config.task.make_reader(lambda: [u.text for stream in streams for u in sources.load(stream)])
+    return config.task.make_reader(lambda: functools.reduce(operator.add, (sources.load(s).texts for s in streams)))
 
 
 def _new_speakers(config: TrainConfig, old: tuple[str, ...], sources: Sources) -> tuple[str, ...]:
@@ -162,8 +167,8 @@ def _new_speakers(config: TrainConfig, old: tuple[str, ...], sources: Sources) -
             raise UserError(f'{config.init_from}: found no table of speakers, expected start.speakers "add" or "new"')
         return old
     streams = [config.data] if config.pre is None else [config.data, config.pre]
-    names = speaker_table([u for stream in streams for u in sources.load(stream)])
-    return names if config.start.speakers == "new" else old + tuple(name for name in names if name not in old)
+    names = sorted({name for stream in streams for name in speaker_table(sources.load(stream))})
+    return tuple(names) if config.start.speakers == "new" else old + tuple(name for name in names if name not in old)
 
 
 def _with_speakers(config: TrainConfig, speakers: tuple[str, ...]) -> TrainConfig:

@@ -12,11 +12,12 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.core.types import Batch, Reader, StreamOptions
 from speech_jax.data.config import DataConfig
-from speech_jax.data.manifest import Utterance, shared_recording
+from speech_jax.data.manifest import shared_recording
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, lengths, make_plan
 from speech_jax.data.sources import load_sources
 from speech_jax.data.speakers import speaker_ids
+from speech_jax.data.utterances import Utterances
 from speech_jax.training.feed import ResumableBatches
 
 LEFT_OUT_SHOWN = 5  # utterances that no batch takes, named in the log; the plan counts them all
@@ -37,7 +38,7 @@ class Stream(NamedTuple):
     """
 
     config: DataConfig
-    utterances: list[Utterance]
+    utterances: Utterances
     plan: Plan
     seconds: np.ndarray
     labels: np.ndarray
@@ -54,8 +55,8 @@ class Stream(NamedTuple):
         return lambda: self._batches(0, whole=True)
 
     def facts(self) -> str:
-        """All that the processes of a run must agree on."""
-        return repr((self.plan.fingerprint(), self.utterances))
+        """Return a digest of all that the processes of a run must agree on."""
+        return f"{self.plan.fingerprint()} {self.utterances.digest()}"
 
     def _batches(self, start: int, whole: bool):
         return batches(
@@ -75,14 +76,15 @@ class Sources:
     """The manifests of a run, each read once."""
 
     def __init__(self) -> None:
-        self._read: dict[Any, list[Utterance]] = {}
+        self._read: dict[Any, Utterances] = {}
+        self._streams: dict[Any, Utterances] = {}
 
-    def load(self, config: DataConfig) -> list[Utterance]:
+    def load(self, config: DataConfig) -> Utterances:
         """Return the utterances of all sets of a stream. Raises UserError naming file and line of what is wrong."""
         key = (config.sources, config.allow_pipes, config.on_error)
-        if key not in self._read:
-            self._read[key] = load_sources(config)
-        return self._read[key]
+        if key not in self._streams:
+            self._streams[key] = load_sources(config, self._read)
+        return self._streams[key]
 
 
 def load_stream(
@@ -118,7 +120,7 @@ def load_stream(
     seconds, labels = lengths(utterances, reader)
     if shuffle and options.max_labels is not None and options.misfits == "leave_out":
         rows = rows_with_enough_frames(utterances, seconds, labels, options.max_labels(seconds))
-        utterances, seconds, labels = [utterances[row] for row in rows], seconds[rows], labels[rows]
+        utterances, seconds, labels = utterances.take(rows), seconds[rows], labels[rows]
         numbers = numbers if numbers is None else numbers[rows]
     if shuffle:
         plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
@@ -128,7 +130,7 @@ def load_stream(
 
 
 def rows_with_enough_frames(
-    utterances: list[Utterance], seconds: np.ndarray, labels: np.ndarray, frames: np.ndarray
+    utterances: Utterances, seconds: np.ndarray, labels: np.ndarray, frames: np.ndarray
 ) -> np.ndarray:
     """Return the rows whose text has no more symbols than the recording has frames; warn of the others by name.
 

@@ -41,7 +41,6 @@ class Texts(Sequence[str]):
     """The texts of a set in a column; what is computed of them is kept.
 
     Attributes:
-        column: the texts.
         cache: where results for large sets are kept between runs; None keeps them in memory alone.
         parts: the sets that these texts are the sum of, if they are a sum.
 
@@ -52,8 +51,8 @@ class Texts(Sequence[str]):
         (['good morning', "it's nine thirty"], [' ', "'", 'd', 'e'])
     """
 
-    def __init__(self, column: StringColumn, cache: ArrayCache | None = None, parts: tuple[Texts, ...] = ()):
-        self.column, self.cache, self.parts = column, cache, parts
+    def __init__(self, column: StringColumn | None, cache: ArrayCache | None = None, parts: tuple[Texts, ...] = ()):
+        self._column, self.cache, self.parts = column, cache, parts
         self._normalized: dict[str, StringColumn] = {}
         self._characters: dict[str, Characters] = {}
 
@@ -61,6 +60,13 @@ class Texts(Sequence[str]):
     def from_strings(strings: Iterable[str]) -> Texts:
         """Return the texts of an iterable; it itself where it is `Texts` already."""
         return strings if isinstance(strings, Texts) else Texts(StringColumn.from_strings(strings))
+
+    @property
+    def column(self) -> StringColumn:
+        """The texts as they are."""
+        if self._column is None:
+            self._column = StringColumn.concatenate([part.column for part in self.parts])
+        return self._column
 
     def __len__(self) -> int:
         return len(self.column)
@@ -77,8 +83,7 @@ class Texts(Sequence[str]):
 
     def __add__(self, other: Texts) -> Texts:
         """Return both sets' texts. What was computed of either is used for the sum."""
-        column = StringColumn.concatenate([self.column, other.column])
-        return Texts(column, None, (self.parts or (self,)) + (other.parts or (other,)))
+        return Texts(None, None, (self.parts or (self,)) + (other.parts or (other,)))
 
     def __reduce__(self):
         return Texts, (self.column,)  # another process computes nothing of all texts

@@ -1,7 +1,8 @@
-"""Every kind of speech set → one list of utterances."""
+"""Sources of utterances: every kind of speech set becomes `Utterances`."""
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import numpy as np
@@ -13,43 +14,98 @@ from speech_jax.data.utterances import Utterances
 
 
 def load_source(source: SourceConfig, *, allow_pipes: bool = False, on_error: str = "raise") -> Utterances:
-    """The utterances of one set, in its own order.
+    """Read the utterances of one set and choose among them.
 
-    allow_pipes: accept a Kaldi wav.scp with commands. on_error: "skip" names recordings whose length cannot be measured
-    in a warning and leaves them out. Raises UserError naming the file and line of anything else that is wrong.
+    Args:
+        source: where the set lies, and which utterances are chosen.
+        allow_pipes: accept a Kaldi wav.scp with commands.
+        on_error: "raise", or "skip": name recordings whose length cannot be measured in a warning, and leave them out.
+
+    Returns:
+        The utterances in the set's own order.
+
+    Raises:
+        UserError: anything else is wrong; the message names file and line.
     """
+    return _choose(_read(source, allow_pipes, on_error), source)
+
+
+def load_sources(config: DataConfig, read: MutableMapping | None = None) -> Utterances:
+    """Read the utterances of all sets of a stream, one set after the other.
+
+    Args:
+        config: the stream.
+        read: the sets that were read already. They are not read again, and new ones are added.
+
+    Returns:
+        The utterances.
+
+    Raises:
+        UserError: something in a set is wrong; the message names file and line.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from speech_jax.data.config import DataConfig, SourceConfig
+        >>> from speech_jax.data.sources import load_sources
+        >>> from speech_jax.data.manifest import write_manifest
+        >>> from speech_jax.data.utterances import Utterance
+        >>> path = Path(tempfile.mkdtemp()) / "train.jsonl"
+        >>> write_manifest(path, [Utterance(name, "1.flac", text="hello", seconds=1.0) for name in ("a", "b", "c")])
+        >>> source = SourceConfig(path=str(path), domain="read", limit=2)
+        >>> [(u.id, u.domain) for u in load_sources(DataConfig(sources=(source,)))]
+        [('a', 'read'), ('b', 'read')]
+    """
+    if not config.sources:
+        raise UserError("data: found no sources, expected at least one")
+    read = {} if read is None else read
+    sets = []
+    for source in config.sources:
+        key = (source.kind, source.path, source.split, source.name, config.allow_pipes, config.on_error)
+        if key not in read:
+            read[key] = _read(source, config.allow_pipes, config.on_error)
+        sets.append(_choose(read[key], source))
+    return Utterances.concatenate(sets)
+
+
+def _read(source: SourceConfig, allow_pipes: bool, on_error: str) -> Utterances:
+    """All utterances of a set."""
     path = Path(source.path)
     if not source.path:
         raise UserError(f"source of kind {source.kind!r}: found no path, expected one")
-    match source.kind:  # a kind's module is imported when it is asked for: tfds is an extra
+    match source.kind:  # a kind's module is imported where it is needed: tfds is an extra
         case "manifest":
-            utterances = read_manifest(path, on_error=on_error)
+            return read_manifest(path, on_error=on_error)
         case "kaldi":
             from speech_jax.data.sources.kaldi import read_kaldi
 
-            utterances = read_kaldi(path, allow_pipes=allow_pipes, on_error=on_error)
+            return read_kaldi(path, allow_pipes=allow_pipes, on_error=on_error)
         case "ljspeech":
             from speech_jax.data.sources.ljspeech import read_ljspeech
 
-            utterances = read_ljspeech(path, on_error=on_error)
+            return read_ljspeech(path, on_error=on_error)
         case "folder":
             from speech_jax.data.sources.folder import read_folder
 
-            utterances = read_folder(path, on_error=on_error)
+            return read_folder(path, on_error=on_error)
         case "shards":
             from speech_jax.data.sources.sharded import read_shards
 
-            utterances = read_shards(path, source.split)
+            return read_shards(path, source.split)
         case "tfds":
             from speech_jax.data.sources.tfds import read_tfds
 
-            utterances = read_tfds(source.name, source.split, path)
+            return read_tfds(source.name, source.split, path)
         case "synthetic":
             from speech_jax.data.sources.synthetic import read_synthetic
 
-            utterances = read_synthetic(path, source.split)
+            return read_synthetic(path, source.split)
         case _:
             raise UserError(f"source: found kind {source.kind!r}, expected manifest, kaldi, ljspeech, folder, …")
+
+
+def _choose(utterances: Utterances, source: SourceConfig) -> Utterances:
+    """The utterances of a set that `source` wants, each with a domain."""
     if source.domain:
         utterances = utterances.with_domain(source.domain)
     if source.speakers:
@@ -57,13 +113,8 @@ def load_source(source: SourceConfig, *, allow_pipes: bool = False, on_error: st
         utterances = utterances.take(np.flatnonzero(chosen[utterances.speakers.codes]))
         missing = set(source.speakers) - set(utterances.speakers.used())
         if missing:
-            raise UserError(f"{path}: found no utterance of speaker {min(missing)!r}, expected at least one")
-    return utterances[: source.limit] if source.limit else utterances
-
-
-def load_sources(config: DataConfig) -> Utterances:
-    """The utterances of all sets of a stream, one after the other."""
-    if not config.sources:
-        raise UserError("data: found no sources, expected at least one")
-    options = {"allow_pipes": config.allow_pipes, "on_error": config.on_error}
-    return Utterances.concatenate([load_source(source, **options) for source in config.sources])
+            name = min(missing)
+            raise UserError(f"{Path(source.path)}: found no utterance of speaker {name!r}, expected at least one")
+    if 0 < source.limit < len(utterances):
+        return utterances.take(np.arange(source.limit))  # a copy, so that the rest can be freed
+    return utterances

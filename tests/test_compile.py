@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from speech_jax.compile import allocations, bucket_of, for_chip
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.data.config import DataConfig
 from speech_jax.lowering.chips import chip_of
-from speech_jax.models.conformer import ConformerConfig
+from speech_jax.lowering.programs import allocations
+from speech_jax.models.config import ConformerConfig
+from speech_jax.runs.precompile import bucket_of, for_chip
 from speech_jax.tasks.ctc import CTCTaskConfig
 
 ROOT = Path(__file__).parents[1]

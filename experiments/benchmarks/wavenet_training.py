@@ -2,8 +2,9 @@
 
     python experiments/benchmarks/wavenet_training.py [--samples 2048] [--rounds 5]
 
-First the whole network (`models.wavenet.stack`) of three presets with `computed_once` and without it: seconds of a
-loss and its gradients, and the median and the range of the ratios. Then its dilated causal convolutions in four ways.
+First the whole network (`models.wavenet.stack`) of three presets with `prevent_recomputation` and without it: seconds
+of a loss and its gradients, and the median and the range of the ratios. Then its dilated causal convolutions in four
+ways.
 
 "conv" is XLA's dilated convolution; "taps" one product a tap of shifted slices; "beside" one product of the slices side
 by side; "after" one product for all taps, whose results are shifted. Two small stacks: 64 channels with kernel 2 and
@@ -79,11 +80,11 @@ def whole(preset: str, samples: int, rounds: int) -> None:
         mean, scale = jnp.moveaxis(wavenet.stack(config, params, before, vectors), -1, 0)
         return jnp.mean(0.5 * jnp.square((before - mean) * jnp.exp(-scale)) + scale)
 
-    ways, once = {}, wavenet.computed_once
+    ways, once = {}, wavenet.prevent_recomputation
     for name, function in (("as it is", once), ("without", lambda x, zero: x)):
-        wavenet.computed_once = function
+        wavenet.prevent_recomputation = function
         ways[name] = jax.jit(lambda *given: jax.value_and_grad(nats)(*given)).lower(params, before).compile()
-    wavenet.computed_once = once
+    wavenet.prevent_recomputation = once
     spent = in_turns(ways, rounds, params, before)
     ratios = spent["as it is"] / spent["without"]
     times = ", ".join(f"{name} {np.median(spent[name]):.3f} s" for name in ways)

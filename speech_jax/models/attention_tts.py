@@ -1,9 +1,9 @@
-"""Attentions that walk along a text: one interface, one step function each.
+"""Attention of a text-to-speech decoder over the text: four kinds with one interface.
 
 An attention is three pure functions over plain dicts of parameters:
 
     init(key) -> params
-    start(params, memory, mask) -> (fixed, state): what does not change over the steps, and the state before the first
+    start(params, memory, mask) -> (fixed, state)          values that are constant over the steps; the initial state
     step(params, fixed, state, query) -> (weights [batch, text], state)
 
 `query` is the attention LSTM's output. Weights are zero outside the mask and sum to one (the mixture's to at most one).
@@ -27,12 +27,18 @@ from speech_jax.core.types import PyTree
 from speech_jax.models.config import AttentionConfig
 from speech_jax.models.layers import uniform_fan_in
 
-_FAR = -1e9  # energies outside the text; finite, so that a row without any text has no NaN
+_FAR = -1e9  # energy outside the text; finite, so that a row without any text has no NaN
 _PRIOR_FLOOR = 1e-6
 
 
 class Attention(NamedTuple):
-    """See the module's docstring."""
+    """Functions of one attention; see the module's docstring.
+
+    Attributes:
+        init: key -> parameters.
+        start: (parameters, memory, mask) -> (constants, initial state).
+        step: (parameters, constants, state, query) -> (weights, state).
+    """
 
     init: Callable
     start: Callable
@@ -40,14 +46,20 @@ class Attention(NamedTuple):
 
 
 def make_attention(config: AttentionConfig, query: int, memory: int) -> Attention:
-    """The attention of `config` for queries and memories of these widths."""
+    """Return the attention of `config`.
+
+    Args:
+        config: settings of the attention.
+        query: channels of the query.
+        memory: channels of the memory.
+    """
     return {"location": _location, "dynamic": _dynamic, "gmm": _gmm, "forward": _forward}[config.kind](
         config, query, memory
     )
 
 
 def masked_softmax(energies: Float[Array, "batch text"], mask: Bool[Array, "batch text"]) -> Float[Array, "batch text"]:
-    """Softmax over the text alone; zero elsewhere, and everywhere where there is no text."""
+    """Return the softmax over valid symbols; zero elsewhere, and for rows without any valid symbol."""
     weights = jax.nn.softmax(jnp.where(mask, energies, _FAR), axis=-1)
     return jnp.where(mask, weights, 0.0)
 
@@ -57,12 +69,12 @@ def _matrix(key: Array, inputs: int, outputs: int) -> Array:
 
 
 def _first(mask: Bool[Array, "batch text"]) -> Float[Array, "batch text"]:
-    """All weight on the first symbol."""
+    """Return weights that are all on the first symbol."""
     return (jnp.arange(mask.shape[1])[None] == 0).astype(jnp.float32) * mask
 
 
 def _windows(x: Float[Array, "batch channels text"], length: int) -> Float[Array, "batch text taps"]:
-    """What a filter of `length` taps (odd) sees around each symbol, channels side by side; zero beyond the ends."""
+    """Return the `length` values (odd) around each symbol, all channels concatenated; zero beyond the ends."""
     text = x.shape[-1]
     x = jnp.pad(x, ((0, 0), (0, 0), (length // 2, length // 2)))
     taps = jnp.stack([x[..., i : i + text] for i in range(length)], axis=-1)  # [batch, channels, text, length]
@@ -89,7 +101,7 @@ def _location(config: AttentionConfig, query: int, memory: int) -> Attention:
     def start(params: PyTree, memory: Array, mask: Array) -> tuple[PyTree, PyTree]:
         fixed = {
             "memory": memory @ params["memory"]["kernel"],
-            # two linear maps without anything between them are one
+            # Two linear maps in sequence are one.
             "location": params["location_conv"]["kernel"] @ params["location"]["kernel"],
             "mask": mask,
         }
@@ -105,15 +117,15 @@ def _location(config: AttentionConfig, query: int, memory: int) -> Attention:
 
 
 def _location_energies(params: PyTree, fixed: PyTree, state: PyTree, query: Array, length: int) -> Array:
-    seen = _windows(jnp.stack([state["weights"], state["sum"]], axis=1), length)
+    windows = _windows(jnp.stack([state["weights"], state["sum"]], axis=1), length)
 
-    @jax.checkpoint  # the tanh of every symbol at every step would be the largest thing to keep for the way back
-    def energies(seen: Array, query: Array, memory: Array, location: Array, kernels: tuple[Array, Array]) -> Array:
-        hidden = jnp.tanh((query @ kernels[0])[:, None] + seen @ location + memory)
+    @jax.checkpoint  # the tanh of every symbol at every step would be the largest saved array
+    def energies(windows: Array, query: Array, memory: Array, location: Array, kernels: tuple[Array, Array]) -> Array:
+        hidden = jnp.tanh((query @ kernels[0])[:, None] + windows @ location + memory)
         return (hidden @ kernels[1])[..., 0]
 
     kernels = params["query"]["kernel"], params["v"]["kernel"]
-    return energies(seen, query, fixed["memory"], fixed["location"], kernels)
+    return energies(windows, query, fixed["memory"], fixed["location"], kernels)
 
 
 # ---- forward, with transition agent
@@ -134,9 +146,9 @@ def _forward(config: AttentionConfig, query: int, memory: int) -> Attention:
 
     def step(params: PyTree, fixed: PyTree, state: PyTree, query: Array) -> tuple[Array, PyTree]:
         energies = _location_energies(params, fixed, state, query, config.filter_length)
-        heard, before, move = masked_softmax(energies, fixed["mask"]), state["weights"], state["move"]
+        content, before, move = masked_softmax(energies, fixed["mask"]), state["weights"], state["move"]
         shifted = jnp.pad(before, ((0, 0), (1, 0)))[:, :-1]
-        weights = jnp.where(fixed["mask"], ((1 - move) * before + move * shifted + 1e-7) * heard, 0.0)
+        weights = jnp.where(fixed["mask"], ((1 - move) * before + move * shifted + 1e-7) * content, 0.0)
         weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-8)
         context = jnp.einsum("bt,btd->bd", weights, fixed["encoded"])
         agent = params["agent"]
@@ -150,7 +162,7 @@ def _forward(config: AttentionConfig, query: int, memory: int) -> Attention:
 
 
 def prior_filter(config: AttentionConfig) -> Float[np.ndarray, " taps"]:
-    """Beta-binomial probabilities of moving 0, 1, … prior_length - 1 symbols forward."""
+    """Return the beta-binomial probabilities of moving 0, 1, … prior_length - 1 symbols forward."""
     n, a, b = config.prior_length - 1, config.prior_alpha, config.prior_beta
 
     def log_beta(x: float, y: float) -> float:
@@ -160,8 +172,8 @@ def prior_filter(config: AttentionConfig) -> Float[np.ndarray, " taps"]:
 
 
 def _dynamic(config: AttentionConfig, query: int, memory: int) -> Attention:
-    del memory  # dynamic convolution attention looks at where it was, not at what is there
-    width, length, made = config.width, config.filter_length, config.dynamic_filters
+    del memory  # dynamic convolution attention depends on the previous weights and the query only
+    width, length, filters = config.width, config.filter_length, config.dynamic_filters
     prior = prior_filter(config)
 
     def init(key: Array) -> PyTree:
@@ -170,8 +182,8 @@ def _dynamic(config: AttentionConfig, query: int, memory: int) -> Attention:
             "static_conv": {"kernel": uniform_fan_in(length)(keys[0], (length, config.filters))},
             "static": {"kernel": _matrix(keys[1], config.filters, width)},
             "query": {"kernel": _matrix(keys[2], query, width), "bias": jnp.zeros(width)},
-            "filters": {"kernel": _matrix(keys[3], width, length * made)},
-            "dynamic": {"kernel": _matrix(keys[4], made, width), "bias": jnp.zeros(width)},
+            "filters": {"kernel": _matrix(keys[3], width, length * filters)},
+            "dynamic": {"kernel": _matrix(keys[4], filters, width), "bias": jnp.zeros(width)},
             "v": {"kernel": _matrix(keys[5], width, 1)},
         }
 
@@ -182,11 +194,11 @@ def _dynamic(config: AttentionConfig, query: int, memory: int) -> Attention:
 
     def step(params: PyTree, fixed: PyTree, state: PyTree, query: Array) -> tuple[Array, PyTree]:
         before = state["weights"]
-        seen = _windows(before[:, None], length)
-        asked = jnp.tanh(query @ params["query"]["kernel"] + params["query"]["bias"][None])
-        filters = (asked @ params["filters"]["kernel"]).reshape(-1, length, made)
-        dynamic = jnp.einsum("btl,blf->btf", seen, filters) @ params["dynamic"]["kernel"]
-        hidden = jnp.tanh(seen @ fixed["static"] + dynamic + params["dynamic"]["bias"][None, None])
+        windows = _windows(before[:, None], length)
+        hidden = jnp.tanh(query @ params["query"]["kernel"] + params["query"]["bias"][None])
+        kernels = (hidden @ params["filters"]["kernel"]).reshape(-1, length, filters)
+        dynamic = jnp.einsum("btl,blf->btf", windows, kernels) @ params["dynamic"]["kernel"]
+        hidden = jnp.tanh(windows @ fixed["static"] + dynamic + params["dynamic"]["bias"][None, None])
         energies = (hidden @ params["v"]["kernel"])[..., 0]
         past = jnp.pad(before, ((0, 0), (len(prior) - 1, 0)))
         text = before.shape[1]
@@ -203,7 +215,7 @@ def _dynamic(config: AttentionConfig, query: int, memory: int) -> Attention:
 def _gmm(config: AttentionConfig, query: int, memory: int) -> Attention:
     del memory
     count = config.mixtures
-    # softplus^-1 of 1 and 10: Battenberg et al.'s initial step and width
+    # The inverse softplus of 1 and 10, Battenberg et al.'s initial step and width.
     bias = np.concatenate(
         [np.zeros(count), np.full(count, np.log(np.expm1(1.0))), np.full(count, np.log(np.expm1(10.0)))]
     )
@@ -220,14 +232,14 @@ def _gmm(config: AttentionConfig, query: int, memory: int) -> Attention:
         return {"mask": mask}, {"mean": jnp.zeros((mask.shape[0], count), jnp.float32)}
 
     def step(params: PyTree, fixed: PyTree, state: PyTree, query: Array) -> tuple[Array, PyTree]:
-        asked = jnp.tanh(query @ params["query"]["kernel"] + params["query"]["bias"][None])
-        raw = asked @ params["mixture"]["kernel"] + params["mixture"]["bias"][None]
+        hidden = jnp.tanh(query @ params["query"]["kernel"] + params["query"]["bias"][None])
+        raw = hidden @ params["mixture"]["kernel"] + params["mixture"]["bias"][None]
         share, move, width = jnp.split(raw, 3, axis=-1)
         share, width = jax.nn.softmax(share, -1), jax.nn.softplus(width) + 1e-5
         mean = state["mean"] + jax.nn.softplus(move)
-        place = jnp.arange(fixed["mask"].shape[1], dtype=jnp.float32)[None, :, None]
-        # the mass of each Gaussian over a symbol, so that narrow ones keep their weight
-        upper, lower = ((place + side - mean[:, None]) / width[:, None] for side in (0.5, -0.5))
+        symbol = jnp.arange(fixed["mask"].shape[1], dtype=jnp.float32)[None, :, None]
+        # The mass of each Gaussian over a symbol, not its density, so that narrow Gaussians keep their weight.
+        upper, lower = ((symbol + side - mean[:, None]) / width[:, None] for side in (0.5, -0.5))
         mass = jax.scipy.stats.norm.cdf(upper) - jax.scipy.stats.norm.cdf(lower)
         weights = jnp.where(fixed["mask"], jnp.einsum("btk,bk->bt", mass, share), 0.0)
         return weights, {"mean": mean}

@@ -368,12 +368,12 @@ class Tacotron2Config:
     def __post_init__(self) -> None:
         if self.encoder_width % 2 or self.kernel_size % 2 == 0 or self.attention.filter_length % 2 == 0:
             raise UserError(
-                f"model: found encoder_width {self.encoder_width}, kernel_size {self.kernel_size}, attention."
+                f"task.model: found encoder_width {self.encoder_width}, kernel_size {self.kernel_size}, attention."
                 f"filter_length {self.attention.filter_length}, expected an even width and odd lengths"
             )
         if not 0 <= self.prenet_dropout < 1 or not 0 <= self.held_rate < 1 or self.reduction < 1:
             raise UserError(
-                f"model: found prenet_dropout {self.prenet_dropout}, held_rate {self.held_rate}, reduction "
+                f"task.model: found prenet_dropout {self.prenet_dropout}, held_rate {self.held_rate}, reduction "
                 f"{self.reduction}, expected rates in [0, 1) and at least one frame per step"
             )
 
@@ -411,18 +411,24 @@ class ConditionConfig:
     def __post_init__(self) -> None:
         if self.context < 0 or self.bands % 2 == 0 or min((self.width, self.window, *self.scales)) < 1:
             raise UserError(
-                f"model.condition: found context {self.context}, bands {self.bands}, width {self.width}, window "
+                f"task.model.condition: found context {self.context}, bands {self.bands}, width {self.width}, window "
                 f"{self.window}, scales {self.scales}, expected 0 or more, an odd number, and positive numbers"
             )
 
 
 def check_hop(config: ConditionConfig, hop: int) -> None:
-    """UserError where the network does not make `hop` vectors of a frame."""
-    made = math.prod(config.scales)
-    if config.kind in ("stretch", "transposed_bands") and made != hop:
-        raise UserError(f"model.condition.scales: found {config.scales}, {made} samples a frame, expected {hop}")
+    """Check that the network gives `hop` vectors per frame.
+
+    Raises:
+        UserError: it does not.
+    """
+    product = math.prod(config.scales)
+    if config.kind in ("stretch", "transposed_bands") and product != hop:
+        raise UserError(
+            f"task.model.condition.scales: found {config.scales}, {product} samples per frame, expected {hop}"
+        )
     if config.kind == "transposed" and config.window < hop:
-        raise UserError(f"model.condition.window: found {config.window}, expected at least the hop length, {hop}")
+        raise UserError(f"task.model.condition.window: found {config.window}, expected at least the hop length, {hop}")
 
 
 @dataclass(frozen=True)
@@ -480,7 +486,7 @@ class WaveNetConfig:
     def __post_init__(self) -> None:
         if self.cycles < 1 or self.layers < 1 or self.layers % self.cycles or self.kernel_size < 2 or self.gate % 2:
             raise UserError(
-                f"model: found layers {self.layers}, cycles {self.cycles}, kernel_size {self.kernel_size}, gate "
+                f"task.model: found layers {self.layers}, cycles {self.cycles}, kernel_size {self.kernel_size}, gate "
                 f"{self.gate}, expected layers in whole cycles, a kernel of 2 or more and an even gate"
             )
 

@@ -212,7 +212,8 @@ def _encode(
     if config.remat and train:
         # In a loop that is not unrolled, XLA cannot merge the recomputation with the forward pass anyway.
         layer = jax.checkpoint(layer, policy=_KEPT[config.remat_keeps], prevent_cse=not config.scan_layers)
-    x, new_stats = jax.lax.scan(layer, x, layers, unroll=not config.scan_layers)
+    scanned: Any = jax.lax.scan(layer, x, layers, unroll=not config.scan_layers)
+    x, new_stats = scanned
     return x, mask, {name: jax.tree.map(lambda s, i=i: s[i], new_stats) for i, name in enumerate(names)}
 
 
@@ -231,7 +232,8 @@ def conformer_encoder(config: ConformerConfig) -> Model:
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from speech_jax.models.conformer import ConformerConfig, conformer_encoder
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> from speech_jax.models.conformer import conformer_encoder
         >>> encoder = conformer_encoder(ConformerConfig(num_features=8, width=8, layers=1, heads=2, kernel_size=3))
         >>> batch = {"features": jnp.ones((2, 40, 8)), "mask": jnp.arange(40)[None] < jnp.array([[40], [20]])}
         >>> params, state = encoder.init(jax.random.key(0), batch)
@@ -292,7 +294,8 @@ def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from speech_jax.models.conformer import ConformerConfig, conformer_ctc
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> from speech_jax.models.conformer import conformer_ctc
         >>> config = ConformerConfig(num_features=8, width=8, layers=1, heads=2, kernel_size=3)
         >>> model = conformer_ctc(config, vocab_size=30)
         >>> batch = {"features": jnp.ones((2, 40, 8)), "mask": jnp.arange(40)[None] < jnp.array([[40], [20]])}

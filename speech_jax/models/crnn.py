@@ -1,4 +1,4 @@
-"""CRNN-CTC, the baseline of the literature: convolutions, bidirectional LSTM or GRU layers, a CTC head.
+"""CRNN-CTC: convolutions, bidirectional LSTM or GRU layers and a CTC head; a common baseline.
 
 After Deep Speech 2 (Amodei et al. 2016), with layer norm between the recurrent layers and the Conformer's subsampling.
 """
@@ -25,7 +25,7 @@ GATES = {"lstm": 4, "gru": 3}
 
 
 def output_length(frames: int, config: CRNNConfig) -> int:
-    """Output frames that `frames` feature frames become (int, or an integer array)."""
+    """Return the number of output frames of `frames` feature frames (an int, or an integer array)."""
     return halve(frames, STAGES[config.subsampling_factor])
 
 
@@ -38,10 +38,15 @@ def _gru(state: tuple[Array], x: Array, recurrent: Array) -> tuple[Array]:
 
 
 class BidirectionalRNN(nn.Module):
-    """Both directions in one loop over time: the backward one reads the frames in reverse.
+    """Recurrent layer that runs both directions in one loop over time.
 
-    Valid frames come first, so in reverse the padding does: there the state stays zero, and the backward direction of
-    an utterance starts at its own last frame. Outputs of padded frames are zero.
+    Valid frames come first, so in reverse the padding does: there the state stays zero, so that the backward direction
+    of an utterance starts at its last valid frame. Outputs of padded frames are zero.
+
+    Attributes:
+        width: channels of each direction.
+        cell: "lstm" or "gru".
+        dtype: type of the input projection and the output; the recurrence is float32.
     """
 
     width: int
@@ -52,6 +57,7 @@ class BidirectionalRNN(nn.Module):
     def __call__(
         self, x: Float[Array, "batch time d"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time 2*width"]:
+        """Return the outputs of both directions, concatenated."""
         batch, time, inputs = x.shape
         gates = GATES[self.cell] * self.width
         init = uniform_fan_in(self.width)  # torch: 1 / sqrt(hidden) for all four
@@ -59,7 +65,7 @@ class BidirectionalRNN(nn.Module):
         kernel = self.param("recurrent_kernel", init, (2, self.width, gates))
         bias = self.param("recurrent_bias", init, (2, gates))
 
-        def both(a: Array) -> Array:  # [batch, time, 2, ...] -> [time, 2, batch, ...], the second half reversed
+        def both(a: Array) -> Array:  # [batch, time, 2, ...] -> [time, 2, batch, ...], the second direction reversed
             a = jnp.moveaxis(a, (1, 2), (0, 1))
             return jnp.stack([a[:, 0], a[::-1, 1]], axis=1)
 
@@ -87,6 +93,7 @@ class CRNN(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
+        """Return {"logits", "mask", "encoded"}."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x, mask = ConvSubsampling(
             2 * config.width, config.subsampling_channels, STAGES[config.subsampling_factor], config.subsampling,
@@ -102,5 +109,23 @@ class CRNN(nn.Module):
 
 
 def crnn_ctc(config: CRNNConfig, vocab_size: int) -> Model:
-    """The model as two pure functions, with the same batch and outputs as `conformer_ctc`; "encoded" is 2 * width."""
+    """Return a CRNN with a CTC head, as pure functions.
+
+    Batch and outputs are those of `conformer_ctc`; "encoded" has 2 * width channels. There is no model state.
+
+    Args:
+        config: settings of the network.
+        vocab_size: number of classes, the blank included.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.models.config import CRNNConfig
+        >>> from speech_jax.models.crnn import crnn_ctc
+        >>> model = crnn_ctc(CRNNConfig(num_features=8, layers=1, width=8, subsampling_channels=4), vocab_size=30)
+        >>> batch = {"features": jnp.ones((2, 40, 8)), "mask": jnp.arange(40)[None] < jnp.array([[40], [20]])}
+        >>> params, state = model.init(jax.random.key(0), batch)
+        >>> outputs, _ = model.apply(params, state, batch)
+        >>> outputs["logits"].shape, outputs["mask"].sum(axis=1).tolist()
+        ((2, 10, 30), [10, 5])
+    """
     return as_model(CRNN(config, vocab_size))

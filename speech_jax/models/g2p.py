@@ -1,7 +1,7 @@
-"""Letters to phonemes: bidirectional recurrent layers over the letters of a word, and a CTC head (Rao et al. 2015).
+"""Grapheme-to-phoneme conversion: bidirectional recurrent layers over a word's letters, and a CTC head.
 
-A letter may stand for several phonemes ("x", "u"), so every letter has `frames_per_letter` outputs: the layers run over
-the letters, and only the head is wider.
+After Rao et al. 2015. A letter may stand for several phonemes ("x", "u"), so every letter has `frames_per_letter`
+outputs: the layers run over the letters, and only the head is wider.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from speech_jax.models.linen import as_model
 
 @dataclass(frozen=True)
 class G2PConfig:
-    """A small network that reads one word."""
+    """Small network from the letters of a word to its phonemes."""
 
     width: int = 128
     """Channels of each direction."""
     layers: int = 2
     """Bidirectional recurrent layers."""
     cell: Literal["gru", "lstm"] = "gru"
-    """The recurrent cell."""
+    """Recurrent cell."""
     embedding: int = 64
-    """Channels of a letter."""
+    """Channels of a letter's embedding."""
     frames_per_letter: int = 2
-    """Outputs a letter: no word with more phonemes than this times its letters can be learned."""
+    """Outputs per letter; a word can have at most this many times as many phonemes as letters."""
     dropout: float = 0.05
     """Dropout of the input of each recurrent layer and of the head."""
 
@@ -52,6 +52,7 @@ class LetterToSound(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
+        """Return {"logits", "mask"}."""
         config, mask = self.config, batch["mask"]
         x = nn.Embed(self.num_letters, config.embedding, name="letters")(batch["letters"])
         for i in range(config.layers):
@@ -66,5 +67,16 @@ class LetterToSound(nn.Module):
 
 
 def letter_to_sound(config: G2PConfig, num_letters: int, num_phones: int) -> Model:
-    """The model as two pure functions: {"letters", "mask"} -> {"logits" [batch, letters * frames, phones], "mask"}."""
+    """Return the network as pure functions.
+
+    A batch is {"letters": int [batch, letters], "mask": bool [batch, letters]}.
+
+    Args:
+        config: settings of the network.
+        num_letters: size of the alphabet.
+        num_phones: number of classes, the blank included.
+
+    Returns:
+        The model. Its outputs are {"logits": float32 [batch, letters * frames_per_letter, num_phones], "mask"}.
+    """
     return as_model(LetterToSound(config, num_letters, num_phones))

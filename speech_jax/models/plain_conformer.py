@@ -1,9 +1,9 @@
-"""The Conformer of torchaudio (torchaudio.models.Conformer) with a CTC head: no subsampling and no positions.
+"""torchaudio's Conformer (torchaudio.models.Conformer) with a CTC head: no subsampling and no positions.
 
-A file of its own and not options of `conformer`: there is nothing in front of the layers but perhaps a linear map,
-attention knows nothing of distances, the convolution may come before it, and the feed-forward modules have any width,
-so that all but the convolution module is different. torchaudio's convolutions and its group norm see the padding; here
-they do not, and an utterance has in every batch the scores that it has there alone.
+It is a module of its own rather than options of `conformer`, since only the convolution module is the same: there is
+at most a linear layer before the Conformer layers, attention has no positions, the convolution may come before
+attention, and the feed-forward modules have any width. torchaudio's convolutions and group norm depend on the padding;
+here they do not, so the scores of an utterance are in every batch those that torchaudio gives it alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from speech_jax.models.linen import as_model
 
 
 def _convolution(config: PlainConformerConfig) -> ConformerConfig:
-    """What the Conformer's convolution module has to know."""
+    """Return the settings of the Conformer's convolution module."""
     return ConformerConfig(
         width=config.width, heads=config.heads, kernel_size=config.kernel_size, conv_norm=config.conv_norm,
         conv_norm_groups=1, dtype=config.dtype,
@@ -32,7 +32,7 @@ def _convolution(config: PlainConformerConfig) -> ConformerConfig:
 
 
 def output_length(frames: int, config: PlainConformerConfig) -> int:
-    """Output frames that `frames` feature frames become: as many."""
+    """Return the number of output frames of `frames` feature frames, which is the same."""
     return frames
 
 
@@ -45,6 +45,7 @@ class PlainConformerLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "batch time d"], mask: Bool[Array, "batch time"], train: bool
     ) -> Float[Array, "batch time d"]:
+        """Return the layer's output."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         drop, half = partial(Dropout(config.dropout), train=train), jnp.asarray(0.5, dtype)
 
@@ -72,8 +73,8 @@ class PlainConformerLayer(nn.Module):
         return LayerNorm(dtype, name="norm_out")(feed_forward(x, 2))
 
 
-class Encoder(nn.Module):
-    """Everything but the head."""
+class PlainConformerEncoder(nn.Module):
+    """The network without the head."""
 
     config: PlainConformerConfig
 
@@ -81,6 +82,7 @@ class Encoder(nn.Module):
     def __call__(
         self, features: Float[Array, "batch time f"], mask: Bool[Array, "batch time"], train: bool
     ) -> Float[Array, "batch time d"]:
+        """Return the encoded vectors."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x = jnp.where(mask[..., None], features, 0.0).astype(dtype)
         if config.projection:
@@ -99,19 +101,27 @@ class PlainConformer(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
-        x = Encoder(self.config, name="encoder")(batch["features"], batch["mask"], train)
+        """Return {"logits", "mask", "encoded"}."""
+        x = PlainConformerEncoder(self.config, name="encoder")(batch["features"], batch["mask"], train)
         logits = dense(self.config.width, self.vocab_size, name="head", dtype=jnp.float32)(x.astype(jnp.float32))
         return {"logits": logits, "mask": batch["mask"], "encoded": x}
 
 
 def plain_conformer_ctc(config: PlainConformerConfig, vocab_size: int) -> Model:
-    """The model as two pure functions, with the batch and outputs of `conformer_ctc` and an output frame a frame.
+    """Return a plain Conformer with a CTC head, as pure functions.
 
-    Raises UserError where features go in as they are and are not as many as the channels.
+    Batch and outputs are those of `conformer_ctc`, with one output frame per feature frame.
+
+    Args:
+        config: settings of the network.
+        vocab_size: number of classes, the blank included.
+
+    Raises:
+        UserError: there is no projection, and num_features is not the width.
     """
     if not config.projection and config.num_features != config.width:
         raise UserError(
-            f"task.model: found {config.num_features} features for {config.width} channels, expected as many, "
-            f"or a projection"
+            f"task.model: found num_features {config.num_features} and width {config.width}, expected equal numbers, "
+            f"or --task.model.projection"
         )
     return as_model(PlainConformer(config, vocab_size))

@@ -1,8 +1,8 @@
-"""LSTMs whose loop over time holds only what must be in it, forward and backward.
+"""LSTMs with a minimal loop over time, in the forward and the backward pass.
 
-What can be computed for all steps at once (the inputs' half of the gates) is handed in; what the loop multiplies by is
-one matrix. Its gradient, a sum of outer products that a plain scan would add up in memory step by step (25 MB read and
-written for every frame of Tacotron 2), is one product over all steps after the loop: see `scan_product`.
+The inputs' part of the gates is computed for all steps before the loop; the loop multiplies by one matrix only. The
+gradient of that matrix is a sum of outer products, which a plain scan would accumulate in memory at every step (25 MB
+read and written per frame of Tacotron 2); here it is one product over all steps after the loop: see `scan_product`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,20 @@ State = tuple[Array, ...]  # h and c
 def scan_product(
     body: Callable, matrix: Float[Array, "... inputs outputs"], consts: PyTree, carry: PyTree, xs: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """lax.scan over a body that multiplies by one matrix, with that matrix's gradient taken after the loop.
+    """Run `lax.scan` over a body that multiplies by one matrix, whose gradient is computed after the loop.
 
-    body: (multiply, consts, carry, x) -> (carry, y). It calls `multiply(left [batch, inputs])` exactly once, which
-    returns left @ matrix + x["added"]; nothing else may read that leaf of xs, [time, batch, outputs].
-    Matrix, left and added may have the same axes in front (a direction). Returns (last carry, ys). The derivative is
-    the plain scan's, in another order of summation.
+    The derivative is that of the plain scan, in another order of summation.
+
+    Args:
+        body: (multiply, consts, carry, x) -> (carry, y). It must call `multiply(left [batch, inputs])` exactly once,
+            which returns left @ matrix + x["added"], and must not use x["added"] otherwise.
+        matrix: the matrix. It, left and x["added"] may have the same leading axes (for directions).
+        consts: values that the body needs at every step.
+        carry: initial carry.
+        xs: inputs of the steps, time first; xs["added"] is [time, batch, outputs].
+
+    Returns:
+        (last carry, ys).
     """
     carry, (ys, _) = _scan(body, matrix, consts, carry, xs)
     return carry, ys
@@ -40,14 +48,14 @@ def scan_product(
 
 def _scan(body: Callable, matrix: Array, consts: PyTree, carry: PyTree, xs: PyTree) -> tuple[PyTree, tuple]:
     def step(carry: PyTree, x: PyTree) -> tuple[PyTree, tuple[PyTree, Array]]:
-        seen = []
+        lefts = []
 
         def multiply(left: Array) -> Array:
-            seen.append(left)
+            lefts.append(left)
             return left @ matrix + x["added"]
 
         carry, y = body(multiply, consts, carry, x)
-        (left,) = seen
+        (left,) = lefts
         return carry, (y, left)
 
     return lax.scan(step, carry, xs)
@@ -62,10 +70,10 @@ def _forward(body: Callable, matrix: Array, consts: PyTree, carry: PyTree, xs: P
     return out, (pull, left)
 
 
-def _backward(body: Callable, kept: PyTree, cotangent: PyTree) -> tuple[Array, PyTree, PyTree, PyTree]:
-    pull, left = kept
+def _backward(body: Callable, residuals: PyTree, cotangent: PyTree) -> tuple[Array, PyTree, PyTree, PyTree]:
+    pull, left = residuals
     consts, carry, xs = pull(cotangent)
-    # d(left @ matrix + added) is what flows into `added`, at every step.
+    # At every step the gradient of left @ matrix + added is that of `added`.
     matrix = jnp.einsum("t...bi,t...bo->...io", left, xs["added"])
     return matrix, consts, carry, xs
 
@@ -76,7 +84,7 @@ scan_product.defvjp(_forward, _backward)
 def lstm_gates(
     gates: Float[Array, "batch 4*d"], c: Float[Array, "batch d"]
 ) -> tuple[Float[Array, "batch d"], Float[Array, "batch d"]]:
-    """(h, c) after one step; the gates lie in torch's order: input, forget, cell, output."""
+    """Return (h, c) after one step; gates are in torch's order: input, forget, cell, output."""
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
@@ -85,8 +93,13 @@ def lstm_gates(
 def gru_gates(
     x: Float[Array, "*batch 3*d"], recurrent: Float[Array, "*batch 3*d"], h: Float[Array, "*batch d"]
 ) -> Float[Array, "*batch d"]:
-    """h after one step; gates in torch's order: reset, update, new. The reset gate acts on the recurrent part of `new`,
-    its bias included."""
+    """Return h after one step of a GRU.
+
+    Args:
+        x: the input's part of the gates, in torch's order: reset, update, new.
+        recurrent: the recurrent part of the gates; the reset gate multiplies that of `new`, bias included.
+        h: state before the step.
+    """
     (reset_x, update_x, new_x), (reset_h, update_h, new_h) = (jnp.split(a, 3, axis=-1) for a in (x, recurrent))
     update = jax.nn.sigmoid(update_x + update_h)
     new = jnp.tanh(new_x + jax.nn.sigmoid(reset_x + reset_h) * new_h)
@@ -94,8 +107,13 @@ def gru_gates(
 
 
 class Regularizer(NamedTuple):
-    """What is done to an LSTM's state: "zoneout" (Krueger et al. 2017) keeps single values of h and c of the step
-    before; "dropout" sets values of h to zero, as NVIDIA's Tacotron 2 does; rate 0 is neither."""
+    """Regularization of an LSTM's state.
+
+    Attributes:
+        kind: "zoneout" (Krueger et al. 2017) keeps single values of h and c from the previous step; "dropout" sets
+            values of h to zero, as in NVIDIA's Tacotron 2.
+        rate: probability; 0 for no regularization.
+    """
 
     kind: str = "zoneout"
     rate: float = 0.0
@@ -103,7 +121,15 @@ class Regularizer(NamedTuple):
     def __call__(
         self, new: State, old: State, seeds: UInt32[Array, "batch 2"] | None, step: Array, stream: int
     ) -> State:
-        """(h, c) after the step. seeds: None is evaluation, where zoneout becomes the mean of the two."""
+        """Return the regularized (h, c) after a step.
+
+        Args:
+            new: (h, c) after the step.
+            old: (h, c) before the step.
+            seeds: seeds of the utterances; None in evaluation, where zoneout is the expectation.
+            step: number of the step.
+            stream: number of the random stream, see `keep_at`.
+        """
         if self.rate == 0.0:
             return new
         h, c = new
@@ -117,12 +143,22 @@ class Regularizer(NamedTuple):
         return tuple(jnp.where(keep, n, o) for keep, n, o in zip(keeps, new, old, strict=True))
 
 
-UNHELD = Regularizer()
+UNREGULARIZED = Regularizer()
 
 
 def lstm_init(key: Array, inputs: int, width: int, directions: int = 1) -> dict[str, Array]:
-    """Parameters with torch's initial values: input_kernel [directions, inputs, 4·width], recurrent_kernel
-    [directions, width, 4·width], bias [directions, 4·width] (the sum of torch's two)."""
+    """Return the parameters of an LSTM with torch's initial values.
+
+    Args:
+        key: random key.
+        inputs: channels of the input.
+        width: channels of each direction.
+        directions: 1, or 2 for a bidirectional LSTM.
+
+    Returns:
+        {"input_kernel": [directions, inputs, 4 · width], "recurrent_kernel": [directions, width, 4 · width], "bias":
+        [directions, 4 · width] (the sum of torch's two)}.
+    """
     init, keys = uniform_fan_in(width), jax.random.split(key, 4)
     shape = (directions, 4 * width)
     return {
@@ -137,13 +173,24 @@ def lstm(
     x: Float[Array, "batch time inputs"],
     mask: Bool[Array, "batch time"],
     *,
-    regularizer: Regularizer = UNHELD,
+    regularizer: Regularizer = UNREGULARIZED,
     seeds: UInt32[Array, "batch 2"] | None = None,
     stream: int = 0,
 ) -> Float[Array, "batch time width"]:
-    """An LSTM over valid frames, or two, the second in reverse, whose outputs lie side by side.
+    """Run an LSTM over valid frames, in one direction or both.
 
-    Padding leaves the state alone, so that in reverse an utterance starts at its own last frame; its outputs are zero.
+    Padding does not change the state, so that in reverse an utterance starts at its last valid frame.
+
+    Args:
+        params: from `lstm_init`.
+        x: input.
+        mask: True on valid frames.
+        regularizer: zoneout or dropout of the state.
+        seeds: seeds of the utterances, from `seeds_of`; None in evaluation.
+        stream: number of the random stream, see `keep_at`.
+
+    Returns:
+        h of every frame, both directions concatenated; zero in the padding.
     """
     batch, time, _ = x.shape
     directions, width = params["recurrent_kernel"].shape[:2]
@@ -151,39 +198,49 @@ def lstm(
     live = jnp.broadcast_to(mask.T[:, None], (time, directions, batch))
     number = jnp.broadcast_to(jnp.arange(time)[:, None], (time, directions))
 
-    def turned(a: Array) -> Array:  # the second direction reads from the end; so does a turned result again
+    def in_order(a: Array) -> Array:  # reverse time in the second direction; its own inverse
         return a if directions == 1 else jnp.stack([a[:, 0], a[::-1, 1]], axis=1)
 
     def body(multiply: Callable, seeds: Array | None, state: State, frame: dict[str, Array]) -> tuple[State, Array]:
         new = lstm_gates(multiply(state[0]), state[1])
         if regularizer.rate:
-            each = [
+            states = [
                 regularizer(
                     tuple(s[d] for s in new), tuple(s[d] for s in state), seeds, frame["number"][d], stream + 8 * d
                 )
                 for d in range(directions)
             ]
-            new = tuple(jnp.stack(parts) for parts in zip(*each, strict=True))
+            new = tuple(jnp.stack(parts) for parts in zip(*states, strict=True))
         live = frame["live"][..., None]
         new = tuple(jnp.where(live, n, o) for n, o in zip(new, state, strict=True))
         return new, jnp.where(live, new[0], 0.0)
 
     zero = jnp.zeros((directions, batch, width), jnp.float32)
-    frames = {"added": turned(gates), "live": turned(live), "number": turned(number)}
+    frames = {"added": in_order(gates), "live": in_order(live), "number": in_order(number)}
     result: Any = scan_product(body, params["recurrent_kernel"], seeds, (zero, zero), frames)
     _, y = result
-    return jnp.moveaxis(turned(y), 2, 0).reshape(batch, time, directions * width)
+    return jnp.moveaxis(in_order(y), 2, 0).reshape(batch, time, directions * width)
 
 
 def keep_at(seeds: UInt32[Array, "batch 2"], step: Int[Array, ""], width: int, rate: float, stream: int = 0) -> Array:
-    """bool [batch, width], True with probability 1 - rate: of utterance, step, channel and stream a pure function, so
-    that a step draws the same alone, in a longer bucket, and beside others."""
-    place = jnp.asarray(step, jnp.uint32) * jnp.uint32(width) + jnp.arange(width, dtype=jnp.uint32)
+    """Draw bool [batch, width], True with probability 1 - rate.
+
+    The draw is a pure function of utterance, step, channel and stream, so that it does not depend on the bucket or on
+    the other rows of the batch.
+
+    Args:
+        seeds: seeds of the utterances, from `seeds_of`.
+        step: number of the step.
+        width: number of channels.
+        rate: probability of False.
+        stream: number of the random stream; different uses need different ones.
+    """
+    index = jnp.asarray(step, jnp.uint32) * jnp.uint32(width) + jnp.arange(width, dtype=jnp.uint32)
     salt = jnp.uint32((stream * 0x9E3779B9) & 0xFFFFFFFF)
-    bits = hash_bits(hash_bits(place[None] ^ seeds[:, :1] ^ salt) + seeds[:, 1:])
+    bits = hash_bits(hash_bits(index[None] ^ seeds[:, :1] ^ salt) + seeds[:, 1:])
     return bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
 def seeds_of(keys: Array) -> UInt32[Array, "batch 2"]:
-    """What `keep_at` takes, from one random key an utterance."""
+    """Return the seeds for `keep_at`, from one random key per utterance."""
     return jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(keys)

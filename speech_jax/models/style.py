@@ -1,7 +1,7 @@
-"""Global style tokens (Wang et al. 2018): a reference recording → a vector that says how it is spoken.
+"""Global style tokens (Wang et al. 2018): a reference recording → a vector of its speaking style.
 
-A stack of strided convolutions and a GRU sum the reference up; attention over a few learned tokens makes the style of
-it. Without a reference the style is the mean of the tokens.
+Strided convolutions and a GRU summarize the reference; the style is the output of attention over a few learned tokens.
+Without a reference it is the mean of the tokens.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from speech_jax.models.recurrent import gru_gates
 
 
 class ReferenceEncoder(nn.Module):
-    """Frames → one vector, whatever padding follows them. Layer norm where the paper has batch norm: the statistics of
-    a few references are no statistics."""
+    """Mel frames → one vector, independent of the padding.
+
+    It has layer norm where the paper has batch norm: a few references per batch are too few for statistics.
+    """
 
     config: StyleConfig
 
@@ -28,6 +30,7 @@ class ReferenceEncoder(nn.Module):
     def __call__(
         self, mel: Float[Array, "batch frames mels"], mask: Bool[Array, "batch frames"]
     ) -> Float[Array, "batch summary"]:
+        """Return the summary of each reference."""
         x = mel[..., None]
         for i, channels in enumerate(self.config.channels):
             x = jnp.where(mask[..., None, None], x, 0.0)
@@ -40,7 +43,7 @@ class ReferenceEncoder(nn.Module):
         gates = nn.Dense(3 * width, kernel_init=init, name="input")(x)
         recurrent = nn.Dense(3 * width, kernel_init=init, name="recurrent")
         h = jnp.zeros((x.shape[0], width), jnp.float32)
-        recurrent(h)  # its parameters are made outside the loop
+        recurrent(h)  # creates its parameters outside the loop
         kernel, bias = (recurrent.variables["params"][name] for name in ("kernel", "bias"))
 
         def step(h: Array, frame: tuple[Array, Array]) -> tuple[Array, None]:
@@ -51,7 +54,7 @@ class ReferenceEncoder(nn.Module):
 
 
 def style_init(config: StyleConfig, num_mels: int, key: Array) -> tuple[PyTree, PyTree]:
-    """(params, batch statistics, of which there are none)"""
+    """Return (parameters, batch statistics); the latter are {}."""
     keys = jax.random.split(key, 5)
     reference = ReferenceEncoder(config).init(keys[0], jnp.zeros((1, 64, num_mels)), jnp.ones((1, 64), bool))["params"]
     shared = config.width // config.heads
@@ -66,8 +69,16 @@ def style_init(config: StyleConfig, num_mels: int, key: Array) -> tuple[PyTree, 
 def style_apply(
     config: StyleConfig, params: PyTree, stats: PyTree, batch: Batch, *, train: bool = False
 ) -> tuple[Float[Array, "batch width"], PyTree]:
-    """The style of "reference" (frames, with "reference_mask"), by default of the target frames "mel"; in a batch with
-    neither, the mean of the tokens."""
+    """Return (style vectors, batch statistics unchanged).
+
+    Args:
+        config: settings of the reference encoder.
+        params: from `style_init`.
+        stats: from `style_init`.
+        batch: with "reference" (mel frames) and "reference_mask"; without them the style is that of the target, "mel"
+            and "mel_mask"; without these too it is the mean of the tokens.
+        train: unused.
+    """
     del train
     tokens = jnp.tanh(params["tokens"])
     keys, values = ((tokens @ params[name]).reshape(config.tokens, config.heads, -1) for name in ("key", "value"))

@@ -1,6 +1,6 @@
-"""Tacotron 2's decoder: all frames at once where the right ones are known, or one step at a time.
+"""Tacotron 2's decoder: with teacher forcing for all frames at once, or free-running one step at a time.
 
-The loop of teacher forcing holds the attention LSTM and the attention alone (see `tacotron2`).
+The loop of teacher forcing contains only the attention LSTM and the attention (see tacotron2.py).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from speech_jax.models.config import Tacotron2Config
 from speech_jax.models.recurrent import keep_at, lstm, lstm_gates, scan_product
 from speech_jax.models.tacotron2_parts import Parts, make_regularizer
 
-STREAMS = {"prenet": 0, "attention_rnn": 2, "decoder_rnn": 3, "encoder": 4}  # of keep_at
+STREAMS = {"prenet": 0, "attention_rnn": 2, "decoder_rnn": 3, "encoder": 4}  # random streams of `keep_at`
 
 
-# ---- all at once, the right frames known
+# ---- Teacher forcing
 
 
 def teacher_forced(
@@ -34,10 +34,26 @@ def teacher_forced(
     train: bool,
     reduction: int,
 ) -> dict[str, Array]:
-    """{"mel", "stop", "weights"}: what each step makes when the frame before it is the right one."""
+    """Return the outputs of all steps, given the target frames before each.
+
+    Args:
+        parts: from `make_parts`.
+        params: parameters of the network.
+        memory: output of `tacotron2.encode`.
+        batch: as for `tacotron2.tacotron2`; "mel" is the target.
+        seeds: seeds of the utterances.
+        train: regularize the LSTMs.
+        reduction: frames per step; it divides the number of frames.
+
+    Returns:
+        {"mel": [batch, frames, num_mels], "stop": [batch, frames], "weights": [batch, steps, symbols]}.
+
+    Raises:
+        UserError: the reduction is out of range or does not divide the number of frames.
+    """
     config, decoder = parts.config, params["decoder"]
     if not 1 <= reduction <= config.reduction:
-        raise UserError(f"reduction: found {reduction}, expected 1 to model.reduction, {config.reduction}")
+        raise UserError(f"reduction: found {reduction}, expected 1 to {config.reduction} (task.model.reduction)")
     mel = jnp.where(batch["mel_mask"][..., None], batch["mel"], 0.0)
     size, frames, _ = mel.shape
     if frames % reduction:
@@ -45,10 +61,10 @@ def teacher_forced(
     steps = frames // reduction
     before = jnp.pad(mel[:, reduction - 1 :: reduction], ((0, 0), (1, 0), (0, 0)))[:, :-1]
     number = jnp.arange(steps)
-    asked = jax.vmap(lambda x, n: prenet(config, decoder["prenet"], x, seeds, n), (1, 0), 0)(before, number)
+    prenet_output = jax.vmap(lambda x, n: prenet(config, decoder["prenet"], x, seeds, n), (1, 0), 0)(before, number)
     rnn = decoder["attention_rnn"]
     kernel, recurrent = _split_inputs(rnn, config.prenet)
-    gates = asked @ kernel + rnn["bias"][None, None]
+    gates = prenet_output @ kernel + rnn["bias"][None, None]
     fixed, state = parts.attention.start(decoder["attention"], memory, batch["text_mask"])
     consts = {"params": decoder["attention"], "fixed": fixed, "memory": memory, "seeds": seeds if train else None}
 
@@ -60,14 +76,15 @@ def teacher_forced(
     result: Any = scan_product(body, recurrent, consts, carry, {"added": gates, "number": number})
     _, (h, context, weights) = result
 
-    heard = jnp.moveaxis(jnp.concatenate([h, context], axis=-1), 0, 1)
+    decoder_input = jnp.moveaxis(jnp.concatenate([h, context], axis=-1), 0, 1)
     cell = {name: a[None] for name, a in decoder["decoder_rnn"].items()}
     seeds_or_none = seeds if train else None
-    held = {"regularizer": make_regularizer(config), "seeds": seeds_or_none, "stream": STREAMS["decoder_rnn"]}
-    y = lstm(cell, heard, jnp.ones((size, steps), bool), **held)
-    made, stop = _project(config, decoder, jnp.concatenate([y, heard[..., config.attention_rnn :]], axis=-1), reduction)
-    made = jnp.where(batch["mel_mask"][..., None], made.reshape(size, frames, config.num_mels), 0.0)
-    return {"mel": made, "stop": stop.reshape(size, frames), "weights": jnp.moveaxis(weights, 0, 1)}
+    regularization = {"regularizer": make_regularizer(config), "seeds": seeds_or_none, "stream": STREAMS["decoder_rnn"]}
+    y = lstm(cell, decoder_input, jnp.ones((size, steps), bool), **regularization)
+    context = decoder_input[..., config.attention_rnn :]
+    predicted, stop = _project(config, decoder, jnp.concatenate([y, context], axis=-1), reduction)
+    predicted = jnp.where(batch["mel_mask"][..., None], predicted.reshape(size, frames, config.num_mels), 0.0)
+    return {"mel": predicted, "stop": stop.reshape(size, frames), "weights": jnp.moveaxis(weights, 0, 1)}
 
 
 def prenet(
@@ -77,7 +94,15 @@ def prenet(
     seeds: UInt32[Array, "batch 2"],
     number: Int[Array, ""],
 ) -> Float[Array, "batch prenet"]:
-    """What the frame before says, with dropout that depends on the utterance and the step alone."""
+    """Return the prenet's output for the previous frame; its dropout depends only on the utterance and the step.
+
+    Args:
+        config: settings of the network.
+        params: parameters of the prenet.
+        frame: the previous frame.
+        seeds: seeds of the utterances.
+        number: number of the step.
+    """
     x, rate = frame, config.prenet_dropout
     for layer in (0, 1):
         x = jax.nn.relu(x @ params[str(layer)]["kernel"])
@@ -88,7 +113,7 @@ def prenet(
 
 
 def _split_inputs(rnn: PyTree, prenet: int) -> tuple[Array, Array]:
-    """(the prenet's rows of the attention LSTM, those of the context and of its own output, one above the other)"""
+    """Split the attention LSTM's kernel into (rows of the prenet's output, rows of the context and of h)."""
     kernel = rnn["input_kernel"]
     return kernel[:prenet], jnp.concatenate([kernel[prenet:], rnn["recurrent_kernel"]])
 
@@ -101,7 +126,10 @@ def _first_carry(config: Tacotron2Config, size: int, memory: int, state: PyTree)
 def _attend(
     parts: Parts, consts: PyTree, carry: PyTree, multiply: Callable, number: Array
 ) -> tuple[PyTree, Float[Array, "batch symbols"]]:
-    """One step of the attention LSTM and the attention. `consts["seeds"]` is None outside training."""
+    """Run one step of the attention LSTM and the attention; return (carry, weights).
+
+    `consts["seeds"]` is None outside training.
+    """
     gates = multiply(jnp.concatenate([carry["context"], carry["h"]], axis=-1))
     new, old = lstm_gates(gates, carry["c"]), (carry["h"], carry["c"])
     h, c = make_regularizer(parts.config)(new, old, consts["seeds"], number, STREAMS["attention_rnn"])
@@ -113,7 +141,7 @@ def _attend(
 def _project(
     config: Tacotron2Config, decoder: PyTree, x: Float[Array, "... d"], reduction: int
 ) -> tuple[Float[Array, "... frames mels"], Float[Array, "... frames"]]:
-    """(frames, stop logits) of a step: the first `reduction` of those that there is room for."""
+    """Return (frames, stop logits) of a step: the first `reduction` of those that the network can predict."""
 
     def outputs(name: str, count: int) -> Array:
         bias = decoder[name]["bias"][:count].reshape((1,) * (x.ndim - 1) + (count,))
@@ -123,12 +151,16 @@ def _project(
     return frames.reshape(*x.shape[:-1], reduction, config.num_mels), stop
 
 
-# ---- step by step
+# ---- Free-running
 
 
 class Decoder(NamedTuple):
-    """Free running, one step at a time: `step(fixed, state) -> (frames [batch, r, mels], stop logits [batch, r],
-    weights [batch, symbols], state)`."""
+    """Arguments of the first `decoder_step`.
+
+    Attributes:
+        fixed: values that are the same at every step.
+        state: values that change.
+    """
 
     fixed: Any
     state: Any
@@ -141,14 +173,22 @@ def start_decoder(
     text_mask: Bool[Array, "batch symbols"],
     seeds: UInt32[Array, "batch 2"],
 ) -> Decoder:
-    """What stays and what moves, before the first step."""
+    """Return the constants and the initial state of `decoder_step`.
+
+    Args:
+        parts: from `make_parts`.
+        params: parameters of the network.
+        memory: output of `tacotron2.encode`, [batch, symbols, channels].
+        text_mask: True on valid symbols.
+        seeds: seeds of the utterances, for the prenet's dropout.
+    """
     config, decoder = parts.config, params["decoder"]
-    place, state = parts.attention.start(decoder["attention"], memory, text_mask)
+    constants, attention_state = parts.attention.start(decoder["attention"], memory, text_mask)
     kernel, recurrent = _split_inputs(decoder["attention_rnn"], config.prenet)
     cell = decoder["decoder_rnn"]
     fixed = {
         "params": decoder["attention"],
-        "fixed": place,
+        "fixed": constants,
         "memory": memory,
         "seeds": None,
         "prenet_seeds": seeds,
@@ -159,26 +199,37 @@ def start_decoder(
     }
     size = memory.shape[0]
     zero = jnp.zeros((size, config.decoder_rnn), jnp.float32)
-    moving = {
-        "attention": _first_carry(config, size, memory.shape[-1], state),
+    state = {
+        "attention": _first_carry(config, size, memory.shape[-1], attention_state),
         "decoder": (zero, zero),
         "frame": jnp.zeros((size, config.num_mels), jnp.float32),
         "number": jnp.zeros((), jnp.int32),
     }
-    return Decoder(fixed, moving)
+    return Decoder(fixed, state)
 
 
 def decoder_step(parts: Parts, fixed: PyTree, state: PyTree, reduction: int) -> tuple[Array, Array, Array, PyTree]:
-    """(frames [batch, reduction, mels], stop logits [batch, reduction], weights [batch, symbols], state)"""
+    """Run one step.
+
+    Args:
+        parts: from `make_parts`.
+        fixed: constants, from `start_decoder`.
+        state: state after the previous step.
+        reduction: frames per step.
+
+    Returns:
+        (frames [batch, reduction, mels], stop logits [batch, reduction], attention weights [batch, symbols], state).
+    """
     config, decoder, number = parts.config, fixed["decoder"], state["number"]
-    asked = prenet(config, decoder["prenet"], state["frame"], fixed["prenet_seeds"], number)
-    added = asked @ fixed["prenet_kernel"] + decoder["attention_rnn"]["bias"][None]
+    prenet_output = prenet(config, decoder["prenet"], state["frame"], fixed["prenet_seeds"], number)
+    added = prenet_output @ fixed["prenet_kernel"] + decoder["attention_rnn"]["bias"][None]
     attention, weights = _attend(
         parts, fixed, state["attention"], lambda left: left @ fixed["attention_kernel"] + added, number
     )
-    heard = jnp.concatenate([attention["h"], attention["context"]], axis=-1)
+    decoder_input = jnp.concatenate([attention["h"], attention["context"]], axis=-1)
     h, c = state["decoder"]
-    gates = jnp.concatenate([heard, h], axis=-1) @ fixed["decoder_kernel"] + decoder["decoder_rnn"]["bias"][None]
+    gates = jnp.concatenate([decoder_input, h], axis=-1) @ fixed["decoder_kernel"]
+    gates = gates + decoder["decoder_rnn"]["bias"][None]
     h, c = make_regularizer(config)(lstm_gates(gates, c), (h, c), None, number, STREAMS["decoder_rnn"])
     frames, stop = _project(config, decoder, jnp.concatenate([h, attention["context"]], axis=-1), reduction)
     new = {"attention": attention, "decoder": (h, c), "frame": frames[:, -1], "number": number + 1}

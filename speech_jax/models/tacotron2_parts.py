@@ -1,4 +1,4 @@
-"""Tacotron 2: the layers that training and synthesis share."""
+"""Layers of Tacotron 2 shared by training and synthesis."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ def make_regularizer(config: Tacotron2Config) -> Regularizer:
 
 
 class ConvStack(nn.Module):
-    """Convolutions with batch norm and dropout that know the padding. `last` is the width of one more layer, without
-    the activation, or 0."""
+    """Convolutions with batch norm and dropout that ignore the padding.
+
+    Attributes:
+        widths: channels of each convolution.
+        kernel_size: kernel size of all.
+        activation: activation of all.
+        dropout: dropout after each.
+        last_plain: leave out the activation of the last one.
+        fixed: use the running batch statistics in training too, and do not update them.
+    """
 
     widths: tuple[int, ...]
     kernel_size: int
@@ -36,6 +44,7 @@ class ConvStack(nn.Module):
     def __call__(
         self, x: Float[Array, "batch time d"], mask: Bool[Array, "batch time"], *, train: bool
     ) -> Float[Array, "batch time width"]:
+        """Return the output of the last convolution; zero in the padding."""
         for i, width in enumerate(self.widths):
             x = jnp.where(mask[..., None], x, 0.0)
             x = Conv1d(width, self.kernel_size, name=f"conv{i}")(x)
@@ -47,7 +56,14 @@ class ConvStack(nn.Module):
 
 
 class Parts(NamedTuple):
-    """The network's pieces, made from a config."""
+    """Modules of a network.
+
+    Attributes:
+        config: settings of the network.
+        encoder: convolutions of the encoder.
+        postnet: convolutions of the post-net.
+        attention: attention over the text.
+    """
 
     config: Tacotron2Config
     encoder: ConvStack
@@ -56,7 +72,7 @@ class Parts(NamedTuple):
 
 
 def make_parts(config: Tacotron2Config) -> Parts:
-    """The pieces of the network of `config`."""
+    """Return the modules of a network."""
     shared = {"kernel_size": config.kernel_size, "dropout": config.conv_dropout}
     shared |= {"fixed": config.norm_statistics == "fixed"}
     encoder = ConvStack((config.embedding,) * config.encoder_layers, activation=nn.relu, **shared)

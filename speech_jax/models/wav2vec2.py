@@ -1,9 +1,9 @@
-"""wav2vec 2.0 (Baevski et al. 2020) and Wav2Vec2-Conformer with a CTC head: waveform → convolutions → Transformer or
-Conformer layers, with the arithmetic of transformers' Wav2Vec2ForCTC and Wav2Vec2ConformerForCTC.
+"""wav2vec 2.0 (Baevski et al. 2020) and Wav2Vec2-Conformer with a CTC head.
 
-Unlike there nothing that lies in the padding has any influence: the group norm of the first convolution is over the
-real frames, and the Conformer's convolutions see zeros beyond them. So an utterance alone has the same scores in both,
-and here it has them in every batch.
+Waveform → convolutions → Transformer or Conformer layers, with the arithmetic of transformers' Wav2Vec2ForCTC and
+Wav2Vec2ConformerForCTC. Unlike there, padding has no influence: the group norm of the first convolution is over valid
+frames, and beyond them the Conformer's convolutions read zeros. So the scores of an utterance are in every batch those
+that transformers gives it alone.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ ACTIVATIONS: dict[str, Callable] = {
 
 
 def samples_per_frame(config: Wav2Vec2Config) -> int:
-    """Samples between the starts of two output frames."""
+    """Return the number of samples between the starts of two output frames."""
     return math.prod(config.conv_stride)
 
 
 def output_length(samples: int, config: Wav2Vec2Config) -> int:
-    """Output frames that `samples` samples become (int, or an integer array): only those whose window fits."""
+    """Return the number of output frames of `samples` samples (an int, or an integer array) whose windows fit."""
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         samples = (samples - kernel) // stride + 1
     return samples * (samples > 0)
 
 
 class _Conv(nn.Module):
-    """A kernel [k, in, out] and a bias with torch's initial values, for one of the functions of `convolution`."""
+    """Kernel [k, in, out] and bias with torch's initial values, for one of the functions of convolution.py."""
 
     shape: tuple[int, int, int]
     use_bias: bool
@@ -64,10 +64,10 @@ class _Conv(nn.Module):
 
 
 class FeatureEncoder(nn.Module):
-    """The convolutions over the waveform: ceil(samples / stride) frames, of which `output_length` are valid.
+    """Convolutions over the waveform: ceil(samples / stride) frames, of which `output_length` are valid.
 
-    Zeros are put behind the samples, so that the number of frames is a whole fraction of theirs and windows of a long
-    recording lie on one grid; frames that see those zeros are not valid.
+    The samples are padded with zeros at the end, so that the number of frames is a fixed fraction of the number of
+    samples and the windows of a long recording lie on one grid; frames that depend on these zeros are not valid.
     """
 
     config: Wav2Vec2Config
@@ -76,12 +76,13 @@ class FeatureEncoder(nn.Module):
     def __call__(
         self, samples: Float[Array, "batch samples 1"], mask: Bool[Array, "batch samples"]
     ) -> tuple[Float[Array, "batch time c"], Bool[Array, "batch time"]]:
+        """Return (vectors, their mask)."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x = jnp.where(mask[..., None], samples, 0.0)
-        need = frames = max(1, -(-x.shape[1] // samples_per_frame(config)))
+        needed = frames = max(1, -(-x.shape[1] // samples_per_frame(config)))
         for kernel, stride in reversed(list(zip(config.conv_kernel, config.conv_stride, strict=True))):
-            need = (need - 1) * stride + kernel
-        x = jnp.pad(x, ((0, 0), (0, max(0, need - x.shape[1])), (0, 0)))
+            needed = (needed - 1) * stride + kernel
+        x = jnp.pad(x, ((0, 0), (0, max(0, needed - x.shape[1])), (0, 0)))
         lengths, inputs = mask.sum(axis=1), 1
         for i, width in enumerate(config.conv_width):
             kernel, stride = config.conv_kernel[i], config.conv_stride[i]
@@ -111,7 +112,7 @@ def _attention(config: Wav2Vec2Config) -> RelativeAttention:
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, feed-forward, each added to its input, with a norm before (norm_first) or after."""
+    """Self-attention, feed-forward, each residual, with a norm before (norm_first) or after."""
 
     config: Wav2Vec2Config
 
@@ -119,6 +120,7 @@ class TransformerLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "batch time d"], positions: None, mask: Bool[Array, "batch time"], train: bool
     ) -> Float[Array, "batch time d"]:
+        """Return the layer's output. positions: unused."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         norm1, norm2 = (LayerNorm(dtype, config.eps, name=n) for n in ("norm_self_att", "norm_feed_forward"))
         attention, feed_forward = _attention(config), _feed_forward(config, "feed_forward")
@@ -130,8 +132,8 @@ class TransformerLayer(nn.Module):
         return norm2(x + feed_forward(x, train=train))
 
 
-class ConformerLayer(nn.Module):
-    """The Conformer's order and convolution module, with wav2vec 2.0's feed-forward, biases and dropout."""
+class Wav2Vec2ConformerLayer(nn.Module):
+    """Conformer layer with wav2vec 2.0's feed-forward modules, biases and dropout."""
 
     config: Wav2Vec2Config
 
@@ -143,6 +145,7 @@ class ConformerLayer(nn.Module):
         mask: Bool[Array, "batch time"],
         train: bool,
     ) -> Float[Array, "batch time d"]:
+        """Return the layer's output. positions: from `relative_positions`; None for rotary positions or none."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         convolution = ConvModule(
             ConformerConfig(
@@ -167,17 +170,17 @@ class ConformerLayer(nn.Module):
 
 
 def _spans(key: Array, share: float, span: int, shape: tuple[int, ...]) -> Bool[Array, "batch places"]:
-    """True in about `share` of the places, in spans: each place begins one with the chance share / span.
+    """Draw spans that cover about `share` of all positions: each position starts one with probability share / span.
 
-    transformers draws a fixed number of spans, at least two an utterance.
+    transformers draws a fixed number of spans, at least two per utterance.
     """
     starts = ~random_keep(key, share / span, shape)
-    since = jnp.cumsum(starts, axis=1)
-    return since > jnp.pad(since, ((0, 0), (span, 0)))[:, : shape[1]]
+    started = jnp.cumsum(starts, axis=1)
+    return started > jnp.pad(started, ((0, 0), (span, 0)))[:, : shape[1]]
 
 
-class Encoder(nn.Module):
-    """Everything but the head."""
+class Wav2Vec2Encoder(nn.Module):
+    """The network without the head."""
 
     config: Wav2Vec2Config
 
@@ -185,16 +188,17 @@ class Encoder(nn.Module):
     def __call__(
         self, samples: Float[Array, "batch samples 1"], mask: Bool[Array, "batch samples"], train: bool
     ) -> tuple[Float[Array, "batch time d"], Bool[Array, "batch time"]]:
+        """Return (encoded vectors, their mask)."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        again = partial(nn.remat, prevent_cse=True) if config.remat and train else lambda module, **_: module
-        x, mask = again(FeatureEncoder)(config, name="features")(samples, mask)
+        rematerialize = partial(nn.remat, prevent_cse=True) if config.remat and train else lambda module, **_: module
+        x, mask = rematerialize(FeatureEncoder)(config, name="features")(samples, mask)
         x = LayerNorm(dtype, config.eps, name="projection_norm")(x)
         x = dense(config.conv_width[-1], config.width, name="projection", dtype=dtype)(x)
         x = Dropout(config.dropout_projection)(x, train=train)
-        hidden = self.param("mask_vector", nn.initializers.uniform(1.0), (config.width,)).astype(dtype)
+        mask_vector = self.param("mask_vector", nn.initializers.uniform(1.0), (config.width,)).astype(dtype)
         if train and config.mask_time > 0:
             spans = _spans(self.make_rng("dropout"), config.mask_time, config.mask_time_span, mask.shape)
-            x = jnp.where(spans[..., None], hidden[None, None], x)
+            x = jnp.where(spans[..., None], mask_vector[None, None], x)
         if train and config.mask_channels > 0:
             shape = (x.shape[0], config.width)
             spans = _spans(self.make_rng("dropout"), config.mask_channels, config.mask_channels_span, shape)
@@ -205,20 +209,20 @@ class Encoder(nn.Module):
         positions = None
         if config.block == "transformer":
             shape = (config.position_kernel, config.width // config.position_groups, config.width)
-            place = _Conv(shape, True, dtype, name="position_conv")(grouped_conv1d, x)
-            x = x + ACTIVATIONS[config.conv_activation](place)
+            position = _Conv(shape, True, dtype, name="position_conv")(grouped_conv1d, x)
+            x = x + ACTIVATIONS[config.conv_activation](position)
             x = drop(x if config.norm_first else norm(x))
         else:
             x = drop(x)
             if config.positions == "relative":
                 positions = relative_positions(x.shape[1], config.width).astype(dtype)
-        kind: Any = TransformerLayer if config.block == "transformer" else ConformerLayer
-        layer = again(kind, static_argnums=(4,))
+        kind: Any = TransformerLayer if config.block == "transformer" else Wav2Vec2ConformerLayer
+        layer = rematerialize(kind, static_argnums=(4,))
         for i in range(config.layers):
             y = layer(config, name=f"layers_{i}")(x, positions, mask, train)
             if train and config.layer_drop > 0:
-                left_out = jax.random.bernoulli(self.make_rng("dropout"), config.layer_drop, (x.shape[0], 1, 1))
-                y = jnp.where(left_out, x, y)
+                skip = jax.random.bernoulli(self.make_rng("dropout"), config.layer_drop, (x.shape[0], 1, 1))
+                y = jnp.where(skip, x, y)
             x = y
         return x if config.block == "transformer" and not config.norm_first else norm(x), mask
 
@@ -231,18 +235,41 @@ class Wav2Vec2(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
-        x, mask = Encoder(self.config, name="encoder")(batch["features"], batch["mask"], train)
+        """Return {"logits", "mask", "encoded"}."""
+        x, mask = Wav2Vec2Encoder(self.config, name="encoder")(batch["features"], batch["mask"], train)
         y = Dropout(self.config.dropout_final)(x.astype(jnp.float32), train=train)
         logits = dense(self.config.width, self.vocab_size, name="head", dtype=jnp.float32)(y)
         return {"logits": logits, "mask": mask, "encoded": x}
 
 
 def wav2vec2_ctc(config: Wav2Vec2Config, vocab_size: int) -> Model:
-    """The model as two pure functions.
+    """Return wav2vec 2.0 with a CTC head, as pure functions.
 
-    A batch is {"features": f32 [batch, samples, 1], "mask": bool [batch, samples]}; whatever lies in masked samples,
-    NaN too, changes nothing. Outputs: {"logits": f32 [batch, time, vocab_size], "mask": bool [batch, time], "encoded":
-    [batch, time, width]} with time = ceil(samples / samples_per_frame(config)), of which output_length are True in the
-    mask. `apply` with train=True needs a key, and returns new batch statistics where the layers are a Conformer's.
+    A batch is {"features": float32 [batch, samples, 1], "mask": bool [batch, samples]}. Values in masked samples, NaN
+    too, change nothing. `apply` with train=True needs a key, and with Conformer layers returns new batch statistics.
+
+    Args:
+        config: settings of the network.
+        vocab_size: number of classes, the blank included.
+
+    Returns:
+        The model. Its outputs are {"logits": float32 [batch, time, vocab_size], "mask": bool [batch, time], "encoded":
+        [batch, time, width]} with time = ceil(samples / samples_per_frame(config)), of which output_length are True in
+        the mask.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.models.config import Wav2Vec2Config
+        >>> from speech_jax.models.wav2vec2 import wav2vec2_ctc
+        >>> config = Wav2Vec2Config(
+        ...     width=8, layers=1, heads=2, hidden=16, position_kernel=4, position_groups=2,
+        ...     conv_width=(8, 8), conv_kernel=(10, 8), conv_stride=(5, 4),
+        ... )
+        >>> model = wav2vec2_ctc(config, vocab_size=30)
+        >>> batch = {"features": jnp.ones((2, 400, 1)), "mask": jnp.arange(400)[None] < jnp.array([[400], [200]])}
+        >>> params, state = model.init(jax.random.key(0), batch)
+        >>> outputs, _ = model.apply(params, state, batch)
+        >>> outputs["logits"].shape, outputs["mask"].sum(axis=1).tolist()
+        ((2, 20, 30), [18, 8])
     """
     return as_model(Wav2Vec2(config, vocab_size))

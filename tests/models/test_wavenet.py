@@ -122,7 +122,7 @@ def test_it_starts_near_the_waveforms_scale_and_in_bfloat16_too():
 
 @pytest.mark.parametrize("change, message", [
     ({"layers": 5}, "whole cycles"), ({"gate": 7}, "even gate"), ({"kernel_size": 1}, "kernel of 2"),
-    ({"condition": ConditionConfig(kind="stretch", scales=(2, 2))}, "4 samples a frame, expected 6"),
+    ({"condition": ConditionConfig(kind="stretch", scales=(2, 2))}, "4 samples per frame, expected 6"),
     ({"condition": ConditionConfig(kind="transposed", window=5)}, "at least the hop length"),
 ])  # fmt: skip
 def test_networks_that_cannot_be_are_refused(change, message):

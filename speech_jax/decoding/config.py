@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from speech_jax.core.errors import UserError
+
+Dtype = Literal["float32", "bfloat16", "int8"]
+Cores = Literal[1, 2]
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,7 @@ class BeamConfig:
     width: int = 0
     """Number of prefixes kept per frame; 0 decodes greedily, without a language model."""
     lm: str = ""
-    """Word n-gram language model in ARPA format (`python -m speech_jax.lm` makes one); empty for none."""
+    """Word n-gram language model in ARPA format (`python -m speech_jax.lm` trains one); empty for none."""
     lm_weight: float = 0.5
     """Weight of the language model's log-probabilities (natural logarithm)."""
     word_insertion_bonus: float = 1.0

@@ -51,7 +51,7 @@ def greedy_decode(
         ([[1, 2, 0, 0]], [2])
     """
     path = best_path(logits, mask, blank_id=blank_id)
-    return path.ids, path.lengths
+    return jnp.asarray(path.ids), jnp.asarray(path.lengths)
 
 
 def best_path(

@@ -1,7 +1,7 @@
 """Autoregressive Tacotron 2 decoding, symbols → mel frames: a jitted `while_loop`, and the same in chunks.
 
 An utterance ends when the stop token fires, when the attention has stayed at the last symbol, or at a limit that
-follows from the text's length; the result says which of the three it was.
+follows from the text's length; `GeneratedMels.ended` tells which of the three it was.
 """
 
 from __future__ import annotations

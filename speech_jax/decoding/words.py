@@ -92,7 +92,13 @@ def to_words(
 
 
 class Cue(NamedTuple):
-    """One subtitle; times in seconds."""
+    """One subtitle.
+
+    Attributes:
+        start: seconds.
+        end: seconds.
+        text: at most two lines.
+    """
 
     start: float
     end: float

@@ -71,7 +71,7 @@ def score_alignment(weights: Float[np.ndarray, "steps symbols"], ended: str) -> 
         'no end, ends at 50% of the text'
     """
     steps, symbols = weights.shape
-    if steps < 2 or symbols == 0:  # too short for any speech: the weights say nothing
+    if steps < 2 or symbols == 0:  # too short for any speech: the weights carry no information
         return AlignmentScore(0.0, 0.0, 0, 0, 0.0, ended)
     path = weights.argmax(1)
     attended = weights.max(0) >= ATTENDED_WEIGHT

@@ -82,7 +82,13 @@ def _counts(report: Report, by: By, group: str) -> dict[tuple[str, str], ErrorCo
 
 
 def transcript_samples(reports: Sequence[Report], by: By, number: int) -> str:
-    """Return the first `number` utterances of each group: the reference, then the hypothesis of each system."""
+    """Return the first utterances of each group as text: the reference, then the hypothesis of each system.
+
+    Args:
+        reports: as `report.to_json` returns them.
+        by: groups of utterances: "set", "domain" or "speaker".
+        number: utterances per group.
+    """
     lines = []
     for group in group_names(reports, by):
         rows = [row for row in reports[0]["utterances"] if row[by] == group][:number]

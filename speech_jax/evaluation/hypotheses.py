@@ -41,8 +41,8 @@ def read_hypotheses(path: str, keys: Sequence[tuple[str, str]]) -> dict[tuple[st
         raise UserError(f"{path}:{number + 1}: found bytes that are not UTF-8, expected text") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}, expected transcripts") from error
-    texts = {key: rows.get(key, rows.get(("", key[1]))) for key in keys}
-    missing = [key[1] for key, text in texts.items() if text is None]
+    texts = {key: rows[key] if key in rows else rows["", key[1]] for key in keys if key in rows or ("", key[1]) in rows}
+    missing = [key[1] for key in keys if key not in texts]
     if missing:
         raise UserError(
             f"{path}: found no transcript of {len(missing)} of {len(keys)} utterances, the first {missing[0]!r}; "

@@ -36,7 +36,13 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 
 
 def pareto_table(points: Sequence[Point], *, old: str = "old", new: str = "new") -> str:
-    """Return a Markdown table: per name the mean over runs and (minimum–maximum); * marks the front of the means."""
+    """Return a Markdown table: per name the mean over runs and (minimum–maximum); * marks the front of the means.
+
+    Args:
+        points: the models.
+        old: name of the old domain.
+        new: name of the new domain.
+    """
     grouped: dict[tuple[str, str], list[Point]] = {}
     for point in points:
         grouped.setdefault((point.method, point.name), []).append(point)

@@ -109,18 +109,21 @@ def _best_path(
 
 
 class PitchErrors(NamedTuple):
-    """Differences between a pitch track and its reference; NaN where a value is not defined."""
+    """Differences between a pitch track and its reference; NaN where a value is not defined.
+
+    Attributes:
+        rmse_hertz: root mean square difference over the frames that are voiced in both.
+        rmse_cents: the same in hundredths of a semitone.
+        correlation: Pearson correlation of log F0 over the frames that are voiced in both.
+        voicing_error: percentage of frames that are voiced in one only (Nakatani et al. 2008).
+        gross_error: percentage of the frames voiced in both whose F0 differs by more than 20 % (Rabiner et al. 1976).
+    """
 
     rmse_hertz: float
-    """Root mean square difference over the frames that are voiced in both."""
     rmse_cents: float
-    """The same in hundredths of a semitone."""
     correlation: float
-    """Pearson correlation of log F0 over the frames that are voiced in both."""
     voicing_error: float
-    """Percentage of frames that are voiced in one only (Nakatani et al. 2008)."""
     gross_error: float
-    """Percentage of the frames voiced in both whose F0 differs by more than 20 % (Rabiner et al. 1976)."""
 
 
 def pitch_errors(reference: Float[np.ndarray, "frames"], other: Float[np.ndarray, "frames"]) -> PitchErrors:

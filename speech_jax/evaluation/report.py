@@ -6,7 +6,7 @@ import html
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -153,7 +153,7 @@ def bootstrap_ratios(pairs: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return np.concatenate(ratios)
 
 
-# --- Tables ---------------------------------------------------------------------------------------------------------
+# --- Tables ----------------------------------------------------------------------------------------------------------
 
 HEADER = ("", "utterances", "words", "WER %", "95 %", "S", "D", "I", "CER %", "wrong utterances %")
 
@@ -230,7 +230,15 @@ def _notes(evaluation: Evaluation) -> list[tuple[str, str]]:
     return notes
 
 
-def grouping_fields(evaluation: Evaluation) -> list[str]:
+class Grouped(Protocol):
+    """An evaluation whose utterances can be grouped."""
+
+    def groups(self, field: str) -> dict[str, list[int]]:
+        """Group row numbers by "set", "domain" or "speaker"."""
+        ...
+
+
+def grouping_fields(evaluation: Grouped) -> list[str]:
     """Return those of "set", "domain" and "speaker" that divide the utterances, each in a different way."""
     fields, divisions = [], []
     for field in ("set", "domain", "speaker"):
@@ -256,7 +264,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
 
 
-# --- Markdown, HTML and JSON ------------------------------------------------------------------------------------
+# --- Markdown, HTML and JSON -----------------------------------------------------------------------------------------
 
 
 def to_markdown(evaluation: Evaluation, *, worst: int = 20) -> str:

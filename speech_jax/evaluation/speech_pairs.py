@@ -254,7 +254,9 @@ def add_error_rates(
         rows = sorted(texts)
         hypotheses = {row: normalize(texts[row], language) for row in rows}
         words = count_errors([references[row].split() for row in rows], [hypotheses[row].split() for row in rows])
-        characters = count_errors(*([" ".join(t[row].split()) for row in rows] for t in (references, hypotheses)))
+        characters = count_errors(
+            [" ".join(references[row].split()) for row in rows], [" ".join(hypotheses[row].split()) for row in rows]
+        )
         for row, word_errors, character_errors in zip(rows, words, characters, strict=True):
             values = dict(result[row].values)
             values[f"wer{suffix}"] = (100.0 * word_errors.errors, word_errors.reference)
@@ -304,7 +306,7 @@ def make_example(row: int, pair: UtterancePair, config: MeasureConfig) -> Exampl
     """Return an utterance for the HTML page; its recordings are read again to save memory."""
     reference, other = analyze_pair(pair, config)
     picture = pair_picture(reference, other, dtw_path(reference, other))
-    return Example(row, *(_flac(x.audio, config.sample_rate) for x in (reference, other)), picture)
+    return Example(row, _flac(reference.audio, config.sample_rate), _flac(other.audio, config.sample_rate), picture)
 
 
 def _flac(audio: np.ndarray, rate: int) -> bytes:

@@ -16,7 +16,13 @@ _REFERENCE, _OTHER = "#4477aa", "#ee6677"  # Paul Tol's color-blind-safe palette
 
 
 def pair_picture(reference: Analysis, other: Analysis, path: Int[np.ndarray, "steps 2"]) -> bytes:
-    """Return a PNG with both log-mel spectrograms on one scale, both F0 tracks along the DTW path, and the path."""
+    """Return a PNG with both log-mel spectrograms on one scale, both F0 tracks along the DTW path, and the path.
+
+    Args:
+        reference: analysis of the reference recording.
+        other: analysis of the synthesized recording.
+        path: as `measures.dtw_path` returns it.
+    """
     figure = make_figure(11.0, 5.2)
     (left, right), (pitch, warping) = figure.subplots(2, 2, gridspec_kw={"height_ratios": (1.3, 1)})
     for axes, analysis, title in ((left, reference, "reference"), (right, other, "synthesized")):

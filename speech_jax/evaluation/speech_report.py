@@ -122,7 +122,7 @@ def summarize(items: Sequence[MeasuredPair], name: str, *, draws: int = 1000, se
     return Summary(mean, float(low), float(high), len(values))
 
 
-# --- Tables ---------------------------------------------------------------------------------------------------------
+# --- Tables ----------------------------------------------------------------------------------------------------------
 
 
 def format_value(name: str, value: float) -> str:
@@ -135,6 +135,7 @@ def overview_table(evaluation: SpeechEvaluation) -> tuple[tuple[str, ...], list[
     rows = []
     for name in evaluation.measured():
         summary = summarize(evaluation.items, name)
+        assert summary is not None  # a measured one
         cells = [format_value(name, value) for value in summary[:3]]
         rows.append((MEASURES[name].label, cells[0], f"{cells[1]} to {cells[2]}", str(summary.pairs)))
     return ("", "mean", "95 %", "pairs"), rows
@@ -192,7 +193,7 @@ def shown_messages(evaluation: SpeechEvaluation) -> list[str]:
     return [*evaluation.left_out[:SHOWN_MESSAGES], *([f"… and {rest} more"] if rest > 0 else [])]
 
 
-# --- Text, Markdown, HTML and JSON ------------------------------------------------------------------------------------------
+# --- Text, Markdown, HTML and JSON -----------------------------------------------------------------------------------
 
 
 def to_text(evaluation: SpeechEvaluation) -> str:

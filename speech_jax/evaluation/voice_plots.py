@@ -51,7 +51,13 @@ def mel_picture(panels: Sequence[tuple[str, Float[np.ndarray, "frames mels"]]], 
 
 
 def stop_picture(probability: Float[np.ndarray, " frames"], hop_seconds: float, threshold: float) -> Picture:
-    """Plot the stop probability per frame; it should be 1 at the last frame only."""
+    """Plot the stop probability per frame; it should be 1 at the last frame only.
+
+    Args:
+        probability: stop probability, 0 to 1.
+        hop_seconds: duration of a frame in seconds.
+        threshold: probability above which a frame is the last one.
+    """
     figure = make_figure(9.0, 2.2)
     axes = figure.subplots()
     seconds = np.arange(len(probability)) * hop_seconds

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Mel = Literal["nvidia", "griffinlim", "wavernn"]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def read_sentencepiece(data: bytes, source: str) -> Tokenizer:
     """
     from google.protobuf.message import DecodeError
 
-    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")  # whose classes are made at run time
+    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")  # its classes are created at run time
 
     model = proto.ModelProto()
     try:
@@ -54,7 +54,7 @@ def write_sentencepiece(tokenizer: Tokenizer) -> bytes:
     Raises:
         UserError: the tokenizer is of kind char.
     """
-    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")  # whose classes are made at run time
+    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")  # its classes are created at run time
 
     if tokenizer.kind == "char":
         raise UserError("tokenizer: found kind char, expected bpe or unigram for a sentencepiece model")

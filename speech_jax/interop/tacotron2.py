@@ -7,12 +7,12 @@ release.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from speech_jax.artifacts.voice import VoiceParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nvidia_tacotron2, torchaudio_tacotron2
 from speech_jax.core.errors import UserError
+from speech_jax.interop.config import Mel
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.tacotron2_names import (
     nvidia_name,
@@ -28,7 +28,6 @@ from speech_jax.text.frontend import FrontEnd
 from speech_jax.text.symbols import TACOTRON2, Symbols
 
 MARK = "decoder.attention_rnn.weight_ih"  # a tensor that no other model has
-Mel = Literal["nvidia", "griffinlim", "wavernn"]
 TORCHAUDIO = Symbols(tuple("_-!'(),.:;? abcdefghijklmnopqrstuvwxyz"))  # 38 symbols of the character bundles
 _TRAINING_STATE = ("optimizer", "iteration", "learning_rate", "cuda_rng_state_all", "epoch", "amp", "scheduler")
 

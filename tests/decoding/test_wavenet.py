@@ -27,6 +27,7 @@ from speech_jax.kernels.wavenet import reference as wavenet_plain
 from speech_jax.kernels.wavenet.draw import make_noise
 from speech_jax.kernels.wavenet.step import check_weights, outputs_of, tempered
 from speech_jax.models import wavenet as presets
+from speech_jax.models.config import ConditionConfig
 from tests.support.wavenets import random_mel, random_params, tiny
 
 ROWS, HOP, BATCH = 5, 6, 2
@@ -164,7 +165,7 @@ def test_a_join_is_seamless_where_both_agree_and_keeps_the_power_where_they_do_n
 
 def test_chunks_shrink_where_conditioning_is_per_sample():
     assert chunk_frames(presets.small()) == 16
-    big = dataclasses.replace(presets.released(), condition=presets.ConditionConfig(kind="transposed_bands"))
+    big = dataclasses.replace(presets.released(), condition=ConditionConfig(kind="transposed_bands"))
     assert chunk_frames(big) == 2
 
 

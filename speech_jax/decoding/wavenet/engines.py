@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from speech_jax.decoding.config import Cores, Dtype
 from speech_jax.decoding.wavenet import scan as wavenet
 from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights
 
@@ -26,8 +27,6 @@ log = logging.getLogger("speech_jax")
 ROWS_PER_GROUP = 4  # of the scan on a CPU: with fewer rows, reading the weights dominates
 
 Kind = Literal["auto", "scan", "native", "pallas"]
-Dtype = Literal["float32", "bfloat16", "int8"]
-Cores = Literal[1, 2]
 
 
 class Engine(NamedTuple):

@@ -115,7 +115,14 @@ def layout_for(shape: StepShape, weights: StepWeights, batch: int) -> Layout:
 
 
 def start(shape: StepShape, weights: StepWeights, batch: int, layout: Layout | None = None) -> StepState:
-    """Return the state before the first sample, in the given layout or that of `layout_for`."""
+    """Return the state before the first sample.
+
+    Args:
+        shape: static sizes of the network.
+        weights: its weights.
+        batch: rows that are sampled at once.
+        layout: layout of the ring buffers; None for that of `layout_for`.
+    """
     _, kernel, residual, _ = weights.taps.shape
     zero = jnp.zeros((), jnp.int32)
     lengths = [(kernel - 1) * d for d in shape.dilations]

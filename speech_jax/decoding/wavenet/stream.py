@@ -54,6 +54,11 @@ def chunk_frames(config: WaveNetConfig, rows: int = 1, limit: int = 16) -> int:
     """Return the frames per chunk: `limit`, or fewer where the conditioning would exceed 32 MB.
 
     Networks that upsample by learned filters need conditioning for every sample.
+
+    Args:
+        config: the network.
+        rows: rows that are sampled at once.
+        limit: largest number of frames.
     """
     frame_bytes = rows * rows_per_frame(config.condition, config.hop) * config.layers * config.gate * 4
     return int(min(limit, max(1, COND_BYTES // frame_bytes)))
@@ -214,7 +219,13 @@ def folded_audio(
 
 
 def fold_frames(config: WaveNetConfig, total: int, folds: int) -> tuple[int, int]:
-    """Return (warm-up frames per fold, frames that each fold contributes); FOLD_FRAMES of cross-fade follow."""
+    """Return (warm-up frames per fold, frames that each fold contributes); FOLD_FRAMES of cross-fade follow.
+
+    Args:
+        config: the network.
+        total: frames of the recording.
+        folds: number of segments.
+    """
     warm = warm_up_frames(config)
     return warm, max(-(-(total - warm - FOLD_FRAMES) // folds), 1)
 

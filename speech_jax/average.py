@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from speech_jax.artifacts.recognizer import RecognizerParts, load_recognizer_parts, save_recognizer
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.data.manifest import read_manifest
@@ -18,9 +18,9 @@ from speech_jax.decoding.config import BeamConfig
 from speech_jax.evaluation.compare import compare
 from speech_jax.evaluation.pareto import Point, pareto_front, pareto_table, plot_pareto
 from speech_jax.evaluation.report import to_json
-from speech_jax.finetuning.average import convert_vocabulary, interpolate
-from speech_jax.inference.recognizer import make_recognizer
-from speech_jax.inference.scoring import score_recognizer, set_names, write_reports
+
+if TYPE_CHECKING:
+    from speech_jax.artifacts.recognizer import RecognizerParts
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ def main(argv: Sequence[str]) -> int:
     config = tyro.cli(AverageConfig, prog="python -m speech_jax.average", args=list(argv))
     if not config.manifest and config.keep is None:
         raise UserError("found neither --manifest nor --keep, expected something to do")
+    # Loaded after the flags are parsed, so that --help does not wait for JAX.
+    from speech_jax.artifacts.recognizer import load_recognizer_parts, save_recognizer
+
     start, end = load_recognizer_parts(config.start), load_recognizer_parts(config.end)
     if config.manifest:
         sweep(config, start, end)
@@ -61,6 +64,8 @@ def between(start: RecognizerParts, end: RecognizerParts, ratio: float) -> Recog
     """The recognizer at `ratio` of the way, with the end's tokenizer. UserError if the two are different networks."""
     if start.task.model != end.task.model or start.task.audio != end.task.audio:
         raise UserError("found two networks or audio settings, expected checkpoints of one and the same")
+    from speech_jax.finetuning.average import convert_vocabulary, interpolate
+
     moved = convert_vocabulary(start.params, end.params, start.tokenizer.pieces, end.tokenizer.pieces)
     return end._replace(
         params=interpolate(moved, end.params, ratio),
@@ -70,6 +75,9 @@ def between(start: RecognizerParts, end: RecognizerParts, ratio: float) -> Recog
 
 def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -> None:
     """Evaluates every ratio and draws the results."""
+    from speech_jax.inference.recognizer import make_recognizer
+    from speech_jax.inference.scoring import score_recognizer, set_names, write_reports
+
     names = set_names(config.manifest)
     sets = dict(zip(names, map(read_manifest, config.manifest), strict=True))
     reports, points, out = [], [], Path(config.out)

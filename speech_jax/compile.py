@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -20,8 +20,10 @@ from speech_jax.core.errors import run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
 from speech_jax.evaluation.report import markdown_table
-from speech_jax.lowering.chips import Chip, chip_of, topology_devices
-from speech_jax.runs.precompile import GIB, CompileConfig, check, check_compiled, check_use, for_chip, read
+from speech_jax.runs.config import CompileConfig
+
+if TYPE_CHECKING:
+    from speech_jax.lowering.chips import Chip
 
 PARTS = ("compute", "memory", "links", "network")  # of the roofline
 
@@ -30,6 +32,10 @@ def main(argv: Sequence[str]) -> int:
     """Compile, print the table, and return 0 if everything fits, else 2."""
     prog = "python -m speech_jax.compile"
     options, rest = tyro.cli(CompileConfig, prog=prog, args=list(argv), return_unknown_args=True)
+    # Loaded after the flags are parsed, so that --help does not wait for JAX.
+    from speech_jax.lowering.chips import chip_of, topology_devices
+    from speech_jax.runs.precompile import check, check_compiled, check_use, for_chip, read
+
     setup_logging()
     config = parse_config(["--config", options.config, *rest])
     if options.step == "train":
@@ -48,6 +54,8 @@ def main(argv: Sequence[str]) -> int:
 
 def table(facts: dict[str, Any], chip: Chip) -> str:
     """Return the figures as Markdown."""
+    from speech_jax.lowering.chips import GIB
+
     mesh = " x ".join(f"{axis} {size}" for axis, size in facts["mesh"].items())
     head = (
         f"{facts['config']} on {facts['slices']} x {facts['topology']}: {facts['chips']} chips, mesh {mesh}; "

@@ -17,7 +17,7 @@ from speech_jax.core.config_dict import from_dict, new_field, to_dict
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Reader, TaskConfig
 from speech_jax.core.version import __version__
-from speech_jax.data.config import DataConfig
+from speech_jax.data.config import DataConfig, SourceConfig
 from speech_jax.finetuning.config import AdapterConfig, StartConfig
 from speech_jax.objectives.config import AlphaConfig
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
@@ -109,7 +109,10 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
             path = word.removeprefix("--config=")
             del argv[position]
             break
-    default = load_config_file(path) if path else tyro.MISSING
+    if not path and not {"-h", "--help"} & set(argv):
+        raise UserError("found no --config, expected --config FILE, a Python file with `config = TrainConfig(…)`")
+    example = TrainConfig(out_dir="runs/NAME", data=DataConfig(sources=(SourceConfig(path="train.jsonl"),)))
+    default = load_config_file(path) if path else example  # for --help: without a config the flags have no defaults
     parsed = tyro.cli(
         _with_task_of(default),
         prog="python -m speech_jax.train --config FILE",

@@ -13,21 +13,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from speech_jax.artifacts.recognizer import RecognizerParts, load_recognizer_parts
-from speech_jax.artifacts.voice import load_voice_parts
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.interop.imported import Imported, write_checkpoint
-from speech_jax.interop.nemo import read_nemo, write_nemo
-from speech_jax.interop.parakeet import read_json, read_parakeet, write_parakeet
-from speech_jax.interop.tacotron2 import Mel, is_tacotron2, read_tacotron2, write_tacotron2
-from speech_jax.interop.tensors import read_state_dict
-from speech_jax.interop.torchaudio import TorchaudioConfig, is_state_dict, read_torchaudio
-from speech_jax.interop.wav2vec2 import PREFIXES, read_wav2vec2
-from speech_jax.interop.wavenet import WaveNetImport, is_wavenet, read_wavenet
+from speech_jax.interop.config import Mel, TorchaudioConfig, WaveNetImport
+
+if TYPE_CHECKING:
+    from speech_jax.interop.imported import Imported
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
     began = time.monotonic()
     if config.to == "speech_jax":
         found = _read(config)
+        # Loaded after the flags are parsed, so that --help does not wait for JAX.
+        from speech_jax.interop.imported import write_checkpoint
+
         count = write_checkpoint(found, config.out, config.source)
         for line in describe(found):
             print(line, file=sys.stderr)
@@ -76,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
 
 def describe(found: Imported) -> list[str]:
     """What the user is told: the network, the notes, and every tensor that was not taken, by reason."""
+    from speech_jax.artifacts.recognizer import RecognizerParts
+
     model = found.parts.task.model
     lines = [f"{type(model).__name__.removesuffix('Config')}"]
     if isinstance(found.parts, RecognizerParts):
@@ -87,6 +86,14 @@ def describe(found: Imported) -> list[str]:
 
 
 def _read(config: ConvertConfig) -> Imported:
+    from speech_jax.interop.nemo import read_nemo
+    from speech_jax.interop.parakeet import read_json, read_parakeet
+    from speech_jax.interop.tacotron2 import is_tacotron2, read_tacotron2
+    from speech_jax.interop.tensors import read_state_dict
+    from speech_jax.interop.torchaudio import is_state_dict, read_torchaudio
+    from speech_jax.interop.wav2vec2 import PREFIXES, read_wav2vec2
+    from speech_jax.interop.wavenet import is_wavenet, read_wavenet
+
     source = Path(config.source)
     if source.is_dir():
         kind = read_json(source / "config.json").get("model_type")
@@ -107,6 +114,12 @@ def _read(config: ConvertConfig) -> Imported:
 
 
 def _write(config: ConvertConfig) -> None:
+    from speech_jax.artifacts.recognizer import load_recognizer_parts
+    from speech_jax.artifacts.voice import load_voice_parts
+    from speech_jax.interop.nemo import write_nemo
+    from speech_jax.interop.parakeet import write_parakeet
+    from speech_jax.interop.tacotron2 import write_tacotron2
+
     which = int(config.which) if config.which.isdecimal() else config.which
     if config.to == "tacotron2":
         return write_tacotron2(config.out, load_voice_parts(config.source, which))

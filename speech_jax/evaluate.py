@@ -34,8 +34,6 @@ from speech_jax.evaluation.report import (
 from speech_jax.evaluation.speech_pairs import SpeechRequest, evaluate_speech
 from speech_jax.evaluation.wer import Costs
 from speech_jax.inference.config import WindowConfig
-from speech_jax.inference.recognizer import load_recognizer
-from speech_jax.inference.scoring import recognize_all, score_item, score_recognizer, set_names, write_reports
 
 SHOWN_WORST = 5  # on the screen; the reports have --worst
 
@@ -101,6 +99,10 @@ def main(argv: Sequence[str]) -> int:
         _make_folder(Path(config.out))  # now, not when all is computed
     if config.compare:
         return _compare(config)
+    # Loaded after the flags are parsed, so that --help does not wait for JAX.
+    from speech_jax.inference.recognizer import load_recognizer
+    from speech_jax.inference.scoring import score_recognizer, set_names, write_reports
+
     if not config.manifest:
         raise UserError("found no --manifest, expected the recordings to evaluate on")
     sets = dict(zip(set_names(config.manifest), map(read_manifest, config.manifest), strict=True))
@@ -129,6 +131,9 @@ def _measure_speech(config: EvaluateConfig) -> int:
         raise UserError("found --speech with --hypotheses or --compare, expected at most a --checkpoint beside it")
     if config.out:
         _make_folder(Path(config.out))
+    from speech_jax.inference.recognizer import load_recognizer
+    from speech_jax.inference.scoring import recognize_all, set_names
+
     transcribe, language = None, config.language or "en"
     if config.checkpoint:
         recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam, config.adapter)
@@ -147,6 +152,8 @@ def _measure_speech(config: EvaluateConfig) -> int:
 
 def score_hypotheses(config: EvaluateConfig, sets: dict[str, list[Utterance]]) -> Evaluation:
     """Scores the transcripts of a file."""
+    from speech_jax.inference.scoring import score_item
+
     language = config.language or "en"
     texts = read_hypotheses(config.hypotheses, [(name, u.id) for name, rows in sets.items() for u in rows])
     items = [

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import tyro
 
 from speech_jax.config import TrainConfig, parse_config
@@ -23,7 +22,6 @@ from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
 from speech_jax.evaluation.pareto import Point, pareto_table, plot_pareto
-from speech_jax.train import train
 
 SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # names that are shorter than their flags
 
@@ -64,6 +62,10 @@ def main(argv: Sequence[str]) -> int:
     config, rest = tyro.cli(SweepConfig, prog="python -m speech_jax.sweep", args=list(argv), return_unknown_args=True)
     setup_logging()
     runs = plan(config)
+    import jax  # after the flags are parsed, so that --help does not wait for it
+
+    from speech_jax.runs.train import train
+
     trainings = [(run, parse_config(["--config", config.config, *rest, *run.flags])) for run in runs]  # all checked now
     for run, training in trainings:
         check_metrics(training, config)

@@ -8,29 +8,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 import numpy as np
 import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
-from speech_jax.artifacts.folder import read_model_of
-from speech_jax.artifacts.voice import load_voice_parts
 from speech_jax.audio.config import AudioConfig
-from speech_jax.core.compile_clock import Stopwatch
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import open_atomic, read_lines
 from speech_jax.data.speakers import find_speaker
-from speech_jax.decoding.config import DecodeConfig
-from speech_jax.decoding.wavenet.engines import Cores, Dtype
+from speech_jax.decoding.config import Cores, DecodeConfig, Dtype
 from speech_jax.evaluation.report import escape_markdown, markdown_table
-from speech_jax.inference.audio_output import Vocoder, find_vocoder, stdout_sound, wav_file
-from speech_jax.inference.resynthesis import resynthesize
-from speech_jax.inference.teacher_forced import export_mels
-from speech_jax.inference.vocoder import EngineName
-from speech_jax.inference.voice import Piece, Voice, spoken_pieces
-from speech_jax.training.checkpoint import open_checkpoint
+from speech_jax.inference.config import EngineName
+
+if TYPE_CHECKING:
+    from speech_jax.inference.audio_output import Vocoder
+    from speech_jax.inference.voice import Piece, Voice
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,14 @@ class Recording(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Flags in, recordings out; 2 where a text could not be spoken, or a piece failed in all its tries."""
     config = tyro.cli(SynthesizeConfig, args=list(argv), prog="python -m speech_jax.synthesize")
+    # Loaded after the flags are parsed, so that --help does not wait for JAX.
+    from speech_jax.artifacts.voice import load_voice_parts
+    from speech_jax.core.compile_clock import Stopwatch
+    from speech_jax.inference.audio_output import stdout_sound, wav_file
+    from speech_jax.inference.resynthesis import resynthesize
+    from speech_jax.inference.teacher_forced import export_mels
+    from speech_jax.inference.voice import Voice
+
     if config.teacher_forced:
         return export_mels(config.checkpoint, config.teacher_forced, config.out, config.which)
     if config.resynthesize:
@@ -153,6 +156,8 @@ def main(argv: Sequence[str]) -> int:
 
 def vocoder_of(config: SynthesizeConfig, audio: AudioConfig, speaker: str) -> Vocoder:
     """What makes the sound of frames with these mel settings."""
+    from speech_jax.inference.audio_output import find_vocoder
+
     return find_vocoder(
         config.vocoder, audio, config.checkpoint, iterations=config.iterations, seed=config.seed, speaker=speaker,
         engine=config.engine, dtype=config.weights, cores=config.cores, temperature=config.temperature,
@@ -161,6 +166,9 @@ def vocoder_of(config: SynthesizeConfig, audio: AudioConfig, speaker: str) -> Vo
 
 def vocoder_alone(config: SynthesizeConfig) -> tuple[Vocoder, AudioConfig]:
     """The vocoder and the mel settings of a run that may be a voice or a vocoder itself."""
+    from speech_jax.artifacts.folder import read_model_of
+    from speech_jax.training.checkpoint import open_checkpoint
+
     checkpoint = open_checkpoint(config.checkpoint, config.which)
     audio = read_model_of(checkpoint, "voice", "vocoder", reads=False).task.audio
     return vocoder_of(config, audio, config.speaker), audio
@@ -186,6 +194,8 @@ def spoken(
 ) -> Iterator[tuple[Float[np.ndarray, " time"], list[Piece]]]:
     """The sound of a text, all of it or, with --stream, as it is made; with each part the pieces that end in it. Raises
     UserError where the voice cannot read the text."""
+    from speech_jax.inference.voice import spoken_pieces
+
     if not config.stream:
         said = say(voice, vocoder, text, config)
         yield said.audio, said.pieces
@@ -209,6 +219,8 @@ def _frames(voice: Voice, text: str, steps: int, speaker: int, done: list[Piece]
 
 def say(voice: Voice, vocoder: Vocoder, text: str, config: SynthesizeConfig) -> Recording:
     """One text, in pieces where it is long. Raises UserError where the voice cannot read it."""
+    from speech_jax.inference.voice import spoken_pieces
+
     speaker = find_speaker(config.speaker, voice.speakers, voice.task.model.speakers)
     said = voice.say(spoken_pieces(voice.front_end, text), tries=config.tries, speaker=speaker)
     pause = silence(config, voice.task.audio.sample_rate)

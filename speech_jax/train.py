@@ -1,96 +1,29 @@
-"""Train a model, or resume the run in `--out-dir`: `python -m speech_jax.train --config configs/X.py`.
-
-The order of a run: config → recordings → task → state and loop (training/loop.py). Everything that the checkpoint
-folder must carry goes with it as assets.
-"""
+"""Train a model, or resume the run in `--out-dir`: `python -m speech_jax.train --config configs/X.py`."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
-import jax
-
-from speech_jax.config import TrainConfig, parse_config
-from speech_jax.core.config_dict import to_text
+from speech_jax.config import parse_config
 from speech_jax.core.errors import run_front_door
-from speech_jax.core.log import log, setup_logging
-from speech_jax.core.placement import fetch
-from speech_jax.finetuning.adapters import save_adapter
-from speech_jax.runs.prepare import PreparedRun, prepare
-from speech_jax.runs.streams import audio_seconds
+from speech_jax.core.log import setup_logging
 from speech_jax.training.config import HostsConfig
-from speech_jax.training.hosts import assert_equal_across_hosts, run_on_all_or_fail, start_hosts
-from speech_jax.training.loop import FitResult, fit
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the config, find the other processes of the run, and train. Returns the exit code."""
     config = parse_config(argv)
+    # Loaded after the flags are parsed, so that --help does not wait for JAX.
+    import jax
+
+    from speech_jax.runs.train import train
+    from speech_jax.training.hosts import start_hosts
+
     start_hosts(config.hosts)
     setup_logging(quiet=jax.process_index() > 0)
     train(dataclasses.replace(config, hosts=HostsConfig()))  # how hosts find each other is no part of the run
     return 0
-
-
-def train(config: TrainConfig) -> FitResult:
-    """Run `config` to its last step or until a signal; resume if there are checkpoints in `config.out_dir`.
-
-    Args:
-        config: The run.
-
-    Returns:
-        The last state, the last reports, and how the run ended.
-
-    Raises:
-        UserError: For anything that a user can correct.
-    """
-    # ===== 1. Prepare: settings, checkpoint, manifests, task, start, in the order that runs/prepare.py explains.
-    # Every process prepares the whole run by itself; an error on one ends all of them.
-    run = run_on_all_or_fail(lambda: prepare(config))
-    config = run.config
-
-    # ===== 2. Agree: processes that read different files would train on different batches without an error.
-    recordings = {f"recordings of {name}": stream.facts for name, stream in run.streams.items()}
-    assert_equal_across_hosts({"config": lambda: to_text(config)} | recordings)
-
-    # ===== 3. Train. The state is restored or initialized there, after the run's folder is locked: what lies in the
-    # folder decides, not what lay there when the recordings were read.
-    result = fit(
-        run.task,
-        run.feed,
-        config=config.trainer,
-        optimizer=run.optimizer,
-        mesh=config.mesh,
-        out_dir=config.out_dir,
-        assets=run.assets,
-        texts={"config.json": to_text(config)},
-        pipeline={name: stream.plan.fingerprint() for name, stream in run.streams.items()}
-        | ({} if run.accountant is None else {"privacy": run.accountant.config.settings()}),
-        eval_sets={name: stream.one_pass() for name, stream in run.eval_streams.items()},
-        init=run.init,
-        fisher=run.fisher,
-        units=lambda batch: audio_seconds(batch, config.task.audio.sample_rate),
-        seed=config.seed,
-        epsilon=None if run.accountant is None else run.accountant.epsilon,
-    )
-
-    # ===== 4. Write the adapter, a file that fits on the start checkpoint.
-    if config.adapter.kind != "none" and not result.stopped:
-        write_adapter(run, result)
-    return result
-
-
-def write_adapter(run: PreparedRun, result: FitResult) -> None:
-    """Write `adapter.safetensors` into the run's folder."""
-    params = fetch(result.state.params if result.state.ema is None else result.state.ema)
-    if jax.process_index() == 0:
-        file = Path(run.config.out_dir) / "adapter.safetensors"
-        tokenizer = json.dumps(run.assets.get("tokenizer"))
-        save_adapter(file, params, run.base_params(), run.config.adapter, tokenizer)
-        log.info("%s: %.1f MB", file, file.stat().st_size / 1e6)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import tyro
 from tqdm import tqdm
@@ -20,7 +20,9 @@ from speech_jax.core.files import write_file
 from speech_jax.decoding.config import BeamConfig
 from speech_jax.decoding.words import Transcript, to_cues, to_srt
 from speech_jax.inference.config import WindowConfig
-from speech_jax.inference.recognizer import Recognizer, load_recognizer
+
+if TYPE_CHECKING:
+    from speech_jax.inference.recognizer import Recognizer
 
 ENDINGS = frozenset(".wav .flac .ogg .oga .opus .mp3 .g722 .aif .aiff .au .snd .caf .w64 .sph .rf64".split())
 _FILE_ENDINGS = {"text": ".txt", "json": ".json", "jsonl": ".json", "srt": ".srt"}
@@ -54,6 +56,9 @@ class TranscribeConfig:
 def main(argv: Sequence[str]) -> int:
     """Flags in, transcripts out; 2 where a recording could not be read."""
     config = tyro.cli(TranscribeConfig, args=list(argv), prog="python -m speech_jax.transcribe")
+    # Loaded after the flags are parsed, so that --help does not wait for JAX.
+    from speech_jax.inference.recognizer import load_recognizer
+
     recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam, config.adapter)
     return transcribe(recognizer, config, stdin=sys.stdin, stdout=sys.stdout)
 

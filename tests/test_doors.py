@@ -73,3 +73,13 @@ def test_version() -> None:
 def test_the_console_script_is_the_same_program() -> None:
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="speech-jax")
     assert script.load() is main
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_help_loads_nothing_heavy(door: str) -> None:
+    result = run("-X", "importtime", "-m", f"speech_jax.{door}", "--help")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.startswith(f"usage: python -m speech_jax.{door} ")
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
+    heavy = {"jax", "flax", "optax", "orbax", "scipy", "matplotlib", "PIL", "tensorboardX", "tensorflow_datasets", "av"}
+    assert not loaded & (heavy | {"grain"})

@@ -16,6 +16,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.types import TrainState
 from speech_jax.data.config import DataConfig
 from speech_jax.inference import recognizer as recognizer_module
+from speech_jax.inference.scoring import set_names
 from speech_jax.models.config import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.ctc_task import ctc_task
@@ -60,7 +61,9 @@ def manifests(tmp_path):
 def tones(monkeypatch):
     reader = recognizer(core_seconds=1.0, context_seconds=0.4)  # "long" is longer than one window
     assert reader.longest < len(say(CLIPS["long"][1])) and reader.longest > len(say(CLIPS["three"][1]))
-    monkeypatch.setattr(front_door, "load_recognizer", lambda path, which, windows, beam, adapter: reader)
+    monkeypatch.setattr(
+        "speech_jax.inference.recognizer.load_recognizer", lambda path, which, windows, beam, adapter: reader
+    )
 
 
 def test_tables_reports_and_the_broken_recording(manifests, tones, tmp_path, capsys):
@@ -113,10 +116,10 @@ def test_compare(manifests, tmp_path, capsys):
 
 
 def test_set_names():
-    assert front_door.set_names(["x/a.jsonl", "x/b.jsonl"]) == ["a", "b"]
-    assert front_door.set_names(["x/test.jsonl", "y/test.jsonl"]) == ["x/test", "y/test"]
+    assert set_names(["x/a.jsonl", "x/b.jsonl"]) == ["a", "b"]
+    assert set_names(["x/test.jsonl", "y/test.jsonl"]) == ["x/test", "y/test"]
     with pytest.raises(UserError, match="twice"):
-        front_door.set_names(["a.jsonl", "a.jsonl"])
+        set_names(["a.jsonl", "a.jsonl"])
 
 
 @pytest.mark.parametrize(

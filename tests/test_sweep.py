@@ -8,6 +8,7 @@ import pytest
 
 from speech_jax import sweep as front_door
 from speech_jax.core.errors import UserError
+from speech_jax.runs import train as runs_train
 from tests.test_train import corpus, data, tiny, trained, write_config_file  # noqa: F401
 
 
@@ -70,8 +71,8 @@ def test_a_sweep_runs_and_draws_and_does_nothing_twice(corpus, trained, tmp_path
         trainings.append(training)
         return real(training)
 
-    real = front_door.train
-    monkeypatch.setattr(front_door, "train", count)
+    real = runs_train.train
+    monkeypatch.setattr(runs_train, "train", count)
     assert front_door.main([*arguments, "--trainer.log-every", "2"]) == 0
     assert len(trainings) == 2
     again = front_door.evaluations(Path(trainings[0].out_dir), config())

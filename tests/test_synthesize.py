@@ -13,7 +13,6 @@ import pytest
 import soundfile
 
 from speech_jax import synthesize as front_door
-from speech_jax import train as trainer
 from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.artifacts.voice import VoiceParts, load_voice_parts, save_voice
 from speech_jax.audio.presets import nvidia_tacotron2
@@ -32,6 +31,7 @@ from speech_jax.objectives.config import AlphaConfig
 from speech_jax.runs.objective import build_task
 from speech_jax.runs.resolve import resolve
 from speech_jax.runs.start import read_start
+from speech_jax.runs.train import train
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
 from speech_jax.tasks.tacotron2_task import network_config
 from speech_jax.text.config import FrontEndConfig
@@ -66,16 +66,16 @@ def config(corpus, out, **changes):  # noqa: F811
 @pytest.fixture(scope="module")
 def voice(corpus, tmp_path_factory):  # noqa: F811
     out = tmp_path_factory.mktemp("voice") / "run"
-    result = trainer.train(config(corpus, out))
+    result = train(config(corpus, out))
     assert result.programs == 2
     return out
 
 
 def test_training_logs_what_a_voice_is_judged_by(voice):
     rows = [json.loads(line) for line in (voice / "metrics.jsonl").read_text().splitlines()]
-    train = [row["metrics"] for row in rows if row["kind"] == "train"]
-    assert [row["reduction"] for row in train] == [2, 2, 1, 1]
-    assert {"before", "after", "stop", "guided", "focus"} <= set(train[0])
+    metrics = [row["metrics"] for row in rows if row["kind"] == "train"]
+    assert [row["reduction"] for row in metrics] == [2, 2, 1, 1]
+    assert {"before", "after", "stop", "guided", "focus"} <= set(metrics[0])
     found = next(row["metrics"] for row in rows if row["kind"] == "eval")
     assert {"old/loss", "old/focus", "old/coverage", "old/failures"} <= set(found)
     assert {"old/free_focus", "old/free_coverage", "old/free_failures"} <= set(found)
@@ -122,7 +122,7 @@ def tuned(corpus, voice, tmp_path_factory):  # noqa: F811
     log.addHandler(handler)
     log.setLevel("INFO")
     try:
-        trainer.train(wanted)
+        train(wanted)
     finally:
         log.removeHandler(handler)
     return folder / "run", "\n".join(lines), wanted
@@ -159,10 +159,10 @@ def test_a_checkpoint_of_other_symbols_or_mel_settings_is_refused(corpus, voice,
     with pytest.raises(
         UserError, match="found a voice that reads .'units': 'tacotron2', .* the config's task.frontend"
     ):
-        trainer.train(config(corpus, "x", task=other, **start))
+        train(config(corpus, "x", task=other, **start))
     other = dataclasses.replace(task, audio=dataclasses.replace(AUDIO, hop=256))
     with pytest.raises(UserError, match=r"found audio.hop = 320; expected the features of the config: audio.hop = 256"):
-        trainer.train(config(corpus, "x", task=other, **start))
+        train(config(corpus, "x", task=other, **start))
 
 
 def test_which_speakers_a_fine_tuning_has(corpus, tuned, voice):  # noqa: F811
@@ -174,10 +174,10 @@ def test_which_speakers_a_fine_tuning_has(corpus, tuned, voice):  # noqa: F811
     kept = dataclasses.replace(alone, start=StartConfig(tokenizer="new", speakers="keep"))
     assert resolve(kept).config.task.model.speakers == 1
     with pytest.raises(UserError, match=r"ana.jsonl:1: new0: found speaker 'ana', expected one of the voice's: 'tone'"):
-        trainer.train(kept)
+        train(kept)
     single = dataclasses.replace(wanted.task, speakers="one")
     with pytest.raises(UserError, match=r"found a table of speakers \('tone'\) and task.speakers 'one'"):
-        trainer.train(dataclasses.replace(alone, task=single))
+        train(dataclasses.replace(alone, task=single))
 
 
 def test_a_voice_without_a_table_takes_on_speakers(corpus, tmp_path):  # noqa: F811

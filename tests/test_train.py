@@ -26,6 +26,7 @@ from speech_jax.finetuning.config import AdapterConfig, StartConfig
 from speech_jax.models.config import ConformerConfig
 from speech_jax.objectives.config import AlphaConfig
 from speech_jax.runs.streams import load_stream, warn_of_misfits
+from speech_jax.runs.train import train
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.tasks.pretrain import BestRQConfig, PretrainTaskConfig
 from speech_jax.text.config import TokenizerConfig
@@ -90,7 +91,7 @@ def tiny(corpus: Path, out: Path, **changes) -> TrainConfig:
 def trained(corpus, tmp_path_factory) -> tuple[TrainConfig, object]:
     """One finished run that the tests share."""
     config = tiny(corpus, tmp_path_factory.mktemp("runs") / "old")
-    return config, front_door.train(config)
+    return config, train(config)
 
 
 def fingerprint(out: str | Path) -> str:
@@ -183,7 +184,7 @@ def test_fine_tuning_mixes_two_streams_from_a_checkpoint_and_compiles_one_progra
         evaluate=(),
         trainer=trainer,
     )
-    result = front_door.train(config)
+    result = train(config)
     assert result.programs == 3  # two buckets of the old domain and one of the new, not each with each
     lines = [json.loads(line) for line in Path(config.out_dir, "metrics.jsonl").read_text().splitlines()]
     metrics = [line["metrics"] for line in lines if line["kind"] == "train"]
@@ -233,10 +234,10 @@ def test_a_checkpoint_of_another_model_or_other_audio_settings_is_refused(corpus
     config = tiny(corpus, tmp_path / "new", init_from=start.out_dir)
     wider = dataclasses.replace(config.task, model=dataclasses.replace(config.task.model, width=32))
     with pytest.raises(UserError, match="shape"):
-        front_door.train(dataclasses.replace(config, task=wider))
+        train(dataclasses.replace(config, task=wider))
     other = dataclasses.replace(config.task, audio=dataclasses.replace(config.task.audio, num_mels=40))
     with pytest.raises(UserError, match=r"found audio\.num_mels = 80; expected .*: audio\.num_mels = 40"):
-        front_door.train(dataclasses.replace(config, task=other))
+        train(dataclasses.replace(config, task=other))
 
 
 def test_text_outside_the_tokenizer_is_named_with_its_line(corpus, trained, tmp_path):
@@ -246,7 +247,7 @@ def test_text_outside_the_tokenizer_is_named_with_its_line(corpus, trained, tmp_
     manifest.write_text(json.dumps(row) + "\n")
     strange = DataConfig(sources=(SourceConfig(path=str(manifest)),))
     with pytest.raises(UserError, match=r"strange\.jsonl:1: .*'z'"):
-        front_door.train(tiny(corpus, tmp_path / "new", init_from=start.out_dir, task=None, data=strange))
+        train(tiny(corpus, tmp_path / "new", init_from=start.out_dir, task=None, data=strange))
 
 
 def test_a_replay_set_that_is_empty_or_holds_test_recordings_is_refused(corpus, trained, tmp_path, caplog):
@@ -255,13 +256,13 @@ def test_a_replay_set_that_is_empty_or_holds_test_recordings_is_refused(corpus, 
     config = dataclasses.replace(config, alpha=AlphaConfig(start=0.5))
     (corpus / "nobody.jsonl").write_text("")
     with pytest.raises(UserError, match=r"nobody\.jsonl"):
-        front_door.train(dataclasses.replace(config, pre=data(corpus, "nobody")))
+        train(dataclasses.replace(config, pre=data(corpus, "nobody")))
     aside = tmp_path / "aside"
     aside.symlink_to(corpus)  # the same recordings by another way
     with pytest.raises(
         UserError, match=r"pre: .*old\.jsonl:1: found a recording that the evaluation set 'old' has too"
     ):
-        front_door.train(dataclasses.replace(config, pre=data(aside, "old")))
+        train(dataclasses.replace(config, pre=data(aside, "old")))
     assert not (tmp_path / "new" / "checkpoints").exists()
 
 
@@ -272,7 +273,7 @@ def test_two_runs_in_one_folder_are_refused(corpus, trained):
     lock = RunLock(Path(config.out_dir))
     try:
         with pytest.raises(UserError, match="another"):
-            front_door.train(config)
+            train(config)
     finally:
         lock.release()
 
@@ -310,7 +311,7 @@ def test_a_new_vocabulary_keeps_what_the_head_learned_for_each_character(corpus,
         trainer=dataclasses.replace(start.trainer, steps=2, checkpoint=CheckpointConfig(every=2), step=StepConfig()),
     )
     with caplog.at_level("INFO", logger="speech_jax"):
-        front_door.train(config)
+        train(config)
     assert "11 kept, 3 new ('a' 'b' 'z'), 1 dropped ('h')" in caplog.text
     before, after = (load_params(path, "last") for path in (start.out_dir, config.out_dir))
     old, new = (load_assets(path, "last")["tokenizer"]["pieces"] for path in (start.out_dir, config.out_dir))
@@ -336,8 +337,8 @@ def test_elastic_weights_need_the_old_recordings_and_hold_what_matters(corpus, t
         trainer=dataclasses.replace(start.trainer, steps=2, checkpoint=CheckpointConfig(every=2), step=StepConfig()),
     )
     with pytest.raises(UserError, match="optimizer.ewc: found no init_from or no pre"):
-        front_door.train(config)
-    result = front_door.train(dataclasses.replace(config, pre=data(corpus, "old"), alpha=AlphaConfig(start=0.0)))
+        train(config)
+    result = train(dataclasses.replace(config, pre=data(corpus, "old"), alpha=AlphaConfig(start=0.0)))
     weights = jax.tree.leaves(result.state.opt_state, is_leaf=lambda x: hasattr(x, "fisher"))
     fisher = next(x.fisher for x in weights if hasattr(x, "fisher"))
     assert np.mean([np.mean(leaf) for leaf in jax.tree.leaves(fisher["encoder"])]) > 0
@@ -358,7 +359,7 @@ def test_adapters_are_trained_on_a_checkpoint_and_put_on_it_again(corpus, traine
         start=StartConfig(which="last"),
         trainer=dataclasses.replace(start.trainer, steps=3, checkpoint=CheckpointConfig(every=3)),
     )
-    front_door.train(config)
+    train(config)
     own = load_recognizer_parts(config.out_dir)
     file = Path(config.out_dir) / "adapter.safetensors"
     put_on = load_recognizer_parts(start.out_dir, "last", str(file))
@@ -371,7 +372,7 @@ def test_adapters_are_trained_on_a_checkpoint_and_put_on_it_again(corpus, traine
         base.params["encoder"]["subsampling"]["out"]["kernel"], own.params["encoder"]["subsampling"]["out"]["kernel"]
     )
     with pytest.raises(UserError, match="adapter: found no init_from"):
-        front_door.train(tiny(corpus, tmp_path / "none", adapter=AdapterConfig("lora")))
+        train(tiny(corpus, tmp_path / "none", adapter=AdapterConfig("lora")))
 
 
 def test_a_teacher_holds_the_student_and_survives_a_restart(corpus, trained, tmp_path):
@@ -387,14 +388,14 @@ def test_a_teacher_holds_the_student_and_survives_a_restart(corpus, trained, tmp
         teacher=TeacherConfig(checkpoint=start.out_dir, weight=0.5, hidden=1.0),
         trainer=dataclasses.replace(start.trainer, steps=4, checkpoint=CheckpointConfig(every=2)),
     )
-    front_door.train(config)
+    train(config)
     lines = [json.loads(line) for line in Path(config.out_dir, "metrics.jsonl").read_text().splitlines()]
     first = next(line["metrics"] for line in lines if line["kind"] == "train")
     assert {"ctc", "teacher_hidden"} <= set(first)
     assert 0 < first["teacher"] < 0.5  # dropout and masks are all that differ
     half = dataclasses.replace(config, out_dir=str(tmp_path / "half"))
-    front_door.train(dataclasses.replace(half, trainer=dataclasses.replace(half.trainer, steps=2)))
-    front_door.train(half)
+    train(dataclasses.replace(half, trainer=dataclasses.replace(half.trainer, steps=2)))
+    train(half)
     assert losses(half.out_dir)[4] == losses(config.out_dir)[4]
     own = load_recognizer_parts(config.out_dir)
     assert set(own.model_state) == {"batch_stats"}  # what leaves the folder has no teacher in it
@@ -402,7 +403,7 @@ def test_a_teacher_holds_the_student_and_survives_a_restart(corpus, trained, tmp
     # Without batch norm the student has no state of its own: the folder holds the teacher's alone, and still reads.
     small = dataclasses.replace(start.task, model=dataclasses.replace(start.task.model, width=8, conv_norm="layer"))
     student = dataclasses.replace(config, out_dir=str(tmp_path / "small"), init_from="", task=small)
-    front_door.train(dataclasses.replace(student, trainer=dataclasses.replace(config.trainer, steps=1)))
+    train(dataclasses.replace(student, trainer=dataclasses.replace(config.trainer, steps=1)))
     read = load_recognizer_parts(student.out_dir)
     assert read.params["head"]["kernel"].shape[0] == 8 and read.model_state == {}
 
@@ -413,7 +414,7 @@ def test_a_teacher_holds_the_student_and_survives_a_restart(corpus, trained, tmp
             tokens = TokenizerConfig(alphabet="abcdefghijklmnopqrstuvwxyz ")
             bad = dataclasses.replace(bad, task=dataclasses.replace(small, tokenizer=tokens))
         with pytest.raises(UserError, match=message):
-            front_door.train(bad)
+            train(bad)
 
 
 def test_from_recordings_without_text_to_a_recognizer_that_keeps_its_pre_training(corpus, trained, tmp_path):
@@ -433,7 +434,7 @@ def test_from_recordings_without_text_to_a_recognizer_that_keeps_its_pre_trainin
         evaluate=(EvalConfig("old", unlabeled),),
         trainer=trainer,
     )
-    front_door.train(first)
+    train(first)
     assert "tokenizer" not in load_assets(first.out_dir)
     with pytest.raises(UserError, match="expected a recognizer"):
         load_recognizer_parts(first.out_dir)
@@ -450,7 +451,7 @@ def test_from_recordings_without_text_to_a_recognizer_that_keeps_its_pre_trainin
         evaluate=(),
         trainer=trainer,
     )
-    front_door.train(second)
+    train(second)
     lines = [json.loads(line) for line in Path(second.out_dir, "metrics.jsonl").read_text().splitlines()]
     metrics = next(line["metrics"] for line in lines if line["kind"] == "train")
     assert {"pre/accuracy", "pre/encoded_spread", "task/ctc"} <= set(metrics)
@@ -466,13 +467,13 @@ def test_from_recordings_without_text_to_a_recognizer_that_keeps_its_pre_trainin
         pre=None,
         pre_task=dataclasses.replace(pretext, augment=second.task.augment),
     )
-    front_door.train(shared)
+    train(shared)
     lines = [json.loads(line) for line in Path(shared.out_dir, "metrics.jsonl").read_text().splitlines()]
     metrics = next(line["metrics"] for line in lines if line["kind"] == "train")
     assert metrics["loss"] == pytest.approx(0.5 * metrics["pre/loss"] + 0.5 * metrics["task/loss"], rel=1e-5)
     with pytest.raises(UserError, match=r"pre_task\.augment: found another"):
-        front_door.train(dataclasses.replace(shared, out_dir=str(tmp_path / "bad"), pre_task=pretext))
+        train(dataclasses.replace(shared, out_dir=str(tmp_path / "bad"), pre_task=pretext))
 
     other = dataclasses.replace(pretext, model=dataclasses.replace(pretext.model, kernel_size=3))
     with pytest.raises(UserError, match="pre_task: found another network"):
-        front_door.train(dataclasses.replace(second, out_dir=str(tmp_path / "bad"), pre_task=other))
+        train(dataclasses.replace(second, out_dir=str(tmp_path / "bad"), pre_task=other))

@@ -16,7 +16,9 @@ from tests.support.tones import recognizer, say
 @pytest.fixture(autouse=True)
 def tones(monkeypatch):
     """`--checkpoint tones` is the network that reads beeps."""
-    monkeypatch.setattr(front_door, "load_recognizer", lambda path, which, windows, beam, adapter: recognizer())
+    monkeypatch.setattr(
+        "speech_jax.inference.recognizer.load_recognizer", lambda path, which, windows, beam, adapter: recognizer()
+    )
 
 
 @pytest.fixture

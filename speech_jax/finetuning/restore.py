@@ -113,8 +113,8 @@ def start_from(
     if tokens is not None and tokens[0] != tokens[1]:
         axes = {name: vocabulary_axis(name) for name in needed if name not in renewed}
         converted = {name: axis for name, axis in axes.items() if axis is not None}
-    new_speakers = speakers is not None and speakers[0] != speakers[1]
-    new_speakers &= SPEAKERS in needed and SPEAKERS not in renewed
+    if speakers is not None and (speakers[0] == speakers[1] or SPEAKERS not in needed or SPEAKERS in renewed):
+        speakers = None
     initial = {}
     if renewed or converted:
         if init is None:
@@ -125,9 +125,9 @@ def start_from(
         names = set(named_leaves(like))
         leaves = {n: leaf for n, leaf in named_leaves(tree).items() if n not in dropped}
         leaves |= {n: initial[n] for n in renewed & names}
-        for n in converted.keys() & names & stored.keys():
+        for n in converted.keys() & names & stored.keys() if tokens else ():
             leaves[n] = move_tokens(stored[n], initial[n], *tokens, converted[n])
-        if new_speakers and SPEAKERS in names and SPEAKERS in stored:
+        if speakers and SPEAKERS in names and SPEAKERS in stored:
             mean = np.repeat(stored[SPEAKERS].mean(axis=0, keepdims=True), len(speakers[1]), axis=0)
             leaves[SPEAKERS] = move_tokens(stored[SPEAKERS], mean, *speakers, axis=0)
         check_shapes(leaves, named_leaves(like), what)
@@ -140,7 +140,7 @@ def start_from(
         fresh=tuple(n for n in needed if n in renewed),
         dropped=tuple(n for n in stored if n in dropped and n not in renewed),
         vocabulary=None if tokens is None or tokens[0] == tokens[1] else compare_vocabularies(*tokens),
-        speakers=compare_vocabularies(*speakers) if new_speakers else None,
+        speakers=compare_vocabularies(*speakers) if speakers else None,
     )
 
 

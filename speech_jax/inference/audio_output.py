@@ -20,8 +20,9 @@ from speech_jax.audio.griffin_lim_stream import stream_wave
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import open_atomic
 from speech_jax.data.speakers import find_speaker
-from speech_jax.decoding.wavenet.engines import Cores, Dtype
-from speech_jax.inference.vocoder import EngineName, load_vocoder
+from speech_jax.decoding.config import Cores, Dtype
+from speech_jax.inference.config import EngineName
+from speech_jax.inference.vocoder import load_vocoder
 
 GRIFFIN_LIM = "griffin-lim"
 Wave = Float[np.ndarray, " time"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from speech_jax.core.errors import UserError
+
+EngineName = Literal["auto", "scan", "fold", "native", "pallas"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
@@ -15,14 +14,15 @@ from speech_jax.audio.config import AudioConfig, check_same_audio
 from speech_jax.audio.emphasis import undo_emphasis
 from speech_jax.core.errors import UserError
 from speech_jax.data.mels import check_mel, read_mel
-from speech_jax.decoding.wavenet.engines import Cores, Dtype, make_engine
+from speech_jax.decoding.config import Cores, Dtype
+from speech_jax.decoding.wavenet.engines import make_engine
 from speech_jax.decoding.wavenet.stream import folded_audio, make_net, stream_audio
+from speech_jax.inference.config import EngineName
 from speech_jax.kernels.wavenet.step import tempered
 from speech_jax.models.wavenet_condition import rows_per_frame
 from speech_jax.tasks.wavenet_task import frame_offset, network_config
 from speech_jax.training.checkpoint import Which
 
-EngineName = Literal["auto", "scan", "fold", "native", "pallas"]
 FOLDS = 16  # of the engine "fold"
 
 

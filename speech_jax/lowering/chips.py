@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jax import Device
-
 from speech_jax.core.errors import UserError
 from speech_jax.lowering.flops import PEAK_BF16
 from speech_jax.lowering.hlo import BETWEEN_SLICES, HloOp
 
+GIB = 2**30  # bytes
 DISPATCH = 0.4e-6  # seconds of the smallest instruction: 0.3 to 0.5 µs for one that waits for its predecessor
 
 
@@ -68,7 +67,7 @@ def chip_of(topology: str) -> Chip:
     return CHIPS[name]
 
 
-def topology_devices(topology: str, slices: int = 1) -> Sequence[Device]:
+def topology_devices(topology: str, slices: int = 1) -> Sequence[Any]:
     """Return the devices of a topology, to lower and compile for; nothing can run on them.
 
     Needs libtpu (the extra `tpu`), but no TPU.

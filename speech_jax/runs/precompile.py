@@ -7,8 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -19,11 +18,12 @@ from speech_jax.core.log import log
 from speech_jax.core.placement import batch_struct, replicated, row_shards
 from speech_jax.core.types import Bucket, PyTree, Task
 from speech_jax.kernels import attention_tpu
-from speech_jax.lowering.chips import Chip, chip_of
+from speech_jax.lowering.chips import GIB, Chip, chip_of
 from speech_jax.lowering.flops import largest_values, matmul_flops
 from speech_jax.lowering.programs import allocations, measure, shard_bytes
 from speech_jax.models import attention
 from speech_jax.objectives.mix import terms
+from speech_jax.runs.config import CompileConfig
 from speech_jax.runs.objective import build_task, replays
 from speech_jax.runs.resolve import check_settings, resolve
 from speech_jax.runs.streams import Sources, load_stream
@@ -35,34 +35,6 @@ from speech_jax.training.state import init_shapes, make_state, num_params
 SHOWN_ARRAYS = 12
 KEY = jax.eval_shape(lambda: jax.random.key(0))
 STEP = jax.ShapeDtypeStruct((), "int32")
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class CompileConfig:
-    """Compile the programs of a config for TPU chips, without such chips.
-
-    Flags that are not named here go to the config, for example `--mesh.fsdp 16`.
-    """
-
-    config: str
-    """Config file of the run."""
-    topology: str = "v5e:4x4"
-    """Chip and shape of a slice: v5e:4x4, v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:16x16."""
-    step: Literal["train", "use"] = "train"
-    """train: the training step. use: inference, with the rows spread over the chips and the parameters on each:
-    recognition by the best path, synthesis of texts of LABELS symbols, or a chunk of a waveform in ROWS folds."""
-    slices: int = 1
-    """Slices that train together over the data center's network."""
-    bucket: tuple[str, ...] = ()
-    """Shapes of the global batch, each as ROWSxSECONDSxLABELS (256x16x200). Empty takes those of the config's data,
-    which must then be readable."""
-    vocab_size: int = 128
-    """Vocabulary size of a recognizer, used with `--bucket`: no text is read then."""
-    longest: bool = False
-    """Compile only the largest shape of the batch instead of every bucket."""
-    out: str = ""
-    """JSON file for all figures; empty writes none."""
 
 
 def check_compiled(config: TrainConfig) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech_jax import train as front_door
 from speech_jax.artifacts.vocoder import load_vocoder_parts
 from speech_jax.artifacts.voice import load_voice_parts
 from speech_jax.audio.io import read_audio
@@ -23,6 +22,7 @@ from speech_jax.core.config_dict import from_dict
 from speech_jax.inference.recognizer import load_recognizer
 from speech_jax.inference.vocoder import WaveNetVocoder
 from speech_jax.inference.voice import Voice
+from speech_jax.runs.train import train
 from speech_jax.training.checkpoint import load_params
 
 ARCHIVE = Path(__file__).parents[1] / "golden" / "old_runs" / "2026-11-bcfb162.tar.xz"
@@ -92,7 +92,7 @@ def test_it_resumes_with_its_own_config(runs, monkeypatch, name):
     monkeypatch.chdir(runs)
     config = from_dict(TrainConfig, json.loads(Path(name, "config.json").read_text()))
     trainer = dataclasses.replace(config.trainer, steps=5)
-    result = front_door.train(dataclasses.replace(config, trainer=trainer))
+    result = train(dataclasses.replace(config, trainer=trainer))
     assert int(result.state.step) == 5
     steps = [json.loads(line)["step"] for line in Path(name, "metrics.jsonl").read_text().splitlines()]
     assert steps[-1] == 5 and 4 in steps

@@ -10,7 +10,6 @@ import pytest
 import soundfile
 
 from speech_jax import synthesize
-from speech_jax import train as training
 from speech_jax.artifacts.folder import write_run
 from speech_jax.artifacts.vocoder import VocoderParts, load_vocoder_parts, save_vocoder
 from speech_jax.artifacts.voice import VoiceParts, save_voice
@@ -28,6 +27,7 @@ from speech_jax.models.config import AttentionConfig, ConditionConfig, Conformer
 from speech_jax.models.tacotron2 import init_params
 from speech_jax.models.tacotron2_parts import make_parts
 from speech_jax.objectives.config import AlphaConfig
+from speech_jax.runs.train import train
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.ctc_task import network_shapes
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
@@ -92,7 +92,7 @@ def run(recordings, out, **changes) -> TrainConfig:
 @pytest.fixture(scope="module")
 def trained(recordings, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "vocoder"
-    result = training.train(run(recordings, out))
+    result = train(run(recordings, out))
     return out, result
 
 
@@ -122,8 +122,8 @@ def test_it_goes_on_where_it_was(recordings, trained, tmp_path):
     """Three steps, and then three more in a new run of the same folder: the same parameters as six at once."""
     _, result = trained
     config = run(recordings, tmp_path / "cut")
-    training.train(dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, steps=3)))
-    again = training.train(config)
+    train(dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, steps=3)))
+    again = train(config)
     assert int(again.state.step) == int(result.state.step) == 6
     for ours, theirs in ((again.state.params, result.state.params), (again.state.ema, result.state.ema)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)
@@ -135,7 +135,7 @@ def test_fine_tuning_keeps_the_old_voice_by_replay(recordings, trained, tmp_path
         recordings, tmp_path / "tuned", task=None, init_from=str(out), data=data(recordings / "b.jsonl"),
         pre=data(recordings / "a.jsonl"), alpha=AlphaConfig(start=0.3),
     )  # fmt: skip
-    result = training.train(config)
+    result = train(config)
     lines = [json.loads(line) for line in (tmp_path / "tuned" / "metrics.jsonl").read_text().splitlines()]
     named = set().union(*(line.get("metrics", {}) for line in lines))
     assert {"pre/nll", "task/nll"} <= named and np.isfinite(result.reports["c"].metrics["loss"])
@@ -179,15 +179,15 @@ def test_a_voices_frames_of_recordings_train_a_vocoder(recordings, voice, tmp_pa
     config = run(
         recordings, tmp_path / "run", task=aligned, data=data(out / "manifest.jsonl"), trainer=trainer, evaluate=sets
     )
-    assert np.isfinite(training.train(config).reports["c"].metrics["loss"])
+    assert np.isfinite(train(config).reports["c"].metrics["loss"])
 
     other = dataclasses.replace(aligned, audio=dataclasses.replace(AUDIO, fmin=50.0))
     strict = dataclasses.replace(config.data, on_error="raise")
     with pytest.raises(UserError, match=r"safetensors: found audio.fmin = 0.0.*the vocoder: audio.fmin = 50.0"):
-        training.train(dataclasses.replace(config, task=other, data=strict, evaluate=(), out_dir=str(tmp_path / "no")))
+        train(dataclasses.replace(config, task=other, data=strict, evaluate=(), out_dir=str(tmp_path / "no")))
     with pytest.raises(UserError, match="found no field 'mel'"):
         plain = dataclasses.replace(data(recordings / "a.jsonl"), on_error="raise")
-        training.train(dataclasses.replace(config, data=plain, evaluate=(), out_dir=str(tmp_path / "no2")))
+        train(dataclasses.replace(config, data=plain, evaluate=(), out_dir=str(tmp_path / "no2")))
 
 
 def test_a_vocoder_of_several_speakers_takes_on_more(recordings, tmp_path):
@@ -200,7 +200,7 @@ def test_a_vocoder_of_several_speakers_takes_on_more(recordings, tmp_path):
     task = dataclasses.replace(TASK, speakers="data")
     still = TrainerConfig(steps=2, log_every=1, tensorboard=False, checkpoint=CheckpointConfig())
     config = run(recordings, tmp_path / "one", task=task, data=data(tmp_path / "a.jsonl"), trainer=still, evaluate=())
-    training.train(config)
+    train(config)
     before = load_vocoder_parts(tmp_path / "one")
     assert before.speakers == ("kim", "lee") and before.params["speakers"].shape[0] == 2
     frozen = dataclasses.replace(config.optimizer, groups=(("speakers", None), (".*", 1.0)))
@@ -208,7 +208,7 @@ def test_a_vocoder_of_several_speakers_takes_on_more(recordings, tmp_path):
         config, out_dir=str(tmp_path / "two"), init_from=config.out_dir, task=None, data=data(tmp_path / "b.jsonl"),
         optimizer=frozen,
     )  # fmt: skip
-    training.train(tuned)
+    train(tuned)
     after = load_vocoder_parts(tmp_path / "two")
     assert after.speakers == ("kim", "lee", "max")
     np.testing.assert_array_equal(after.params["speakers"][:2], before.params["speakers"])

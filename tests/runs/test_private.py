@@ -14,6 +14,7 @@ from speech_jax import train as front_door
 from speech_jax.core.errors import UserError
 from speech_jax.finetuning.config import AdapterConfig, StartConfig
 from speech_jax.objectives.config import AlphaConfig
+from speech_jax.runs.train import train
 from speech_jax.tasks.ctc import TeacherConfig
 from speech_jax.text.config import TokenizerConfig
 from speech_jax.training.checkpoint import FOLDER, load_params, saved_steps
@@ -57,7 +58,7 @@ def train_lines(out) -> dict[int, dict]:
 def test_a_private_run_says_at_the_start_what_it_spends_and_never_logs_more(corpus, tmp_path, caplog):  # noqa: F811
     config = private(corpus, tmp_path / "run")
     with caplog.at_level("INFO", logger="speech_jax"):
-        result = front_door.train(config)
+        result = train(config)
     expected = [dp_accounting.get_epsilon_gaussian(2.0 / np.sqrt(n), 1e-3) for n in (1, 2)]
     assert f"privacy: epsilon {expected[1]:.4g} at delta 0.001 for any one utterance after 4 steps" in caplog.text
     logged = train_lines(config.out_dir)
@@ -70,8 +71,8 @@ def test_a_private_run_says_at_the_start_what_it_spends_and_never_logs_more(corp
     # it goes on with the same settings and no others
     for change in (PrivacyConfig(), dataclasses.replace(PRIVACY, noise_multiplier=4.0)):
         with pytest.raises(UserError, match="data pipeline with privacy"):
-            front_door.train(private(corpus, config.out_dir, privacy=change, steps=5))
-    assert front_door.train(private(corpus, config.out_dir, steps=5)).state.step == 5
+            train(private(corpus, config.out_dir, privacy=change, steps=5))
+    assert train(private(corpus, config.out_dir, steps=5)).state.step == 5
 
     # from there, on its task alone, adapters that a teacher holds; only they get noise
     tuned = private(
@@ -86,7 +87,7 @@ def test_a_private_run_says_at_the_start_what_it_spends_and_never_logs_more(corp
         adapter=AdapterConfig("lora", rank=2),
         teacher=TeacherConfig(checkpoint=config.out_dir),
     )
-    front_door.train(tuned)
+    train(tuned)
     before, after = load_params(config.out_dir, "last")[0], load_params(tuned.out_dir, "last", ema=False)[0]
     jax.tree.map(np.testing.assert_array_equal, after["base"]["encoder"], before["encoder"])
     assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(after["adapter"]))

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from speech_jax import train as front_door
 from speech_jax.config import EvalConfig, TrainConfig, config_from_assets, load_config_file
 from speech_jax.core.errors import UserError
 from speech_jax.finetuning.adapters import AdapterConfig
 from speech_jax.objectives.schedules import AlphaConfig
+from speech_jax.runs.train import train
 from speech_jax.tasks.ctc import TeacherConfig
 from speech_jax.training.checkpoint import CheckpointConfig, load_assets, load_params
 from speech_jax.training.loop import TrainerConfig
@@ -43,7 +43,7 @@ def config(corpus, out, **changes) -> TrainConfig:  # noqa: F811
 @pytest.fixture(scope="module")
 def trained(corpus, tmp_path_factory):  # noqa: F811
     run = config(corpus, tmp_path_factory.mktemp("plug") / "run")
-    return run, front_door.train(run)
+    return run, train(run)
 
 
 def test_it_trains_and_its_checkpoint_names_it(trained):
@@ -56,8 +56,8 @@ def test_it_trains_and_its_checkpoint_names_it(trained):
 def test_it_resumes_bit_for_bit(trained, corpus, tmp_path):  # noqa: F811
     run, _ = trained
     half = config(corpus, tmp_path / "run", trainer=dataclasses.replace(run.trainer, steps=3))
-    front_door.train(half)
-    front_door.train(dataclasses.replace(half, trainer=run.trainer))
+    train(half)
+    train(dataclasses.replace(half, trainer=run.trainer))
     whole, resumed = (jax.tree.leaves(load_params(out, "last")) for out in (run.out_dir, half.out_dir))
     for left, right in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(left, right)
@@ -69,7 +69,7 @@ def test_it_starts_from_a_checkpoint_and_mixes_with_the_old_recordings(trained, 
         corpus, tmp_path / "mixed", task=None, init_from=run.out_dir, data=data(corpus, "new"),
         pre=data(corpus, "old"), alpha=AlphaConfig(start=0.3),
     )  # fmt: skip
-    front_door.train(mixed)
+    train(mixed)
     lines = [json.loads(line) for line in Path(mixed.out_dir, "metrics.jsonl").read_text().splitlines()]
     metrics = next(line["metrics"] for line in lines if line["kind"] == "train")
     assert metrics["alpha"] == pytest.approx(0.3)
@@ -104,7 +104,7 @@ def test_it_compiles_through_the_front_door(tmp_path):
 )
 def test_what_it_cannot_do_is_said(corpus, tmp_path, changes, message):  # noqa: F811
     with pytest.raises(UserError, match=message):
-        front_door.train(config(corpus, tmp_path / "x", **changes))
+        train(config(corpus, tmp_path / "x", **changes))
 
 
 def test_a_field_of_it_is_a_flag(corpus, tmp_path):  # noqa: F811

@@ -1,1 +1,1 @@
-"""One file per task: network, batch, objective, metrics, and how a run of it is resolved and used."""
+"""Tasks: network, batch, objective and metrics of each, and the config that connects it to the program (the plug)."""

@@ -1,9 +1,4 @@
-"""Unsupervised pre-training of a recognizer's encoder: recordings without text in, an encoder out.
-
-Hidden frames of the features become noise, and the encoder has to tell what was there. What exactly is one file each:
-pretrain_best_rq, pretrain_autoencoder, pretrain_contrastive. Parameters: {"encoder": …, "pretext": …}; fine-tuning
-takes the first and leaves the second behind.
-"""
+"""Config of unsupervised pre-training of a recognizer's encoder; its functions are in tasks/pretrain_task.py."""
 
 from __future__ import annotations
 
@@ -18,71 +13,87 @@ from speech_jax.models.config import ConformerConfig
 
 @dataclasses.dataclass(frozen=True)
 class BestRQConfig:
-    """The random quantizer. Nothing of it is learned; it follows from its seed."""
+    """Random quantizer of BEST-RQ; it is not trained and follows from its seed."""
 
     codes: int = 1024
-    """Entries of a codebook (the paper: 8192, for 60,000 hours)."""
+    """Entries per codebook (the paper: 8192, for 60,000 hours)."""
     width: int = 16
-    """Numbers an entry."""
+    """Dimensions of an entry."""
     codebooks: int = 1
-    """Codebooks, each with a head of its own; several make the targets finer."""
+    """Codebooks, each with its own softmax head; more make the targets finer."""
     seed: int = 0
-    """Seed of the projections and the codebooks."""
+    """Seed of the random projections and codebooks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:
-    """The decoder and what it is judged by."""
+    """Decoder and loss of the masked autoencoder."""
 
     width: int = 256
-    """Hidden units of the decoder, which sees one encoder frame at a time: what is hard is left to the encoder."""
+    """Hidden units of the decoder, which takes one encoder frame at a time: context is left to the encoder."""
     shown_weight: float = 0.1
-    """Weight of the frames that were not hidden. With noise in the augmentation they are to be cleaned."""
+    """Weight of the error on frames that were not hidden; with noise in the augmentation these are denoised."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveConfig:
-    """The quantizer and the choice."""
+    """Quantizer and contrastive loss of wav2vec 2.0."""
 
     groups: int = 2
-    """Codebooks whose entries are put side by side."""
+    """Codebooks; a target is one entry of each, concatenated."""
     codes: int = 160
-    """Entries of each."""
+    """Entries per codebook."""
     width: int = 128
-    """Numbers of the vectors that are compared."""
+    """Dimensions of the vectors that are compared."""
     distractors: int = 50
-    """Other hidden frames of the same utterance to choose from."""
+    """Negatives per hidden frame, drawn from the other hidden frames of the utterance."""
     temperature: float = 0.1
-    """Divides the cosines."""
+    """Temperature by which the cosine similarities are divided."""
     diversity: float = 0.1
-    """Weight of the loss that wants all entries used alike."""
+    """Weight of the diversity loss, which is lowest if all entries are used equally."""
     gumbel: tuple[float, float, float] = (2.0, 0.5, 0.9995)
-    """Temperature of the choice of entries at first, at last, and its factor a step."""
+    """Temperature of the Gumbel softmax: start, minimum, factor per step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainTaskConfig(TaskConfig):
-    """An encoder that learns from recordings without text."""
+    """Encoder pre-trained on recordings without text.
+
+    Example:
+        >>> import jax
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> from speech_jax.tasks.pretrain import PretrainTaskConfig
+        >>> network = ConformerConfig(width=16, layers=1, heads=2, kernel_size=3)
+        >>> task = PretrainTaskConfig(method="best_rq", model=network).build()
+        >>> batch = task.batch_spec(Bucket(rows=2, samples=16000, labels=1))
+        >>> params, state = jax.eval_shape(task.model.init, jax.random.key(0), batch)
+        >>> sorted(params)  # fine-tuning takes the encoder and leaves the pretext head behind
+        ['encoder', 'pretext']
+        >>> outputs, state = jax.eval_shape(task.model.apply, params, state, batch)
+        >>> outputs["encoded"].shape  # rows, frames of 40 ms, width
+        (2, 25, 16)
+    """
 
     method: Literal["best_rq", "autoencoder", "contrastive"] = "best_rq"
-    """best_rq: which entry of a random codebook the hidden frame would have (Chiu et al. 2022). autoencoder: its
-    log-mel values. contrastive: which of some frames it is, as wav2vec 2.0 (Baevski et al. 2020)."""
+    """Target for a hidden frame. best_rq: its entry in a random codebook (Chiu et al. 2022). autoencoder: its log-mel
+    values. contrastive: its quantized vector among negatives, as wav2vec 2.0 (Baevski et al. 2020)."""
     model: ConformerConfig = ConformerConfig()
-    """The encoder, which is that of the recognizer to come."""
+    """Encoder; the recognizer that is fine-tuned later must have the same."""
     audio: AudioConfig = AudioConfig()
     """Waveform to features."""
     augment: AugmentConfig = AugmentConfig()
-    """Variations of the waveform. The autoencoder reconstructs what was there before reverberation, noise and gain."""
+    """Augmentation of the waveform. The autoencoder reconstructs the signal before reverberation, noise and gain."""
     hidden_share: float = 0.4
-    """About how much of an utterance is hidden."""
+    """Approximate share of an utterance's frames that are hidden, 0 to 1."""
     hidden_span: int = 10
-    """Encoder frames of one hidden span: 10 of 40 ms are the 400 ms of BEST-RQ."""
+    """Encoder frames per hidden span; 10 frames of 40 ms are the 400 ms of BEST-RQ."""
     best_rq: BestRQConfig = BestRQConfig()
-    """Settings of that method."""
+    """Settings of `method` best_rq."""
     autoencoder: AutoencoderConfig = AutoencoderConfig()
-    """Settings of that method."""
+    """Settings of `method` autoencoder."""
     contrastive: ContrastiveConfig = ContrastiveConfig()
-    """Settings of that method."""
+    """Settings of `method` contrastive."""
 
     kind: ClassVar[str] = "encoder"
 

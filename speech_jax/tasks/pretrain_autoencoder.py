@@ -1,4 +1,4 @@
-"""A denoising, masked auto-encoder of speech: a decoder reconstructs log-mel frames from the encoder's vectors."""
+"""Masked, denoising autoencoder of speech: a decoder reconstructs log-mel frames from the encoder's vectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from speech_jax.tasks.pretrain import AutoencoderConfig
 
 
 def make(config: AutoencoderConfig, network: ConformerConfig) -> tuple[Callable, Callable]:
-    """(init, loss) as `tasks.pretrain.Pretext` wants them."""
+    """Return (init, loss), the fields of `tasks.pretrain_task.Pretext`."""
     factor, bands = network.subsampling_factor, network.num_features
 
     def init(key: jax.Array):
@@ -24,21 +24,21 @@ def make(config: AutoencoderConfig, network: ConformerConfig) -> tuple[Callable,
             "out": linear_init(second, config.width, factor * bands),
         }
 
-    def loss(params, encoder, heard, step):
+    def loss(params, encoder, masked, step):
         del encoder, step
-        batch, time = heard.mask.shape
-        made = linear(params["out"], jax.nn.gelu(linear(params["hidden"], heard.encoded.astype(jnp.float32))))
-        target = stack_frames(heard.features, heard.feature_mask, factor, time)
-        error = jnp.abs(made - jax.lax.stop_gradient(target)).mean(-1)
-        shown = heard.mask & ~heard.hidden
-        weight = jnp.where(heard.hidden, 1.0, 0.0) + jnp.where(shown, config.shown_weight, 0.0)
-        count = jnp.sum(heard.hidden).astype(jnp.float32)
+        batch, time = masked.mask.shape
+        output = linear(params["out"], jax.nn.gelu(linear(params["hidden"], masked.encoded.astype(jnp.float32))))
+        target = stack_frames(masked.features, masked.feature_mask, factor, time)
+        error = jnp.abs(output - jax.lax.stop_gradient(target)).mean(-1)
+        shown = masked.mask & ~masked.hidden
+        weight = jnp.where(masked.hidden, 1.0, 0.0) + jnp.where(shown, config.shown_weight, 0.0)
+        count = jnp.sum(masked.hidden).astype(jnp.float32)
 
-        def mean_of(where):
+        def sum_and_count(where):
             return jnp.sum(jnp.where(where, error, 0.0)), jnp.sum(where).astype(jnp.float32)
 
-        metrics = {"hidden_error": mean_of(heard.hidden), "shown_error": mean_of(shown)}
-        picture = made[0].reshape(time * factor, bands)[: heard.features.shape[1]]
+        metrics = {"hidden_error": sum_and_count(masked.hidden), "shown_error": sum_and_count(shown)}
+        picture = output[0].reshape(time * factor, bands)[: masked.features.shape[1]]
         return jnp.sum(jnp.where(weight > 0, weight * error, 0.0)), count, metrics, picture
 
     return init, loss

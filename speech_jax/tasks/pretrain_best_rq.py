@@ -1,4 +1,4 @@
-"""BEST-RQ (Chiu et al. 2022, arXiv 2202.01855): predict the entry of a random codebook that a hidden frame falls on."""
+"""BEST-RQ (Chiu et al. 2022, arXiv 2202.01855): predict a hidden frame's nearest entry of a random codebook."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from speech_jax.tasks.pretrain import BestRQConfig
 
 
 def make(config: BestRQConfig, network: ConformerConfig) -> tuple[Callable, Callable]:
-    """(init, loss) as `tasks.pretrain.Pretext` wants them."""
+    """Return (init, loss), the fields of `tasks.pretrain_task.Pretext`."""
     factor, books = network.subsampling_factor, config.codebooks
 
     def init(key: jax.Array):
         return {"codes": linear_init(key, network.width, books * config.codes)}
 
     def quantize(frames):
-        """[batch, time, codebooks] the nearest entries, by the cosine."""
+        """Return the nearest entry of each codebook by cosine similarity, [rows, frames, codebooks]."""
         first, second = jax.random.split(jax.random.key(config.seed))
         size = frames.shape[-1]
         bound = (6 / (size + config.width)) ** 0.5  # Xavier's uniform, as in the paper
@@ -31,23 +31,23 @@ def make(config: BestRQConfig, network: ConformerConfig) -> tuple[Callable, Call
         projected = jnp.einsum("bti,niw->btnw", frames, projection)
         return jnp.argmax(jnp.einsum("btnw,ncw->btnc", projected, codebook), axis=-1)
 
-    def loss(params, encoder, heard, step):
+    def loss(params, encoder, masked, step):
         del encoder, step
-        batch, time = heard.mask.shape
-        frames = stack_frames(heard.features, heard.feature_mask, factor, time)
+        batch, time = masked.mask.shape
+        frames = stack_frames(masked.features, masked.feature_mask, factor, time)
         targets = quantize(jax.lax.stop_gradient(frames))
-        logits = linear(params["codes"], heard.encoded.astype(jnp.float32))
+        logits = linear(params["codes"], masked.encoded.astype(jnp.float32))
         logits = logits.reshape(batch, time, books, config.codes)
         nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
-        hidden = heard.hidden[..., None]
-        count = jnp.sum(heard.hidden).astype(jnp.float32) * books
-        right = jnp.sum(jnp.where(hidden, jnp.argmax(logits, -1) == targets, False)).astype(jnp.float32)
+        hidden = masked.hidden[..., None]
+        count = jnp.sum(masked.hidden).astype(jnp.float32) * books
+        correct = jnp.sum(jnp.where(hidden, jnp.argmax(logits, -1) == targets, False)).astype(jnp.float32)
         one = jnp.ones(())
-        guesses = jnp.argmax(logits[:, :, 0], -1)
+        predictions = jnp.argmax(logits[:, :, 0], -1)
         metrics = {
-            "accuracy": (right, count),
-            "code_perplexity": (code_perplexity(targets[:, :, 0], heard.mask, config.codes), one),
-            "guess_perplexity": (code_perplexity(guesses, heard.hidden, config.codes), one),
+            "accuracy": (correct, count),
+            "code_perplexity": (code_perplexity(targets[:, :, 0], masked.mask, config.codes), one),
+            "guess_perplexity": (code_perplexity(predictions, masked.hidden, config.codes), one),
         }
         return jnp.sum(jnp.where(hidden, nll, 0.0)), count, metrics, None
 

@@ -1,8 +1,8 @@
 """Contrastive learning as wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477), on the recognizer's own features.
 
-The context vector of a hidden frame has to be nearer to the quantized vector of that frame than to those of other
-hidden frames of the utterance. The quantizer learns: product codebooks, chosen by Gumbel's trick, held open by a
-diversity loss.
+The context vector of a hidden frame must be nearer to the quantized vector of that frame than to those of other
+hidden frames of the utterance. The quantizer is trained with it: product codebooks with Gumbel softmax, and a
+diversity loss against their collapse.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from speech_jax.tasks.pretrain import ContrastiveConfig
 
 
 def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable, Callable]:
-    """(init, loss) as `tasks.pretrain.Pretext` wants them."""
+    """Return (init, loss), the fields of `tasks.pretrain_task.Pretext`."""
     groups, codes, width = config.groups, config.codes, config.width
 
     def init(key: jax.Array):
@@ -30,8 +30,8 @@ def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable,
 
         part = math.ceil(width / groups)
         return {
-            # Of deviation 1, as in fairseq: the choice begins as a hash of the frame that Gumbel's noise hardly moves.
-            # From small logits it begins as mere noise, nothing can be predicted, and the encoder collapses.
+            # Standard deviation 1, as in fairseq: the first choices are a hash of the frame that Gumbel noise hardly
+            # changes. With small logits they would be noise, not predictable, and the encoder collapses.
             "choose": linear_init(keys[0], network.width, groups * codes, scale=1.0),
             "entries": jax.random.uniform(keys[1], (groups, codes, part)),
             "target": linear_init(keys[2], groups * part, width),
@@ -41,46 +41,47 @@ def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable,
     def unit(x):
         return x * jax.lax.rsqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-8)
 
-    def loss(params, encoder, heard, step):
-        batch, time = heard.mask.shape
-        gumbel_keys, choice_keys = rows.fold(heard.keys, 0), rows.fold(heard.keys, 1)
-        inputs = {"features": heard.features, "mask": heard.feature_mask}
+    def loss(params, encoder, masked, step):
+        batch, time = masked.mask.shape
+        gumbel_keys, choice_keys = rows.fold(masked.keys, 0), rows.fold(masked.keys, 1)
+        inputs = {"features": masked.features, "mask": masked.feature_mask}
         latent = subsample(network, encoder, inputs).astype(jnp.float32)
         latent = latent * jax.lax.rsqrt(jnp.mean(latent * latent, -1, keepdims=True) + 1e-5)
         logits = linear(params["choose"], latent).reshape(batch, time, groups, codes)
 
-        # A hard choice forwards, the soft one's gradient backwards.
+        # Straight-through: the hard choice forward, the gradient of the soft one backward.
         high, low, decay = config.gumbel
         temperature = jnp.maximum(low, high * decay ** jnp.asarray(step, jnp.float32))
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(gumbel_keys)
         noisy = (logits + noise) / temperature
         soft = jax.nn.softmax(noisy)
         chosen = jnp.argmax(noisy, -1)
-        picked = jax.nn.one_hot(chosen, codes) + soft - jax.lax.stop_gradient(soft)
-        vectors = jnp.einsum("btgc,gcw->btgw", picked, params["entries"]).reshape(batch, time, -1)
-        targets, context = unit(linear(params["target"], vectors)), unit(linear(params["context"], heard.encoded))
+        one_hot = jax.nn.one_hot(chosen, codes) + soft - jax.lax.stop_gradient(soft)
+        vectors = jnp.einsum("btgc,gcw->btgw", one_hot, params["entries"]).reshape(batch, time, -1)
+        targets, context = unit(linear(params["target"], vectors)), unit(linear(params["context"], masked.encoded))
 
-        # Distractors: drawn among the hidden frames of the same utterance, never the frame itself.
-        number = jnp.cumsum(heard.hidden, axis=1) - 1  # which hidden frame it is
-        count = heard.hidden.sum(axis=1)
-        order = jnp.argsort(~heard.hidden, axis=1, stable=True)  # the hidden frames' places, in front
+        # Negatives: other hidden frames of the same utterance.
+        number = jnp.cumsum(masked.hidden, axis=1) - 1  # number of a hidden frame among them
+        count = masked.hidden.sum(axis=1)
+        order = jnp.argsort(~masked.hidden, axis=1, stable=True)  # positions of the hidden frames, first
         draws = jax.vmap(lambda key: jax.random.randint(key, (time, config.distractors), 0, 1 << 20))(choice_keys)
         shift = 1 + draws % jnp.maximum(count - 1, 1)[:, None, None]
         other = (number[:, :, None] + shift) % jnp.maximum(count, 1)[:, None, None]
-        places = jnp.take_along_axis(order, other.reshape(batch, -1), axis=1)
-        wrong = jnp.take_along_axis(targets, places[..., None], axis=1).reshape(batch, time, config.distractors, width)
-        right = jnp.einsum("btw,btw->bt", context, targets)
-        against = jnp.einsum("btw,btnw->btn", context, wrong)
-        # Another frame of the same entries is not wrong. Their numbers tell; the vectors differ by `picked`'s rounding.
-        theirs = jnp.take_along_axis(chosen, places[..., None], axis=1).reshape(batch, time, config.distractors, groups)
-        same = jnp.all(theirs == chosen[:, :, None], axis=-1)
-        scores = jnp.concatenate([right[..., None], jnp.where(same, -jnp.inf, against)], -1) / config.temperature
-        use = heard.hidden & (count > 1)[:, None]
+        positions = jnp.take_along_axis(order, other.reshape(batch, -1), axis=1)[..., None]
+        negatives = jnp.take_along_axis(targets, positions, axis=1).reshape(batch, time, -1, width)
+        positive_score = jnp.einsum("btw,btw->bt", context, targets)
+        negative_scores = jnp.einsum("btw,btnw->btn", context, negatives)
+        # A frame with the same entries is no negative. Indices are compared: the vectors differ by rounding.
+        negative_entries = jnp.take_along_axis(chosen, positions, axis=1).reshape(batch, time, -1, groups)
+        same = jnp.all(negative_entries == chosen[:, :, None], axis=-1)
+        negative_scores = jnp.where(same, -jnp.inf, negative_scores)
+        scores = jnp.concatenate([positive_score[..., None], negative_scores], -1) / config.temperature
+        use = masked.hidden & (count > 1)[:, None]
         nll = jnp.where(use, jax.nn.logsumexp(scores, -1) - scores[..., 0], 0.0)
         total = jnp.sum(use).astype(jnp.float32)
 
-        # Diversity: the entropy of the mean choice, without Gumbel's noise, over all valid frames.
-        weight = heard.mask[..., None, None].astype(jnp.float32)
+        # Diversity: the entropy of the mean choice over all valid frames, without Gumbel noise.
+        weight = masked.mask[..., None, None].astype(jnp.float32)
         mean = (jax.nn.softmax(logits) * weight).sum((0, 1)) / jnp.maximum(weight.sum(), 1.0)
         perplexity = jnp.exp(-jnp.sum(mean * jnp.log(mean + 1e-7), -1)).sum()
         penalty = (groups * codes - perplexity) / (groups * codes)
@@ -89,7 +90,7 @@ def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable,
         metrics = {
             "accuracy": (jnp.sum(best).astype(jnp.float32), total),
             "diversity_penalty": (penalty, one),
-            "code_perplexity": (code_perplexity(chosen[:, :, 0], heard.mask, codes), one),
+            "code_perplexity": (code_perplexity(chosen[:, :, 0], masked.mask, codes), one),
         }
         return jnp.sum(nll) + config.diversity * penalty * total, total, metrics, None
 

@@ -1,8 +1,8 @@
 """Unsupervised pre-training of a recognizer's encoder: recordings without text in, an encoder out.
 
-Hidden frames of the features become noise, and the encoder has to tell what was there. What exactly is one file each:
-pretrain_best_rq, pretrain_autoencoder, pretrain_contrastive. Parameters: {"encoder": …, "pretext": …}; fine-tuning
-takes the first and leaves the second behind.
+Hidden frames of the features are replaced by noise, and the encoder's outputs there predict a target. Each kind of
+target is one file: pretrain_best_rq, pretrain_autoencoder, pretrain_contrastive. Parameters: {"encoder", "pretext"};
+fine-tuning takes the encoder and leaves the pretext head behind.
 """
 
 from __future__ import annotations
@@ -39,19 +39,29 @@ _HIDE = 16  # number of the effect in rows.row_keys
 
 
 class Pretext(NamedTuple):
-    """What a method brings.
+    """Pretext head of a method.
 
-    init: (key) -> its parameters
-    loss: (its parameters, the encoder's, Heard, step) -> (sum, count, metrics, picture)
+    Attributes:
+        init: (key) -> parameters of the head.
+        loss: (parameters of the head, parameters of the encoder, `MaskedBatch`, step) ->
+            (loss summed over hidden frames, number of hidden frames, metrics, image [frames, bands] or None).
     """
 
     init: Callable
     loss: Callable
 
 
-class Heard(NamedTuple):
-    """What a method is given: clean features [batch, frames, d] with their mask, the encoder's outputs and mask, which
-    encoder frames were hidden, and a key for each utterance."""
+class MaskedBatch(NamedTuple):
+    """Batch with hidden frames, encoded.
+
+    Attributes:
+        features: Clean features [rows, feature frames, bands].
+        feature_mask: Valid feature frames [rows, feature frames].
+        encoded: The encoder's outputs [rows, frames, width].
+        mask: Valid encoder frames [rows, frames].
+        hidden: Encoder frames whose features were hidden [rows, frames].
+        keys: Random key of each row.
+    """
 
     features: Array
     feature_mask: Array
@@ -70,47 +80,55 @@ def _pretext(config: PretrainTaskConfig) -> Pretext:
     return Pretext(*module[config.method].make(getattr(config, config.method), _network(config)))
 
 
-def listen(
+def mask_and_encode(
     config: PretrainTaskConfig, apply: Callable, batch: Batch, key: Array, train: bool
-) -> tuple[Heard, dict[str, Array], PyTree]:
-    """Hides, encodes; without `train` nothing is varied but what is hidden, by the utterance's number.
+) -> tuple[MaskedBatch, dict[str, Array], PyTree]:
+    """Hide spans of frames and encode the rest.
 
-    apply: (inputs, key, train) -> (outputs, model_state) of the encoder, or of a network that has it; both come back.
+    Args:
+        config: The task.
+        apply: (inputs, key, train) -> (outputs, model_state) of the encoder, or of a network that contains it.
+        batch: Waveforms, their lengths and indices.
+        key: Random key of the step.
+        train: Augment the waveform; without it the key and the utterance's index alone decide which frames are hidden.
+
+    Returns:
+        (masked batch, outputs of `apply`, its model state).
     """
     audio, lengths, index = batch["audio"], batch["audio_lengths"], batch["index"]
     audio_key, dither_key, model_key, hide_key = jax.random.split(key, 4)
     if train:
         rate = config.audio.sample_rate
-        change = functools.partial(augment_audio, audio_key, audio, lengths, index=index, sample_rate=rate)
+        augment = functools.partial(augment_audio, audio_key, audio, lengths, index=index, sample_rate=rate)
         clean = dataclasses.replace(config.augment, reverb=0.0, noise=0.0, gain=0.0)  # only the speed changes
-        features, mask = extract_features(*change(clean), config.audio, key=dither_key, index=index)
-        varied = features
+        features, mask = extract_features(*augment(clean), config.audio, key=dither_key, index=index)
+        augmented = features
         if clean != config.augment:
-            varied, _ = extract_features(*change(config.augment), config.audio, key=dither_key, index=index)
+            augmented, _ = extract_features(*augment(config.augment), config.audio, key=dither_key, index=index)
     else:
         features, mask = extract_features(audio, lengths, config.audio)
-        varied = features
+        augmented = features
     factor = config.model.subsampling_factor
     keys = rows.row_keys(hide_key, audio.shape[0], index, _HIDE)
-    small = mask[:, ::factor]  # an encoder frame is valid where its first feature frame is
-    hidden = hidden_frames(rows.fold(keys, 0), small, share=config.hidden_share, span=config.hidden_span)
-    inputs = {"features": hide_features(rows.fold(keys, 1), varied, hidden, factor), "mask": mask}
+    encoder_mask = mask[:, ::factor]  # an encoder frame is valid where its first feature frame is
+    hidden = hidden_frames(rows.fold(keys, 0), encoder_mask, share=config.hidden_share, span=config.hidden_span)
+    inputs = {"features": hide_features(rows.fold(keys, 1), augmented, hidden, factor), "mask": mask}
     outputs, model_state = apply(inputs, model_key, train)
     real = outputs["mask"] & (index >= 0)[:, None]
-    heard = Heard(features, mask, outputs["encoded"], real, hidden & real, rows.fold(keys, 2))
-    return heard, outputs, model_state
+    masked = MaskedBatch(features, mask, outputs["encoded"], real, hidden & real, rows.fold(keys, 2))
+    return masked, outputs, model_state
 
 
-def _loss(pretext: Pretext, params: PyTree, heard: Heard, step: Array) -> tuple[Array, Array, dict]:
-    """(mean, count, metrics)"""
-    total, count, metrics, _ = pretext.loss(params["pretext"], params["encoder"], heard, step)
-    hidden, valid = (jnp.sum(x).astype(jnp.float32) for x in (heard.hidden, heard.mask))
-    metrics |= {"encoded_spread": (spread(heard.encoded, heard.mask), jnp.ones(())), "hidden": (hidden, valid)}
+def _loss(pretext: Pretext, params: PyTree, masked: MaskedBatch, step: Array) -> tuple[Array, Array, dict]:
+    """Return (mean loss per hidden frame, hidden frames, metrics)."""
+    total, count, metrics, _ = pretext.loss(params["pretext"], params["encoder"], masked, step)
+    hidden, valid = (jnp.sum(x).astype(jnp.float32) for x in (masked.hidden, masked.mask))
+    metrics |= {"encoded_spread": (spread(masked.encoded, masked.mask), jnp.ones(())), "hidden": (hidden, valid)}
     return total / jnp.maximum(count, 1.0), count, metrics
 
 
 def pretrain_task(config: PretrainTaskConfig) -> Task:
-    """The pre-training task that training/ is handed; batches are those of data/pipeline.py without labels."""
+    """Return the pre-training task; its batches are those of data/pipeline.py, whose labels it does not use."""
     encoder = conformer_encoder(_network(config))
     pretext = _pretext(config)
 
@@ -122,28 +140,28 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
         params, model_state = encoder.init(first, {"features": features, "mask": jnp.ones((batch_rows, frames), bool)})
         return {"encoder": params, "pretext": pretext.init(second)}, model_state
 
-    def hear(params, model_state, batch, key, train: bool) -> tuple[Heard, PyTree]:
+    def encode_batch(params, model_state, batch, key, train: bool) -> tuple[MaskedBatch, PyTree]:
         def encode(inputs, key, train):
             return encoder.apply(params["encoder"], model_state, inputs, key=key, train=train)
 
-        heard, _, model_state = listen(config, encode, batch, key, train)
-        return heard, model_state
+        masked, _, model_state = mask_and_encode(config, encode, batch, key, train)
+        return masked, model_state
 
     def objective(params, model_state, batch, key, step) -> LossOut:
-        heard, model_state = hear(params, model_state, batch, key, True)
-        value, count, metrics = _loss(pretext, params, heard, step)
+        masked, model_state = encode_batch(params, model_state, batch, key, True)
+        value, count, metrics = _loss(pretext, params, masked, step)
         return LossOut(value, count, model_state, metrics)
 
     @jax.jit
     def score(params, model_state, batch):
         key = jax.random.key(0)
-        heard, _ = hear(params, model_state, batch, key, False)
-        total, count, metrics, picture = pretext.loss(params["pretext"], params["encoder"], heard, jnp.int32(0))
-        metrics |= {"loss": (total, count), "encoded_spread": (spread(heard.encoded, heard.mask), jnp.ones(()))}
-        return metrics, heard.features[0], picture
+        masked, _ = encode_batch(params, model_state, batch, key, False)
+        total, count, metrics, picture = pretext.loss(params["pretext"], params["encoder"], masked, jnp.int32(0))
+        metrics |= {"loss": (total, count), "encoded_spread": (spread(masked.encoded, masked.mask), jnp.ones(()))}
+        return metrics, masked.features[0], picture
 
     def evaluate(params, model_state, batches: Iterable[Batch]) -> Report:
-        """The loss and the method's metrics with the same frames hidden every time."""
+        """Return the loss and the method's metrics, with the same frames hidden at each evaluation."""
         totals: dict[str, np.ndarray] = {}
         images: dict[str, Any] = {}
         for batch in batches:
@@ -152,26 +170,26 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
             if not images:
                 images = {"features": features.T} | ({} if picture is None else {"reconstruction": picture.T})
-        found = {name: float(total / max(count, 1e-9)) for name, (total, count) in totals.items()}
-        return Report(found, images=images)
+        metrics = {name: float(total / max(count, 1e-9)) for name, (total, count) in totals.items()}
+        return Report(metrics, images=images)
 
     def apply(params, model_state, batch, *, key=None, train=False):
-        heard, model_state = hear(params, model_state, batch, jax.random.key(0) if key is None else key, train)
-        return {"encoded": heard.encoded, "mask": heard.mask, "hidden": heard.hidden}, model_state
+        masked, model_state = encode_batch(params, model_state, batch, jax.random.key(0) if key is None else key, train)
+        return {"encoded": masked.encoded, "mask": masked.mask, "hidden": masked.hidden}, model_state
 
     return Task(Model(init, apply), objective, batch_spec, evaluate, conformer.SHARDING)
 
 
 def with_pretext(task: Task, pretext: Task) -> Task:
-    """A recognizer that keeps its encoder's pre-training alive: parameters {"encoder", "head", "pretext"}.
+    """Return the recognition task with a pretext head in its parameters: {"encoder", "head", "pretext"}.
 
-    The result has the recognizer's objective and evaluation; mix in `pretext.objective` as L_pre.
+    Objective and evaluation stay the recognizer's; mix in `pretext.objective` as L_pre.
     """
 
     def init(key, batch: Batch):
         params, model_state = task.model.init(key, batch)
-        more, _ = pretext.model.init(jax.random.fold_in(key, 1), batch)
-        return {**params, "pretext": more["pretext"]}, model_state
+        pretext_params, _ = pretext.model.init(jax.random.fold_in(key, 1), batch)
+        return {**params, "pretext": pretext_params["pretext"]}, model_state
 
     return task._replace(model=Model(init, task.model.apply))
 
@@ -179,13 +197,24 @@ def with_pretext(task: Task, pretext: Task) -> Task:
 def shared_objective(
     ctc: CTCTaskConfig, config: PretrainTaskConfig, tokenizer: Tokenizer, alpha: float | Schedule
 ) -> Objective:
-    """L = alpha · L_pre + (1 − alpha) · CTC on the same recordings, from one forward pass of the encoder.
+    """Return L = alpha · L_pre + (1 − alpha) · CTC on the same recordings, from one forward pass of the encoder.
 
-    So the recognizer, too, hears the utterance with its frames hidden, which does for it what SpecAugment does.
-    Raises UserError for settings under which the two would not hear the same.
+    The CTC loss, too, is then computed with frames hidden, which regularizes it as SpecAugment does.
+
+    Args:
+        ctc: The recognition task.
+        config: The pre-training task.
+        tokenizer: Tokenizer of the labels.
+        alpha: Weight of L_pre, or a schedule of it.
+
+    Returns:
+        The objective.
+
+    Raises:
+        UserError: If the augmentation of the two tasks differs.
     """
     if ctc.augment != config.augment:
-        raise UserError("pre_task.augment: found another than task.augment, expected the same: both hear one pass")
+        raise UserError("pre_task.augment: found another than task.augment, expected the same (one forward pass)")
     network = build_model(ctc, tokenizer.vocab_size)
     pretext = _pretext(config)
 
@@ -193,8 +222,8 @@ def shared_objective(
         def apply(inputs, key, train):
             return network.apply(params, model_state, inputs, key=key, train=train)
 
-        heard, outputs, model_state = listen(config, apply, batch, key, True)
-        pre, count, pre_metrics = _loss(pretext, params, heard, step)
+        masked, outputs, model_state = mask_and_encode(config, apply, batch, key, True)
+        pre, count, pre_metrics = _loss(pretext, params, masked, step)
         task, labels, task_metrics = ctc_value(outputs, batch)
         weight, one = alpha_at(alpha, step), jnp.ones(())
         metrics = {f"pre/{name}": pair for name, pair in pre_metrics.items()}

@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from speech_jax.decoding.ctc import greedy_decode
     from speech_jax.evaluation.wer import cer, wer
     from speech_jax.finetuning.config import AdapterConfig
-    from speech_jax.inference.recognizer import CTCRecognizer, Recognizer, load_recognizer
+    from speech_jax.inference.ctc_recognizer import CTCRecognizer
+    from speech_jax.inference.recognizer import Recognizer, load_recognizer
     from speech_jax.inference.vocoder import WaveNetVocoder, load_vocoder
     from speech_jax.inference.voice import Voice, load_voice
     from speech_jax.models.config import ConformerConfig, Tacotron2Config, WaveNetConfig
@@ -73,7 +74,7 @@ _MODULES = {
     "cer": "speech_jax.evaluation.wer",
     "wer": "speech_jax.evaluation.wer",
     "AdapterConfig": "speech_jax.finetuning.config",
-    "CTCRecognizer": "speech_jax.inference.recognizer",
+    "CTCRecognizer": "speech_jax.inference.ctc_recognizer",
     "Recognizer": "speech_jax.inference.recognizer",
     "load_recognizer": "speech_jax.inference.recognizer",
     "WaveNetVocoder": "speech_jax.inference.vocoder",

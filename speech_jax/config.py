@@ -143,8 +143,10 @@ def make_assets(config: TrainConfig, tokenizer: Reader | None, speakers: tuple[s
     beside = ({} if tokenizer is None else {"tokenizer": tokenizer.to_json()}) | (
         {"speakers": list(speakers)} if speakers else {}
     )
+    task = config.task
+    assert task is not None  # that of a resolved config
     return beside | {
         "config": to_dict(config),
-        "audio_fingerprint": fingerprint(config.task.audio),
+        "audio_fingerprint": fingerprint(task.audio),
         "versions": {"speech_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }

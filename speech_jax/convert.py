@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -75,7 +75,7 @@ def describe(found: Imported) -> list[str]:
     """What the user is told: the network, the notes, and every tensor that was not taken, by reason."""
     from speech_jax.artifacts.recognizer import RecognizerParts
 
-    model = found.parts.task.model
+    model: Any = found.parts.task.model
     lines = [f"{type(model).__name__.removesuffix('Config')}"]
     if isinstance(found.parts, RecognizerParts):
         tokenizer = found.parts.tokenizer
@@ -120,7 +120,7 @@ def _write(config: ConvertConfig) -> None:
     from speech_jax.interop.parakeet import write_parakeet
     from speech_jax.interop.tacotron2 import write_tacotron2
 
-    which = int(config.which) if config.which.isdecimal() else config.which
+    which: Any = int(config.which) if config.which.isdecimal() else config.which
     if config.to == "tacotron2":
         return write_tacotron2(config.out, load_voice_parts(config.source, which))
     parts = load_recognizer_parts(config.source, which)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -150,7 +150,7 @@ def _measure_speech(config: EvaluateConfig) -> int:
     return evaluate_speech(request, config.measures, transcribe, details)
 
 
-def score_hypotheses(config: EvaluateConfig, sets: dict[str, list[Utterance]]) -> Evaluation:
+def score_hypotheses(config: EvaluateConfig, sets: Mapping[str, Sequence[Utterance]]) -> Evaluation:
     """Scores the transcripts of a file."""
     from speech_jax.inference.scoring import score_item
 

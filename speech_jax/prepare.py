@@ -13,7 +13,8 @@ from pathlib import Path
 
 import tyro
 
-from speech_jax.audio.trim import TrimConfig, cut_report, cut_text
+from speech_jax.audio.config import TrimConfig
+from speech_jax.audio.trim import cut_report, cut_text
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import open_atomic
 from speech_jax.data import preparing

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import tyro
 from tqdm import tqdm
@@ -117,7 +117,7 @@ def results(
     recognizer: Recognizer, paths: Iterable[str], read: Callable
 ) -> Iterator[tuple[str, Transcript | UserError]]:
     """(path, its transcript, or why it cannot be read), in the order of the paths."""
-    waiting: deque[tuple[str, UserError | None]] = deque()
+    waiting: deque[tuple[str, Any]] = deque()  # with None: it can be read, and its transcript is to come
 
     def readable():
         for path in paths:

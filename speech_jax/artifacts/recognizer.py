@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -50,6 +50,7 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
     """
     checkpoint = open_checkpoint(path, which)  # once: all is of one step although a run may be writing there
     task, tokenizer, _ = read_model_of(checkpoint, "recognizer")
+    task, tokenizer = cast(CTCTaskConfig, task), cast(Tokenizer, tokenizer)
     params, model_state = checkpoint.params()
     model_state = own_state(model_state)
     params = jax.tree.map(np.asarray, plain_params(params, read_adapter_config(checkpoint.assets)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 
@@ -33,7 +33,7 @@ def load_vocoder_parts(path: str | Path, which: Which = "best") -> VocoderParts:
     """Read the vocoder in a run's folder. Raises UserError where there is no whole checkpoint, or not a vocoder's."""
     checkpoint = open_checkpoint(path, which)
     task, _, speakers = read_model_of(checkpoint, "vocoder", reads=False)
-    return VocoderParts(task, checkpoint.params()[0], speakers)
+    return VocoderParts(cast(WaveNetTaskConfig, task), checkpoint.params()[0], speakers)
 
 
 def save_vocoder(out: str | Path, parts: VocoderParts, **more_assets: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from speech_jax.artifacts.folder import read_model_of, write_run
 from speech_jax.core.errors import UserError
@@ -41,6 +41,7 @@ def load_voice_parts(path: str | Path, which: Which = "best") -> VoiceParts:
     """
     checkpoint = open_checkpoint(path, which)
     task, front_end, speakers = read_model_of(checkpoint, "voice")
+    task, front_end = cast(Tacotron2TaskConfig, task), cast(FrontEnd, front_end)
     params, model_state = checkpoint.params()
     if len(speakers) not in (0, task.model.speakers):
         raise UserError(f"{path}: found {len(speakers)} names of speakers, expected {task.model.speakers}")

@@ -241,7 +241,9 @@ def spectral_convergence(
     return 10 * jnp.log10(error / jnp.sum(target**2, axis=(1, 2)))
 
 
-def de_emphasize(audio: Float[Array, "batch samples"], coefficient: float) -> Float[Array, "batch samples"]:
+def de_emphasize(
+    audio: Float[Array, "batch samples"], coefficient: float | Float[Array, ""]
+) -> Float[Array, "batch samples"]:
     """Invert pre-emphasis: y[n] = x[n] + coefficient·y[n-1]."""
 
     def join(first, second):

@@ -37,12 +37,12 @@ def frames_ahead(config: AudioConfig) -> int:
 
 
 def stream_wave(
-    chunks: Iterable[Float[np.ndarray, "frames mels"]],
+    chunks: Iterable[Float[np.ndarray, "_frames mels"]],
     config: AudioConfig,
     *,
     iterations: int = 60,
     momentum: float = 0.99,
-) -> Iterator[Float[np.ndarray, " samples"]]:
+) -> Iterator[Float[np.ndarray, " _samples"]]:
     """Invert log-mel frames that arrive in chunks of any length, emitting audio as early as possible.
 
     The concatenated output has num_samples(frames, config) samples and does not depend on the chunking. It differs
@@ -66,8 +66,8 @@ def stream_wave(
 
 
 def _blocks(
-    chunks: Iterable[Float[np.ndarray, "frames mels"]], config: AudioConfig, iterations: int, momentum: float
-) -> Iterator[Float[np.ndarray, " samples"]]:
+    chunks: Iterable[Float[np.ndarray, "_frames mels"]], config: AudioConfig, iterations: int, momentum: float
+) -> Iterator[Float[np.ndarray, " _samples"]]:
     """Yield the waveform before scale and pre-emphasis are inverted."""
     ahead, left = frames_ahead(config), samples_before_first(config)
     waiting = past = None  # features of the frames not yet emitted, and of the last `ahead` emitted ones
@@ -135,7 +135,7 @@ def _invert(
 
     lag = momentum / (1 + momentum)
 
-    def step(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def step(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         guess, previous = state
         projected = spectra(samples(guess))
         return with_magnitude(projected - lag * previous), projected

@@ -181,6 +181,7 @@ def _sound_blocks(
 def _g722_blocks(path: str, start: float) -> Iterator[Float[np.ndarray, "time"]]:
     """Yield mono blocks of a headerless G.722 file. The codec is adaptive, so decoding starts at sample 0."""
     import av  # a large library that only this format needs
+    from av.error import FFmpegError
 
     if _size(path) == 0:
         raise UserError(f"{path}: found an empty file, expected audio")
@@ -194,7 +195,7 @@ def _g722_blocks(path: str, start: float) -> Iterator[Float[np.ndarray, "time"]]
                 skip -= cut
                 if cut < len(block):
                     yield block[cut:]
-    except (av.error.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         raise UserError(f"{path}: damaged ({_reason(error)}), expected G.722 audio") from error
 
 

@@ -1,7 +1,7 @@
-"""Arrays in a file beside the data that they were computed from, for the next start.
+"""Cache of computed arrays in files next to the data that they were computed from.
 
-An entry is found again only under the same key: a text that names all that its content depends on (hashes of the data,
-settings, `code_version`). Where the folder cannot be written there is no cache; a damaged entry is none.
+An entry is valid only for the same key: a text with everything that its content depends on (hashes of the data,
+settings, `code_version`). If the folder is not writable, nothing is cached; damaged entries are ignored.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
 class ArrayCache(NamedTuple):
-    """The cached arrays of one file, `folder`/.NAME.KIND-HASH.npz.
+    """Cached arrays of one file, in `folder`/.NAME.KIND-HASH.npz.
 
     Attributes:
-        folder: where the entries lie.
-        name: the name of the file that they belong to.
+        folder: folder of the entries.
+        name: name of the file that they belong to.
     """
 
     folder: str
@@ -40,14 +40,14 @@ class ArrayCache(NamedTuple):
         return ArrayCache(os.path.abspath(path.parent), path.name)
 
     def has(self, kind: str) -> bool:
-        """Return whether there is any entry of a kind."""
+        """Return True if there is any entry of a kind."""
         return any(Path(self.folder).glob(self._pattern(kind)))
 
     def load(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
-        """Return the arrays that were saved under `key`; None where there are none, or they are damaged."""
+        """Return the arrays that were saved under `key`, or None if there are none or they are damaged."""
         path = self._path(kind, key)
         try:
-            with zipfile.ZipFile(path) as archive:  # an honest entry is not compressed: no more is read than is there
+            with zipfile.ZipFile(path) as archive:  # entries are uncompressed, so no more is read than the file holds
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                     return None
             with np.load(path, allow_pickle=False) as file:
@@ -62,9 +62,9 @@ class ArrayCache(NamedTuple):
         return arrays
 
     def save(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], *, keep: int = 8) -> None:
-        """Save arrays under `key`, whole or not at all. Does nothing where the folder cannot be written.
+        """Save arrays under `key` atomically. Does nothing if the folder is not writable.
 
-        Of the entries of this kind the `keep` that were used last stay.
+        Only the `keep` most recently used entries of this kind are kept.
         """
         path = self._path(kind, key)
         temporary = None
@@ -72,7 +72,8 @@ class ArrayCache(NamedTuple):
             try:
                 handle, temporary = tempfile.mkstemp(prefix=f".{self.name}.", suffix=".part", dir=self.folder)
                 with os.fdopen(handle, "wb") as file:
-                    np.savez(file, key=np.frombuffer(key.encode(), np.uint8), **arrays)
+                    contents: Any = {"key": np.frombuffer(key.encode(), np.uint8), **arrays}
+                    np.savez(file, **contents)
                 os.chmod(temporary, 0o644)
                 os.replace(temporary, path)
                 temporary = None
@@ -93,9 +94,10 @@ class ArrayCache(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def code_version(*modules: str) -> str:
-    """Return a hash of the source of some modules and of Python's tables of Unicode."""
+    """Return a hash of the modules' source code and of Python's Unicode version."""
     digest = hashlib.sha256(unicodedata.unidata_version.encode())
     for name in modules:
         spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.origin is not None  # modules of this package
         digest.update(Path(spec.origin).read_bytes())
     return digest.hexdigest()

@@ -11,15 +11,15 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Int
 
-_PIECE = 1 << 14  # strings that are handled at a time, so that no copy is as large as the column
-_ENCODING = ("utf-8", "surrogatepass")  # paths may hold half a surrogate pair
+_PIECE = 1 << 14  # strings handled at a time, so that no copy is as large as the column
+_ENCODING = ("utf-8", "surrogatepass")  # paths may contain lone surrogates
 
 
 class StringColumn(Sequence[str]):
-    """An immutable sequence of strings: one buffer of UTF-8 and the places where the strings begin.
+    """An immutable sequence of strings: one UTF-8 buffer and the offsets of the strings in it.
 
     Attributes:
-        data: uint8 [bytes], the strings one after the other.
+        data: uint8 [bytes], the concatenated strings.
         offsets: int64 [strings + 1]; string i is `data[offsets[i]:offsets[i + 1]]`.
 
     Example:
@@ -40,13 +40,13 @@ class StringColumn(Sequence[str]):
         strings = list(strings)
         data = "".join(strings).encode(*_ENCODING)
         sizes = np.fromiter(map(len, strings), np.int64, len(strings))
-        if len(data) != sizes.sum():  # not ASCII alone
+        if len(data) != sizes.sum():  # not only ASCII
             sizes = np.fromiter((len(s.encode(*_ENCODING)) for s in strings), np.int64, len(strings))
         return StringColumn.from_sizes(np.frombuffer(data, np.uint8), sizes)
 
     @staticmethod
     def from_sizes(data: np.ndarray, sizes: Int[np.ndarray, "n"]) -> StringColumn:
-        """Return the column of strings of `sizes` bytes."""
+        """Return the column of concatenated strings that have `sizes` bytes each."""
         offsets = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=offsets[1:])
         return StringColumn(data, offsets)
@@ -120,14 +120,14 @@ class StringColumn(Sequence[str]):
 
     def characters(self) -> frozenset[str]:
         """Return every character that occurs."""
-        found: set[str] = set()
+        characters: set[str] = set()
         ascii_seen = np.zeros(256, bool)
         for piece in self.pieces(_PIECE):
             counts = np.bincount(piece.data, minlength=256) > 0
             ascii_seen |= counts
             if counts[128:].any():
-                found.update(piece.data.tobytes().decode(*_ENCODING))
-        return frozenset(found.union(chr(code) for code in np.flatnonzero(ascii_seen[:128])))
+                characters.update(piece.data.tobytes().decode(*_ENCODING))
+        return frozenset(characters.union(chr(code) for code in np.flatnonzero(ascii_seen[:128])))
 
     def hashes(self) -> Int[np.ndarray, "n"]:
         """Return a hash of each string: equal for equal strings in this process, rarely equal for others."""
@@ -140,11 +140,11 @@ class StringColumn(Sequence[str]):
         data = np.empty(int(sizes.sum()), np.uint8)
         filled = 0
         for first in range(0, len(rows), _PIECE):
-            some, lengths = rows[first : first + _PIECE], sizes[first : first + _PIECE]
+            part, lengths = rows[first : first + _PIECE], sizes[first : first + _PIECE]
             size = int(lengths.sum())
             begins = np.cumsum(lengths) - lengths
-            places = np.repeat(self.offsets[some] - begins, lengths) + np.arange(size)
-            data[filled : filled + size] = self.data[places]
+            positions = np.repeat(self.offsets[part] - begins, lengths) + np.arange(size)
+            data[filled : filled + size] = self.data[positions]
             filled += size
         return StringColumn.from_sizes(data, sizes)
 
@@ -160,7 +160,7 @@ class StringColumn(Sequence[str]):
         return digest.hexdigest()
 
     def is_valid(self) -> bool:
-        """Return whether offsets and buffer fit each other, for columns that were read from a file."""
+        """Return True if offsets and buffer are consistent, for columns that were read from a file."""
         offsets, data = self.offsets, self.data
         shapes = offsets.ndim == 1 == data.ndim and offsets.dtype == np.int64 and data.dtype == np.uint8
         if not shapes or len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(data):
@@ -169,11 +169,11 @@ class StringColumn(Sequence[str]):
 
 
 class CategoryColumn(Sequence[str]):
-    """An immutable sequence of strings of which few differ: a code for each, and a table of the strings.
+    """An immutable sequence of strings with few distinct values: a code per string, and a table of the values.
 
     Attributes:
-        codes: int32 [strings], places in `names`.
-        names: the table. It may hold strings that no code refers to.
+        codes: int32 [strings], indices into `names`.
+        names: the table; it may contain strings that no code refers to.
     """
 
     __slots__ = ("codes", "names")
@@ -210,7 +210,7 @@ class CategoryColumn(Sequence[str]):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return CategoryColumn(self.codes[index], self.names)
-        return self.names[self.codes[index]]
+        return self.names[int(self.codes[index])]
 
     def __iter__(self) -> Iterator[str]:
         names = list(self.names)
@@ -225,7 +225,7 @@ class CategoryColumn(Sequence[str]):
         return CategoryColumn(self.codes[rows], self.names)
 
     def used(self) -> list[str]:
-        """Return the different strings that occur, in the order of their first occurrence."""
+        """Return the distinct strings that occur, in the order of their first occurrence."""
         return list(self.canonical().names)
 
     def canonical(self) -> CategoryColumn:
@@ -241,7 +241,7 @@ class CategoryColumn(Sequence[str]):
         return CategoryColumn(place[inverse], StringColumn.from_strings(names[used[i]] for i in order))
 
     def rename(self, function: Any) -> CategoryColumn:
-        """Return the column with `function(string)` in the place of each string."""
+        """Return the column with `function(string)` in place of each string."""
         return CategoryColumn(self.codes, StringColumn.from_strings(map(function, self.names)))
 
     def update(self, digest: Any) -> None:
@@ -251,7 +251,7 @@ class CategoryColumn(Sequence[str]):
         column.names.update(digest)
 
     def is_valid(self) -> bool:
-        """Return whether codes and table fit each other, for columns that were read from a file."""
+        """Return True if codes and table are consistent, for columns that were read from a file."""
         if not self.names.is_valid() or self.codes.ndim != 1 or self.codes.dtype != np.int32:
             return False
         return len(self.codes) == 0 or bool((self.codes.min() >= 0) and (self.codes.max() < len(self.names)))

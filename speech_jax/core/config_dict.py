@@ -101,7 +101,7 @@ def _from_union(arguments, value, path):
     raise errors[-1]
 
 
-def _classes(member) -> list[type]:
+def _classes(member: Any) -> list[Any]:
     """Return the dataclasses that a member of a union stands for: itself, or the loaded subclasses of a protocol."""
     if dataclasses.is_dataclass(member):
         return [member]

@@ -147,7 +147,7 @@ class Reader(Protocol):
 
 
 class StreamOptions(NamedTuple):
-    """What a task asks of the batches that it is trained on.
+    """Requirements of a task on its training batches.
 
     Attributes:
         max_labels: Seconds of recordings [n] to the greatest number of labels that each can have; None sets no limit.
@@ -175,7 +175,7 @@ class Checkpointed(NamedTuple):
 
 
 class StartRules(NamedTuple):
-    """What a task takes from the checkpoint of another run.
+    """Rules for initializing a task from the checkpoint of another run.
 
     Attributes:
         keeps_reader: The checkpoint's reader can serve this task.
@@ -227,6 +227,7 @@ class TaskConfig(Protocol):
     """An unsupervised loss of the encoder can be added as L_pre."""
 
     audio: Any
+    model: Any  # where there is a network whose settings others compare
 
     def build(self, reader: Reader | None, teacher: Any = None) -> Task:
         """Return the task that `training/` is handed."""

@@ -1,7 +1,7 @@
-"""Functions mapped over data by all cores, in child processes that import nothing but what the function needs.
+"""Map functions over data on all cores, in child processes that import only what the function needs.
 
-`multiprocessing` would import the front door's module, and with it JAX, in every child; a fork of a process in which
-JAX has threads may deadlock. So a child is a new interpreter that takes (function, arguments) from a pipe.
+`multiprocessing` would import the front door's module, and with it JAX, in every child, and forking a process in which
+JAX has threads may deadlock. So each child is a new interpreter that reads (function, arguments) from a pipe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from speech_jax.core.errors import UserError
 
 T = TypeVar("T")
-_MOST = 16  # children; each takes some 60 MB
+_MOST = 16  # children; each takes about 60 MB
 _CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from speech_jax.core import workers; workers.serve()"
 
 
@@ -33,16 +33,16 @@ def num_cores() -> int:
 def parallel_map(function: Callable[..., T], jobs: Iterable[tuple], *, workers: int = 0) -> Iterator[T]:
     """Yield `function(*job)` for every job, in their order, computed by child processes.
 
-    `jobs` is read a few jobs ahead. A child that dies has its job done by this process.
+    `jobs` is read a few jobs ahead. If a child dies, this process does its job.
 
     Args:
         function: a function at the top level of a module that is quick to import.
         jobs: tuples of arguments that can be pickled.
-        workers: child processes; 0 = one per core. With 1, and where there are no POSIX pipes, this process does the
+        workers: number of child processes; 0 is one per core. With 1, or without POSIX pipes, this process does the
             work.
 
     Raises:
-        UserError: the function's own.
+        UserError: raised by the function.
     """
     workers = workers or min(num_cores(), _MOST)
     if workers < 2 or os.name != "posix":
@@ -76,7 +76,7 @@ class _Child:
 
     def __init__(self):
         command = [sys.executable, "-c", _CHILD, json.dumps(sys.path)]
-        # A session of its own: an interrupt from the keyboard is the parent's to handle.
+        # In a new session, so that an interrupt from the keyboard reaches only the parent.
         self._process: subprocess.Popen | None = None
         with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
@@ -98,11 +98,13 @@ class _Child:
         return result
 
     def _send(self, message: Any) -> None:
+        assert self._process is not None and self._process.stdin is not None
         connection = Connection(os.dup(self._process.stdin.fileno()), readable=False)
         with connection:
             connection.send(message)
 
     def _receive(self) -> Any:
+        assert self._process is not None and self._process.stdout is not None
         connection = Connection(os.dup(self._process.stdout.fileno()), writable=False)
         with connection:
             return connection.recv()
@@ -113,8 +115,9 @@ class _Child:
             process, self._process = self._process, None
             process.kill()
             process.wait()
-            process.stdin.close()
-            process.stdout.close()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
     def __enter__(self) -> _Child:
         return self
@@ -124,9 +127,9 @@ class _Child:
 
 
 def serve() -> None:
-    """Answer calls until the pipe is closed: what a child process does."""
+    """Run the loop of a child process: answer calls until the pipe is closed."""
     source, sink = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
-    os.dup2(2, 1)  # what a library prints must not get among the answers
+    os.dup2(2, 1)  # keeps libraries' output out of the pipe
     while True:
         try:
             function, job = source.recv()

@@ -255,7 +255,7 @@ def _files(rows: Utterances) -> np.ndarray:
     folders = np.array([hash(_folder(folder)) for folder in rows.audio.folders.names], np.int64)
     references = _references(rows)
     hashes = rows.audio.names.hashes() ^ (folders[rows.audio.folders.codes] * 1_000_003)
-    for row in np.flatnonzero(references):
+    for row in np.flatnonzero(references).tolist():
         hashes[row] = hash(rows.audio.text(row))
     return hashes
 
@@ -290,7 +290,7 @@ def measured(utterances: Iterable[Utterance], path: Path, on_error: str) -> Utte
     """
     rows = Utterances.of(utterances)
     seconds, kept = rows.seconds.copy(), np.ones(len(rows), bool)
-    for row in np.flatnonzero(np.isnan(seconds)):
+    for row in np.flatnonzero(np.isnan(seconds)).tolist():
         utterance = rows[row]
         try:
             seconds[row] = measure(utterance)
@@ -312,7 +312,7 @@ def check_ids(utterances: Sequence[Utterance]) -> None:
     ordered = np.sort(hashes)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     seen: dict[str, int] = {}
-    for row in np.flatnonzero(np.isin(hashes, twice)) if len(twice) else ():
+    for row in np.flatnonzero(np.isin(hashes, twice)).tolist() if len(twice) else ():
         name, where = rows.ids[row], rows.places.text(row)
         if name in seen:
             first = rows.places.text(seen[name])
@@ -336,7 +336,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Writes a manifest, whole or not at all. Audio inside the manifest's folder is written relative to it."""
     path = Path(path)
     folder = os.path.realpath(path.parent)
-    real = functools.lru_cache(maxsize=None)(os.path.realpath)  # a folder's recordings ask for it again and again
+    real: Callable[[str], str] = functools.lru_cache(maxsize=None)(lambda path: os.path.realpath(path))  # a folder's recordings ask for it again and again
     with open_atomic(path) as file:
         for u in utterances:
             row: dict = {"id": u.id, "audio": _relative(u.audio, folder, real), "text": u.text}

@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -37,10 +38,11 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     a `with` block does so too.
     """
 
-    def __init__(self, loader: _Loader, stream: Iterator, start: int, close):
+    def __init__(self, loader: _Loader, stream: Iterator[Any], start: int, close):
         self.step = start
         self.skipped: dict[int, str] = {}
-        self._loader, self._stream = loader, stream
+        self._loader: Any = loader
+        self._stream: Iterator[Any] = stream
         self._close = weakref.finalize(self, close)  # also at the interpreter's exit
 
     def __next__(self) -> dict[str, np.ndarray]:
@@ -226,7 +228,7 @@ def _by_processes(loader: _Loader, start: int, workers: int):
     import grain.python as grain
     from absl import flags
 
-    shared = copy.copy(loader)
+    shared: Any = copy.copy(loader)
     shared.utterances = SharedRows(Utterances.of(loader.utterances), tempfile.gettempdir())
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads absl flags and refuses to before they are parsed

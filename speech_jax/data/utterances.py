@@ -370,7 +370,7 @@ class SharedRows:
             for name, array in utterances.arrays().items():
                 file.write(b"\0" * (-file.tell() % 64))
                 self.layout[name] = array.dtype.str, len(array), file.tell()
-                file.write(np.ascontiguousarray(array))
+                file.write(np.ascontiguousarray(array).data)
 
     def __getitem__(self, row: int) -> Utterance:
         return self._utterances[row]

@@ -48,7 +48,7 @@ def max_steps(symbols: int, config: DecodeConfig, reduction: int) -> int:
 
 
 def text_batch(
-    ids: Sequence[Sequence[int]], *, rows: int | None = None, speakers: Sequence[int] | None = None
+    ids: Sequence[Sequence[int] | np.ndarray], *, rows: int | None = None, speakers: Sequence[int] | None = None
 ) -> Batch:
     """Return the batch that `generate_mels` and `stream_mels` take.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from speech_jax.text.tokenizer import WORD_START, Tokenizer
 
@@ -49,10 +50,10 @@ class Transcript(NamedTuple):
 
 
 def to_words(
-    ids: Sequence[int],
-    starts: Sequence[int],
-    ends: Sequence[int],
-    confidence: Sequence[float],
+    ids: Sequence[int] | Int[np.ndarray, " tokens"],
+    starts: Sequence[int] | Int[np.ndarray, " tokens"],
+    ends: Sequence[int] | Int[np.ndarray, " tokens"],
+    confidence: Sequence[float] | Float[np.ndarray, " tokens"],
     tokenizer: Tokenizer,
     frame_seconds: float,
 ) -> list[Word]:

@@ -125,8 +125,9 @@ def start_from(
         names = set(named_leaves(like))
         leaves = {n: leaf for n, leaf in named_leaves(tree).items() if n not in dropped}
         leaves |= {n: initial[n] for n in renewed & names}
-        for n in converted.keys() & names & stored.keys() if tokens else ():
-            leaves[n] = move_tokens(stored[n], initial[n], *tokens, converted[n])
+        for n in converted.keys() & names & stored.keys():
+            old_tokens, new_tokens = tokens or ((), ())
+            leaves[n] = move_tokens(stored[n], initial[n], old_tokens, new_tokens, converted[n])
         if speakers and SPEAKERS in names and SPEAKERS in stored:
             mean = np.repeat(stored[SPEAKERS].mean(axis=0, keepdims=True), len(speakers[1]), axis=0)
             leaves[SPEAKERS] = move_tokens(stored[SPEAKERS], mean, *speakers, axis=0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -201,15 +202,18 @@ class CTCRecognizer:
         mask = np.arange(log_probs.shape[1])[None] < frames[:, None]
         padded = np.zeros((1, max(1, len(labels))), np.int32)
         padded[0, : len(labels)] = labels
-        nll, feasible = ctc_loss(log_probs, mask, padded, np.array([len(labels)], np.int32))
+        arrays = map(jnp.asarray, (log_probs, mask, padded, np.array([len(labels)], np.int32)))
+        nll, feasible = ctc_loss(*arrays)
         return -float(nll[0]) if bool(feasible[0]) else -math.inf
 
     def to_transcript(self, path: BestPath, row: int, samples: int) -> Transcript:
         """Return one row of a best path as text."""
         length = int(path.lengths[row])
-        columns = (column[row, :length] for column in (path.ids, path.starts, path.ends, path.confidence))
+        ids, starts, ends, confidence = (
+            np.asarray(column[row, :length]) for column in (path.ids, path.starts, path.ends, path.confidence)
+        )
         seconds = samples / self.audio.sample_rate
-        words = to_words(*columns, self.tokenizer, self.frame_seconds)
+        words = to_words(ids, starts, ends, confidence, self.tokenizer, self.frame_seconds)
         words = tuple(w._replace(start=min(w.start, seconds), end=min(w.end, seconds)) for w in words)
         return Transcript(" ".join(word.text for word in words), words, seconds)
 

@@ -122,7 +122,7 @@ def recognize_all(
                         texts[int(batch["index"][place])] = transcripts[place].text
                         progress.update()
                 failed += stream.skipped.values()
-        for row in np.flatnonzero(seconds > limit):
+        for row in np.flatnonzero(seconds > limit).tolist():
             utterance = utterances[row]
             try:
                 audio = read_recording(utterance, rate, max_seconds=3600 * max_hours)

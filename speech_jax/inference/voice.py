@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ class Voice:
             path = np.concatenate(walked)
             yield mel, Piece(text, np.concatenate(mels), path, score_alignment(path, ended), 1)
 
-    def _batches(self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int) -> Iterator[tuple]:
+    def _batches(self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int) -> Iterator[tuple[int, Any, Any, Any]]:
         """(number, mel, weights, how it ended) of each, those of like length together."""
         order = sorted(numbers, key=lambda n: len(ids[n]))
         for start in range(0, len(order), self._rows):

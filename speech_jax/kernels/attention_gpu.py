@@ -181,10 +181,11 @@ def _scores(plan: BlockPlan, query: Array, key: Array, key_mask: Array, by_key: 
 
 def _keep(plan: BlockPlan, x: Padded, row: Array, head: Array, query_block: Array, key_block: Array) -> Array:
     shape = (plan.size, plan.size)
+    assert x.seeds is not None  # they come with a rate
     return dropout_factors(plan.rate, x.seeds[row, head], shape, query_block * plan.size, key_block * plan.size)
 
 
-def _part(plan: BlockPlan, block: Array) -> pl.Slice:
+def _part(plan: BlockPlan, block: Array) -> pl.Slice | slice:
     return pl.ds(block * plan.size, plan.size)
 
 
@@ -299,6 +300,7 @@ def _query_kernel(plan: BlockPlan, tree, *refs) -> None:
     grad.query[query_index] = d_query.astype(grad.query.dtype)
     if others:
         d_position_query, before = others
+        assert x.relative_key is not None  # it comes with the position queries
         relative_key = x.relative_key[head, _part(plan, start + query_blocks)]
         d_position_query += _dot(plan, _choose(jnp.zeros_like(before), before), relative_key, (1, 0))
         grad.position_query[query_index] = d_position_query.astype(grad.position_query.dtype)
@@ -352,8 +354,8 @@ def _relative_key_kernel(plan: BlockPlan, tree, *refs) -> None:
         by_distance = _by_distance(d_scores)
         zeros = jnp.zeros_like(by_distance)
         parts = (_choose(by_distance, zeros), _choose(zeros, by_distance))
-        products = (_dot(plan, part, queries.position_query, (0, 0)) for part in parts)
-        return tuple(total + product for total, product in zip(carry, products, strict=True))
+        near, far = (_dot(plan, part, queries.position_query, (0, 0)) for part in parts)
+        return carry[0] + near, carry[1] + far
 
     zeros = jnp.zeros(left.shape, jnp.float32)
     share_rows = lax.div(rows - share + shares - 1, shares)

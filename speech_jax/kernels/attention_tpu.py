@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -249,7 +249,7 @@ def _weights(plan: BlockPlan, block: Array, refs: Padded) -> tuple[Array, Array 
     keys = refs.key.shape[-2]
     scores = dot(refs.query[0, 0], refs.key[0, 0], (1, 1))
     nearby = None
-    if refs.relative_key is not None:
+    if refs.relative_key is not None and refs.position_query is not None:
         nearby = refs.relative_key[0, _nearby(plan, block, refs.relative_key, keys), :]
         scores += _by_key(plan, dot(refs.position_query[0, 0], nearby, (1, 1)))[:, :keys]
     key_mask = refs.key_mask[0] > 0
@@ -259,7 +259,7 @@ def _weights(plan: BlockPlan, block: Array, refs: Padded) -> tuple[Array, Array 
     return exponentials / jnp.where(total > 0, total, 1.0), nearby  # zeros if no key is valid
 
 
-def _nearby(plan: BlockPlan, block: Array, relative_key: Array, keys: int) -> pl.Slice:
+def _nearby(plan: BlockPlan, block: Array, relative_key: Any, keys: int) -> pl.Slice | slice:
     """Return the rows of `relative_key` for a block of queries; those of the last block begin at row 0."""
     span = _span(plan.size, keys)
     return pl.ds(pl.multiple_of(relative_key.shape[1] - span - block * plan.size, _TILE), span)

@@ -26,7 +26,7 @@ ATTENDED = "attended"  # checkpoint name of attention's output, for a policy of 
 BLOCK = 128  # queries per block of fused attention's fallback, if `block` is 0
 
 
-def relative_positions(time: int, width: int) -> Float[Array, "2*time-1 width"]:
+def relative_positions(time: int, width: int) -> Float[Array, "{2*time-1} width"]:
     """Return sinusoids of the distances time-1 … -(time-1), sine and cosine interleaved along the channels.
 
     A positive distance means that the key is to the left of the query.

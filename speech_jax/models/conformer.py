@@ -66,7 +66,7 @@ def fastconformer_large() -> ConformerConfig:
     )
 
 
-def output_length(frames: int, config: ConformerConfig) -> int:
+def output_length(frames: Any, config: ConformerConfig) -> Any:
     """Return the number of encoder frames of `frames` feature frames (an int, or an integer array)."""
     return halve(frames, {4: 2, 8: 3}[config.subsampling_factor])
 
@@ -179,7 +179,8 @@ def _encode(
     """Return (vectors, mask, new batch statistics {"layers_0": …}, or {} if the norm has none)."""
     dtype = jnp.dtype(config.dtype)
     keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
-    x, mask = _subsampling(config).apply({"params": params["subsampling"]}, batch["features"], batch["mask"])
+    subsampled: Any = _subsampling(config).apply({"params": params["subsampling"]}, batch["features"], batch["mask"])
+    x, mask = subsampled
     if config.xscaling:
         x = x * jnp.asarray(config.width**0.5, dtype)
     positions = relative_positions(x.shape[1], config.width).astype(dtype)
@@ -231,15 +232,17 @@ def conformer_encoder(config: ConformerConfig) -> Model:
         output_length(time, config).
 
     Example:
+        Shapes only, by `jax.eval_shape`; `encoder.init(key, batch)` and `encoder.apply(params, state, batch)` compute.
+
         >>> import jax, jax.numpy as jnp
         >>> from speech_jax.models.config import ConformerConfig
         >>> from speech_jax.models.conformer import conformer_encoder
         >>> encoder = conformer_encoder(ConformerConfig(num_features=8, width=8, layers=1, heads=2, kernel_size=3))
         >>> batch = {"features": jnp.ones((2, 40, 8)), "mask": jnp.arange(40)[None] < jnp.array([[40], [20]])}
-        >>> params, state = encoder.init(jax.random.key(0), batch)
-        >>> outputs, _ = encoder.apply(params, state, batch)
-        >>> outputs["encoded"].shape, outputs["mask"].sum(axis=1).tolist()
-        ((2, 10, 8), [10, 5])
+        >>> params, state = jax.eval_shape(encoder.init, jax.random.key(0), batch)
+        >>> outputs, _ = jax.eval_shape(encoder.apply, params, state, batch)
+        >>> sorted(params), outputs["encoded"].shape
+        (['layers_0', 'subsampling'], (2, 10, 8))
     """
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
@@ -293,17 +296,18 @@ def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
         "encoded": [batch, time', width]} with time' = output_length(time, config).
 
     Example:
+        Shapes only, by `jax.eval_shape`; `model.init(key, batch)` and `model.apply(params, state, batch)` compute.
+
         >>> import jax, jax.numpy as jnp
         >>> from speech_jax.models.config import ConformerConfig
         >>> from speech_jax.models.conformer import conformer_ctc
         >>> config = ConformerConfig(num_features=8, width=8, layers=1, heads=2, kernel_size=3)
         >>> model = conformer_ctc(config, vocab_size=30)
         >>> batch = {"features": jnp.ones((2, 40, 8)), "mask": jnp.arange(40)[None] < jnp.array([[40], [20]])}
-        >>> params, state = model.init(jax.random.key(0), batch)
-        >>> outputs, _ = model.apply(params, state, batch)
-        >>> outputs["logits"].shape, outputs["mask"].sum(axis=1).tolist()
-        ((2, 10, 30), [10, 5])
-        >>> outputs, state = model.apply(params, state, batch, key=jax.random.key(1), train=True)  # with dropout
+        >>> params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
+        >>> outputs, _ = jax.eval_shape(model.apply, params, state, batch)
+        >>> sorted(params), outputs["logits"].shape
+        (['encoder', 'head'], (2, 10, 30))
     """
     encoder = conformer_encoder(config)
 

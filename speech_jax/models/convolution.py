@@ -180,7 +180,7 @@ def _grouped_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, A
 _grouped_custom_gradient.defvjp(_grouped_forward, _grouped_backward)
 
 
-def taps_stride2(x: Float[Array, "batch 2*time+1 freq c"]) -> list[Float[Array, "batch time freq/2 c"]]:
+def taps_stride2(x: Float[Array, "batch time freq c"]) -> list[Float[Array, "batch time_out freq_out c"]]:
     """Return the nine inputs of each output of a 3x3 convolution with stride 2, in the kernel's order.
 
     There is no padding in time (time = (T - 1) / 2), and one zero on both sides in frequency. They are slices of an

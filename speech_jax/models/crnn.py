@@ -24,7 +24,7 @@ STAGES = {2: 1, 4: 2, 8: 3}
 GATES = {"lstm": 4, "gru": 3}
 
 
-def output_length(frames: int, config: CRNNConfig) -> int:
+def output_length(frames: Any, config: CRNNConfig) -> Any:
     """Return the number of output frames of `frames` feature frames (an int, or an integer array)."""
     return halve(frames, STAGES[config.subsampling_factor])
 
@@ -118,14 +118,16 @@ def crnn_ctc(config: CRNNConfig, vocab_size: int) -> Model:
         vocab_size: number of classes, the blank included.
 
     Example:
+        Shapes only, by `jax.eval_shape`; `model.init(key, batch)` and `model.apply(params, state, batch)` compute.
+
         >>> import jax, jax.numpy as jnp
         >>> from speech_jax.models.config import CRNNConfig
         >>> from speech_jax.models.crnn import crnn_ctc
         >>> model = crnn_ctc(CRNNConfig(num_features=8, layers=1, width=8, subsampling_channels=4), vocab_size=30)
         >>> batch = {"features": jnp.ones((2, 40, 8)), "mask": jnp.arange(40)[None] < jnp.array([[40], [20]])}
-        >>> params, state = model.init(jax.random.key(0), batch)
-        >>> outputs, _ = model.apply(params, state, batch)
-        >>> outputs["logits"].shape, outputs["mask"].sum(axis=1).tolist()
-        ((2, 10, 30), [10, 5])
+        >>> params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
+        >>> outputs, _ = jax.eval_shape(model.apply, params, state, batch)
+        >>> outputs["logits"].shape, outputs["mask"].shape
+        ((2, 10, 30), (2, 10))
     """
     return as_model(CRNN(config, vocab_size))

@@ -9,6 +9,7 @@ here they do not, so the scores of an utterance are in every batch those that to
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def _convolution(config: PlainConformerConfig) -> ConformerConfig:
     )  # fmt: skip
 
 
-def output_length(frames: int, config: PlainConformerConfig) -> int:
+def output_length(frames: Any, config: PlainConformerConfig) -> Any:
     """Return the number of output frames of `frames` feature frames, which is the same."""
     return frames
 

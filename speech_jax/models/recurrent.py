@@ -82,8 +82,8 @@ scan_product.defvjp(_forward, _backward)
 
 
 def lstm_gates(
-    gates: Float[Array, "batch 4*d"], c: Float[Array, "batch d"]
-) -> tuple[Float[Array, "batch d"], Float[Array, "batch d"]]:
+    gates: Float[Array, "*batch gates"], c: Float[Array, "*batch d"]
+) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
     """Return (h, c) after one step; gates are in torch's order: input, forget, cell, output."""
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -91,7 +91,7 @@ def lstm_gates(
 
 
 def gru_gates(
-    x: Float[Array, "*batch 3*d"], recurrent: Float[Array, "*batch 3*d"], h: Float[Array, "*batch d"]
+    x: Float[Array, "*batch gates"], recurrent: Float[Array, "*batch gates"], h: Float[Array, "*batch d"]
 ) -> Float[Array, "*batch d"]:
     """Return h after one step of a GRU.
 
@@ -222,7 +222,9 @@ def lstm(
     return jnp.moveaxis(in_order(y), 2, 0).reshape(batch, time, directions * width)
 
 
-def keep_at(seeds: UInt32[Array, "batch 2"], step: Int[Array, ""], width: int, rate: float, stream: int = 0) -> Array:
+def keep_at(
+    seeds: UInt32[Array, "batch 2"], step: Int[Array, ""] | int, width: int, rate: float, stream: int = 0
+) -> Bool[Array, "batch {width}"]:
     """Draw bool [batch, width], True with probability 1 - rate.
 
     The draw is a pure function of utterance, step, channel and stream, so that it does not depend on the bucket or on

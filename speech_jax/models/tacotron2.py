@@ -48,6 +48,8 @@ def tacotron2(config: Tacotron2Config, symbols: int) -> Model:
         [batch, frames], "weights": attention weights [batch, steps, symbols]}.
 
     Example:
+        Shapes only, by `jax.eval_shape`; `model.init(key, batch)` and `model.apply(params, state, batch)` compute.
+
         >>> import jax, jax.numpy as jnp
         >>> from speech_jax.models.config import AttentionConfig, Tacotron2Config
         >>> from speech_jax.models.tacotron2 import tacotron2
@@ -60,14 +62,14 @@ def tacotron2(config: Tacotron2Config, symbols: int) -> Model:
         ...     "text": jnp.ones((1, 5), int), "text_mask": jnp.ones((1, 5), bool),
         ...     "mel": jnp.zeros((1, 12, 4)), "mel_mask": jnp.ones((1, 12), bool), "index": jnp.array([0]),
         ... }
-        >>> params, state = model.init(jax.random.key(0), batch)
-        >>> outputs, _ = model.apply(params, state, batch, key=jax.random.key(1))
+        >>> params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
+        >>> outputs, _ = jax.eval_shape(model.apply, params, state, batch)
         >>> {name: value.shape for name, value in sorted(outputs.items())}
         {'mel': (1, 12, 4), 'mel_post': (1, 12, 4), 'stop': (1, 12), 'weights': (1, 12, 5)}
     """
     parts = make_parts(config)
 
-    def init(key: Array, batch: Batch) -> tuple[PyTree, PyTree]:
+    def init(key: Array, batch: Batch | None) -> tuple[PyTree, PyTree]:
         del batch
         return init_params(parts, symbols, key)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.audio.config import check_same_audio, fingerprint
@@ -44,7 +44,8 @@ def build_task(config: TrainConfig, reader: Reader | None, teacher: Teacher | No
     Raises:
         UserError: If `pre_task` is not of the task's network and audio settings.
     """
-    task = config.task.build(reader, teacher)
+    config_task: Any = config.task  # its own reader is what it is handed
+    task = config_task.build(reader, teacher)
     old = task.objective
     if config.pre_task is not None:
         if config.task.model != config.pre_task.model:
@@ -57,7 +58,8 @@ def build_task(config: TrainConfig, reader: Reader | None, teacher: Teacher | No
     if replays(config):
         task = task._replace(objective=mix(old, task.objective, alpha))
     elif config.pre_task is not None and alpha != 0.0:
-        task = task._replace(objective=shared_objective(config.task, config.pre_task, reader, alpha))
+        tokenizer: Any = reader  # the task takes a `pre_task`, so it is a recognizer
+        task = task._replace(objective=shared_objective(config_task, config.pre_task, tokenizer, alpha))
     return RunTask(task, old)
 
 
@@ -77,7 +79,8 @@ def load_teacher(config: TrainConfig, reader: Reader) -> Teacher:
         raise UserError(f"{folder}: found a teacher with another vocabulary, expected the new recognizer's")
     check_same_audio(parts.task.audio, config.task.audio, folder, "the config")
     samples = 60 * config.task.audio.sample_rate
-    frames, expected = (output_frames(samples, task) for task in (parts.task, config.task))
+    task: Any = config.task  # a recognizer: it takes a teacher
+    frames, expected = output_frames(samples, parts.task), output_frames(samples, task)
     if frames != expected:
         raise UserError(f"{folder}: found a teacher with {frames} frames per minute, expected {expected}")
     network = build_model(parts.task, reader.vocab_size)

@@ -91,6 +91,7 @@ def read(config: TrainConfig, options: CompileConfig) -> tuple[TrainConfig, Any,
         common = {"speakers": speakers, "options": config.task.stream_options(), "sources": sources}
         plans = {"task": load_stream(config.data, reader, rate, **common).plan}
         if both:
+            assert config.pre is not None
             plans["pre"] = load_stream(config.pre, reader if config.pre_task is None else None, rate, **common).plan
         buckets = list(plans["task"].buckets)
         if both:  # each shape of either once
@@ -133,13 +134,15 @@ def check(
         task.model, spec, lambda p: optimizers.make_optimizer(config.optimizer, p, config.trainer.steps), mesh,
         config.mesh, seed=config.seed, ema=config.trainer.step.ema is not None, rules=task.sharding,
     )  # fmt: skip
-    facts = head_of(options, mesh, buckets) | {"parameters": num_params(params), "state_bytes": shard_bytes(state)}
+    facts = head_of(options, mesh, buckets)
+    facts |= {"parameters": num_params(params), "state_bytes": shard_bytes(state)}
+    key: Any = jax.ShapeDtypeStruct((), KEY.dtype, sharding=replicated(mesh))
     try:
         programs = compile_programs(
             task, state=state, shardings=shardings,
             optimizer=optimizers.make_optimizer(config.optimizer, params, config.trainer.steps),
             trainable=optimizers.trainable(config.optimizer, params), config=config.trainer.step, buckets=buckets,
-            mesh=mesh, keys=[jax.ShapeDtypeStruct((), KEY.dtype, sharding=replicated(mesh))],
+            mesh=mesh, keys=[key],
             rate=optimizers.learning_rate(config.optimizer, config.trainer.steps),
             moving_state=optimizers.moving_state(config.optimizer, state.model_state), say=say, check_stop=lambda: None,
         )  # fmt: skip
@@ -176,8 +179,9 @@ def check_use(
 ) -> dict[str, Any]:
     """Compile the inference program; see `check`. The "step" is one run of the largest shape."""
     chip = chip_of(options.topology)
-    mesh = make_mesh(dataclasses.replace(config.mesh, data=-1, fsdp=1, tensor=1), devices)
-    facts = head_of(options, mesh, buckets) | {"compile_seconds": 0.0}
+    mesh = make_mesh(dataclasses.replace(config.mesh, data=-1, fsdp=1, tensor=1), list(devices))
+    facts = head_of(options, mesh, buckets)
+    facts["compile_seconds"] = 0.0
     whole = replicated(mesh)
     for bucket in buckets:
         use = config.task.program(bucket, reader.vocab_size if reader else 0)  # UserError for a task that only trains

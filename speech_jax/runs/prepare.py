@@ -104,9 +104,8 @@ def prepare(config: TrainConfig) -> PreparedRun:
     streams = {"task": stream(config.data)}
     if replays(config) or config.optimizer.ewc:
         streams["pre"] = stream(config.pre, reader=run.reader if config.pre_task is None else None)
-    feed: Feed = streams["task"].feed()
-    if replays(config):
-        feed = PairedBatches(streams["pre"].feed(), feed)
+    task_feed = streams["task"].feed()
+    feed = PairedBatches(streams["pre"].feed(), task_feed) if replays(config) else task_feed
     eval_streams = {e.name: stream(e.data, shuffle=False) for e in config.evaluate}
     for name, each in (streams | eval_streams).items():
         log.info("%s: %s", name, each.plan.describe())
@@ -121,7 +120,10 @@ def prepare(config: TrainConfig) -> PreparedRun:
         log.info("%s", describe(accountant, config.trainer.steps))
 
     # ---- 4. The task.
-    teacher = load_teacher(config, run.reader) if config.teacher.checkpoint else None
+    teacher = None
+    if config.teacher.checkpoint:
+        assert run.reader is not None  # the settings were checked: a recognizer has one
+        teacher = load_teacher(config, run.reader)
     task, old = build_task(config, run.reader, teacher)
     spec = task.batch_spec(streams["task"].plan.buckets[0])
 
@@ -138,6 +140,7 @@ def prepare(config: TrainConfig) -> PreparedRun:
             params, model_state = init_values(student(task.model), spec, config.seed)
             init = params, with_teacher(model_state, teacher)
         if config.optimizer.ewc:
+            assert init is not None  # the settings were checked: EWC starts from a checkpoint
             fisher = fisher_of(config, old, streams["pre"], init)
     plain_task = task
     if config.adapter.kind != "none":
@@ -169,9 +172,11 @@ def fisher_of(config: TrainConfig, old: Objective, stream: Stream, init: tuple) 
     log.info("Fisher information from %d batches of the old domain", count)
     feed = stream.feed(whole=True)
     try:
+        params, model_state = init
         return estimate_fisher(
             old,
-            *init,
+            params,
+            model_state,
             tqdm(
                 (next(feed) for _ in range(count)),
                 total=count,

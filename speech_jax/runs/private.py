@@ -52,7 +52,8 @@ def check_private_settings(config: TrainConfig) -> None:
     """UserError for a setting through which the recordings would reach the model, or the accounting, another way."""
     task, pretext = config.task, config.pre_task
     kept = bool(config.init_from) and config.start.tokenizer == "keep"
-    public = kept or not hasattr(task, "tokenizer") or bool(task.tokenizer.alphabet) or resumes(config)
+    tokenizer = getattr(task, "tokenizer", None)
+    public = kept or tokenizer is None or bool(tokenizer.alphabet) or resumes(config)
     model = next((t.model for t in (task, pretext) if getattr(t and t.model, "conv_norm", "") == "batch"), None)
     refused = (
         (model is not None, "task.model.conv_norm: found 'batch'", "'layer' or 'group': batch norm mixes utterances"),

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import operator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from speech_jax.artifacts.folder import read_model
 from speech_jax.audio.config import check_same_audio
@@ -155,11 +155,12 @@ def _new_reader(config: TrainConfig, sources: Sources) -> Reader | None:
 
 def _new_speakers(config: TrainConfig, old: tuple[str, ...], sources: Sources) -> tuple[str, ...]:
     """Return the names of the speakers, if the task learns several: the checkpoint's, then those it lacks."""
-    if not config.task.named_speakers:
+    task: Any = config.task  # one with named speakers has a field `speakers`
+    if not task.named_speakers:
         return ()
-    if config.task.speakers != "data":
+    if task.speakers != "data":
         if old:
-            speakers = f"a table of speakers ({named(old)}) and task.speakers {config.task.speakers!r}"
+            speakers = f"a table of speakers ({named(old)}) and task.speakers {task.speakers!r}"
             raise UserError(f'{config.init_from}: found {speakers}, expected "data"')
         return ()
     if config.init_from and config.start.speakers == "keep":

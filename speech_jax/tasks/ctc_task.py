@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def build_model(config: CTCTaskConfig, vocab_size: int) -> Model:
             "task.augment: found freq_masks or time_masks, expected 0 of both on a waveform: "
             "task.model.mask_time and mask_channels mask the latent features instead"
         )
-    if takes_waveform:
+    if isinstance(config.model, Wav2Vec2Config):
         return wav2vec2_ctc(config.model, vocab_size)
     network = dataclasses.replace(config.model, num_features=num_features(config.audio))
     if isinstance(network, CRNNConfig):
@@ -136,7 +136,8 @@ def recognition_program(config: CTCTaskConfig, bucket: Bucket, vocab_size: int) 
     network, spec = build_model(config, vocab_size), batch_spec(bucket)
 
     def function(weights: PyTree, batch: Batch) -> BestPath:
-        return recognize(network, config.audio, *weights, batch["audio"], batch["audio_lengths"])
+        params, model_state = weights
+        return recognize(network, config.audio, params, model_state, batch["audio"], batch["audio_lengths"])
 
     batch = {name: spec[name] for name in ("audio", "audio_lengths")}
     return Program("recognition", function, network_shapes(config, vocab_size), batch)
@@ -163,7 +164,7 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
         params, model_state = network.init(key, {"features": features, "mask": jnp.ones((rows, frames), bool)})
         return params, with_teacher(model_state, teacher)
 
-    def apply(params, model_state, batch: Batch, *, key=None, train=False):
+    def apply(params, model_state, batch: Batch, *, key: Any = None, train=False):
         audio, lengths = batch["audio"], batch["audio_lengths"]
         if not train:
             features, mask = extract_features(audio, lengths, config.audio)
@@ -196,7 +197,7 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
 
 
 def output_frames(samples, config: CTCTaskConfig):
-    """Return the network's output frames for `samples` (int or array); no transcript with more labels can be learned."""
+    """Return the network's output frames for `samples` (int or array): the most labels that a transcript can have."""
     modules = {ConformerConfig: conformer, CRNNConfig: crnn, Wav2Vec2Config: wav2vec2,
              PlainConformerConfig: plain_conformer}  # fmt: skip
     return modules[type(config.model)].output_length(num_frames(samples, config.audio), config.model)

@@ -1,4 +1,4 @@
-"""Letters to phonemes, learned from a dictionary: words → network → CTC, and phoneme error rates on words held out."""
+"""Letters to phonemes, trained on a dictionary: words → network → CTC, and phoneme error rates on held-out words."""
 
 from __future__ import annotations
 
@@ -26,33 +26,56 @@ EXAMPLES = 8  # words of an evaluation that go to the logs
 
 
 class Entry(NamedTuple):
-    """A word with one of its pronunciations."""
+    """Word with one of its pronunciations.
+
+    Attributes:
+        word: The spelling.
+        phones: The phonemes, with stress.
+    """
 
     word: str
     phones: Pronunciation
 
 
 def part_of(word: str) -> str:
-    """ "test" (5 %), "dev" (1 %) or "train", by the word's hash: for ever the same, whatever else is in the list."""
+    """Return the split of a word by its hash: "test" (5 %), "dev" (1 %) or "train", whatever other words there are."""
     number = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") % 100
     return "test" if number < 5 else "dev" if number == 5 else "train"
 
 
 def entries(dictionary: Mapping[str, Sequence[Pronunciation]], part: str) -> list[Entry]:
-    """The words of one part that the network can read: to train on, every pronunciation is an entry; elsewhere the
-    first one stands for the word."""
-    found = []
-    for word, ways in dictionary.items():
+    """Return the words of one split that the network can read.
+
+    Args:
+        dictionary: Pronunciations of each word.
+        part: "train", "dev" or "test"; see `part_of`.
+
+    Returns:
+        An entry per pronunciation for "train", per word (its first pronunciation) otherwise.
+    """
+    result = []
+    for word, pronunciations in dictionary.items():
         if is_pronounceable(word) and part_of(word) == part:
-            found += [Entry(word, phones) for phones in (ways if part == "train" else ways[:1])]
-    return found
+            chosen = pronunciations if part == "train" else pronunciations[:1]
+            result += [Entry(word, phones) for phones in chosen]
+    return result
 
 
 # ---- Batches
 
 
 def word_plan(words: Sequence[Entry], *, rows: int, seed: int = 0, shuffle: bool = True) -> Plan:
-    """data/plan.py over words: a letter is what a second is there. Bucket.samples counts letters, labels phonemes."""
+    """Return a plan of batches of words, made as data/plan.py makes one of recordings.
+
+    Args:
+        words: The entries.
+        rows: Words per batch.
+        seed: Shuffle seed.
+        shuffle: Shuffle and repeat, for training; False plans each word once.
+
+    Returns:
+        A plan whose buckets count letters as samples and phonemes as labels.
+    """
     letters = np.array([len(entry.word) for entry in words], np.float64)
     labels = np.array([len(entry.phones) for entry in words], np.int64)
     config = PlanConfig(
@@ -64,8 +87,11 @@ def word_plan(words: Sequence[Entry], *, rows: int, seed: int = 0, shuffle: bool
 
 
 def word_batches(words: Sequence[Entry], plan: Plan, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """The plan's batches from step `start`: letters i32[rows, L], letter_lengths, labels i32[rows, N], label_lengths,
-    index i32[rows] (-1 for filler rows)."""
+    """Yield the plan's batches from step `start`.
+
+    Each holds int32 arrays: letters [rows, letters], letter_lengths [rows], labels [rows, phonemes], label_lengths
+    [rows], index [rows] (-1 for a row that only fills the batch).
+    """
     step = start
     while plan.total_steps is None or step < plan.total_steps:
         bucket, chosen = plan.batch(step)
@@ -83,7 +109,7 @@ def word_batches(words: Sequence[Entry], plan: Plan, start: int = 0) -> Iterator
 
 
 def batch_spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes and types of one batch of `bucket`, whose "samples" are letters."""
+    """Return the shapes and types of a batch of `bucket`, whose samples are letters."""
     rows, letters, labels = bucket
     shapes = {"letters": (rows, letters), "letter_lengths": (rows,), "labels": (rows, labels), "label_lengths": (rows,)}
     return {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in (shapes | {"index": (rows,)}).items()}
@@ -93,8 +119,16 @@ def batch_spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def g2p_task(config: G2PConfig, words: Sequence[Entry], dictionary: Mapping[str, Sequence[Pronunciation]]) -> Task:
-    """The task that training/ is handed. `words` are those that evaluation batches point into; `dictionary` has all
-    their pronunciations, of which the nearest counts."""
+    """Return the letter-to-sound task.
+
+    Args:
+        config: The network.
+        words: Entries that the index of evaluation batches refers to.
+        dictionary: All pronunciations of these words; the nearest one is the reference.
+
+    Returns:
+        The task, as training/ takes it.
+    """
     network = letter_to_sound(config, len(LETTERS), len(CLASSES))
 
     def inputs(batch: Batch) -> dict[str, jax.Array]:
@@ -111,61 +145,68 @@ def g2p_task(config: G2PConfig, words: Sequence[Entry], dictionary: Mapping[str,
         return jnp.sum(nll), labels, jnp.sum(real & ~fits).astype(jnp.float32), jnp.sum(real).astype(jnp.float32)
 
     def objective(params, model_state, batch, key, step) -> LossOut:
-        """CTC loss in nats per phoneme."""
+        """Return the CTC loss in nats per phoneme."""
         outputs, model_state = apply(params, model_state, batch, key=key, train=True)
         total, labels, misfits, rows = losses(outputs, batch)
         metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows)}
         return LossOut(total / jnp.maximum(labels, 1.0), labels, model_state, metrics)
 
     @jax.jit
-    def read(params, model_state, batch):
+    def transcribe(params, model_state, batch):
         outputs, _ = apply(params, model_state, batch)
         return *greedy_decode(outputs["logits"], outputs["mask"]), losses(outputs, batch)[:2]
 
     def evaluate(params, model_state, batches: Iterable[Batch]) -> Report:
-        said: dict[str, Pronunciation] = {}
+        hypotheses: dict[str, Pronunciation] = {}
         total = labels = 0.0
         for batch in batches:
-            ids, lengths, found = run_sharded(read, params, model_state, batch=batch)
-            total, labels = total + float(found[0]), labels + float(found[1])
+            ids, lengths, sums = run_sharded(transcribe, params, model_state, batch=batch)
+            total, labels = total + float(sums[0]), labels + float(sums[1])
             for row in np.flatnonzero(np.asarray(batch["index"]) >= 0):
-                said[words[batch["index"][row]].word] = tuple(CLASSES[i] for i in ids[row, : lengths[row]])
-        shown = list(said.items())[:EXAMPLES]
+                hypotheses[words[batch["index"][row]].word] = tuple(CLASSES[i] for i in ids[row, : lengths[row]])
+        shown = list(hypotheses.items())[:EXAMPLES]
         examples = [
             {"id": word, "reference": " ".join(dictionary[word][0]), "hypothesis": " ".join(phones)}
             for word, phones in shown
         ]
-        return Report({"loss": total / max(labels, 1.0)} | error_rates(said, dictionary), examples)
+        return Report({"loss": total / max(labels, 1.0)} | error_rates(hypotheses, dictionary), examples)
 
     return Task(Model(lambda key, batch: network.init(key, inputs(batch)), apply), objective, batch_spec, evaluate)
 
 
 def error_rates(
-    said: Mapping[str, Pronunciation], dictionary: Mapping[str, Sequence[Pronunciation]]
+    hypotheses: Mapping[str, Pronunciation], dictionary: Mapping[str, Sequence[Pronunciation]]
 ) -> dict[str, float]:
-    """Phoneme and word error rates of what was said for each word, against the nearest of its pronunciations: "per" and
-    "wer" without stress, as the literature counts, "per_stress" and "wer_stress" with it."""
-    found = {}
+    """Return phoneme and word error rates against the nearest pronunciation of each word.
+
+    Args:
+        hypotheses: Phonemes predicted for each word.
+        dictionary: Reference pronunciations.
+
+    Returns:
+        "per" and "wer" without stress, as in the literature, and "per_stress" and "wer_stress" with it.
+    """
+    rates = {}
     for name, strip in (("", True), ("_stress", False)):
-        pairs = [(word, way) for word in said for way in dictionary[word]]
-        references = [plain(way) if strip else way for _, way in pairs]
-        hypotheses = [plain(said[word]) if strip else said[word] for word, _ in pairs]
+        pairs = [(word, phones) for word in hypotheses for phones in dictionary[word]]
+        references = [plain(phones) if strip else phones for _, phones in pairs]
+        predictions = [plain(hypotheses[word]) if strip else hypotheses[word] for word, _ in pairs]
         best: dict[str, ErrorCounts] = {}
-        for (word, _), counts in zip(pairs, count_errors(references, hypotheses), strict=True):
+        for (word, _), counts in zip(pairs, count_errors(references, predictions), strict=True):
             if word not in best or (counts.errors, counts.rate) < (best[word].errors, best[word].rate):
                 best[word] = counts
         total = sum(best.values(), ErrorCounts())
-        found |= {f"per{name}": total.rate, f"wer{name}": total.sentence_rate}
-    return found
+        rates |= {f"per{name}": total.rate, f"wer{name}": total.sentence_rate}
+    return rates
 
 
 def plain(phones: Sequence[str]) -> Pronunciation:
-    """Phonemes without their stress."""
+    """Return phonemes without stress marks."""
     return tuple(phone.rstrip("012") for phone in phones)
 
 
 def network_bytes(params: PyTree) -> bytes:
-    """The parameters as text/letter_to_sound.py reads them: one safetensors file, float16, "layers_0/input/kernel"."""
+    """Return the parameters as bytes of a safetensors file in float16, which text/letter_to_sound.py reads."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(params))
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
     return safetensors.numpy.save({name: np.asarray(leaf, np.float16) for name, leaf in sorted(named.items())})

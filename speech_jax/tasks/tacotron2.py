@@ -1,4 +1,4 @@
-"""Text to mel with Tacotron 2: waveform → target frames → teacher forcing → losses, as one jitted function."""
+"""Config of the text-to-mel task with Tacotron 2; its functions are in tasks/tacotron2_task.py."""
 
 from __future__ import annotations
 
@@ -27,32 +27,50 @@ from speech_jax.text.frontend import FrontEnd, make_front_end
 
 @dataclasses.dataclass(frozen=True)
 class Tacotron2TaskConfig(TaskConfig):
-    """A voice: how it reads, the network, and what it is trained for."""
+    """Voice: text front end, network, and training losses.
+
+    Example:
+        >>> import jax
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.models.config import AttentionConfig, Tacotron2Config
+        >>> from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+        >>> network = Tacotron2Config(
+        ...     embedding=8, encoder_layers=1, encoder_width=8, prenet=8, attention_rnn=8, decoder_rnn=8,
+        ...     postnet_layers=2, postnet=8, attention=AttentionConfig(width=8, filters=2, filter_length=3),
+        ... )
+        >>> config = Tacotron2TaskConfig(model=network)
+        >>> task = config.build(config.make_reader(lambda: ["to be or not to be"]))
+        >>> batch = task.batch_spec(Bucket(rows=2, samples=22050, labels=20))
+        >>> params, state = jax.eval_shape(task.model.init, jax.random.key(0), batch)
+        >>> outputs, state = jax.eval_shape(task.model.apply, params, state, batch)
+        >>> outputs["mel_post"].shape, outputs["weights"].shape  # rows, frames, mel bands; rows, steps, symbols
+        ((2, 87, 80), (2, 87, 20))
+    """
 
     model: Tacotron2Config = Tacotron2Config()
     """The network."""
     audio: AudioConfig = dataclasses.field(default_factory=nvidia_tacotron2)
-    """Waveform to target frames; the vocoder's must be the same."""
+    """Waveform to target mel frames; the vocoder's audio settings must be the same."""
     frontend: FrontEndConfig = FrontEndConfig()
-    """How text becomes symbols."""
+    """Text to symbols."""
     frames: Literal["l1", "l2"] = "l2"
-    """The loss of frames, before and after the post-net."""
+    """Loss of the mel frames, before and after the post-net: absolute or squared error."""
     stop_weight: float = 5.0
-    """How much the last frame weighs in the loss of the stop token, against one that is not the last."""
+    """Weight of the last frame in the loss of the stop token; other frames weigh 1."""
     guided: float = 0.0
-    """Weight of the loss that keeps the attention near the diagonal; 1 where there is little data."""
+    """Weight of the guided-attention loss, which keeps the attention near the diagonal; 0 is off (1 for little data)."""
     guided_sigma: float = 0.4
-    """How far from the diagonal is free."""
+    """Width of the band around the diagonal that the guided-attention loss tolerates, as a share of the utterance."""
     reduction: tuple[tuple[int, int], ...] = ()
-    """Gradual training: (step, frames a decoder step makes from there on), for example ((0, 5), (5000, 3), (10000, 2)).
-    Empty is the model's `reduction` from the start. Evaluation and synthesis take the last one's: what they say earlier
-    is of a model that has not learned that yet."""
+    """Gradual training: (step, frames per decoder step from there on), for example ((0, 5), (5000, 3), (10000, 2)).
+    Empty uses the model's `reduction` from the start. Evaluation and synthesis always use the last entry's, so their
+    results before that step are of a setting not trained yet."""
     speakers: Literal["one", "data"] = new_field("one")
-    """one: whoever speaks is the same voice. data: a learned vector for each speaker that the recordings name; the
-    table of names goes with the checkpoint, and more can be added in fine-tuning, also to a table of one."""
+    """one: a single voice for all recordings. data: a learned vector per speaker named in the manifest; the names are
+    saved in the checkpoint, and fine-tuning can add speakers, also to a voice of one."""
     speak: int = new_field(0)
-    """Utterances, spread over the lengths of a set, that an evaluation also speaks freely, without the right frames:
-    their alignments are scored (`free_focus`, `free_coverage`, `free_failures`), and one is heard. 0 is none."""
+    """Utterances per evaluation set, of all lengths, that are also synthesized without teacher forcing: their
+    alignments are scored (`free_focus`, `free_coverage`, `free_failures`), and the first is logged as audio. 0: none."""
 
     def __post_init__(self) -> None:
         if self.speak < 0 or (self.model.speakers and self.speakers == "one"):
@@ -65,7 +83,7 @@ class Tacotron2TaskConfig(TaskConfig):
             raise UserError(f"task.reduction: found steps {steps}, expected 0 first and then larger ones")
         if any(not 1 <= r <= self.model.reduction for r in frames):
             raise UserError(
-                f"task.reduction: found {frames} frames a step, expected 1 to model.reduction, {self.model.reduction}"
+                f"task.reduction: found {frames} frames per step, expected 1 to model.reduction, {self.model.reduction}"
             )
 
     kind: ClassVar[str] = "voice"

@@ -1,4 +1,4 @@
-"""How a voice is judged in training: losses under teacher forcing, alignments, pictures, sound, and free speech."""
+"""Evaluation of a voice in training: teacher-forced losses, alignments, images and audio, and free synthesis."""
 
 from __future__ import annotations
 
@@ -29,10 +29,21 @@ ITERATIONS = 32  # of Griffin-Lim
 def make_evaluate(
     config: Tacotron2TaskConfig, front_end: FrontEnd, parts: Parts, apply: Callable, losses: Callable, reduction: int
 ) -> Callable:
-    """`evaluate` of the task. parts, apply: the network, and the same on the pipeline's batches; reduction: the frames
-    a step that synthesis uses."""
+    """Return `evaluate` of the task.
+
+    Args:
+        config: The task.
+        front_end: Front end of the labels.
+        parts: The network's parts, for free synthesis.
+        apply: The network on batches of data/pipeline.py.
+        losses: (config, outputs, reduction) -> (loss, frames, metrics).
+        reduction: Frames per decoder step.
+
+    Returns:
+        (params, model_state, batches) -> Report.
+    """
     hop_seconds = config.audio.hop / config.audio.sample_rate
-    sounds = keeps_magnitudes(config.audio)
+    invertible = keeps_magnitudes(config.audio)
     rate = config.audio.sample_rate
 
     @jax.jit
@@ -41,8 +52,10 @@ def make_evaluate(
         return outputs, losses(config, outputs, reduction)[2]
 
     def evaluate(params: PyTree, model_state: PyTree, batches: Iterable[Batch]) -> Report:
-        """Losses under teacher forcing and the alignments' scores; pictures and sound of the first utterance, the
-        longest; and where `config.speak` says so, the scores of free speech, with the first of it."""
+        """Return teacher-forced losses and alignment scores, with images and audio of the first utterance.
+
+        With `config.speak` also the alignment scores of free synthesis, with images and audio of its first utterance.
+        """
         totals: dict[str, np.ndarray] = {}
         scores, images, audio, texts = [], {}, {}, []
         for batch in batches:
@@ -56,31 +69,34 @@ def make_evaluate(
                 ids = np.asarray(batch["labels"])[row, :symbols]
                 texts.append((ids, int(batch["speaker"][row]) if "speaker" in batch else 0))
                 if not images and frames:
-                    target, made = (outputs[name][row, :frames] for name in ("target", "mel_post"))
+                    target, predicted = (outputs[name][row, :frames] for name in ("target", "mel_post"))
                     stop = 1 / (1 + np.exp(-outputs["stop"][row, :frames]))
                     title = f"teacher forcing, focus {scores[-1].focus:.2f}"
                     images = {
                         "alignment": alignment_picture(weights, names_of(front_end, ids), title),
-                        "mel": mel_picture([("target", target), ("made, teacher forcing", made)], hop_seconds),
+                        "mel": mel_picture(
+                            [("target", target), ("predicted, teacher forcing", predicted)], hop_seconds
+                        ),
                         "stop": stop_picture(stop, hop_seconds, DecodeConfig().stop_threshold),
                     }
-                    if sounds:
-                        audio = {"teacher_forced": (mel_to_wave(made, config.audio, iterations=ITERATIONS), rate)}
-        found = {name: float(total / max(count, 1e-9)) for name, (total, count) in totals.items()}
-        found["loss"] = found["before"] + found["after"] + found["stop"]
+                    if invertible:
+                        audio = {"teacher_forced": (mel_to_wave(predicted, config.audio, iterations=ITERATIONS), rate)}
+        results = {name: float(total / max(count, 1e-9)) for name, (total, count) in totals.items()}
+        results["loss"] = results["before"] + results["after"] + results["stop"]
         if scores:
-            found |= {name: value for name, value in _means(scores).items() if name != "focus"}  # focus is there
+            # the focus of the losses' metrics stays
+            results |= {name: value for name, value in _means(scores).items() if name != "focus"}
         if config.speak and texts:
             chosen = [texts[i] for i in np.unique(np.linspace(0, len(texts) - 1, config.speak).round().astype(int))]
-            spoken = speak_freely(parts, fetch(params), fetch(model_state), chosen, reduction)
-            found |= {f"free_{name}": value for name, value in _means([score for *_, score in spoken]).items()}
-            mel, weights, score = spoken[0]
-            title = f"free, focus {score.focus:.2f}" + (f": {score.failure}" if score.failure else "")
+            utterances = synthesize_freely(parts, fetch(params), fetch(model_state), chosen, reduction)
+            results |= {f"free_{name}": value for name, value in _means([score for *_, score in utterances]).items()}
+            mel, weights, score = utterances[0]
+            title = f"free synthesis, focus {score.focus:.2f}" + (f": {score.failure}" if score.failure else "")
             images["free_alignment"] = alignment_picture(weights, names_of(front_end, chosen[0][0]), title)
-            images["free_mel"] = mel_picture([("made, free", mel)], hop_seconds)
-            if sounds:
+            images["free_mel"] = mel_picture([("free synthesis", mel)], hop_seconds)
+            if invertible:
                 audio["free"] = (mel_to_wave(mel, config.audio, iterations=ITERATIONS), rate)
-        return Report(found, images=images, audio=audio)
+        return Report(results, images=images, audio=audio)
 
     return evaluate
 
@@ -94,27 +110,39 @@ def _means(scores: list[AlignmentScore]) -> dict[str, float]:
 
 
 def names_of(front_end: FrontEnd, ids: Iterable[int]) -> list[str]:
-    """The symbols of ids, for a picture."""
+    """Return the names of symbol ids, for an image."""
     return [front_end.symbols.names[int(i)] for i in ids]
 
 
-def speak_freely(
+def synthesize_freely(
     parts: Parts,
     params: PyTree,
     model_state: PyTree,
     texts: list[tuple[np.ndarray, int]],
     reduction: int,
 ) -> list[tuple[np.ndarray, np.ndarray, AlignmentScore]]:
-    """(frames after the post-net, weights, score) of each text: (ids, speaker). All at once, with the same randomness
-    every time."""
+    """Synthesize texts in one batch, without teacher forcing and with the same randomness each time.
+
+    Args:
+        parts: The network's parts.
+        params: Parameters.
+        model_state: Batch statistics.
+        texts: (symbol ids, speaker) of each text.
+        reduction: Frames per decoder step.
+
+    Returns:
+        (mel frames after the post-net, attention weights, alignment score) of each text.
+    """
     decode = DecodeConfig(reduction=reduction)
     speakers = [speaker for _, speaker in texts] if parts.config.speakers else None
     batch = text_batch([ids for ids, _ in texts], speakers=speakers)
     seeds = utterance_seeds(jax.random.key(0), jnp.arange(len(texts)))
-    said = jax.device_get(generate_mels(parts, decode, params, model_state, batch, seeds))
-    found = []
+    generated = jax.device_get(generate_mels(parts, decode, params, model_state, batch, seeds))
+    results = []
     for row, (ids, _) in enumerate(texts):
-        frames = int(said.lengths[row])
-        weights = said.weights[row, : -(-frames // reduction), : len(ids)]
-        found.append((said.mel[row, :frames], weights, score_alignment(weights, END_REASONS[int(said.ended[row])])))
-    return found
+        frames = int(generated.lengths[row])
+        weights = generated.weights[row, : -(-frames // reduction), : len(ids)]
+        results.append(
+            (generated.mel[row, :frames], weights, score_alignment(weights, END_REASONS[int(generated.ended[row])]))
+        )
+    return results

@@ -38,7 +38,7 @@ def network_shapes(config: Tacotron2TaskConfig, symbols: int) -> tuple[PyTree, P
 
 
 def network_config(config: Tacotron2TaskConfig) -> Tacotron2Config:
-    """The network with as many bands as the features have."""
+    """Return the network's config with as many mel bands as the features have."""
     return dataclasses.replace(config.model, num_mels=num_features(config.audio))
 
 
@@ -62,22 +62,22 @@ def speech_program(config: Tacotron2TaskConfig, bucket: Bucket, vocab_size: int)
 
 
 def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
-    """The task that training/ is handed; batches are those of data/pipeline.py, labels the front end's symbols."""
+    """Return the text-to-mel task; batches are those of data/pipeline.py, with the front end's symbols as labels."""
     network = tacotron2(network_config(config), front_end.vocab_size)
     stages = config.reduction or ((0, config.model.reduction),)
 
     def inputs(batch: Batch, reduction: int) -> Batch:
-        """What the network takes; frames are filled up to a whole number of steps."""
+        """Return the network's inputs; frames are padded to a whole number of decoder steps."""
         mel, mask = extract_features(batch["audio"], batch["audio_lengths"], config.audio)
-        more = -mel.shape[1] % reduction
+        padding = -mel.shape[1] % reduction
         symbols = jnp.arange(batch["labels"].shape[1])[None]
         real = (batch["index"] >= 0)[:, None]
         extra = {"speaker": batch["speaker"]} if "speaker" in batch else {}
         return extra | {
             "text": batch["labels"],
             "text_mask": (symbols < batch["label_lengths"][:, None]) & real,
-            "mel": jnp.pad(mel, ((0, 0), (0, more), (0, 0))),
-            "mel_mask": jnp.pad(mask & real, ((0, 0), (0, more))),
+            "mel": jnp.pad(mel, ((0, 0), (0, padding), (0, 0))),
+            "mel_mask": jnp.pad(mask & real, ((0, 0), (0, padding))),
             "index": batch["index"],
         }
 
@@ -85,39 +85,39 @@ def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
         return network.init(key, batch)
 
     def apply(params, model_state, batch: Batch, *, key=None, train=False, reduction=stages[-1][1]):
-        heard = inputs(batch, reduction)
-        outputs, model_state = network.apply(params, model_state, heard, key=key, train=train, reduction=reduction)
-        known = {"text_mask": heard["text_mask"], "mel_mask": heard["mel_mask"], "target": heard["mel"]}
-        return {**outputs, **known}, model_state
+        given = inputs(batch, reduction)
+        outputs, model_state = network.apply(params, model_state, given, key=key, train=train, reduction=reduction)
+        targets = {"text_mask": given["text_mask"], "mel_mask": given["mel_mask"], "target": given["mel"]}
+        return {**outputs, **targets}, model_state
 
-    def at(reduction: int, params, model_state, batch, key) -> LossOut:
+    def loss_at(reduction: int, params, model_state, batch, key) -> LossOut:
         outputs, model_state = apply(params, model_state, batch, key=key, train=True, reduction=reduction)
         value, frames, metrics = losses(config, outputs, reduction)
         return LossOut(value, frames, model_state, metrics)
 
     def objective(params, model_state, batch, key, step) -> LossOut:
-        branches = [functools.partial(at, r) for _, r in stages]
+        branches = [functools.partial(loss_at, r) for _, r in stages]
         if len(branches) == 1:
             return branches[0](params, model_state, batch, key)
         out = jax.lax.switch(stage(step, stages), branches, params, model_state, batch, key)
-        now = jnp.asarray([r for _, r in stages], jnp.float32)[stage(step, stages)]
-        return out._replace(metrics={**out.metrics, "reduction": (now, jnp.ones(()))})
+        reduction = jnp.asarray([r for _, r in stages], jnp.float32)[stage(step, stages)]
+        return out._replace(metrics={**out.metrics, "reduction": (reduction, jnp.ones(()))})
 
     def spec(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
-        people = {"speaker": jax.ShapeDtypeStruct((bucket.rows,), jnp.int32)} if config.model.speakers else {}
-        return batch_spec(bucket) | people
+        speaker = {"speaker": jax.ShapeDtypeStruct((bucket.rows,), jnp.int32)} if config.model.speakers else {}
+        return batch_spec(bucket) | speaker
 
     evaluate = make_evaluate(config, front_end, make_parts(network_config(config)), apply, losses, stages[-1][1])
     return Task(Model(init, apply), objective, spec, evaluate)
 
 
 def stage(step: Int[Array, ""], stages: tuple[tuple[int, int], ...]) -> Int[Array, ""]:
-    """Which stage of gradual training the step is in."""
-    return sum(jnp.asarray(step >= begin, jnp.int32) for begin, _ in stages) - 1
+    """Return the index of the stage of gradual training that the step is in."""
+    return jnp.asarray(sum(jnp.asarray(step >= begin, jnp.int32) for begin, _ in stages) - 1)
 
 
 def losses(config: Tacotron2TaskConfig, outputs: dict[str, Array], reduction: int) -> tuple[Array, Array, dict]:
-    """(mean a frame, frames that count, metrics)"""
+    """Return (mean loss per frame, valid frames, metrics)."""
     mask, step_mask = outputs["mel_mask"], outputs["mel_mask"][:, ::reduction]
     pairs = {
         "before": frame_loss(outputs["mel"], outputs["target"], mask, config.frames),
@@ -130,4 +130,4 @@ def losses(config: Tacotron2TaskConfig, outputs: dict[str, Array], reduction: in
         pairs["guided"] = total, count = guided_attention_loss(*weights, config.guided_sigma)
         value += config.guided * total / jnp.maximum(count, 1.0)
     pairs["focus"] = focus_rate(outputs["weights"], step_mask)
-    return value, jnp.sum(mask).astype(jnp.float32), pairs
+    return jnp.asarray(value), jnp.sum(mask).astype(jnp.float32), pairs

@@ -1,4 +1,4 @@
-"""Mel to wave with WaveNet: random crops of recordings, the network, and the samples' negative log likelihood."""
+"""Config of the mel-to-waveform task with WaveNet; its functions are in tasks/wavenet_task.py."""
 
 from __future__ import annotations
 
@@ -22,38 +22,52 @@ from speech_jax.models.config import WaveNetConfig, check_hop
 
 
 def history_frames(network: WaveNetConfig) -> int:
-    """Frames at the beginning of a crop whose samples are heard and not learned: the network would look beyond it."""
+    """Return the frames at the start of a crop that are context only: the receptive field, rounded up to frames."""
     return -(-(network.receptive_field - 1) // network.hop)
 
 
 @dataclasses.dataclass(frozen=True)
 class WaveNetTaskConfig(TaskConfig):
-    """A vocoder: what it hears, the network, and how recordings are cut for training."""
+    """Vocoder: features, network, and the crops of recordings that it is trained on.
+
+    Example:
+        >>> import jax
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.models.config import WaveNetConfig
+        >>> from speech_jax.tasks.wavenet import WaveNetTaskConfig
+        >>> network = WaveNetConfig(layers=4, cycles=2, residual=8, gate=8, skip=8)
+        >>> task = WaveNetTaskConfig(model=network, crop_frames=4).build()
+        >>> batch = task.batch_spec(Bucket(rows=2, samples=22050, labels=1))
+        >>> params, state = jax.eval_shape(task.model.init, jax.random.key(0), batch)
+        >>> outputs, state = jax.eval_shape(task.model.apply, params, state, batch)
+        >>> outputs["nll"].shape  # rows, samples of a crop of 4 frames; nats
+        (2, 1024)
+    """
 
     model: WaveNetConfig = WaveNetConfig()
     """The network."""
     audio: AudioConfig = dataclasses.field(default_factory=nvidia_tacotron2)
-    """Waveform to mel frames; those of the acoustic model that it will speak for."""
+    """Waveform to mel frames; must be the acoustic model's audio settings."""
     crop_frames: int = 32
-    """Frames of a crop. Its first samples, as many as the network looks back, are heard and not learned."""
+    """Frames per crop. Its first samples, as many as the receptive field, are context and not in the loss."""
     mels: Literal["audio", "manifest"] = "audio"
-    """Frames computed from the recordings, or those that the manifest's rows name in "mel": what an acoustic model
-    makes of the same recordings (`python -m speech_jax.synthesize --teacher-forced`)."""
+    """audio: mel frames computed from the recordings. manifest: those of the files that the rows name in "mel", such as
+    an acoustic model's predictions for the same recordings (`python -m speech_jax.synthesize --teacher-forced`)."""
     pre_emphasis: float = 0.0
-    """Coefficient c of y[n] = x[n] - c·x[n-1]: the network learns y, and its sound is filtered back, which takes its
-    noise out of the high bands. 0.85 is usual; 0 turns it off."""
+    """Coefficient c of y[n] = x[n] - c·x[n-1]: the network models y, and its output is filtered back to x, which
+    reduces noise in the high bands. 0.85 is usual; 0 is off."""
     gain: float = 1.0
-    """The waveform is multiplied by this first, and what is synthesized divided by it."""
+    """Factor of the waveform before pre-emphasis; synthesized audio is divided by it."""
     input_noise: float = 0.0
-    """In training, white noise is added to the samples that the network hears, not to those it learns; its deviation is
-    drawn for each crop between 0 and this. Without it a network that has learned to predict from true samples can lose
-    its way among its own (exposure bias; Valin & Skoglund 2019, LPCNet). Not for µ-law classes, which are noisy."""
+    """Largest standard deviation of the white noise that training adds to the network's input samples (not to the
+    targets); drawn per crop between 0 and this. It makes sampling robust to the network's own errors (exposure bias;
+    Valin and Skoglund 2019, LPCNet). 0 is off; must be 0 for µ-law classes, which are noisy already."""
     speakers: Literal["one", "data"] = "one"
-    """one: whoever speaks is the same voice. data: a learned vector for each speaker that the recordings name; the
-    table of names goes with the checkpoint, and more can be added in fine-tuning."""
+    """one: a single voice for all recordings. data: a learned vector per speaker named in the manifest; the names are
+    saved in the checkpoint, and fine-tuning can add speakers."""
     clip_seconds: float = 1.0
-    """An evaluation synthesizes so much of its first recording again, and measures how far the mel frames are apart;
-    0 does without."""
+    """Seconds of the first recording that an evaluation resynthesizes, to measure the distance of the mel frames and to
+    log the audio; 0 is off."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.pre_emphasis < 1 or self.gain <= 0 or self.clip_seconds < 0:
@@ -73,10 +87,10 @@ class WaveNetTaskConfig(TaskConfig):
         if self.audio.features != "log_mel":
             raise UserError(f"task.audio.features: found {self.audio.features!r}, expected log_mel")
         check_hop(self.model.condition, self.audio.hop)
-        heard = history_frames(dataclasses.replace(self.model, hop=self.audio.hop))
-        if self.crop_frames <= heard:
+        context = history_frames(dataclasses.replace(self.model, hop=self.audio.hop))
+        if self.crop_frames <= context:
             raise UserError(
-                f"task.crop_frames: found {self.crop_frames}, expected more than {heard}: the network looks back "
+                f"task.crop_frames: found {self.crop_frames}, expected more than {context}: the receptive field is "
                 f"{self.model.receptive_field} samples"
             )
 
@@ -94,11 +108,11 @@ class WaveNetTaskConfig(TaskConfig):
         return dataclasses.replace(self, model=dataclasses.replace(self.model, speakers=count))
 
     def stream_options(self) -> StreamOptions:
-        """Read the rows' own mel files where `mels` says so."""
+        """Read the mel files that the manifest's rows name if `mels` is "manifest"."""
         return StreamOptions(mels=self.audio if self.mels == "manifest" else None)
 
     def start_rules(self, old: Checkpointed) -> StartRules:
-        """Give a vocoder of one speaker inputs for several."""
+        """Add inputs for several speakers to a vocoder of one."""
         rules = super().start_rules(old)
         if rules.keeps_reader and self.model.speakers and not old.speakers:
             from speech_jax.models.wavenet import with_speaker_inputs

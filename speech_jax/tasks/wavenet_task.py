@@ -1,4 +1,4 @@
-"""Mel to wave with WaveNet: random crops of recordings, the network, and the samples' negative log likelihood."""
+"""Mel to wave with WaveNet: random crops of recordings, the network, and the samples' negative log-likelihood."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ _CROP, _INPUT_NOISE = 41, 42  # numbers of the effects in rows.row_keys
 
 
 def network_config(config: WaveNetTaskConfig) -> WaveNetConfig:
-    """The network with the features' bands and hop length."""
+    """Return the network's config with the features' mel bands and hop."""
     return dataclasses.replace(config.model, num_mels=num_features(config.audio), hop=config.audio.hop)
 
 
 def frame_offset(audio: AudioConfig) -> int:
-    """The frame in which a recording's first sample lies: frames of framing "full" begin before it."""
+    """Return the frame that the recording's first sample lies in; with framing "full" frames begin before it."""
     return hops_per_window(audio) - 1 if audio.framing == "full" else 0
 
 
 def wavenet_batch_spec(config: WaveNetTaskConfig, bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a batch of data/pipeline.py; with mels = "manifest" frames come with it."""
+    """Return the shapes of a batch of data/pipeline.py; it has mel frames if `mels` is "manifest"."""
     spec = batch_spec(bucket)
     if config.mels == "manifest":
         frames = num_frames(bucket.samples, config.audio)
@@ -84,22 +84,22 @@ def waveform_program(config: WaveNetTaskConfig, bucket: Bucket) -> Program:
 
 
 def wavenet_task(config: WaveNetTaskConfig) -> Task:
-    """The task that training/ is handed; batches are those of data/pipeline.py."""
+    """Return the mel-to-waveform task; its batches are those of data/pipeline.py."""
     network = wavenet(network_config(config))
 
     def init(key: Array, batch: Batch) -> tuple[PyTree, PyTree]:
         return network.init(key, batch)
 
     def apply(params, model_state, batch: Batch, *, key=None, train=False):
-        """Of one crop of each row. Outputs: "nll" [batch, samples] in nats, "counts" bool: which samples count."""
-        heard = prepare(config, batch)
+        """Return "nll" [rows, samples] in nats and "counts" (bool, samples of the loss) of one crop per row."""
+        recordings = prepare(config, batch)
         key = jax.random.key(0) if key is None else key
         first = crop_starts(config, key, batch)
         noise = input_noise(config, key, batch) if train and config.input_noise else None
-        return _crop_nll(config, network, params, heard, first, jnp.zeros_like(first), noise), model_state
+        return _crop_nll(config, network, params, recordings, first, jnp.zeros_like(first), noise), model_state
 
     def objective(params, model_state, batch, key, step) -> LossOut:
-        """Nats a sample."""
+        """Return the negative log-likelihood in nats per sample."""
         out, model_state = apply(params, model_state, batch, key=key, train=True)
         total, count = _sums(out)
         return LossOut(total / jnp.maximum(count, 1.0), count, model_state, {"nll": (total, count)})
@@ -109,8 +109,16 @@ def wavenet_task(config: WaveNetTaskConfig) -> Task:
 
 
 def prepare(config: WaveNetTaskConfig, batch: Batch) -> dict[str, Array]:
-    """Frames and the samples to be learned of whole recordings: {"mel", "frames" (count), "wave" (samples or classes),
-    "lengths", "index" and, with several voices, "speaker"}."""
+    """Return mel frames and target samples of whole recordings.
+
+    Args:
+        config: The task.
+        batch: A batch of data/pipeline.py.
+
+    Returns:
+        {"mel" [rows, frames, bands], "frames" (per row), "wave" (samples or classes), "lengths" (samples per row),
+        "index"} and, with several speakers, "speaker".
+    """
     real = batch["index"] >= 0
     lengths = jnp.where(real, batch["audio_lengths"], 0)
     if "mel" in batch:
@@ -126,16 +134,18 @@ def prepare(config: WaveNetTaskConfig, batch: Batch) -> dict[str, Array]:
 
 
 def crop_starts(config: WaveNetTaskConfig, key: Array, batch: Batch) -> Int[Array, " batch"]:
-    """The first frame of each row's crop, counted from its first sample. It belongs to the key and the utterance, not
-    to its place in the batch."""
+    """Return the first frame of each row's crop, counted from the recording's first sample.
+
+    It depends on the key and the utterance, not on the row in the batch.
+    """
     keys = rows.row_keys(key, batch["index"].shape[0], batch["index"], _CROP)
-    whole = -(-batch["audio_lengths"] // config.audio.hop)
-    room = jnp.maximum(whole - config.crop_frames, 0) + 1
-    return jnp.minimum((rows.uniform(keys) * room).astype(jnp.int32), room - 1)
+    frames = -(-batch["audio_lengths"] // config.audio.hop)
+    positions = jnp.maximum(frames - config.crop_frames, 0) + 1
+    return jnp.minimum((rows.uniform(keys) * positions).astype(jnp.int32), positions - 1)
 
 
 def input_noise(config: WaveNetTaskConfig, key: Array, batch: Batch) -> Float[Array, "batch samples"]:
-    """What is added to the samples that each row's crop hears. It belongs to the key and the utterance."""
+    """Return the noise added to the input samples of each row's crop; it depends on the key and the utterance."""
     keys = rows.row_keys(key, batch["index"].shape[0], batch["index"], _INPUT_NOISE)
     level = rows.uniform(rows.fold(keys, 0), high=config.input_noise)
     return level[:, None] * rows.normal(rows.fold(keys, 1), config.crop_frames * config.audio.hop)
@@ -145,29 +155,31 @@ def _crop_nll(
     config: WaveNetTaskConfig,
     network: Model,
     params: PyTree,
-    heard: dict[str, Array],
+    recordings: dict[str, Array],
     first: Array,
-    known: Array,
+    context: Array,
     noise: Array | None = None,
 ) -> dict[str, Array]:
-    """{"nll", "counts"} of the samples of the crops that begin at frames `first`. known: samples at the beginning of
-    each that do not count, at least as many as the network looks back, except where the recording begins. noise: what
-    is added to the samples that the network hears."""
+    """Return {"nll", "counts"} of the samples of the crops that begin at frames `first`.
+
+    The first `context` samples of a crop do not count, and at least the receptive field does not, except at the
+    recording's start. `noise` is added to the input samples.
+    """
     net, size = network_config(config), config.crop_frames * config.audio.hop
-    wave = heard["wave"]
+    wave = recordings["wave"]
     zero = zero_class(net.classes) if net.output == "mulaw" else 0.0
     padded = jnp.pad(wave, ((0, 0), (1, size)), constant_values=zero)
-    at = first * net.hop
-    cut = jax.vmap(lambda row, start: jax.lax.dynamic_slice(row, (start,), (size + 1,)))(padded, at)
+    start = first * net.hop
+    cut = jax.vmap(lambda row, at: jax.lax.dynamic_slice(row, (at,), (size + 1,)))(padded, start)
     frame = first + frame_offset(config.audio)
-    mel, own = window_of(heard["mel"], heard["frames"], frame, config.crop_frames, net.condition, net.hop)
+    mel, own = window_of(recordings["mel"], recordings["frames"], frame, config.crop_frames, net.condition, net.hop)
     before = cut[:, :-1] if noise is None else cut[:, :-1] + noise
-    inputs = {"before": before, "mel": mel, "own": own} | {n: a for n, a in heard.items() if n == "speaker"}
+    inputs = {"before": before, "mel": mel, "own": own} | {n: a for n, a in recordings.items() if n == "speaker"}
     y = network.apply(params, {}, inputs)[0]["y"]
     nll = waveform_nll(net.output, y, cut[:, 1:], min_log_scale=net.min_log_scale, levels=net.levels)
     number = jnp.arange(size)[None]
-    known = jnp.maximum(known, jnp.where(first > 0, net.receptive_field - 1, 0))
-    counts = (number >= known[:, None]) & (number + at[:, None] < heard["lengths"][:, None])
+    context = jnp.maximum(context, jnp.where(first > 0, net.receptive_field - 1, 0))
+    counts = (number >= context[:, None]) & (number + start[:, None] < recordings["lengths"][:, None])
     return {"nll": jnp.where(counts, nll, 0.0), "counts": counts}
 
 
@@ -176,36 +188,48 @@ def _sums(out: dict[str, Array]) -> tuple[Array, Array]:
 
 
 def whole_nll(
-    config: WaveNetTaskConfig, network: Model, params: PyTree, heard: dict[str, Array]
+    config: WaveNetTaskConfig, network: Model, params: PyTree, recordings: dict[str, Array]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(nats of all samples of all rows, their number). One crop after the other, each overlapping the one before by
-    what the network looks back, so that memory does not grow with the recordings."""
-    back = history_frames(network_config(config))
-    stride = config.crop_frames - back
-    frames = -(-heard["wave"].shape[1] // config.audio.hop)
+    """Return (negative log-likelihood in nats summed over all samples of all rows, number of samples).
+
+    One crop after the other, each overlapping the previous one by the receptive field, so that memory does not grow
+    with the length of the recordings.
+
+    Args:
+        config: The task.
+        network: Init and apply functions.
+        params: Parameters.
+        recordings: As `prepare` returns them.
+
+    Returns:
+        (nats, samples).
+    """
+    history = history_frames(network_config(config))
+    stride = config.crop_frames - history
+    frames = -(-recordings["wave"].shape[1] // config.audio.hop)
     count = 1 + max(-(-(frames - config.crop_frames) // stride), 0)
 
-    def one(number: Array) -> tuple[Array, Array]:
-        first = jnp.full(heard["lengths"].shape, number * stride)
-        known = jnp.where(first > 0, back * config.audio.hop, 0)
-        return _sums(_crop_nll(config, network, params, heard, first, known))
+    def crop_sums(number: Array) -> tuple[Array, Array]:
+        first = jnp.full(recordings["lengths"].shape, number * stride)
+        context = jnp.where(first > 0, history * config.audio.hop, 0)
+        return _sums(_crop_nll(config, network, params, recordings, first, context))
 
-    totals, counts = jax.lax.map(one, jnp.arange(count))
+    totals, counts = jax.lax.map(crop_sums, jnp.arange(count))
     return jnp.sum(totals), jnp.sum(counts)
 
 
 def _evaluator(config: WaveNetTaskConfig, network: Model):
     @jax.jit
     def forward(params, batch):
-        heard = prepare(config, batch)
-        return whole_nll(config, network, params, heard), heard["mel"][0], heard["frames"][0]
+        recordings = prepare(config, batch)
+        return whole_nll(config, network, params, recordings), recordings["mel"][0], recordings["frames"][0]
 
     features = jax.jit(functools.partial(extract_features, config=config.audio))
 
     def evaluate(params: PyTree, model_state: PyTree, batches: Iterable[Batch]) -> Report:
-        """Nats a sample over whole recordings, and the beginning of the first one made again from its frames."""
+        """Return nats per sample over whole recordings, and resynthesize the start of the first one."""
         total = count = 0.0
-        found, images, audio = {}, {}, {}
+        metrics, images, audio = {}, {}, {}
         for batch in batches:
             (nats, samples), mel, frames = run_sharded(forward, params, batch=batch)
             total, count = total + float(nats), count + float(samples)
@@ -215,15 +239,16 @@ def _evaluator(config: WaveNetTaskConfig, network: Model):
             size = min(int(config.clip_seconds * rate), int(batch["audio_lengths"][0]))
             speaker = int(batch["speaker"][0]) if "speaker" in batch else 0
             offset = frame_offset(config.audio)
-            given = mel[: min(-(-size // hop) + offset, int(frames))]
+            frames_given = mel[: min(-(-size // hop) + offset, int(frames))]
             net = make_net(network_config(config), fetch(params))
-            pieces_ = undo_emphasis(stream_audio(net, [given], speaker=speaker), config.gain, config.pre_emphasis)
-            made = np.concatenate(list(pieces_))[offset * hop :][:size]
-            pair = np.stack([batch["audio"][0, : len(made)], made])
-            (target, again), _ = jax.device_get(features(pair, jnp.full(2, len(made))))
-            found["mel_distance"] = float(np.mean(np.abs(target - again)))
-            images = {"mel": mel_picture([("target", target), ("made again from its frames", again)], hop / rate)}
-            audio = {"target": (pair[0], rate), "made": (made, rate)}
-        return Report({"loss": total / max(count, 1.0), **found}, images=images, audio=audio)
+            chunks = stream_audio(net, [frames_given], speaker=speaker)
+            chunks = undo_emphasis(chunks, config.gain, config.pre_emphasis)
+            synthesized = np.concatenate(list(chunks))[offset * hop :][:size]
+            pair = np.stack([batch["audio"][0, : len(synthesized)], synthesized])
+            (target, result), _ = jax.device_get(features(pair, jnp.full(2, len(synthesized))))
+            metrics["mel_distance"] = float(np.mean(np.abs(target - result)))
+            images = {"mel": mel_picture([("target", target), ("resynthesized", result)], hop / rate)}
+            audio = {"target": (pair[0], rate), "made": (synthesized, rate)}
+        return Report({"loss": total / max(count, 1.0), **metrics}, images=images, audio=audio)
 
     return evaluate

@@ -1,4 +1,4 @@
-"""The texts of a speech set as one column, normalized and counted once, by all cores, and cached beside the set."""
+"""The texts of a speech set as one column, normalized and counted once, on all cores, and cached next to the set."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Characters(NamedTuple):
 
 
 class Texts(Sequence[str]):
-    """The texts of a set in a column; what is computed of them is kept.
+    """The texts of a set in a column, with the results computed from them.
 
     Attributes:
-        cache: where results for large sets are kept between runs; None keeps them in memory alone.
-        parts: the sets that these texts are the sum of, if they are a sum.
+        cache: stores results for large sets between runs; None keeps them in memory only.
+        parts: the sets that were added to give this one, if any.
 
     Example:
         >>> from speech_jax.text.texts import Texts
@@ -58,12 +58,12 @@ class Texts(Sequence[str]):
 
     @staticmethod
     def from_strings(strings: Iterable[str]) -> Texts:
-        """Return the texts of an iterable; it itself where it is `Texts` already."""
+        """Return the strings as `Texts`, unchanged if they are `Texts` already."""
         return strings if isinstance(strings, Texts) else Texts(StringColumn.from_strings(strings))
 
     @property
     def column(self) -> StringColumn:
-        """The texts as they are."""
+        """The texts as written."""
         if self._column is None:
             self._column = StringColumn.concatenate([part.column for part in self.parts])
         return self._column
@@ -82,14 +82,14 @@ class Texts(Sequence[str]):
         return iter(self.column)
 
     def __add__(self, other: Texts) -> Texts:
-        """Return both sets' texts. What was computed of either is used for the sum."""
+        """Return the texts of both sets. Results computed for either are reused."""
         return Texts(None, None, (self.parts or (self,)) + (other.parts or (other,)))
 
     def __reduce__(self):
-        return Texts, (self.column,)  # another process computes nothing of all texts
+        return Texts, (self.column,)  # without results, which other processes do not need
 
     def normalized(self, language: str) -> StringColumn:
-        """Return the normalized texts (`normalize`); "" takes them as they are."""
+        """Return the texts normalized for `language`; "" returns them as written."""
         if not language:
             return self.column
         if language not in self._normalized:
@@ -100,21 +100,21 @@ class Texts(Sequence[str]):
         return self._normalized[language]
 
     def characters(self, language: str) -> Characters:
-        """Return the characters of the normalized texts, and how many each has."""
+        """Return the characters of the normalized texts, and the number of characters of each text."""
         if self.parts:
             sets = [part.characters(language) for part in self.parts]
             used = frozenset().union(*(part.used for part in sets))
             return Characters(used, np.concatenate([part.counts for part in sets]))
         if language not in self._characters:
-            found = self._cached("characters", {"language": language}, lambda: self._count_characters(language))
-            used = frozenset(found["used"].tobytes().decode("utf-32-le", "surrogatepass"))
-            self._characters[language] = Characters(used, found["counts"].astype(np.int64))
+            arrays = self._cached("characters", {"language": language}, lambda: self._count_characters(language))
+            used = frozenset(arrays["used"].tobytes().decode("utf-32-le", "surrogatepass"))
+            self._characters[language] = Characters(used, arrays["counts"].astype(np.int64))
         return self._characters[language]
 
     def label_counts(self, tokenizer: Tokenizer) -> Int[np.ndarray, "texts"]:
-        """Return how many labels `tokenizer` makes of each text; -1 for the first that it cannot encode.
+        """Return the number of labels of each text, or -1 for the first text that `tokenizer` cannot encode.
 
-        Texts after that one may have any number.
+        The values after that text are undefined.
         """
         if self.parts:
             return np.concatenate([part.label_counts(tokenizer) for part in self.parts])
@@ -127,7 +127,7 @@ class Texts(Sequence[str]):
         return self._cached("labels", settings, lambda: self._count_labels(tokenizer))["counts"].astype(np.int64)
 
     def forget(self) -> None:
-        """Free the normalized texts; they are computed again if they are wanted again."""
+        """Free the normalized texts; they are recomputed on demand."""
         for texts in (self, *self.parts):
             texts._normalized.clear()
 
@@ -144,7 +144,7 @@ class Texts(Sequence[str]):
 
     def _count_labels(self, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
         column = self.column
-        if tokenizer.language in self._normalized:  # normalizing twice changes nothing, so it is not done twice
+        if tokenizer.language in self._normalized:  # normalization is idempotent
             column = self._normalized[tokenizer.language]
             tokenizer = dataclasses.replace(tokenizer, language="")
         jobs = ((piece, tokenizer) for piece in column.pieces(_JOB_TEXTS))
@@ -161,7 +161,7 @@ class Texts(Sequence[str]):
         return parallel_map(function, jobs) if large else (function(*job) for job in jobs)
 
     def _cached(self, kind: str, settings: dict, compute: Callable[[], dict]) -> dict[str, np.ndarray]:
-        """The arrays of an earlier run with the same texts and settings, or else what `compute` returns."""
+        """Return the arrays of an earlier run with the same texts and settings, or else compute them."""
         if self.cache is None or len(self) < CACHED_TEXTS:
             return compute()
         key = json.dumps({"code": code_version(*_CODE), "texts": self.column.digest(), **settings}, sort_keys=True)

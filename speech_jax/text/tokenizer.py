@@ -1,8 +1,8 @@
-"""Text to token ids and back: characters, or sentencepiece's BPE and unigram pieces.
+"""Conversion of text to token ids and back: characters, or sentencepiece's BPE and unigram pieces.
 
-Id 0 is always the blank of CTC, so real tokens are 1..V-1. A tokenizer is its list of pieces and their scores and
-nothing else: it lies in the checkpoint as plain JSON that a person can read. sentencepiece trains the pieces; cutting
-a word into them is done here (equal to sentencepiece, by test), so no binary model is parsed when a checkpoint is read.
+Id 0 is always the CTC blank, so other tokens are 1..V-1. A tokenizer is only its list of pieces and their scores, which
+a checkpoint stores as readable JSON. sentencepiece trains the pieces; segmentation is implemented here (a test checks
+that it equals sentencepiece's), so that reading a checkpoint parses no binary model.
 """
 
 from __future__ import annotations
@@ -22,13 +22,28 @@ from speech_jax.text.normalize import check_language, normalize
 from speech_jax.text.texts import Texts
 
 BLANK = "<blank>"
-SPECIAL = ("<unk>", "<s>", "</s>")  # what a char tokenizer may have beside characters: outputs that stand for no text
+SPECIAL = ("<unk>", "<s>", "</s>")  # pieces that a char tokenizer may have besides characters; they stand for no text
 WORD_START = "\u2581"  # sentencepiece's mark of a space before a piece
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Pieces by id. `pieces[0]` is the blank; `scores` rank the merges (bpe) or are log-probabilities (unigram)."""
+    """A tokenizer: its pieces by id, and how texts are normalized before encoding.
+
+    Attributes:
+        kind: char, bpe or unigram.
+        pieces: pieces by id; `pieces[0]` is the blank.
+        scores: ranks of the merges (bpe) or log-probabilities (unigram), one per piece; empty for char.
+        language: language whose rules normalize texts before encoding; empty for no normalization.
+
+    Example:
+        >>> from speech_jax.text.tokenizer import train_tokenizer
+        >>> tokenizer = train_tokenizer(["good morning", "2 cats"])
+        >>> tokenizer.vocab_size, tokenizer.encode("Cats!")
+        (15, [3, 2, 13, 12])
+        >>> tokenizer.decode(tokenizer.encode("2 cats"))
+        'two cats'
+    """
 
     kind: Literal["char", "bpe", "unigram"]
     pieces: tuple[str, ...]
@@ -59,58 +74,68 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids, the blank among them."""
+        """Number of token ids, blank included."""
         return len(self.pieces)
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What each piece adds to the text: nothing for the blank, and for `SPECIAL` pieces in kind char."""
+        """Text of each piece: empty for the blank, and for `SPECIAL` pieces in kind char."""
         return self._tables.texts
 
     def characters(self) -> frozenset[str]:
-        """The characters that `encode` accepts."""
+        """Return the characters that `encode` accepts."""
         return self._tables.characters
 
     def encode(self, text: str, *, source: str = "") -> list[int]:
-        """Ids of `text`. `source` ("FILE:LINE") opens the UserError that names the characters outside the tokenizer."""
+        """Return the token ids of a text, normalized first if the tokenizer has a language.
+
+        Args:
+            text: the text.
+            source: position of the text ("FILE:LINE"), for messages.
+
+        Raises:
+            UserError: the text has characters outside the tokenizer, which the message names.
+        """
         if self.language:
             text = normalize(text, self.language)
         tables = self._tables
         outside = sorted(set(text) - tables.characters)
         if outside:
             shown = " ".join(f"{c!r} (U+{ord(c):04X})" for c in outside[:8]) + (" …" if len(outside) > 8 else "")
-            known = "".join(sorted(tables.characters))
-            known = known if len(known) <= 60 else known[:60] + "…"
-            raise UserError(f"{source or 'text'}: found characters outside the tokenizer: {shown}, expected {known!r}")
+            allowed = "".join(sorted(tables.characters))
+            allowed = allowed if len(allowed) <= 60 else allowed[:60] + "…"
+            raise UserError(
+                f"{source or 'text'}: found characters outside the tokenizer: {shown}, expected {allowed!r}"
+            )
         if self.kind == "char":
             return [tables.ids[c] for c in text]
         return [i for word in text.split() for i in tables.word_ids(WORD_START + word)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of token ids; blanks, and `SPECIAL` pieces in kind char, are left out.
+        """Return the text of token ids, without blanks and, in kind char, without `SPECIAL` pieces.
 
-        decode(encode(text)) == text, if normalized and one space apart.
+        decode(encode(text)) == text for normalized text with single spaces. Raises UserError for an id out of range.
         """
-        chosen = [int(i) for i in ids]
-        wrong = [i for i in chosen if not 0 <= i < len(self.pieces)]
+        indices = [int(i) for i in ids]
+        wrong = [i for i in indices if not 0 <= i < len(self.pieces)]
         if wrong:
             raise UserError(f"token ids: found {wrong[0]}, expected 0..{len(self.pieces) - 1}")
         texts = self.texts
-        text = "".join(texts[i] for i in chosen)
+        text = "".join(texts[i] for i in indices)
         return text if self.kind == "char" else text.replace(WORD_START, " ").strip()
 
     def fingerprint(self) -> str:
-        """SHA-256 over kind, language and the list of pieces: equal for equal tokenizers however they were made."""
+        """Return the SHA-256 of kind, language and pieces; equal for tokenizers whose ids have the same meaning."""
         return hashlib.sha256(json.dumps([self.kind, self.language, list(self.pieces)]).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of plain JSON values that `from_json` turns back into the same tokenizer."""
+        """Return a dict of plain JSON values, from which `from_json` restores the tokenizer."""
         fields = {"kind": self.kind, "language": self.language}
         return fields | {"pieces": list(self.pieces), "scores": list(self.scores)}
 
     @staticmethod
     def from_json(value: dict[str, Any] | str) -> Tokenizer:
-        """The tokenizer of `to_json`'s dict, or of its JSON text."""
+        """Restore a tokenizer from `to_json`'s dict, or from its JSON text."""
         try:
             fields: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
             pieces, scores = fields["pieces"], fields.get("scores", [])
@@ -122,14 +147,20 @@ class Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None) -> Tokenizer:
-    """Make the tokenizer of training texts. For char the order of the texts has no influence.
+    """Make a tokenizer from training texts. Deterministic; for char, the order of the texts has no influence.
 
     Args:
-        texts: the training texts as they are written. `Texts` are normalized by all cores, and once only.
-        config: the kind of tokenizer; the texts are normalized as it says.
+        texts: the training texts as written. `Texts` are normalized only once, on all cores.
+        config: kind, size and language of the tokenizer; by default a char tokenizer for English.
 
     Raises:
         UserError: there are no texts, or too few for `config.vocab_size`.
+
+    Example:
+        >>> from speech_jax.text.config import TokenizerConfig
+        >>> from speech_jax.text.tokenizer import train_tokenizer
+        >>> train_tokenizer(["good morning"], TokenizerConfig(kind="char")).pieces[:4]
+        ('<blank>', ' ', 'd', 'g')
     """
     config = config or TokenizerConfig()
     if config.kind == "char":
@@ -159,7 +190,7 @@ def _train_sentencepiece(texts: Sequence[str], config: TokenizerConfig) -> Token
             character_coverage=1.0,
             normalization_rule_name="identity",
             max_sentence_length=1 << 20,
-            unk_id=0,  # its place becomes the blank's: what is unknown is refused, not replaced
+            unk_id=0,  # id 0 becomes the blank, since unknown characters are refused, not replaced
             bos_id=-1,
             eos_id=-1,
             pad_id=-1,
@@ -178,7 +209,7 @@ def _train_sentencepiece(texts: Sequence[str], config: TokenizerConfig) -> Token
 
 
 class _Tables:
-    """Look-up tables of one tokenizer, made once."""
+    """Lookup tables of a tokenizer, built once."""
 
     def __init__(self, tokenizer: Tokenizer):
         silent = SPECIAL if tokenizer.kind == "char" else ()
@@ -195,21 +226,21 @@ class _Tables:
 
 
 def _bpe(word: str, tables: _Tables, scores: Sequence[float]) -> list[str]:
-    """Merges the neighboring pair of the best score, leftmost first, until no pair is a piece."""
+    """Merge the adjacent pair with the best score, leftmost first, until no pair is a piece."""
     parts = list(word)
     while True:
-        best, where = -math.inf, -1
+        best, position = -math.inf, -1
         for i in range(len(parts) - 1):
             merged = tables.ids.get(parts[i] + parts[i + 1])
             if merged is not None and scores[merged] > best:
-                best, where = scores[merged], i
-        if where < 0:
+                best, position = scores[merged], i
+        if position < 0:
             return parts
-        parts[where : where + 2] = [parts[where] + parts[where + 1]]
+        parts[position : position + 2] = [parts[position] + parts[position + 1]]
 
 
 def _unigram(word: str, tables: _Tables, scores: Sequence[float]) -> list[str]:
-    """The segmentation of the highest sum of log-probabilities (Viterbi)."""
+    """Return the segmentation with the highest sum of log-probabilities (Viterbi)."""
     best = [0.0] + [-math.inf] * len(word)
     came_from = [0] * (len(word) + 1)
     for end in range(1, len(word) + 1):

@@ -149,7 +149,8 @@ def compile_programs(
     began = time.monotonic()
     jobs, outs = [], {}
     for term in all_terms:
-        out_shardings = TermOut(everywhere, moving, shardings.model_state if term.owns_state else None, everywhere)
+        whole: Any = everywhere  # TermOut holds arrays; here it holds their shardings
+        out_shardings = TermOut(whole, moving, shardings.model_state if term.owns_state else None, whole)
         make = make_private_gradient if private else make_gradient
         gradient = jax.jit(make(term, trainable, config, mesh=mesh), out_shardings=out_shardings)
         structs = {}

@@ -11,8 +11,10 @@ from speech_jax.core.types import PyTree
 class Feed(Protocol):
     """An endless stream of host batches whose position can be saved and restored."""
 
-    buckets: Sequence[Any]
-    """Every batch shape that can occur, for compilation: buckets, or {"pre": bucket, "task": bucket} for a mix."""
+    @property
+    def buckets(self) -> Sequence[Any]:
+        """Every batch shape that can occur, for compilation: buckets, or {"pre": bucket, "task": bucket} for a mix."""
+        ...
 
     @property
     def state(self) -> Any:

@@ -65,6 +65,7 @@ def test_the_loop_copies_no_state():
     assert ring in text and not [line for line in loops.splitlines() if f"= {ring}" in line and " copy(" in line]
 
 
+@pytest.mark.bad_types
 def test_the_layout_follows_the_rings_size():
     for name, batch, layout in (("small", 1, "layers"), ("small", 16, "flat"), ("medium", 1, "flat")):
         config = getattr(presets, name)()

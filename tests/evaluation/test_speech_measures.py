@@ -170,6 +170,7 @@ def test_a_shifted_voice_has_the_known_error():
     assert pitch_errors(reference, pitch(harmonics(260, 1.0), RATE)).gross_error == 100
 
 
+@pytest.mark.bad_types
 def test_pitch_errors_without_common_voice():
     found = pitch_errors(np.array([100.0, 0, 0, 0]), np.array([0, 0, 0, 120.0]))
     assert found.voicing_error == 50
@@ -214,6 +215,7 @@ def test_si_sdr_does_not_hear_loudness_or_offset(golden):
     assert waveform.snr(a, 2 * a) == pytest.approx(0)
 
 
+@pytest.mark.bad_types
 def test_waveform_measures_of_silence_and_of_too_little():
     tone, nothing = harmonics(200, 0.1), np.zeros(1600)
     assert np.isnan(waveform.si_sdr(nothing, tone)) and np.isnan(waveform.si_sdr(tone, nothing))

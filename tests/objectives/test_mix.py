@@ -304,6 +304,7 @@ def test_schedules_equal_a_numpy_loop():
             np.testing.assert_allclose(schedule(jnp.int32(step)), expected[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.bad_types
 def test_alpha_from_a_config():
     config = schedules.AlphaConfig(kind="linear", start=0.6, end=0.1, steps=10)
     assert_close(schedules.make_alpha(config)(jnp.int32(5)), 0.35)

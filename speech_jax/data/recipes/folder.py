@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def prepare(out_dir: Path, options: Options) -> None:
     write_splits(out_dir, utterances, options.split, options.dev, options.test)
 
 
-def write_splits(out_dir: Path, utterances: list[Utterance], split: str, dev: float, test: float) -> None:
+def write_splits(out_dir: Path, utterances: Iterable[Utterance], split: str, dev: float, test: float) -> None:
     """Deals utterances to splits by a checksum of the speaker (or the id): no speaker is in two of them, and a set that
     grows keeps the places of what it had."""
     if dev < 0 or test < 0 or dev + test >= 1:

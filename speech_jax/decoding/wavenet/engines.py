@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +130,8 @@ def _native(shape: StepShape, weights: StepWeights, dtype: Dtype, batch: int, co
 
     if not native.available():
         return "it was not compiled when the package was installed"
-    weights = StepWeights(*(np.asarray(a, np.float32) for a in weights))
+    on_host: Any = (np.asarray(a, np.float32) for a in weights)
+    weights = StepWeights(*on_host)
     packed = native.pack(shape, weights, dtype, cores=cores if batch == 1 else 1)
 
     def sample(state, cond, hop, noise):

@@ -82,7 +82,7 @@ _noise = jax.jit(make_noise, static_argnums=(0, 3))
 
 
 def frame_windows(
-    mels: Iterable[Float[np.ndarray, "frames mels"]], count: int, back: int, ahead: int
+    mels: Iterable[Float[np.ndarray, "_frames mels"]], count: int, back: int, ahead: int
 ) -> Iterator[tuple[Float[np.ndarray, "window mels"], Bool[np.ndarray, " window"], int]]:
     """Yield the window of each chunk as soon as its frames have arrived.
 
@@ -231,7 +231,7 @@ def fold_frames(config: WaveNetConfig, total: int, folds: int) -> tuple[int, int
 
 
 def crossfade(
-    segments: Float[np.ndarray, "folds samples"], used: int, warm: int, fade: int
+    segments: Float[np.ndarray, "folds segment"], used: int, warm: int, fade: int
 ) -> Float[np.ndarray, " samples"]:
     """Join overlapping segments; each replaces the one before within `fade` samples after its warm-up.
 

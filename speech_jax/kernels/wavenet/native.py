@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Num, UInt8
+from numpy.typing import DTypeLike
 
 from speech_jax.core.errors import UserError
 from speech_jax.kernels.wavenet.native_pack import (
@@ -133,7 +134,7 @@ def _run(
     weights: NativeWeights, state: StepState, cond: np.ndarray, hop: int, threads: int, **arrays: np.ndarray
 ) -> StepState:
     """Run the C code on parts of the batch, and return the new state."""
-    rings, last = state.history.bytes.copy(), state.last.copy()
+    rings, last = state.history.bytes.copy(), np.array(state.last)
     batch, rows = cond.shape[:2]
     names = ("noise", "given", "drawn", "outputs")
 
@@ -174,7 +175,7 @@ def _conditioning(weights: NativeWeights, state: StepState, cond: Any, hop: int)
     return cond, rows * int(hop)
 
 
-def _array(name: str, array: Any, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def _array(name: str, array: Any, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """Return the array as contiguous memory; UserError if its shape, type or values are wrong."""
     array = np.asarray(array)
     if array.shape != shape or array.dtype != dtype:

@@ -137,7 +137,7 @@ def pack(shape: StepShape, plan: PackPlan, weights: StepWeights) -> PallasWeight
 
 def pack_cond(
     plan: PackPlan, cond: Float[Array, "batch rows layers gate"]
-) -> Float[Array, "tiles rows layers gate tile"]:
+) -> Float[Array, "tiles rows layers padded_gate tile"]:
     """Return the conditioning with the folds on the last axis, in tiles; padding folds get zeros."""
     cond = _pad_halves(cond, 3, plan.half)
     tiles = -(-cond.shape[0] // plan.tile)

@@ -408,7 +408,7 @@ def test_a_teacher_holds_the_student_and_survives_a_restart(corpus, trained, tmp
     assert read.params["head"]["kernel"].shape[0] == 8 and read.model_state == {}
 
     slower = dataclasses.replace(small, model=dataclasses.replace(small.model, subsampling_factor=8))
-    for task, message in ((slower, "frames a minute"), (None, "another vocabulary")):
+    for task, message in ((slower, "frames per minute"), (None, "another vocabulary")):
         bad = dataclasses.replace(student, out_dir=str(tmp_path / "bad"), task=task or small)
         if task is None:
             tokens = TokenizerConfig(alphabet="abcdefghijklmnopqrstuvwxyz ")

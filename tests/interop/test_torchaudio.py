@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech_jax import convert, train, transcribe
+from speech_jax import convert, transcribe
 from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
@@ -24,6 +24,7 @@ from speech_jax.interop.tensors import read_torch, write_safetensors, write_torc
 from speech_jax.interop.torchaudio import read_torchaudio
 from speech_jax.models.config import PlainConformerConfig
 from speech_jax.models.plain_conformer import plain_conformer_ctc
+from speech_jax.runs.train import train
 from speech_jax.tasks.ctc_task import build_model, output_frames
 from speech_jax.training.config import TrainerConfig
 from tests.support.contracts import check_layer
@@ -120,7 +121,7 @@ def test_becomes_an_ordinary_checkpoint_and_fine_tunes(tokens, tmp_path, capsys)
         init_from=str(tmp_path / "ours"),
         trainer=TrainerConfig(steps=1),
     )
-    train.train(config)
+    train(config)
     tuned = load_recognizer_parts(config.out_dir)
     assert isinstance(tuned.task.model, PlainConformerConfig) and output_frames(16_000, tuned.task) == 98
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech_jax import convert, evaluate, train, transcribe
+from speech_jax import convert, evaluate, transcribe
 from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.audio.config import AudioConfig, AugmentConfig
 from speech_jax.audio.features import extract_features
@@ -24,6 +24,7 @@ from speech_jax.interop.tensors import read_safetensors, write_safetensors, writ
 from speech_jax.interop.wav2vec2 import read_wav2vec2
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.wav2vec2 import FeatureEncoder
+from speech_jax.runs.train import train
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.ctc_task import build_model, output_frames
 from speech_jax.training.config import OptimizerConfig, TrainerConfig
@@ -136,7 +137,7 @@ def test_fine_tunes_and_freezes_the_convolutions(run, tmp_path):
         optimizer=OptimizerConfig(peak_lr=1e-2, warmup_steps=0, groups=(("^encoder/features/", None), (".*", 1.0))),
         trainer=TrainerConfig(steps=1),
     )
-    train.train(config)
+    train(config)
     before, after = (load_recognizer_parts(f) for f in (run / "ours", config.out_dir))
     assert after.task.model == before.task.model and after.tokenizer == before.tokenizer
     np.testing.assert_array_equal(*(p.params["encoder"]["features"]["conv1"]["kernel"] for p in (before, after)))
@@ -145,7 +146,7 @@ def test_fine_tunes_and_freezes_the_convolutions(run, tmp_path):
     assert load_recognizer(config.out_dir).transcribe(recordings()[0][1]).seconds > 1
     masked = dataclasses.replace(after.task, augment=AugmentConfig(time_masks=2))
     with pytest.raises(UserError, match="task.model.mask_time"):
-        train.train(dataclasses.replace(config, out_dir=str(tmp_path / "no"), task=masked))
+        train(dataclasses.replace(config, out_dir=str(tmp_path / "no"), task=masked))
 
 
 def test_networks_hear_what_they_are_made_for():

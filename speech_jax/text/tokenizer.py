@@ -40,7 +40,7 @@ class Tokenizer:
         >>> from speech_jax.text.tokenizer import train_tokenizer
         >>> tokenizer = train_tokenizer(["good morning", "2 cats"])
         >>> tokenizer.vocab_size, tokenizer.encode("Cats!")
-        (15, [3, 2, 13, 12])
+        (14, [3, 2, 12, 11])
         >>> tokenizer.decode(tokenizer.encode("2 cats"))
         'two cats'
     """

@@ -21,18 +21,21 @@ from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig, TrainConfig, config_from_assets, load_config_file, parse_config
 from speech_jax.core.errors import UserError
+from speech_jax.data import manifest
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.finetuning.config import AdapterConfig, StartConfig
 from speech_jax.models.config import ConformerConfig
 from speech_jax.objectives.config import AlphaConfig
+from speech_jax.runs.prepare import prepare
 from speech_jax.runs.streams import load_stream, warn_of_misfits
 from speech_jax.runs.train import train
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.tasks.pretrain import BestRQConfig, PretrainTaskConfig
 from speech_jax.text.config import TokenizerConfig
 from speech_jax.text.tokenizer import Tokenizer
+from speech_jax.training import checkpoint
 from speech_jax.training.checkpoint import find_checkpoint, load_assets, load_params
-from speech_jax.training.config import CheckpointConfig, OptimizerConfig, StepConfig, TrainerConfig
+from speech_jax.training.config import CheckpointConfig, MeshConfig, OptimizerConfig, StepConfig, TrainerConfig
 
 ROOT = Path(__file__).parents[1]
 WORDS = ("one", "two", "three", "four", "five")
@@ -477,3 +480,58 @@ def test_from_recordings_without_text_to_a_recognizer_that_keeps_its_pre_trainin
     other = dataclasses.replace(pretext, model=dataclasses.replace(pretext.model, kernel_size=3))
     with pytest.raises(UserError, match="pre_task: found another network"):
         train(dataclasses.replace(second, out_dir=str(tmp_path / "bad"), pre_task=other))
+
+
+def count_calls(monkeypatch, owner, name: str) -> list:
+    """Arguments of every call of a function from now on."""
+    calls, function = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **kwargs: calls.append(args) or function(*args, **kwargs))
+    return calls
+
+
+def test_a_run_reads_every_file_once_and_builds_its_task_once(corpus, trained, tmp_path, monkeypatch):
+    start, _ = trained
+    config = tiny(
+        corpus,
+        tmp_path / "new",
+        data=data(corpus, "new", num_buckets=1),
+        pre=data(corpus, "old"),
+        alpha=AlphaConfig(start=0.5),
+        init_from=start.out_dir,
+        start=StartConfig(tokenizer="new"),
+        evaluate=(EvalConfig("new", data(corpus, "new")), EvalConfig("test", data(corpus, "old_test"))),
+        adapter=AdapterConfig(kind="lora"),
+    )
+    assets, params, tasks, texts, manifests = (
+        count_calls(monkeypatch, owner, name)
+        for owner, name in (
+            (checkpoint, "read_assets"),
+            (checkpoint, "read_params"),
+            (CTCTaskConfig, "build"),
+            (CTCTaskConfig, "make_reader"),
+            (manifest, "_read_columns"),
+        )
+    )
+    run = prepare(config)
+    assert sorted(path.stem for path, _ in manifests) == ["new", "old", "old_test"]
+    assert len(assets) == len(tasks) == len(texts) == 1
+    run.base_params()  # as the adapter's file does at the end
+    assert len(params) == len({str(args) for args in params})  # no file twice
+    assert run.streams["task"].utterances.texts is run.eval_streams["new"].utterances.texts
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"optimizer": OptimizerConfig(schedule="cosine", warmup_steps=12)}, "optimizer.warmup_steps: found 12"),
+        ({"data": DataConfig(plan=PlanConfig(num_buckets=0))}, "num_buckets = 0"),
+        ({"alpha": AlphaConfig(start=2.0)}, "alpha"),
+        ({"mesh": MeshConfig(fsdp=7)}, "mesh"),
+        ({"teacher": TeacherConfig("folder", weight=2.0)}, "teacher"),
+    ],
+)
+def test_settings_that_need_no_data_are_checked_before_any_is_read(corpus, tmp_path, monkeypatch, changes, expected):
+    reads = count_calls(monkeypatch, manifest, "read_manifest")
+    with pytest.raises(UserError, match=expected):
+        prepare(tiny(corpus, tmp_path / "run", **changes))
+    assert not reads

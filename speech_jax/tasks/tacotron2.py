@@ -58,7 +58,7 @@ class Tacotron2TaskConfig(TaskConfig):
     stop_weight: float = 5.0
     """Weight of the last frame in the loss of the stop token; other frames weigh 1."""
     guided: float = 0.0
-    """Weight of the guided-attention loss, which keeps the attention near the diagonal; 0 is off (1 for little data)."""
+    """Weight of the guided-attention loss, which keeps attention near the diagonal. 0 is off; 1 suits little data."""
     guided_sigma: float = 0.4
     """Width of the band around the diagonal that the guided-attention loss tolerates, as a share of the utterance."""
     reduction: tuple[tuple[int, int], ...] = ()
@@ -69,8 +69,8 @@ class Tacotron2TaskConfig(TaskConfig):
     """one: a single voice for all recordings. data: a learned vector per speaker named in the manifest; the names are
     saved in the checkpoint, and fine-tuning can add speakers, also to a voice of one."""
     speak: int = new_field(0)
-    """Utterances per evaluation set, of all lengths, that are also synthesized without teacher forcing: their
-    alignments are scored (`free_focus`, `free_coverage`, `free_failures`), and the first is logged as audio. 0: none."""
+    """Utterances per evaluation set, of all lengths, also synthesized without teacher forcing; 0 is none. Their
+    alignments are scored (`free_focus`, `free_coverage`, `free_failures`), and the first is logged as audio."""
 
     def __post_init__(self) -> None:
         if self.speak < 0 or (self.model.speakers and self.speakers == "one"):

@@ -1,1 +1,1 @@
-"""Models in use: recognizers, voices, vocoders, and where their output goes."""
+"""Inference: recognizers, voices and vocoders loaded from checkpoints, and audio output."""

@@ -1,4 +1,4 @@
-"""From a voice's frames to what is heard: the seam to a vocoder, and where the samples go."""
+"""Audio output: pick a vocoder, write WAV files, stream PCM to standard output."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ GRIFFIN_LIM = "griffin-lim"
 Wave = Float[np.ndarray, " time"]
 Mel = Float[np.ndarray, "frames mels"]
 Write = Callable[[Wave], None]
-_ENDLESS = 0xFFFFFFFF  # the length in a WAV header of which nobody knows the length yet
+_ENDLESS = 0xFFFFFFFF  # length field of a WAV header whose length is not known yet
 
 
 class Vocoder(NamedTuple):
-    """What makes sound of log-mel frames, in [-1, 1].
+    """Vocoder as two functions of log-mel frames; samples are in [-1, 1].
 
-    wave:   all frames of an utterance -> its samples
-    stream: chunks of frames, of any lengths -> chunks of samples, as soon as they can be made
+    Attributes:
+        wave: (mel of a whole utterance) -> its samples.
+        stream: (chunks of mel frames, of any lengths) -> chunks of samples, each as soon as its frames are there.
     """
 
     wave: Callable[[Mel], Wave]
@@ -55,11 +56,26 @@ def find_vocoder(
     cores: Cores = 1,
     temperature: float = 1.0,
 ) -> Vocoder:
-    """Griffin-Lim, or the vocoder in a checkpoint folder. audio: the mel settings of the voice in the folder `voice`.
-    speaker: who speaks, for a vocoder of several; engine, dtype, cores, temperature: see `vocoder.Vocoder`.
+    """Return Griffin-Lim, or the vocoder in a checkpoint folder.
 
-    Raises UserError for a folder without a vocoder, for one whose mel settings are not the voice's (it names each
-    setting in which they differ, on both sides), and for one of several speakers that does not know this one.
+    Args:
+        name: "griffin-lim", or the folder of a vocoder.
+        audio: Audio settings of the mel frames.
+        voice: Folder of the voice that makes the frames, named in errors.
+        iterations: Iterations of Griffin-Lim.
+        seed: Seed of the vocoder's samples.
+        speaker: Speaker's name, for a vocoder of several.
+        engine: See `WaveNetVocoder`, as for the arguments below.
+        dtype: Type of the engine's weights.
+        cores: Processor cores of the native engine.
+        temperature: Sampling temperature.
+
+    Returns:
+        The vocoder.
+
+    Raises:
+        UserError: If there is no vocoder in the folder, if its audio settings are not the voice's (each setting that
+            differs is named), or if it has no such speaker.
     """
     if name == GRIFFIN_LIM:
         options = {"config": audio, "iterations": iterations}
@@ -75,8 +91,16 @@ def find_vocoder(
 
 @contextlib.contextmanager
 def wav_file(path: str | Path, rate: int, to: Write | None = None) -> Iterator[Write]:
-    """A function that takes samples and writes them to a 16-bit WAV file, which is there whole or not at all when the
-    block ends; or to `to`, where that is given."""
+    """Open a 16-bit WAV file for writing; it appears under its name only once it is complete.
+
+    Args:
+        path: The file.
+        rate: Sample rate in Hz.
+        to: Write samples there instead, and no file.
+
+    Yields:
+        A function that writes samples in [-1, 1].
+    """
     if to is not None:
         yield to
         return
@@ -86,8 +110,16 @@ def wav_file(path: str | Path, rate: int, to: Write | None = None) -> Iterator[W
 
 @contextlib.contextmanager
 def stdout_sound(rate: int, kind: Literal["wav", "raw"], *, enabled: bool) -> Iterator[Write | None]:
-    """A function that writes samples to standard output at once, as WAV whose header leaves the length open or as
-    16-bit samples alone. While the block lasts nothing else gets there: `print` and libraries write to stderr."""
+    """Stream audio to standard output; until the block ends, `print` and libraries write to standard error instead.
+
+    Args:
+        rate: Sample rate in Hz.
+        kind: "wav" writes a header of open length first; "raw" writes 16-bit samples alone.
+        enabled: False yields None and redirects nothing.
+
+    Yields:
+        A function that writes samples in [-1, 1] and flushes.
+    """
     if not enabled:
         yield None
         return
@@ -105,12 +137,12 @@ def stdout_sound(rate: int, kind: Literal["wav", "raw"], *, enabled: bool) -> It
 
 
 def samples16(wave: Wave) -> Int16[np.ndarray, " time"]:
-    """Samples in [-1, 1] as 16-bit integers, to the nearest; libsndfile would round all of them down."""
+    """Return samples in [-1, 1] as 16-bit integers, rounded to the nearest (libsndfile rounds down)."""
     return np.rint(np.clip(np.asarray(wave, np.float64), -1.0, 1.0) * 32767).astype(np.int16)
 
 
 def wav_header(rate: int, samples: int | None = None) -> bytes:
-    """The 44 bytes before 16-bit mono samples; None leaves their number open, as for a pipe."""
+    """Return the 44-byte WAV header of 16-bit mono samples; without `samples` its length is left open, for a pipe."""
     size = _ENDLESS if samples is None else 2 * samples
     whole = _ENDLESS if samples is None else size + 36
     return struct.pack(

@@ -1,8 +1,8 @@
-"""Recordings made again from their own mel frames: what a vocoder alone costs.
+"""Resynthesis of recordings from their own mel frames, which measures a vocoder alone.
 
     python -m speech_jax.synthesize --checkpoint RUN --resynthesize MANIFEST --vocoder WAVENET --out DIR
 
-DIR gets a WAV for each recording and manifest.jsonl with the same ids, so that `python -m speech_jax.evaluate --speech
+DIR gets a WAV file per recording and manifest.jsonl with the same ids, so that `python -m speech_jax.evaluate --speech
 DIR/manifest.jsonl --manifest MANIFEST` measures the two against each other. The mel settings are those of RUN, a voice
 or a vocoder.
 """
@@ -30,15 +30,25 @@ SAMPLES_MULTIPLE = 16384  # recordings are padded to multiples of this, so that 
 
 
 def resynthesize(vocoder: Vocoder, audio: AudioConfig, manifest: str, out: str) -> int:
-    """Writes DIR/NUMBER.wav and DIR/manifest.jsonl; returns the exit code, 2 where recordings were left out.
+    """Write OUT/NUMBER.wav and OUT/manifest.jsonl.
 
-    Raises UserError for a manifest that cannot be read.
+    Args:
+        vocoder: The vocoder.
+        audio: Audio settings of its mel frames.
+        manifest: Recordings to resynthesize.
+        out: Folder to write to.
+
+    Returns:
+        Exit code: 2 if recordings were left out, else 0.
+
+    Raises:
+        UserError: If the manifest cannot be read.
     """
     utterances = read_manifest(manifest, on_error="skip")
     folder, written, left_out, watch = Path(out), [], [], Stopwatch()
     for number, utterance in enumerate(tqdm(utterances, unit="recording", disable=None, file=sys.stderr)):
         try:
-            wave = vocoder.wave(mel_of(read_recording(utterance, audio.sample_rate), audio))
+            wave = vocoder.wave(extract_mel(read_recording(utterance, audio.sample_rate), audio))
         except UserError as error:
             left_out.append(f"{utterance.where}: {error}")
             continue
@@ -56,8 +66,8 @@ def resynthesize(vocoder: Vocoder, audio: AudioConfig, manifest: str, out: str) 
     return 2 if left_out else 0
 
 
-def mel_of(wave: Float[np.ndarray, " time"], audio: AudioConfig) -> Float[np.ndarray, "frames mels"]:
-    """The frames of a recording."""
+def extract_mel(wave: Float[np.ndarray, " time"], audio: AudioConfig) -> Float[np.ndarray, "frames mels"]:
+    """Return the mel frames of a recording."""
     padded = np.zeros((1, -(-max(len(wave), 1) // SAMPLES_MULTIPLE) * SAMPLES_MULTIPLE), np.float32)
     padded[0, : len(wave)] = wave
     mel, _ = _features(audio)(padded, np.array([len(wave)]))

@@ -1,10 +1,10 @@
-"""What a Tacotron 2 makes of recordings whose frames it is told: mel files for a vocoder to learn from.
+"""Mel frames that a Tacotron 2 predicts for recordings with teacher forcing: training data for a vocoder.
 
     python -m speech_jax.synthesize --checkpoint TACOTRON --teacher-forced MANIFEST --out DIR
 
-Teacher forcing keeps the frames aligned with the recording, but they are the voice's own, with its blur. A vocoder
-that learns from them speaks better for that voice than one that learned from the recordings' frames (Shen et al. 2018,
-table 2). DIR/manifest.jsonl names the recordings again, with their frames: `task.mels = "manifest"` trains on it.
+Teacher forcing keeps the frames aligned with the recording, but they are predictions, as smooth as the voice's. With
+that voice, a vocoder trained on them sounds better than one trained on the recordings' own frames (Shen et al. 2018,
+table 2). DIR/manifest.jsonl lists the recordings with their mel files; `task.mels = "manifest"` trains on it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,24 @@ from speech_jax.data.speakers import speaker_ids
 from speech_jax.tasks.tacotron2_task import tacotron2_task
 
 PLAN = PlanConfig(num_buckets=4, seconds_per_batch=60, row_multiple=4)
-SEED = 0  # of the prenet's dropout: the same checkpoint and recordings make the same frames
+SEED = 0  # of the prenet's dropout, so that a checkpoint and recordings always give the same frames
 
 
 def export_mels(checkpoint: str, manifest: str, out: str, which: Literal["best", "last"] = "best") -> int:
-    """Writes DIR/mels/NUMBER.safetensors and DIR/manifest.jsonl; returns the exit code, 2 where recordings were left
-    out.
+    """Write OUT/mels/NUMBER.safetensors and OUT/manifest.jsonl.
 
-    Raises UserError for a checkpoint that is no voice, for a manifest that cannot be read, and for a recording by
-    somebody whom a voice of several speakers does not know.
+    Args:
+        checkpoint: Folder of a voice.
+        manifest: Recordings with their texts.
+        out: Folder to write to.
+        which: The run's best or last checkpoint.
+
+    Returns:
+        Exit code: 2 if recordings were left out, else 0.
+
+    Raises:
+        UserError: If the checkpoint is not a voice, if the manifest cannot be read, or if it names a speaker that a
+            voice of several speakers does not have.
     """
     parts = load_voice_parts(checkpoint, which)
     task, audio = tacotron2_task(parts.task, parts.front_end), parts.task.audio
@@ -47,13 +56,13 @@ def export_mels(checkpoint: str, manifest: str, out: str, which: Literal["best",
     params, model_state = jax.device_put((parts.params, parts.model_state))
 
     @jax.jit
-    def made(params, model_state, batch):
+    def predict(params, model_state, batch):
         return task.model.apply(params, model_state, batch, key=jax.random.key(SEED))[0]["mel_post"]
 
     folder, written = Path(out), {}
     with batches(utterances, plan, parts.front_end, DataConfig(), speakers=speakers) as stream:
         for batch in tqdm(stream, total=plan.total_steps, unit="batch", disable=None, file=sys.stderr):
-            frames = np.asarray(made(params, model_state, batch))
+            frames = np.asarray(predict(params, model_state, batch))
             for row in np.flatnonzero(batch["index"] >= 0):
                 number = int(batch["index"][row])
                 path = folder / "mels" / f"{number:06d}.safetensors"

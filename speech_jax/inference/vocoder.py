@@ -1,4 +1,4 @@
-"""A checkpoint as something that makes sound: mel frames → audio, whole or as they come."""
+"""`WaveNetVocoder`: mel frames → waveform with a WaveNet checkpoint, whole or streamed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from speech_jax.models.wavenet_condition import rows_per_frame
 from speech_jax.tasks.wavenet_task import frame_offset, network_config
 from speech_jax.training.checkpoint import Which
 
-FOLDS = 16  # of the engine "fold"
+FOLDS = 16  # segments of the engine "fold"
 
 
 def load_vocoder(
@@ -36,18 +36,84 @@ def load_vocoder(
     cores: Cores = 1,
     temperature: float = 1.0,
 ) -> WaveNetVocoder:
-    """The vocoder in a run's folder, ready to be heard."""
+    """Load the vocoder in a run's folder.
+
+    Args:
+        path: The folder of a run, or of one of its steps.
+        which: The run's best or last checkpoint, or a step.
+        engine: See `WaveNetVocoder`, as for the arguments below.
+        dtype: Type of the engine's weights.
+        folds: Segments sampled at once.
+        cores: Processor cores of the native engine.
+        temperature: Sampling temperature.
+
+    Returns:
+        The vocoder.
+
+    Raises:
+        UserError: If there is no whole checkpoint, or not a vocoder's.
+
+    Example:
+        >>> import tempfile
+        >>> import jax
+        >>> import numpy as np
+        >>> from speech_jax.artifacts.vocoder import VocoderParts, save_vocoder
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.inference.vocoder import load_vocoder
+        >>> from speech_jax.models.config import WaveNetConfig
+        >>> from speech_jax.tasks.wavenet import WaveNetTaskConfig
+        >>> network = WaveNetConfig(layers=4, cycles=2, residual=8, gate=8, skip=8, head=8)
+        >>> config = WaveNetTaskConfig(model=network, crop_frames=4)
+        >>> weights = config.program(Bucket(rows=1, samples=1024, labels=1), vocab_size=0).weights
+        >>> params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_vocoder(folder, VocoderParts(config, params))
+        ...     vocoder = load_vocoder(folder, engine="scan")
+        >>> vocoder.wave(np.zeros((2, 80), np.float32)).shape  # hop samples per frame
+        (512,)
+    """
     options = {"dtype": dtype, "folds": folds, "cores": cores, "temperature": temperature}
     return WaveNetVocoder(load_vocoder_parts(path, which), engine, name=str(path), **options)
 
 
 class WaveNetVocoder:
-    """Makes sound of log-mel frames, in [-1, 1] at `audio.sample_rate`: hop samples a frame.
+    """WaveNet vocoder: log-mel frames to samples in [-1, 1] at `audio.sample_rate`, hop samples per frame.
 
-    engine: "auto", "scan", "native" or "pallas" (see decoding/wavenet/engines.py); "fold" is the scan over 16 segments
-    of a recording at once. folds: segments that `wave` makes at once with any engine; 0 makes one sample after the
-    other. dtype: of the weights in the engines that know others than float32. cores: that the native engine takes.
-    temperature: of what is drawn: below 1 there is less noise, and less breath. See `wavenet_weights.tempered`.
+    Args:
+        parts: Task, parameters and speakers of a checkpoint.
+        engine: "auto", "scan", "native" or "pallas" (see decoding/wavenet/engines.py); "fold" is the scan over 16
+            segments of a recording at once.
+        dtype: Type of the weights, in the engines that support others than float32.
+        folds: Segments that `wave` samples at once, with any engine; 0 samples the recording as one sequence.
+        cores: Processor cores of the native engine.
+        temperature: Sampling temperature; < 1 gives less noise and less breathiness.
+        name: Name in errors.
+
+    Attributes:
+        task: The task's config.
+        audio: Audio settings of the mel frames.
+        name: Name in errors.
+        speakers: Names of the speakers; empty for one.
+        net: Network and weights.
+        folds: Segments that `wave` samples at once.
+        engine: The loop over samples.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from speech_jax.artifacts.vocoder import VocoderParts
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.inference.vocoder import WaveNetVocoder
+        >>> from speech_jax.models.config import WaveNetConfig
+        >>> from speech_jax.tasks.wavenet import WaveNetTaskConfig
+        >>> network = WaveNetConfig(layers=4, cycles=2, residual=8, gate=8, skip=8, head=8)
+        >>> config = WaveNetTaskConfig(model=network, crop_frames=4)
+        >>> weights = config.program(Bucket(rows=1, samples=1024, labels=1), vocab_size=0).weights
+        >>> params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
+        >>> vocoder = WaveNetVocoder(VocoderParts(config, params), engine="scan")
+        >>> mels = [np.zeros((frames, 80), np.float32) for frames in (1, 2)]
+        >>> sum(len(chunk) for chunk in vocoder.stream(mels))  # three frames of 256 samples
+        768
     """
 
     def __init__(
@@ -72,33 +138,54 @@ class WaveNetVocoder:
         self.engine = make_engine(kind, self.net.shape, self.net.weights, share, batch=rows, dtype=dtype, cores=cores)
 
     def check_audio(self, audio: AudioConfig, name: str) -> None:
-        """UserError unless `name`'s mel frames are those that this vocoder hears: it names each setting in which they
-        differ, on both sides."""
+        """Raise UserError unless `audio`, the settings of `name`, are the vocoder's; each difference is named."""
         check_same_audio(audio, self.audio, name, self.name)
 
     def read(self, path: str | Path) -> Float[np.ndarray, "frames mels"]:
-        """The frames of a file of data/mels.py. Raises UserError where they are another contract's."""
+        """Return the mel frames of a file. Raises UserError if they were made with other audio settings."""
         return read_mel(path, self.audio)
 
     def wave(
         self, mel: Float[np.ndarray, "frames mels"], *, seed: int = 0, speaker: int = 0
     ) -> Float[np.ndarray, " samples"]:
-        """The audio of all frames of a recording. The same seed makes the same audio.
+        """Return the waveform of a whole recording.
 
-        Raises UserError for frames with another number of bands, none, or with numbers that are not finite.
+        Args:
+            mel: All mel frames.
+            seed: Seed of the samples; the same seed gives the same waveform.
+            speaker: Speaker's number, for a vocoder of several.
+
+        Returns:
+            Samples in [-1, 1].
+
+        Raises:
+            UserError: If there are no frames, if they have another number of bands, or if a value is not finite.
         """
         mel = check_mel(mel, self.audio.width, "the mel frames")
         if not self.folds:
             return np.concatenate(list(self.stream([mel], seed=seed, speaker=speaker)))
         self._check_speaker(speaker)
-        made = folded_audio(self.net, mel, seed, folds=self.folds, engine=self.engine, speaker=speaker)
-        return np.concatenate(list(self._plain(iter([made]))))
+        samples = folded_audio(self.net, mel, seed, folds=self.folds, engine=self.engine, speaker=speaker)
+        return np.concatenate(list(self._plain(iter([samples]))))
 
     def stream(
         self, mels: Iterable[Float[np.ndarray, "frames mels"]], *, seed: int = 0, speaker: int = 0
     ) -> Iterator[Float[np.ndarray, " samples"]]:
-        """The audio as the frames come, in chunks of any lengths; put together it is the audio of `wave` without folds,
-        however the frames were cut. Raises UserError as `wave` does."""
+        """Yield the waveform while the frames arrive.
+
+        Concatenated, the chunks equal `wave` without folds, however the frames are cut.
+
+        Args:
+            mels: Chunks of mel frames, of any lengths.
+            seed: Seed of the samples.
+            speaker: Speaker's number, for a vocoder of several.
+
+        Returns:
+            Chunks of samples in [-1, 1].
+
+        Raises:
+            UserError: As `wave` does.
+        """
         self._check_speaker(speaker)
         return self._plain(stream_audio(self.net, self._checked(mels), seed, engine=self.engine, speaker=speaker))
 
@@ -117,8 +204,8 @@ class WaveNetVocoder:
             raise UserError("the mel frames: found no frames, expected at least one")
 
     def _plain(self, chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Without gain and pre-emphasis, and without what lies before a recording's first sample."""
-        left = frame_offset(self.audio) * self.audio.hop
+        """Undo gain and pre-emphasis, and cut what lies before the recording's first sample."""
+        to_cut = frame_offset(self.audio) * self.audio.hop
         for chunk in undo_emphasis(chunks, self.task.gain, self.task.pre_emphasis):
-            yield chunk[left:]
-            left = max(left - len(chunk), 0)
+            yield chunk[to_cut:]
+            to_cut = max(to_cut - len(chunk), 0)

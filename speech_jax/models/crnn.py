@@ -56,7 +56,7 @@ class BidirectionalRNN(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch time d"], mask: Bool[Array, "batch time"]
-    ) -> Float[Array, "batch time 2*width"]:
+    ) -> Float[Array, "batch time {2*self.width}"]:
         """Return the outputs of both directions, concatenated."""
         batch, time, inputs = x.shape
         gates = GATES[self.cell] * self.width

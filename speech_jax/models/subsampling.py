@@ -19,7 +19,7 @@ Kind = Literal["striding", "dw_striding"]
 Weights = dict[str, tuple[Array, Array]]  # stage -> (kernel, bias)
 
 
-def halve(length: int, times: int) -> int:
+def halve(length: Any, times: int) -> Any:
     """Return the frames (or bands) after `times` convolutions of stride 2: ceil(length / 2) each."""
     for _ in range(times):
         length = (length + 1) // 2

@@ -77,6 +77,8 @@ def wavenet(config: WaveNetConfig) -> Model:
         UserError: the settings of the conditioning network do not fit the hop length.
 
     Example:
+        Shapes only, by `jax.eval_shape`; `model.init(key, batch)` and `model.apply(params, state, batch)` compute.
+
         >>> import jax, jax.numpy as jnp
         >>> from speech_jax.models.config import ConditionConfig, WaveNetConfig
         >>> from speech_jax.models.wavenet import wavenet
@@ -88,8 +90,9 @@ def wavenet(config: WaveNetConfig) -> Model:
         >>> batch = {  # 10 frames of 16 samples, with a margin of one frame on either side
         ...     "before": jnp.zeros((2, 160)), "mel": jnp.zeros((2, 12, 4)), "own": jnp.ones((2, 12), bool),
         ... }
-        >>> params, state = model.init(jax.random.key(0), batch)
-        >>> model.apply(params, state, batch)[0]["y"].shape  # a mean and a log scale per sample
+        >>> params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
+        >>> outputs, _ = jax.eval_shape(model.apply, params, state, batch)
+        >>> outputs["y"].shape  # a mean and a log scale per sample
         (2, 160, 2)
     """
     check_hop(config.condition, config.hop)

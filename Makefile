@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
 
-.PHONY: install tpu-compiler quickstart test test-scripts tools lint clean
+.PHONY: install tpu-compiler quickstart test test-types test-scripts tools lint clean
 
 # A fresh environment, or the one that is there, brought up to date with setup.py.
 install: $(VENV)/.installed
@@ -46,6 +46,11 @@ test-scripts: install tools
 
 test: install tpu-compiler
 	$(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 2
+
+# The rooms that compute once more, with every call held to its annotations, shapes included (beartype, jaxtyping).
+test-types: install
+	SPEECH_JAX_TYPECHECK=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 2 \
+	  $(addprefix tests/,audio decoding evaluation kernels models objectives)
 
 lint: install
 	$(BIN)/ruff check .

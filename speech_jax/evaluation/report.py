@@ -6,7 +6,7 @@ import html
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -230,6 +230,7 @@ def _notes(evaluation: Evaluation) -> list[tuple[str, str]]:
     return notes
 
 
+@runtime_checkable
 class Grouped(Protocol):
     """An evaluation whose utterances can be grouped."""
 

@@ -341,6 +341,7 @@ def test_extreme_numbers_stay_in_range():
             assert found.min() >= (0 if output == "mulaw" else -1) and found.max() <= (36 if output == "mulaw" else 1)
 
 
+@pytest.mark.bad_types
 @needs_library
 def test_what_does_not_fit_is_one_clear_line():
     shape, weights = a_net("gaussian")

@@ -118,13 +118,13 @@ def _window(kept: np.ndarray, first: int, total: int, position: int, *, count: i
 
 def stream_audio(
     net: Net,
-    mels: Iterable[Float[np.ndarray, "frames mels"]],
+    mels: Iterable[Float[np.ndarray, "_frames mels"]],
     seed: int = 0,
     *,
     engine: Engine | None = None,
     speaker: int = 0,
     frames: int | None = None,
-) -> Iterator[Float[np.ndarray, " samples"]]:
+) -> Iterator[Float[np.ndarray, " _samples"]]:
     """Generate the audio of one recording in chunks, `hop` samples per frame.
 
     A chunk is yielded once its frames, and those that the conditioning network looks ahead, have arrived.

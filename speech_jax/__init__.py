@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from speech_jax.core.errors import UserError
     from speech_jax.core.types import Bucket, LossOut, Model, Task
     from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
-    from speech_jax.data.manifest import Utterance, read_manifest
+    from speech_jax.data.manifest import read_manifest
+    from speech_jax.data.utterances import Utterance
     from speech_jax.decoding.config import BeamConfig
     from speech_jax.decoding.ctc import greedy_decode
     from speech_jax.evaluation.wer import cer, wer
@@ -67,8 +68,8 @@ _MODULES = {
     "DataConfig": "speech_jax.data.config",
     "PlanConfig": "speech_jax.data.config",
     "SourceConfig": "speech_jax.data.config",
-    "Utterance": "speech_jax.data.manifest",
     "read_manifest": "speech_jax.data.manifest",
+    "Utterance": "speech_jax.data.utterances",
     "BeamConfig": "speech_jax.decoding.config",
     "greedy_decode": "speech_jax.decoding.ctc",
     "cer": "speech_jax.evaluation.wer",

@@ -11,7 +11,17 @@ from speech_jax.core.memory import keep_freed_memory
 
 
 class UserError(Exception):
-    """Bad input. The message is one line: file and line, what was found, what was expected."""
+    """Bad input. The message is one line: file and line, what was found, what was expected.
+
+    Example:
+        >>> from speech_jax.core.errors import UserError
+        >>> from speech_jax.decoding.config import BeamConfig
+        >>> try:
+        ...     BeamConfig(width=-1)
+        ... except UserError as error:
+        ...     print(error)
+        beam.width: found -1, expected 0 to 4096
+    """
 
 
 def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:

@@ -115,6 +115,21 @@ class Task(NamedTuple):
     batch_spec: (Bucket) -> pytree of jax.ShapeDtypeStruct, for compiling ahead of time
     evaluate:   (params, model_state, batches) -> Report
     sharding:   (pattern, one mesh axis or none for each dimension): how its parameters lie on a mesh by default
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.core.types import Bucket, LossOut, Model, Report, Task
+        >>> def init(key, batch):
+        ...     return {"mean": jnp.zeros(())}, {}
+        >>> def apply(params, model_state, batch, *, key=None, train=False):
+        ...     return {"mean": params["mean"]}, model_state
+        >>> def objective(params, model_state, batch, key, step):
+        ...     return LossOut(jnp.mean((batch["x"] - params["mean"]) ** 2), jnp.float32(batch["x"].size), {}, {})
+        >>> def batch_spec(bucket):
+        ...     return {"x": jax.ShapeDtypeStruct((bucket.rows, bucket.samples), jnp.float32)}
+        >>> task = Task(Model(init, apply), objective, batch_spec, lambda params, state, batches: Report({}))
+        >>> task.batch_spec(Bucket(rows=4, samples=8, labels=0))["x"].shape
+        (4, 8)
     """
 
     model: Model

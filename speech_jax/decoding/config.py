@@ -13,7 +13,14 @@ Cores = Literal[1, 2]
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """Beam search over CTC scores."""
+    """Beam search over CTC scores.
+
+    Example:
+        >>> from speech_jax.decoding.config import BeamConfig
+        >>> beam = BeamConfig(width=32, lm="lm.arpa", lm_weight=0.7)  # for load_recognizer(folder, beam=beam)
+        >>> beam.word_insertion_bonus
+        1.0
+    """
 
     width: int = 0
     """Number of prefixes kept per frame; 0 decodes greedily, without a language model."""

@@ -180,7 +180,15 @@ def _step(
 
 
 def _row(
-    shape: StepShape, plan: PackPlan, refs: _Refs, row: Array | int, last: Array, *, time: Array, hop: int, barrier: bool
+    shape: StepShape,
+    plan: PackPlan,
+    refs: _Refs,
+    row: Array | int,
+    last: Array,
+    *,
+    time: Array,
+    hop: int,
+    barrier: bool,
 ) -> Array:
     """Write the samples of one row of conditioning, and return the last one. time: number of the first in the call."""
     rows = noise_rows(shape, plan)

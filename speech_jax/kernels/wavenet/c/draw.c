@@ -10,8 +10,8 @@ static float clip(float x) {
 }
 
 /* gaussian: y = mean, log scale; the noise is normal.
-   logistics: y = logits | means | log scales; the noise is a uniform for each mixture, which choose it (Gumbel), and one
-   more for the logistic's inverse distribution. */
+   logistics: y = logits | means | log scales; the noise is one uniform per logistic, which choose one of them (Gumbel trick),
+   and one more for its inverse CDF. */
 float draw_sample(const Net *net, const float *y, const float *noise) {
   int n = net->mixtures, chosen = 0;
   if (net->output == GAUSSIAN) {
@@ -27,7 +27,7 @@ float draw_sample(const Net *net, const float *y, const float *noise) {
   return clip(y[n + chosen] + expf(log_scale) * (logf(noise[n]) - log1pf(-noise[n])));
 }
 
-/* mulaw: how many cumulative probabilities of the softmax are at most the uniform. */
+/* mulaw: the number of cumulative probabilities of the softmax that are at most the uniform. */
 int32_t draw_class(const Net *net, const Kernels *kernels, float *y, float uniform) {
   float bound = uniform * kernels->exp_all(y, net->outputs), sum = 0.0f;
   int32_t below = 0;

@@ -1,5 +1,5 @@
-/* Everything but the matrix products, as plain loops that the compiler turns into the instructions of TARGET.
-   Included once for each kind of instructions, with
+/* Everything but the matrix products, as plain loops that the compiler vectorizes for TARGET.
+   Included once per instruction set, with
      TARGET  the function attribute that allows them,
      NAME(f) the name of f for them, and
      OWN_GATE, OWN_TO_INT8 where there are a gate and a to_int8 written for them. */
@@ -8,7 +8,7 @@
 
 #include "wavenet.h"
 
-/* Adding this rounds to the nearest integer, which then stands in the lowest bits: no conversion that could overflow. */
+/* Adding this rounds to the nearest integer, which is then in the lowest bits: no conversion that could overflow. */
 #define ROUND 12582912.0f
 #define ROUND_BITS 0x4B400000u
 
@@ -34,7 +34,7 @@ static inline TARGET float NAME(from_bits)(uint32_t b) {
 }
 
 /* exp(scale x) for |scale x| <= 87, given scale log2(e): 2^n 2^r with |r| <= 1/2, the second by a polynomial that is off by
-   at most 1e-7. n stands in the lowest bits of `shifted`, and is added to the exponent. */
+   at most 1e-7. n is in the lowest bits of `shifted`, and is added to the exponent. */
 static inline TARGET float NAME(exp)(float x, float scale_log2e) {
   float shifted = x * scale_log2e + ROUND;
   float r = x * scale_log2e - (shifted - ROUND);
@@ -47,7 +47,7 @@ static inline TARGET float NAME(exp)(float x, float scale_log2e) {
   return NAME(from_bits)(NAME(bits)(p) + (NAME(bits)(shifted) << 23));
 }
 
-/* The largest of |x|, compared as integers, which have the same order: so the compiler may vectorise it. */
+/* The largest of |x|, compared as integers, which have the same order, so that the compiler can vectorize it. */
 #define LARGER(m, x) ((m) > (NAME(bits)(x) & 0x7FFFFFFFu) ? (m) : (NAME(bits)(x) & 0x7FFFFFFFu))
 
 #ifndef OWN_GATE
@@ -103,7 +103,7 @@ static TARGET void NAME(add_row)(const float *restrict row, const float *restric
 
 #ifndef OWN_TO_INT8
 static TARGET float NAME(to_int8)(const float *restrict x, float largest, int8_t *restrict q, int n) {
-  /* a vector that is all but zero, or not finite, is zero */
+  /* a vector that is nearly zero, or not finite, becomes zero */
   int usable = largest > 1e-30f && largest < 1e30f;
   float inverse = usable ? 127.0f / largest : 0.0f;
   for (int i = 0; i < n; i++) q[i] = (int8_t)(uint8_t)(NAME(bits)(x[i] * inverse + ROUND) - ROUND_BITS);

@@ -56,7 +56,7 @@ TARGET static float avx512_gate(const float *a, float *z, int n) {
 
 PART TARGET void part_float32(int count, int streams, const float *w, int row, int rows, const Input *x, float *acc,
                               size_t stride) {
-  /* where there are few groups, rows take turns with so many sums, or each would wait for the one before */
+  /* with few groups, rows alternate between several sums; otherwise each sum would wait for the previous one */
   const int turns = count < 4 ? 4 / count : 1, all = streams * count;
   __m512 sums[16];
 #pragma GCC unroll 16
@@ -188,7 +188,7 @@ PART VNNI_TARGET void part_fine(int count, int streams, const float *w, int row,
   }
 }
 
-/* Of the bytes that begin `plane` after each vector's. Vectors of bytes are whole groups of 16, zero beyond their end. */
+/* Offsets of the bytes at `plane` after the start of each vector. Vectors of bytes are whole groups of 16, padded with zeros. */
 VNNI_TARGET static void input_offsets(const Matrix *m, int streams, const Input *x, int plane, int32_t *offset) {
   for (int s = 0; s < streams; s++) {
     const char *in = (const char *)x->data + s * x->stride + plane;

@@ -1,5 +1,5 @@
-/* Matrix-vector products in plain C: the fallback, and what the others are compared with. Loops over 16 lanes are written
-   so that a compiler can vectorise them for whatever it builds for. */
+/* Matrix-vector products in plain C: the fallback, and the reference for the others. Loops over 16 lanes are written so that
+   a compiler can vectorize them for any target. */
 
 #define TARGET
 #define NAME(f) portable_##f
@@ -12,7 +12,7 @@ static void matvec_float32(const Matrix *w, int streams, const Input *x, float *
     for (int g = 0, groups; g < w->groups; g += groups) {
       groups = block_groups(w->groups - g, w->block);
       float *out = acc + s * stride + (size_t)g * LANES;
-      float sums[BLOCK * LANES]; /* not `out`, which could lie where the weights do for all that the compiler knows */
+      float sums[BLOCK * LANES]; /* not `out`, which may alias the weights as far as the compiler knows */
       memcpy(sums, out, (size_t)groups * LANES * sizeof(float));
       for (int row = 0; row < w->rows; row++, weights += groups * LANES)
         for (int i = 0; i < groups * LANES; i += LANES)

@@ -1,23 +1,23 @@
-/* The loop over samples. See wavenet.h for the layouts and kernels/wavenet/native.py for what calls this.
+/* The loop over samples. See wavenet.h for the layouts and kernels/wavenet/native.py for the caller.
 
    For each layer l, with x the residual vector and a ring of the last (kernel - 1) * dilation inputs:
      a = cond + sum over taps of x(earlier) @ taps;  z = tanh(a) sigmoid(a);  s += z @ skips;  x = (x + z @ out + bias) * scale
 
    In layer 0, x is w * first + first_bias with the last sample w, so x @ taps is w * (first @ taps) + first_bias @ taps: a row
-   of first_taps, in float32, in place of a product. It is exact, and of the layer only the samples need to be kept.
+   of first_taps, in float32, instead of a product. This is exact, and the history of the layer is only the samples.
 
-   A tap that reaches n samples back meets only samples that are known n steps before. So its products are made ahead, for up
-   to MAX_AHEAD samples together, and wait in `ahead` until their sample comes: these weights are read once for all.
+   The input of a tap that reaches n samples back is available n steps earlier. So its products are computed ahead, for up to
+   MAX_AHEAD samples at once, and stored in `ahead` until their sample is due: these weights are read once for all of them.
 
-   With one core they are made when the first of these samples comes, between the gate of the layer before and its use:
-   the chain from one product to the next (largest value, scale, bytes) is long next to a product of a small net, and they
-   wait for nothing.
+   With one core they are computed when the first of these samples is due, between the gate of the previous layer and its
+   use: the dependency chain from one product to the next (largest value, scale, bytes) is long compared with a product of a
+   small network, and these products depend on none of it.
 
-   With two cores a second thread makes them, and the first goes along the chain. The taps of the second reach back at least
-   twice as far as it works ahead, so it has as many steps of time for a product as the product is good for. Each layer has
-   its turn in another step, so that all steps are about as much work. The second also makes the skips of the first `early`
-   layers, which are needed at the end of the step only. So the threads seldom wait for each other. What is added up, and in
-   which order, is the same with one core. */
+   With two cores a second thread computes them, and the first thread computes the chain. The taps of the second thread reach
+   back at least twice as far as it works ahead, so it has as many steps of time for a product as the product has samples.
+   Each layer is due in a different step, so that all steps are about equal work. The second thread also computes the skips
+   of the first `early` layers, which are needed only at the end of a step. So the threads rarely wait for each other. The
+   sums and their order are the same as with one core. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -32,8 +32,8 @@
 #else
 #define RELAX() ((void)0)
 #endif
-#define PATIENCE 20000     /* looks at the other's counter before the core is offered to others */
-#define ROWS (2 * MAX_AHEAD) /* of `ahead`: samples whose products are being made, and those that are being used */
+#define PATIENCE 20000     /* polls of the other thread's counter before the core is yielded */
+#define ROWS (2 * MAX_AHEAD) /* of `ahead`: samples whose products are being computed, and those being used */
 
 static const size_t element[4] = {4, 2, 1, 2}; /* bytes of a number, by kind */
 
@@ -49,7 +49,7 @@ int wavenet_level(void) {
 #endif
 }
 
-/* Whether int8 and fine products at a level are AVX2's, which want signed weights: AVX-512 without VNNI takes them too. */
+/* True if the int8 and fine products of a level are AVX2's, which need signed weights; AVX-512 without VNNI uses these too. */
 int wavenet_signed(int level) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   return level == AVX2 || (level == AVX512 && !__builtin_cpu_supports("avx512vnni"));
@@ -59,7 +59,7 @@ int wavenet_signed(int level) {
 #endif
 }
 
-/* The kernels of a level that the machine has; AVX-512 without BF16 or VNNI takes AVX2's products. */
+/* The kernels of a level that the machine supports; AVX-512 without BF16 or VNNI uses AVX2's products. */
 static Kernels kernels_of(int level) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   if (level == AVX2) return avx2_kernels;
@@ -85,7 +85,7 @@ static int has_scale(int kind) { return kind == INT8 || kind == FINE; }
 
 static int slots_of(const Net *net, int layer) { return (net->kernel - 1) * net->dilations[layer]; }
 
-/* A layer's ring: `slots` vectors, then, for int8 and fine, as many scales; in layer 0 the samples alone. */
+/* Size of a layer's ring: `slots` vectors, then, for int8 and fine, as many scales; in layer 0 only the samples. */
 static size_t ring_bytes(const Net *net, int layer) {
   size_t slots = slots_of(net, layer);
   if (layer == 0) return line(slots * 4);
@@ -93,50 +93,50 @@ static size_t ring_bytes(const Net *net, int layer) {
   return line(slots * padded(net->residual) * element[kind]) + (has_scale(kind) ? line(slots * 4) : 0);
 }
 
-/* Bytes of one stream's rings. All zero bytes are not all zero vectors for int8, but with their scale of zero they are. */
+/* Bytes of one stream's rings. Zero bytes are zero vectors in every kind; for int8 and fine because their scale is zero. */
 int64_t wavenet_history_bytes(const Net *net) {
   size_t bytes = 0;
   for (int l = 0; l < net->layers; l++) bytes += ring_bytes(net, l);
   return (int64_t)bytes;
 }
 
-/* What the two threads tell each other: how many layers of how many steps are done, since the call began. */
+/* Progress of the two threads: layers done since the start of the call, summed over steps. */
 typedef struct {
-  _Alignas(64) atomic_llong passed;  /* by the first: the layer's input is in the ring, its z in `gates` */
-  _Alignas(64) atomic_llong made;    /* by the second: products are in `ahead`; its steps begin one earlier */
-  _Alignas(64) atomic_llong skipped; /* by the second, of the early layers alone: skips are in `early` */
+  _Alignas(64) atomic_llong passed;  /* first thread: the layer's input is in the ring, its z in `gates` */
+  _Alignas(64) atomic_llong made;    /* second thread: products are in `ahead`; its steps start one earlier */
+  _Alignas(64) atomic_llong skipped; /* second thread, early layers only: skips are in `early` */
 } Progress;
 
-/* What a group of up to MAX_STREAMS streams is computed in. Strides are in floats, from stream to stream. Of what changes, the
-   second thread reads the rings and `gates` and writes `ahead` and `early`. */
+/* Working memory of a group of up to MAX_STREAMS streams. Strides are in floats, from stream to stream. Of the values that
+   change, the second thread reads the rings and `gates` and writes `ahead` and `early`. */
 typedef struct {
   const Net *net;
   Kernels kernels;
   Progress *progress;
   int alone; /* no second thread */
   int streams;
-  int64_t begin, end, time; /* the call's first sample, the one after its last, and this one */
-  int64_t seen;             /* of what the second thread has made */
+  int64_t begin, end, time; /* the call's first sample, the one after its last, and the current one */
+  int64_t seen;             /* the second thread's `made`, when last read */
   char *history[MAX_STREAMS];
   size_t history_stride;
   size_t *ring;    /* [layers]: where a layer's ring begins in the history */
-  int32_t *place;  /* [layers]: the ring's oldest slot, which is written next */
+  int32_t *place;  /* [layers]: the ring's oldest slot, the next one to be written */
   float *cond;     /* [streams][layers][2 halves] */
   float *x;        /* [streams][the widest of residual, head] */
   float *early;    /* [streams][skip]: the sum of the early layers' skips; zero where there are none */
-  float *late;     /* [streams][skip]: that of the others' */
+  float *late;     /* [streams][skip]: the sum of the other layers' skips */
   float *a[2];     /* [streams][2 halves], of even and odd layers */
   float *ahead;    /* [streams][layers][ROWS][2 halves]: the sum of the products with earlier samples, by time % ROWS */
   float *z;        /* [layers][streams][the widest of half, skip, head] */
-  Input *gates;    /* [layers]: z as its products take it */
+  Input *gates;    /* [layers]: z, converted for its products */
   float *y;        /* [streams][outputs] */
-  char *q;         /* [layers + 1][streams][the widest vector], what products take: of z, and of x */
+  char *q;         /* [layers + 1][streams][the widest vector]: converted z of each layer, and x */
   size_t cond_stride, x_stride, skip_stride, a_stride, ahead_stride, z_stride, y_stride, q_stride;
 } Work;
 
 static const Matrix *tap(const Work *work, int layer, int j) { return &work->net->taps[layer * work->net->kernel + j]; }
 
-/* Between two looks at the other thread's counter. */
+/* Pause between two polls of the other thread's counter. */
 static void look_again(int looks) {
   if (looks < PATIENCE) RELAX();
   else sched_yield();
@@ -147,7 +147,7 @@ static void wait_for(atomic_llong *progress, int64_t least, int64_t *seen) {
   for (int looks = 0; (*seen = atomic_load_explicit(progress, memory_order_acquire)) < least; looks++) look_again(looks);
 }
 
-/* The vectors x, rows `stride` floats apart, as the weights of `kind` want them, in q number `at`. */
+/* Converts the vectors x, `stride` floats apart, to the input type of weights of `kind`, into q number `at`. */
 static Input prepare(const Work *work, int kind, const float *x, size_t stride, int n, const float *largest, int at) {
   Input input = {.data = x, .stride = stride * sizeof(float)};
   if (kind == FLOAT32) return input;
@@ -166,19 +166,20 @@ static void multiply(const Work *work, const Matrix *w, const Input *input, floa
   work->kernels.matvec[w->kind](w, work->streams, input, acc, stride);
 }
 
-/* The most vectors, of so many, that one reading of the weights serves. */
+/* Number of vectors, of `count`, that share one reading of the weights. */
 static int at_once(int64_t count) { return count >= 4 ? 4 : count >= 2 ? 2 : 1; }
 
 static float *ahead_row(const Work *work, int s, int layer, int64_t time) {
   return work->ahead + s * work->ahead_stride + ((size_t)layer * ROWS + time % ROWS) * work->a_stride;
 }
 
-/* Samples from..to whose products with tap j are made in a step: of the chain (`second` 0) or of the second thread, whose
-   steps begin one before the call's first. In the first step also those that a step before the call would have made. */
+/* Sets from..to to the samples whose products with tap j are computed in a step, by the chain (`second` 0) or by the second
+   thread, whose steps start one before the call's first; returns 0 if there are none. The first step also includes those
+   that a step before the call would have computed. */
 static int due(const Work *work, int layer, int j, int second, int64_t step, int64_t *from, int64_t *to) {
   int count = work->net->ahead[layer * work->net->kernel + j];
   int64_t reach = (int64_t)(work->net->kernel - 1 - j) * work->net->dilations[layer];
-  if (work->alone ? second : second == (reach == 1)) return 0; /* the other's: what is known one step ahead is too late */
+  if (work->alone ? second : second == (reach == 1)) return 0; /* the other thread's: reach 1 is too late for the second */
   int64_t first = step + (second ? count - layer % count : 0), past = first & (count - 1);
   int begins = step == work->begin - second;
   if (past && !begins) return 0;
@@ -188,7 +189,7 @@ static int due(const Work *work, int layer, int j, int second, int64_t step, int
   return *from < *to;
 }
 
-/* Adds a layer's products with tap j to the rows of samples from..to, or begins these rows with them. */
+/* Adds a layer's products with tap j to the rows of samples from..to; tap 0 starts from zero. */
 static void make_ahead(const Work *work, int layer, int j, int64_t from, int64_t to) {
   const Net *net = work->net;
   const Matrix *w = tap(work, layer, j);
@@ -219,7 +220,7 @@ static void fetch(const void *from, size_t bytes) {
   for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at);
 }
 
-/* Asks for what a layer needs besides its weights, whose stream has pushed it out of the near caches. */
+/* Prefetches a layer's data other than its weights, which the stream of weights has evicted from the caches. */
 static void fetch_layer(const Work *work, int layer) {
   const Net *net = work->net;
   int residual = padded(net->residual), slots = slots_of(net, layer), kind = layer_kind(net, layer);
@@ -254,14 +255,14 @@ static void add_sample(const Work *work, const float *rows, const float *bias, c
   work->kernels.add_row(rows, bias, value, to, n);
 }
 
-/* x @ taps of layer 0 for tap j, added to a; `last` is the sample or class that x is made of. */
+/* Adds x @ taps of layer 0 for tap j to a; `last` is the sample or class from which x is computed. */
 static void add_first(const Work *work, int j, const void *last, float *a) {
   const Net *net = work->net;
   int n = (int)work->a_stride;
   add_sample(work, net->first_taps + (size_t)j * net->inputs * n, net->first_taps_bias + j * n, last, a, n);
 }
 
-/* a = cond, plus the products with the samples before this one. */
+/* Sets a to the conditioning plus the products with earlier inputs. */
 static void begin_layer(Work *work, int layer) {
   const Net *net = work->net;
   if (layer + 1 < net->layers) fetch_layer(work, layer + 1);
@@ -289,7 +290,7 @@ static void begin_layer(Work *work, int layer) {
                       a + s * n, n);
 }
 
-/* Writes this sample's input, in layer 0 the last sample, over the ring's oldest, which nothing needs any more. */
+/* Overwrites the ring's oldest slot, which is no longer needed, by the current input; in layer 0 by the last sample. */
 static void remember(const Work *work, int layer, const Input *input) {
   const Net *net = work->net;
   int slots = slots_of(net, layer), slot = work->place[layer], kind = layer_kind(net, layer);
@@ -304,7 +305,7 @@ static void remember(const Work *work, int layer, const Input *input) {
   }
 }
 
-/* x_0 of each stream from the `last` of each. */
+/* Computes x_0 of each stream from its last sample or class. */
 static void begin_x(const Work *work, const char *last) {
   const Net *net = work->net;
   int residual = padded(net->residual);
@@ -315,7 +316,7 @@ static void begin_x(const Work *work, const char *last) {
   }
 }
 
-/* A layer's skips of all streams, added to those of the layers before it that go with it. */
+/* Adds a layer's skips of all streams to the sum of the early or the late layers. */
 static void add_skips(const Work *work, int layer) {
   const Net *net = work->net;
   float *sum = layer < net->early ? work->early : work->late;
@@ -326,7 +327,7 @@ static void add_skips(const Work *work, int layer) {
   multiply(work, &net->skips[layer], &work->gates[layer], sum, work->skip_stride);
 }
 
-/* One sample of each stream from the `last` of each; fills work->y. */
+/* Computes the outputs of each stream from its last sample or class, into work->y. */
 static void step(Work *work, const char *last_samples) {
   const Net *net = work->net;
   const Kernels *kernels = &work->kernels;
@@ -360,7 +361,7 @@ static void step(Work *work, const char *last_samples) {
     }
     if (work->alone || l >= net->early) add_skips(work, l);
   }
-  /* The head. The hidden vector takes the place of the residual, and the first layer's z is free again. */
+  /* The head. The hidden vector is stored in x, and its input in the first layer's z, which is free again. */
   int64_t skipped = 0;
   if (!work->alone) wait_for(&work->progress->skipped, (done / layers + 1) * net->early, &skipped);
   for (int s = 0; s < streams; s++) {
@@ -378,8 +379,8 @@ static void step(Work *work, const char *last_samples) {
   multiply(work, net->head2, &input, work->y, work->y_stride);
 }
 
-/* The second thread waits until the chain has passed `least` layers. Before, and meanwhile, it makes the skips of the early
-   layers that the chain has passed: it needs them first. `made` counts these layers. */
+/* The second thread waits until the chain has passed `least` layers. First, and while it waits, it computes the skips of the
+   early layers that the chain has passed, since they are needed soonest. `made` counts these layers. */
 static void follow(const Work *work, int64_t least, int64_t *made) {
   const Net *net = work->net;
   int64_t passed;
@@ -395,8 +396,9 @@ static void follow(const Work *work, int64_t least, int64_t *made) {
   }
 }
 
-/* In a step the second thread makes the products that the chain needs in the next one or later: it may begin with a layer's
-   once the chain has been there in the step before. What the chain overwrites in a ring or in `gates`, it has then read. */
+/* In a step the second thread computes the products that the chain needs in the next one or later. It may start a layer's
+   once the chain has passed that layer in the previous step. The chain overwrites a slot of a ring or of `gates` only after
+   the second thread has read it. */
 static void *run_second(void *argument) {
   const Work *work = argument;
   const Net *net = work->net;
@@ -414,7 +416,7 @@ static void *run_second(void *argument) {
   return NULL;
 }
 
-/* A row of conditioning, its halves padded each by itself, as in a. */
+/* Copies a row of conditioning, with each half padded separately, as in a. */
 static void take_conditioning(const Work *work, const float *const *cond, int64_t frame) {
   const Net *net = work->net;
   int half = net->half, room = padded(half);
@@ -460,7 +462,7 @@ static size_t lay_out(Work *work, char *scratch) {
   return at + line(net->layers * sizeof(int32_t));
 }
 
-/* What wavenet_run was called with. */
+/* Arguments of wavenet_run. */
 typedef struct {
   int64_t batch, frames, hop, time0;
   const float *cond, *noise;
@@ -470,7 +472,7 @@ typedef struct {
   float *outputs;
 } Arguments;
 
-/* The next sample of stream b at time t: drawn, or given; to where it is fed back from, and where it is wanted. */
+/* Draws the next sample of stream b at time t, or takes the given one; stores it in `last` and, if wanted, in `drawn`. */
 static void draw(const Work *work, const Arguments *arguments, int64_t b, int64_t t, float *y) {
   const Net *net = work->net;
   int64_t at = b * arguments->frames * arguments->hop + t;
@@ -489,7 +491,7 @@ static void draw(const Work *work, const Arguments *arguments, int64_t b, int64_
   if (arguments->drawn) memcpy((char *)arguments->drawn + 4 * at, to, 4);
 }
 
-/* All samples of the streams from b on, as many as go together. */
+/* Computes all samples of a group of streams, from stream b on. */
 static void run_group(Work *work, const Arguments *arguments, int64_t b) {
   const Net *net = work->net;
   int64_t bytes = wavenet_history_bytes(net);
@@ -524,11 +526,11 @@ static void run_group(Work *work, const Arguments *arguments, int64_t b) {
   if (!work->alone) pthread_join(second, NULL);
 }
 
-/* `frames * hop` samples of `batch` streams. Returns 0, or 1 where there is no memory for the scratch.
+/* Computes `frames * hop` samples of `batch` streams. Returns 0, or 1 if the working memory cannot be allocated.
      cond    [batch][frames][layers][2 * half]
-     noise   [batch][time][noise_width]; not read where samples are given
-     given   NULL, or [batch][time] samples (float) or classes (int32_t) that are taken for what was drawn
-     history [batch][wavenet_history_bytes], read and written; time0: samples before these
+     noise   [batch][time][noise_width]; not read if samples are given
+     given   NULL, or [batch][time] samples (float) or classes (int32_t) to use instead of drawing
+     history [batch][wavenet_history_bytes], read and written; time0: number of samples before these
      last    [batch], float or int32_t, read and written
      drawn   [batch][time], float or int32_t, or NULL
      outputs [batch][time][outputs], or NULL */

@@ -1,27 +1,26 @@
-/* The native WaveNet step: what its files share.
+/* The native WaveNet step: declarations shared by its files.
 
-   One sample is, for each layer, a few matrix-vector products and a gate. With one stream nothing is used twice, so the
-   speed is that of reading all weights once a sample; the layouts below make that one walk forward through memory.
+   A sample takes, per layer, a few matrix-vector products and a gate. With one stream no weight is used twice per sample, so
+   the time per sample is that of reading all weights once; with the layouts below they are read sequentially.
 
-   Lanes. Every vector is padded with zeros to a multiple of 16 floats. The gate's two halves are padded each by itself.
+   Lanes. Every vector is padded with zeros to a multiple of 16 floats; the two halves of a gate are padded separately.
    Weights and biases of the padding are zero, so the padding of every vector stays zero.
 
-   Matrices. The output columns stand in blocks of `block` groups of 16 lanes (16, or what the sums of one walk through the
-   rows have registers for, so that it is a walk forward), then what is left in blocks of 8, 4, 2 or 1, largest first. A
-   block holds its rows one after the other, as many rows in one 32-bit lane as fit:
+   Matrices. The output columns are in blocks of `block` groups of 16 lanes (16, or as many as have registers for the sums of
+   one pass over the rows, so that memory is read sequentially); the remaining columns are in blocks of 8, 4, 2 or 1 groups,
+   largest first. A block holds its rows one after the other, with as many rows per 32-bit lane as fit:
      float32   [rows]    [groups][16]       float
-     bfloat16  [rows / 2][groups][16][2]    its upper 16 bits
+     bfloat16  [rows / 2][groups][16][2]    upper 16 bits of the float
      int8      [rows / 4][groups][16][4] bytes, then [groups][16] float: the scale of each column
      fine      the same
-   Matrices that not every sample needs (`ahead`) stand behind the others.
-   An int8 weight stands as w + 128, because AVX-512's instructions multiply unsigned by signed bytes; 128 times the sum of the
-   input takes that off again, exactly. For AVX2 (wavenet_signed) it stands as it is. So a block is its weights and little else,
-   in the order in which they are used.
+   Matrices that are not read for every sample (`ahead`) come after the others.
+   An int8 weight is stored as w + 128, because AVX-512's instructions multiply unsigned by signed bytes; subtracting 128 times
+   the sum of the input corrects for that exactly. For AVX2 (wavenet_signed) it is stored as w.
    Rows are padded with zero weights to a full lane.
 
-   Int8 and fine differ in what they are multiplied with. Int8 takes a vector of bytes and its scale; fine takes 16 bits for
-   each number, as the bytes `high` of all and then `low` of all (256 high + low, both signed), with the same weights: twice the
-   products, but no byte more to read. */
+   Int8 and fine differ in their inputs. Int8 takes a vector of bytes and its scale. Fine takes 16 bits per number, stored as
+   the bytes `high` of all numbers and then `low` of all (256 high + low, both signed), with the same weights: twice the
+   products, but the same bytes of weights to read. */
 
 #ifndef SPEECH_JAX_WAVENET_H
 #define SPEECH_JAX_WAVENET_H
@@ -33,7 +32,7 @@
 #define BLOCK 16      /* the most groups of a block */
 #define FINE_TOP 32639 /* 127 * 256 + 127: the largest of a fine vector */
 #define MAX_STREAMS 4 /* streams that share one reading of the weights */
-#define MAX_AHEAD 8   /* samples that a product with earlier ones is made for at once */
+#define MAX_AHEAD 8   /* most samples for which a product with earlier inputs is computed at once */
 
 enum { FLOAT32, BFLOAT16, INT8, FINE };  /* kinds of weights, and of the vectors that they take */
 enum { GAUSSIAN, LOGISTICS, MULAW };     /* kinds of outputs */
@@ -51,17 +50,17 @@ typedef struct {
 typedef struct {
   const void *data;
   size_t stride;
-  float scale[MAX_STREAMS]; /* int8, fine: what one step is worth */
+  float scale[MAX_STREAMS]; /* int8, fine: value of one integer step */
 } Input;
 
 /* A net, as kernels/wavenet/native_pack.py packs it. Widths are without padding; every array of floats is padded. */
 typedef struct {
   int32_t layers, kernel, residual, half, skip, head, outputs, inputs; /* half: of the gate; inputs: 1 or classes */
   int32_t output, mixtures, level;
-  int32_t cores, early; /* 1, or 2 that share each stream; the first layers, not all, whose skips the second makes */
+  int32_t cores, early; /* cores per stream, 1 or 2; number of first layers whose skips the second core computes */
   float residual_scale, min_log_scale;
   const int32_t *dilations; /* [layers] */
-  const int32_t *ahead;     /* [layers][kernel]: for how many samples a product with earlier ones is made at once, see
+  const int32_t *ahead;     /* [layers][kernel]: number of samples for which a tap's product is computed at once, see
                                wavenet.c: a power of two up to MAX_AHEAD; 1 for the last tap */
   const float *first;       /* [inputs][residual] */
   const float *first_bias;  /* [residual] */
@@ -76,7 +75,7 @@ typedef struct {
   const Matrix *head2;
 } Net;
 
-/* What is written once for each kind of instructions. `n` is a multiple of LANES. */
+/* Functions implemented for each instruction set. `n` is a multiple of LANES. */
 typedef struct {
   /* acc[s] += x[s] @ w for each stream s; the rows of acc are `stride` floats apart */
   void (*matvec[4])(const Matrix *w, int streams, const Input *x, float *acc, size_t stride);

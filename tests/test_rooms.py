@@ -1,5 +1,7 @@
 """The contracts of import-linter in pyproject.toml are complete, and the code keeps them."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -35,3 +37,22 @@ def test_contracts_are_kept() -> None:
     command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout
+
+
+def test_no_code_outside_tasks_asks_for_the_type_of_a_task() -> None:
+    """`isinstance(…, CTCTaskConfig)`, `type(task)` and dictionaries by type belong into the task's own methods."""
+    names = {name for file in (FOLDER / "tasks").glob("*.py") for name in _classes(file) if name.endswith("TaskConfig")}
+    assert len(names) >= 4
+    found = []
+    for file in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if file.parent.name != "tasks" else ():
+            code = ast.unparse(node) if isinstance(node, ast.Call | ast.Compare | ast.Subscript) else ""
+            by_class = re.match(r"(isinstance|issubclass)\(", code) and set(re.findall(r"\w+", code)) & names
+            by_type = not isinstance(node, ast.Call) and re.search(r"(?<!\w)type\([\w.]*task\)(?!\.__name__)", code)
+            if by_class or by_type:
+                found.append(f"{file.relative_to(FOLDER)}:{node.lineno}: {code}")
+    assert not found
+
+
+def _classes(file: Path) -> list[str]:
+    return [node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]

@@ -109,10 +109,10 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
             path = word.removeprefix("--config=")
             del argv[position]
             break
-    if not path and not {"-h", "--help"} & set(argv):
+    if not path and not any(word in ("-h", "--help") or word.startswith("--tyro-") for word in argv):
         raise UserError("found no --config, expected --config FILE, a Python file with `config = TrainConfig(…)`")
     example = TrainConfig(out_dir="runs/NAME", data=DataConfig(sources=(SourceConfig(path="train.jsonl"),)))
-    default = load_config_file(path) if path else example  # for --help: without a config the flags have no defaults
+    default = load_config_file(path) if path else example  # for --help and shell completion
     parsed = tyro.cli(
         _with_task_of(default),
         prog="python -m speech_jax.train --config FILE",

@@ -23,7 +23,10 @@ import sys, time
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from experiments.benchmarks.wavenet_native import random_net
-from speech_jax.decoding import wavenet_native as native
+try:
+    from speech_jax.kernels.wavenet import native
+except ImportError:  # a checkout from before the rooms moved
+    from speech_jax.decoding import wavenet_native as native
 assert native.__file__.startswith(sys.argv[1])
 preset, dtype, cores = sys.argv[2:]
 packed = native.pack(*random_net(preset), dtype, cores=int(cores))

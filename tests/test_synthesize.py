@@ -23,7 +23,7 @@ from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.decoding.config import DecodeConfig
 from speech_jax.finetuning.config import StartConfig
-from speech_jax.inference.voice import Voice, pieces, spoken_pieces
+from speech_jax.inference.voice import Voice, split_sentences, split_text
 from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.models.tacotron2 import init_params
 from speech_jax.models.tacotron2_parts import make_parts
@@ -140,8 +140,8 @@ def test_a_new_language_and_a_new_speaker_keep_what_both_have(voice, tuned):
             np.testing.assert_allclose(after["embedding"][i], before["embedding"][j], atol=1e-4)
     np.testing.assert_allclose(after["speakers"], np.repeat(before["speakers"], 2, axis=0), atol=1e-4)
     for symbols in ("ñ", "one ñ"):
-        (said,) = Voice(new, DecodeConfig(frames_more=20)).say([symbols], tries=1, speaker=1)
-        assert np.isfinite(said.mel).all() and said.weights.shape[1] == len(symbols)
+        (piece,) = Voice(new, DecodeConfig(frames_more=20)).synthesize([symbols], tries=1, speaker=1)
+        assert np.isfinite(piece.mel).all() and piece.weights.shape[1] == len(symbols)
 
 
 def test_bad_recordings_are_named_and_the_others_are_learned(tuned):
@@ -219,12 +219,12 @@ def test_text_becomes_recordings_that_repeat_and_a_report(voice, tmp_path):
 
 def test_streamed_frames_are_the_first_try(voice):
     speaker = Voice(load_voice_parts(voice), rows=2)
-    (said,) = speaker.say(["one two"], tries=1)
+    (piece,) = speaker.synthesize(["one two"], tries=1)
     parts = list(speaker.stream("one two", chunk_steps=7))
-    np.testing.assert_allclose(np.concatenate([mel for mel, _ in parts]), said.mel, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([mel for mel, _ in parts]), piece.mel, atol=1e-5)
     assert [piece is None for _, piece in parts] == [True] * (len(parts) - 1) + [False]
-    assert parts[-1][1].score == pytest.approx(said.score, abs=1e-5)
-    again = speaker.say(["five", "one two", "three four five"], tries=1)
+    assert parts[-1][1].score == pytest.approx(piece.score, abs=1e-5)
+    again = speaker.synthesize(["five", "one two", "three four five"], tries=1)
     assert len(again) == 3 and again[2].text == "three four five"
 
 
@@ -285,20 +285,20 @@ def test_ten_thousand_characters_are_spoken_piece_by_piece(voice, tmp_path):
 
 def test_figures_grow_when_they_are_read_aloud_and_pieces_with_them():
     front_end = make_front_end(FrontEndConfig())
-    found = spoken_pieces(front_end, "7" * 10_000)
-    assert "".join(found) == "7" * 10_000
-    assert max(len(front_end.encode(piece)) for piece in found) <= 400
-    assert spoken_pieces(front_end, "One. ... Two.") == ["One.", "Two."]
+    pieces = split_text(front_end, "7" * 10_000)
+    assert "".join(pieces) == "7" * 10_000
+    assert max(len(front_end.encode(piece)) for piece in pieces) <= 400
+    assert split_text(front_end, "One. ... Two.") == ["One.", "Two."]
     for text in ("", "...", "-- !"):
         with pytest.raises(UserError, match="expected something to speak"):
-            spoken_pieces(front_end, text)
+            split_text(front_end, text)
 
 
 def test_long_text_is_cut_where_it_may_be_and_nothing_is_lost():
     text = "First sentence. Second one! Is it? " + "word " * 100 + "end, " + "x" * 450
-    found = pieces(text, 60)
-    assert found[:3] == ["First sentence.", "Second one!", "Is it?"]
-    assert max(map(len, found)) <= 60
-    assert "".join(found).replace(" ", "") == text.replace(" ", "")
-    assert pieces("a" * 10_000, 200) == ["a" * 200] * 50
-    assert pieces("one, two, three, four, five, six", 20) == ["one, two, three,", "four, five, six"]
+    pieces = split_sentences(text, 60)
+    assert pieces[:3] == ["First sentence.", "Second one!", "Is it?"]
+    assert max(map(len, pieces)) <= 60
+    assert "".join(pieces).replace(" ", "") == text.replace(" ", "")
+    assert split_sentences("a" * 10_000, 200) == ["a" * 200] * 50
+    assert split_sentences("one, two, three, four, five, six", 20) == ["one, two, three,", "four, five, six"]

@@ -1,4 +1,4 @@
-"""A checkpoint as something that speaks: text → mel frames, scored, and tried again where the score says it failed."""
+"""`Voice`: text → mel frames with a Tacotron 2 checkpoint; retries failed alignments."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ from speech_jax.tasks.tacotron2_task import network_config
 from speech_jax.text.frontend import FrontEnd
 from speech_jax.training.checkpoint import Which
 
-LONGEST = 200  # characters of a piece; longer text is cut at sentences, then at commas, then between words
+LONGEST = 200  # characters per piece; longer text is cut at sentences, then at commas, then between words
 
 
 class Piece(NamedTuple):
-    """One piece of text, spoken: frames after the post-net, the attention's weights, and what they are worth."""
+    """Synthesized piece of text.
+
+    Attributes:
+        text: The text.
+        mel: Mel frames after the post-net.
+        weights: Attention weights.
+        score: Score of the alignment.
+        tries: Attempts made.
+    """
 
     text: str
     mel: Float[np.ndarray, "frames mels"]
@@ -48,12 +56,69 @@ def load_voice(path: str | Path, which: Which = "best", *, seed: int = 0) -> Voi
 
     Raises:
         UserError: If there is no whole checkpoint, or not a voice's.
+
+    Example:
+        >>> import tempfile
+        >>> import jax
+        >>> import numpy as np
+        >>> from speech_jax.artifacts.voice import VoiceParts, save_voice
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.inference.voice import load_voice
+        >>> from speech_jax.models.config import AttentionConfig, Tacotron2Config
+        >>> from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+        >>> config = Tacotron2TaskConfig(model=Tacotron2Config(
+        ...     embedding=8, encoder_layers=1, encoder_width=8, prenet=8, attention_rnn=8, decoder_rnn=8,
+        ...     postnet_layers=2, postnet=8, attention=AttentionConfig(width=8, filters=2, filter_length=3),
+        ... ))
+        >>> front_end = config.make_reader(lambda: ["to be or not to be"])
+        >>> weights = config.program(Bucket(rows=1, samples=0, labels=8), front_end.vocab_size).weights
+        >>> params, state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_voice(folder, VoiceParts(config, front_end, params, state))
+        ...     voice = load_voice(folder)
+        >>> voice.task == config, voice.front_end.encode("be") == front_end.encode("be")
+        (True, True)
     """
     return Voice(load_voice_parts(path, which), seed=seed)
 
 
 class Voice:
-    """Speaks pieces of text. seed: of the prenet's dropout; the same seed and text make the same frames."""
+    """Tacotron 2 voice: text to mel frames.
+
+    Args:
+        parts: Task, front end, parameters and speakers of a checkpoint.
+        decode: When an utterance ends.
+        seed: Seed of the prenet's dropout; the same seed and text give the same frames.
+        rows: Texts per batch.
+
+    Attributes:
+        task: The task's config.
+        front_end: Text to symbols.
+        speakers: Names of the speakers; empty for one.
+        reduction: Mel frames per decoder step.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from speech_jax.artifacts.voice import VoiceParts
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.decoding.config import DecodeConfig
+        >>> from speech_jax.inference.voice import Voice
+        >>> from speech_jax.models.config import AttentionConfig, Tacotron2Config
+        >>> from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
+        >>> config = Tacotron2TaskConfig(model=Tacotron2Config(
+        ...     embedding=8, encoder_layers=1, encoder_width=8, prenet=8, attention_rnn=8, decoder_rnn=8,
+        ...     postnet_layers=2, postnet=8, attention=AttentionConfig(width=8, filters=2, filter_length=3),
+        ... ))
+        >>> front_end = config.make_reader(lambda: ["to be or not to be"])
+        >>> weights = config.program(Bucket(rows=1, samples=0, labels=8), front_end.vocab_size).weights
+        >>> params, state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
+        >>> decode = DecodeConfig(frames_per_symbol=2, frames_more=4, saturated_frames=0)
+        >>> voice = Voice(VoiceParts(config, front_end, params, state), decode, rows=1)
+        >>> [piece] = voice.synthesize(["be"], tries=1)
+        >>> piece.mel.shape[1], piece.score.ended  # mel bands; this network runs into the frame limit
+        (80, 'bound')
+    """
 
     def __init__(self, parts: VoiceParts, decode: DecodeConfig | None = None, *, seed: int = 0, rows: int = 4):
         self.task, self.front_end, self.speakers = parts.task, parts.front_end, parts.speakers
@@ -62,9 +127,20 @@ class Voice:
         self._decode, self._key, self._rows = decode or DecodeConfig(), jax.random.key(seed), rows
         self.reduction = self._decode.reduction or network_config(parts.task).reduction
 
-    def say(self, texts: Sequence[str], *, tries: int = 3, speaker: int = 0) -> list[Piece]:
-        """Every text, in order. One whose alignment failed is tried again with other randomness, `tries` times in all;
-        the best of the tries is kept. Raises UserError for a text that the front end does not accept."""
+    def synthesize(self, texts: Sequence[str], *, tries: int = 3, speaker: int = 0) -> list[Piece]:
+        """Synthesize texts.
+
+        Args:
+            texts: The texts; see `split_text` for long ones.
+            tries: Attempts for a text whose alignment fails, each with other dropout; the best one is kept.
+            speaker: Speaker's number, for a voice of several.
+
+        Returns:
+            A piece per text, in their order.
+
+        Raises:
+            UserError: If the front end does not accept a text.
+        """
         ids = [self.front_end.encode(text) for text in texts]
         best: dict[int, Piece] = {}
         waiting = list(range(len(texts)))
@@ -81,33 +157,48 @@ class Voice:
     def stream(
         self, text: str, *, chunk_steps: int = 32, speaker: int = 0
     ) -> Iterator[tuple[Float[np.ndarray, "frames mels"], Piece | None]]:
-        """The frames of one piece of text as they are made, the first after `chunk_steps` steps; with the last ones the
-        whole piece and its score: what is out cannot be tried again."""
+        """Synthesize one text and yield its mel frames in chunks, with a single try.
+
+        Args:
+            text: The text.
+            chunk_steps: Decoder steps per chunk.
+            speaker: Speaker's number, for a voice of several.
+
+        Yields:
+            (mel frames, None), and at the end (mel frames, the whole piece).
+
+        Raises:
+            UserError: If the front end does not accept the text.
+        """
         ids = self.front_end.encode(text)
         batch, seeds = self._batch([0], [ids], 0, speaker, rows=1)
-        mels, walked = [], []
+        mels, steps = [], []
         for mel, weights, ended in stream_mels(
             self._parts, self._decode, self._params, self._state, batch, seeds, chunk_steps=chunk_steps
         ):
             mels.append(mel)
-            walked.append(weights[:, : len(ids)])
+            steps.append(weights[:, : len(ids)])
             if not ended:
                 yield mel, None
                 continue
-            path = np.concatenate(walked)
-            yield mel, Piece(text, np.concatenate(mels), path, score_alignment(path, ended), 1)
+            attention = np.concatenate(steps)
+            yield mel, Piece(text, np.concatenate(mels), attention, score_alignment(attention, ended), 1)
 
-    def _batches(self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int) -> Iterator[tuple[int, Any, Any, Any]]:
-        """(number, mel, weights, how it ended) of each, those of like length together."""
+    def _batches(
+        self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int
+    ) -> Iterator[tuple[int, Any, Any, Any]]:
+        """Yield (number, mel, weights, reason of its end) of each text; those of similar length share a batch."""
         order = sorted(numbers, key=lambda n: len(ids[n]))
         for start in range(0, len(order), self._rows):
-            some = order[start : start + self._rows]
-            batch, seeds = self._batch(some, ids, attempt, speaker, rows=self._rows)
-            said = jax.device_get(generate_mels(self._parts, self._decode, self._params, self._state, batch, seeds))
-            for row, number in enumerate(some):
-                frames = int(said.lengths[row])
-                weights = said.weights[row, : -(-frames // self.reduction), : len(ids[number])]
-                yield number, said.mel[row, :frames], weights, END_REASONS[int(said.ended[row])]
+            chosen = order[start : start + self._rows]
+            batch, seeds = self._batch(chosen, ids, attempt, speaker, rows=self._rows)
+            generated = jax.device_get(
+                generate_mels(self._parts, self._decode, self._params, self._state, batch, seeds)
+            )
+            for row, number in enumerate(chosen):
+                frames = int(generated.lengths[row])
+                weights = generated.weights[row, : -(-frames // self.reduction), : len(ids[number])]
+                yield number, generated.mel[row, :frames], weights, END_REASONS[int(generated.ended[row])]
 
     def _batch(self, numbers: Sequence[int], ids: list[list[int]], attempt: int, speaker: int, rows: int) -> tuple:
         speakers = [speaker] * len(numbers) if self.task.model.speakers else None
@@ -116,40 +207,55 @@ class Voice:
         return batch, utterance_seeds(jax.random.fold_in(self._key, attempt), jnp.asarray(index))
 
 
-def spoken_pieces(front_end: FrontEnd, text: str, longest: int = LONGEST) -> list[str]:
-    """A long text in pieces, of which each is at most 2 · `longest` symbols when spoken: figures and signs grow when
-    they are read aloud. Raises UserError for a text that the front end does not accept."""
-    found, waiting = [], pieces(text, longest)[::-1]
+def split_text(front_end: FrontEnd, text: str, longest: int = LONGEST) -> list[str]:
+    """Cut a text into pieces of at most `longest` characters and 2 · `longest` symbols.
+
+    Both are limited, because numbers and signs become longer when the front end spells them out.
+
+    Args:
+        front_end: Text to symbols.
+        text: The text.
+        longest: Greatest number of characters per piece.
+
+    Returns:
+        The pieces.
+
+    Raises:
+        UserError: If the front end does not accept the text.
+    """
+    result, waiting = [], split_sentences(text, longest)[::-1]
     while waiting:
         piece = waiting.pop()
         prepared = front_end.prepare(piece)
         if not prepared.unknown and not any(c.isalpha() for c in prepared.text):
-            continue  # a dash between two sentences: nothing to say
+            continue  # a dash between two sentences: there is nothing to synthesize
         if len(front_end.encode(piece)) > 2 * longest and len(piece) > 1:
-            waiting += pieces(piece, -(-len(piece) // 2))[::-1]
+            waiting += split_sentences(piece, -(-len(piece) // 2))[::-1]
         else:
-            found.append(piece)
-    if not found:
+            result.append(piece)
+    if not result:
         front_end.encode(text)
-    return found
+    return result
 
 
-def pieces(text: str, longest: int = LONGEST) -> list[str]:
-    """A long text in pieces of at most `longest` characters: at the ends of sentences, else at commas, else between
-    words, else anywhere. Nothing is lost but the spaces in between."""
-    found: list[str] = []
+def split_sentences(text: str, longest: int = LONGEST) -> list[str]:
+    """Cut a text into pieces of at most `longest` characters.
+
+    It is cut at the ends of sentences, else at commas, else between words, else anywhere; only spaces are dropped.
+    """
+    result: list[str] = []
     for line in text.splitlines():
         for sentence in re.split(r"(?<=[.!?…])[\"'”’)]*\s+", line.strip()):
-            found += _cut(sentence, longest)
-    return [piece for piece in found if piece]
+            result += _cut(sentence, longest)
+    return [piece for piece in result if piece]
 
 
 def _cut(sentence: str, longest: int) -> list[str]:
-    found = []
+    result = []
     while len(sentence) > longest:
         head = sentence[:longest]
         ends = [max(head.rfind(mark) for mark in marks) for marks in ((", ", "; ", ": ", " - "), (" ",))]
         at = next((end + 1 for end in ends if end > longest // 4), longest)
-        found.append(sentence[:at].strip())
+        result.append(sentence[:at].strip())
         sentence = sentence[at:].strip()
-    return [*found, sentence]
+    return [*result, sentence]

@@ -79,7 +79,7 @@ def test_an_adapter_file_goes_on_its_start(runs, expected):
 def test_an_encoder_a_voice_and_a_vocoder_compute_the_same(runs, expected):
     leaves = [np.ravel(leaf)[:50] for leaf in jax.tree.leaves(load_params(runs / "encoder", "last"))]
     np.testing.assert_array_equal(np.concatenate(leaves), expected["encoder"])
-    [piece] = Voice(load_voice_parts(runs / "voice", "last")).say(["one two"], tries=1)
+    [piece] = Voice(load_voice_parts(runs / "voice", "last")).synthesize(["one two"], tries=1)
     np.testing.assert_allclose(piece.mel[:20], expected["voice"], atol=1e-4)
     mel = np.random.default_rng(0).normal(-5, 1, (6, 12)).astype(np.float32)
     wave = WaveNetVocoder(load_vocoder_parts(runs / "vocoder", "last"), "scan").wave(mel)

@@ -20,6 +20,7 @@ from speech_jax.audio.presets import nvidia_tacotron2, r9y9_released
 from speech_jax.core.compile_clock import _Clock, compile_seconds
 from speech_jax.core.errors import UserError
 from speech_jax.inference import audio_output as sound
+from speech_jax.inference import text_to_speech
 from speech_jax.inference.audio_output import find_vocoder, samples16, stdout_sound, wav_file, wav_header
 from speech_jax.inference.voice import Voice
 from speech_jax.models import wavenet
@@ -84,14 +85,13 @@ def test_the_first_chunk_comes_after_a_bounded_number_of_steps(voice, monkeypatc
     monkeypatch.setattr(
         tacotron2, "_advance", lambda *args, **options: (counted.append(options["steps"]), real(*args, **options))[1]
     )
-    config = front_door.SynthesizeConfig(checkpoint="", stream=True, chunk_steps=24, iterations=1)
     speaker = Voice(load_voice_parts(voice))
     vocoder = find_vocoder("griffin-lim", speaker.task.audio, "x", iterations=1)
     reach = 2 * (5 // 2)  # of the post-net of this voice: two layers
     need = -(-(sound.stream_wave.__globals__["BLOCK"] + 4 + 1 + reach) // speaker.reduction)
     for text in ("one two three four five", "one two three four five " * 8):
         counted.clear()
-        made = front_door.spoken(speaker, vocoder, text, config)
+        made = text_to_speech.stream(speaker, vocoder, text, chunk_steps=24)
         first, _ = next(made)
         assert len(first) and sum(counted) <= 24 * -(-need // 24)
         made.close()

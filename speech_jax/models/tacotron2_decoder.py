@@ -120,7 +120,7 @@ def _split_inputs(rnn: PyTree, prenet: int) -> tuple[Array, Array]:
 
 def _first_carry(config: Tacotron2Config, size: int, memory: int, state: PyTree) -> PyTree:
     zero = jnp.zeros((size, config.attention_rnn), jnp.float32)
-    return {"h": zero, "c": zero, "context": jnp.zeros((size, memory), jnp.float32), "place": state}
+    return {"h": zero, "c": zero, "context": jnp.zeros((size, memory), jnp.float32), "attention": state}
 
 
 def _attend(
@@ -133,9 +133,9 @@ def _attend(
     gates = multiply(jnp.concatenate([carry["context"], carry["h"]], axis=-1))
     new, old = lstm_gates(gates, carry["c"]), (carry["h"], carry["c"])
     h, c = make_regularizer(parts.config)(new, old, consts["seeds"], number, STREAMS["attention_rnn"])
-    weights, place = parts.attention.step(consts["params"], consts["fixed"], carry["place"], h)
+    weights, state = parts.attention.step(consts["params"], consts["fixed"], carry["attention"], h)
     context = jnp.einsum("bs,bsd->bd", weights, consts["memory"])
-    return {"h": h, "c": c, "context": context, "place": place}, weights
+    return {"h": h, "c": c, "context": context, "attention": state}, weights
 
 
 def _project(

@@ -169,7 +169,7 @@ class Wav2Vec2ConformerLayer(nn.Module):
         return LayerNorm(dtype, name="norm_out")(x)
 
 
-def _spans(key: Array, share: float, span: int, shape: tuple[int, ...]) -> Bool[Array, "batch places"]:
+def _spans(key: Array, share: float, span: int, shape: tuple[int, ...]) -> Bool[Array, "batch positions"]:
     """Draw spans that cover about `share` of all positions: each position starts one with probability share / span.
 
     transformers draws a fixed number of spans, at least two per utterance.

@@ -62,7 +62,7 @@ def wavenet(config: WaveNetConfig) -> Model:
     """Return a WaveNet with teacher forcing, as pure functions; decoding/wavenet/ samples.
 
     A batch is {"before": the sample before each, float32 [batch, samples], or for "mulaw" its int32 class; "mel":
-    float32 [batch, window, num_mels] and "own": bool [batch, window], from `wavenet_condition.window_of`, margins
+    float32 [batch, window, num_mels] and "mel_mask": bool [batch, window], from `wavenet_condition.window_of`, margins
     included} and, with several voices, "speaker": int [batch]; samples = (window - margins) · hop. There is no model
     state.
 
@@ -88,7 +88,7 @@ def wavenet(config: WaveNetConfig) -> Model:
         ... )
         >>> model = wavenet(config)
         >>> batch = {  # 10 frames of 16 samples, with a margin of one frame on either side
-        ...     "before": jnp.zeros((2, 160)), "mel": jnp.zeros((2, 12, 4)), "own": jnp.ones((2, 12), bool),
+        ...     "before": jnp.zeros((2, 160)), "mel": jnp.zeros((2, 12, 4)), "mel_mask": jnp.ones((2, 12), bool),
         ... }
         >>> params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
         >>> outputs, _ = jax.eval_shape(model.apply, params, state, batch)
@@ -105,7 +105,7 @@ def wavenet(config: WaveNetConfig) -> Model:
         params: PyTree, model_state: PyTree, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> tuple[dict[str, Array], PyTree]:
         del key, train
-        vectors = condition(config.condition, params["condition"], batch["mel"], batch["own"], config.hop)
+        vectors = condition(config.condition, params["condition"], batch["mel"], batch["mel_mask"], config.hop)
         return {"y": stack(config, params, batch["before"], vectors, batch.get("speaker"))}, model_state
 
     return Model(init, apply)

@@ -98,15 +98,15 @@ def window_of(
     back, ahead = reach(config, hop)
     number = first[:, None] + jnp.arange(-back, count + ahead)[None]
     inside = jnp.clip(number, 0, jnp.maximum(lengths - 1, 0)[:, None])
-    own = (number >= 0) & (number < lengths[:, None])
-    return jnp.take_along_axis(mel, inside[..., None], axis=1), own
+    mask = (number >= 0) & (number < lengths[:, None])
+    return jnp.take_along_axis(mel, inside[..., None], axis=1), mask
 
 
 def condition(
     config: ConditionConfig,
     params: PyTree,
     frames: Float[Array, "batch window mels"],
-    own: Bool[Array, "batch window"],
+    mask: Bool[Array, "batch window"],
     hop: int,
 ) -> Float[Array, "batch rows channels"]:
     """Return the vectors of a window's frames, without its margins: one per frame or one per sample.
@@ -115,7 +115,7 @@ def condition(
         config: settings of the network.
         params: its parameters.
         frames: mel frames, with `reach` frames of margin on either side.
-        own: True where a frame lies within the utterance, and is not a repeated end.
+        mask: True where a frame lies within the utterance, and is not a repeated end.
         hop: samples per frame.
     """
     back, ahead = reach(config, hop)
@@ -129,7 +129,7 @@ def condition(
         x = lax.conv_general_dilated(
             x, params["conv"]["kernel"], (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
         )
-        inside = own[:, config.context : own.shape[1] - config.context]
+        inside = mask[:, config.context : mask.shape[1] - config.context]
         x = jnp.where(inside[..., None], x, 0.0)
         for number, scale in enumerate(config.scales):
             x, inside = jnp.repeat(x, scale, axis=1), jnp.repeat(inside, scale, axis=1)
@@ -152,7 +152,7 @@ def condition(
             ]
             x = jax.nn.relu(sum(parts) + stage["bias"]).reshape(x.shape[0], x.shape[1] * scale, x.shape[2])
         return x
-    x = jnp.where(own[..., None], x, 0.0)  # zeros before the first frame, as in the public code
+    x = jnp.where(mask[..., None], x, 0.0)  # zeros before the first frame, as in the public code
     pad = (back + 1) * hop - config.window
     kernel = jnp.pad(params["kernel"], ((0, pad), (0, 0), (0, 0))).reshape(back + 1, hop, *params["kernel"].shape[1:])
     count = x.shape[1] - back

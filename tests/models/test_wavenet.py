@@ -46,7 +46,7 @@ def test_the_likelihood_by_steps_is_the_parallel_one(output, kind):
     @jax.jit
     def both(target):
         before = jnp.concatenate([before_first(shape, 1)[:, None], target[:, :-1]], axis=1)
-        batch = {"before": before, "mel": window, "own": own, "speaker": speaker}
+        batch = {"before": before, "mel": window, "mel_mask": own, "speaker": speaker}
         parallel = wavenet(config).apply(params, {}, batch)[0]["y"]
         cond = stack_layer_conditions(config, params, vectors, speaker)
         share = config.hop // rows_per_frame(config.condition, config.hop)
@@ -113,7 +113,7 @@ def test_it_starts_near_the_waveforms_scale_and_in_bfloat16_too():
     config = tiny()
     params = init_params(config, jax.random.key(0))
     window, own = window_of(jnp.asarray(random_mel(4))[None], jnp.array([4]), jnp.array([0]), 4, config.condition, 6)
-    batch = {"before": 0.05 * jax.random.normal(jax.random.key(1), (1, 24)), "mel": window, "own": own}
+    batch = {"before": 0.05 * jax.random.normal(jax.random.key(1), (1, 24)), "mel": window, "mel_mask": own}
     y = wavenet(config).apply(params, {}, batch)[0]["y"]
     half = wavenet(dataclasses.replace(config, dtype="bfloat16")).apply(params, {}, batch)[0]["y"]
     assert half.dtype == jnp.float32 and float(jnp.abs(half - y).max()) < 0.1

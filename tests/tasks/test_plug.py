@@ -1,4 +1,4 @@
-"""The task plug: a task that the tests define trains, resumes, mixes with alpha and compiles through the front doors."""
+"""The task plug: a task that the tests define trains, resumes, mixes with alpha and compiles like the built-in ones."""
 
 import dataclasses
 import json

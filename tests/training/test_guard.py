@@ -28,7 +28,8 @@ def test_the_first_look_is_the_reference_and_the_limit_is_relative():
 def test_a_broken_guard_ends_the_run_only_after_its_patience():
     guards = Guards((GuardConfig("old/wer", 0.0, patience=2),), CheckpointConfig(metric=None), 0)
     reasons = [why for _, why in looks(guards, (0.2, 1), (0.3, 1), (0.2, 1), (0.3, 1), (0.4, 1))]
-    assert reasons[:4] == [[], [], [], []] and "old/wer 0.4 exceeds its limit 0.2 for 2 evaluations in a row" in reasons[4][0]
+    assert reasons[:4] == [[], [], [], []]
+    assert "old/wer 0.4 exceeds its limit 0.2 for 2 evaluations in a row" in reasons[4][0]
 
 
 def test_no_progress_ends_the_run_and_progress_beyond_a_guard_is_none():

@@ -181,7 +181,13 @@ def test_the_loop_evaluates_saves_and_only_then_takes_a_batch(tmp_path):
 
     task = toy.make_task()._replace(evaluate=evaluate)
     toy.train(
-        tmp_path, steps=4, data=ResumableBatches(stream, toy.BUCKETS), task=task, every=2, eval_every=2, eval_sets={"dev": dev}
+        tmp_path,
+        steps=4,
+        data=ResumableBatches(stream, toy.BUCKETS),
+        task=task,
+        every=2,
+        eval_every=2,
+        eval_sets={"dev": dev},
     )
     assert [kind for kind, _ in story] == ["batch", "batch", "eval", "batch", "batch", "eval"]
     data = json.loads((tmp_path / "checkpoints" / "2" / "data" / "metadata").read_text())

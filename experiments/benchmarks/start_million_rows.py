@@ -4,9 +4,9 @@
     python -m experiments.benchmarks.start_million_rows measure FOLDER   # first start, second start, and a bad setting
 
 The rows have texts of 5 to 25 English words with figures among them, speakers, domains and seconds; their recordings
-do not exist, and no start opens one. Every start is a process of its own; it ends where the first program, that
-of the initial state, would be compiled. Memory is the greatest sum of proportional set sizes (PSS) of the process and its
-children, sampled every 50 ms; the greatest resident size of the process alone is printed beside it.
+do not exist, and no start opens one. Every start is a new process. It ends just before the first program,
+that of the initial state, would be compiled. Memory is the greatest sum of proportional set sizes (PSS) of the process
+and its children, sampled every 50 ms; the greatest resident size of the process alone is printed after it.
 """
 
 from __future__ import annotations

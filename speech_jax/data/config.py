@@ -1,4 +1,4 @@
-"""Settings of the data plane: where recordings come from, how they are batched, how they are read."""
+"""Data config: sources of recordings, batches, and how recordings are read."""
 
 from __future__ import annotations
 
@@ -10,80 +10,99 @@ from speech_jax.core.config_dict import new_field
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One set of recordings with text."""
+    """One set of recordings with text.
+
+    Example:
+        >>> from speech_jax.data.config import SourceConfig
+        >>> SourceConfig(path="data/train.jsonl", domain="read").kind
+        'manifest'
+    """
 
     kind: Literal["manifest", "kaldi", "ljspeech", "folder", "tfds", "shards", "synthetic"] = "manifest"
-    """How the set is laid out. "manifest" is the JSONL that `prepare` writes; "shards" its ArrayRecord shards."""
+    """Format of the set. "manifest" is a JSONL file as `prepare` writes it; "shards" are its ArrayRecord shards."""
     path: str = ""
-    """The manifest file, the Kaldi or LJSpeech directory, the CSV file of a folder, the folder of the shards or of the
-    synthetic set, or the data_dir of tensorflow-datasets."""
+    """Manifest file, Kaldi or LJSpeech directory, CSV file of a folder, folder of shards or of a synthetic set, or the
+    data_dir of tensorflow-datasets."""
     split: str = ""
-    """Which part: of tfds ("train_clean100"), of shards ("train"), of synthetic ("a/train"). Elsewhere unused."""
+    """Part of a tfds ("train_clean100"), shards ("train") or synthetic ("A/train") set. Unused for other kinds."""
     name: str = ""
-    """The name of the tfds set, for example "librispeech" or "ljspeech:1.1.1". Elsewhere unused."""
+    """Name of the tfds set, for example "librispeech" or "ljspeech:1.1.1". Unused for other kinds."""
     domain: str = ""
-    """Written into every utterance that does not name its own domain."""
+    """Domain of the utterances that name none."""
     limit: int = 0
-    """Keep only the first so many utterances; 0 keeps all."""
+    """Keep only this many utterances, the first ones; 0 keeps all."""
     speakers: tuple[str, ...] = new_field(())
     """Keep only the utterances of these speakers; empty keeps all."""
 
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """Which utterances share a batch, and the static shapes of batches."""
+    """Static shapes of batches, and how utterances are put together in batches.
+
+    Example:
+        >>> from speech_jax.data.config import PlanConfig
+        >>> PlanConfig(bucket_seconds=(5.0, 10.0), bucket_labels=(80, 160), rows=16).num_buckets
+        8
+    """
 
     num_buckets: int = 8
-    """At most so many shapes, each compiled once. Their bounds are chosen to waste the least padding."""
+    """Maximum number of shapes, each compiled once. Their bounds are chosen to minimize padding."""
     bucket_seconds: tuple[float, ...] = ()
-    """The bounds in seconds, ascending, instead of chosen ones."""
+    """Ascending bounds in seconds; empty chooses them from the data."""
     bucket_labels: tuple[int, ...] = ()
-    """The bounds in labels that go with `bucket_seconds`; left out, they are chosen from the data."""
+    """Bounds in labels, one for each of `bucket_seconds`; empty chooses them from the data."""
     seconds_per_batch: float = 120.0
-    """Seconds of audio in a global batch, padding included: a bucket has as many rows as fit in. Not used
-    where `rows` is set."""
+    """Seconds of audio in a global batch, including padding; a bucket has as many rows as fit. Unused if `rows` is
+    set."""
     rows: int = 0
-    """The same number of rows in every bucket; 0 lets `seconds_per_batch` decide."""
+    """Number of rows in every bucket; 0 derives it from `seconds_per_batch`."""
     row_multiple: int = 8
-    """Rows are a multiple of this. Make it a multiple of the devices that share a batch."""
+    """Rows are a multiple of this. Use a multiple of the number of devices that share a batch."""
     max_rows: int = 0
-    """No bucket has more rows than this; 0 for no limit."""
+    """Maximum number of rows of a bucket; 0 for no limit."""
     seconds_multiple: float = 0.08
-    """Chosen bounds are multiples of this: 0.08 s is 8 frames of 10 ms; 1.28 s is the 128 frames that a TPU likes."""
+    """Chosen bounds are multiples of this. 0.08 s is 8 frames of 10 ms; 1.28 s is 128 frames, which suits TPUs."""
     label_multiple: int = 8
-    """Bounds in labels are rounded up to a multiple of this."""
+    """Chosen bounds in labels are rounded up to a multiple of this."""
     min_seconds: float = 0.1
-    """Shorter utterances are left out of training, counted and named."""
+    """Shorter utterances are left out of training, counted and logged."""
     max_seconds: float = 30.0
-    """Longer utterances are left out of training, counted and named."""
+    """Longer utterances are left out of training, counted and logged."""
     max_labels: int = 1000
-    """Utterances with more labels are left out of training, counted and named."""
+    """Utterances with more labels are left out of training, counted and logged."""
     eval_max_seconds: float = 300.0
-    """Longer utterances are left out of an evaluation, counted and named."""
+    """Longer utterances are left out of an evaluation, counted and logged."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """One stream of batches."""
+    """One stream of batches: sources, their plan, and how they are read.
+
+    Example:
+        >>> from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+        >>> config = DataConfig(sources=(SourceConfig(path="train.jsonl"),), plan=PlanConfig(num_buckets=4))
+        >>> config.on_error, config.plan.num_buckets
+        ('skip', 4)
+    """
 
     sources: tuple[SourceConfig, ...] = ()
-    """The sets, one after the other."""
+    """Sets of recordings; their utterances are concatenated."""
     plan: PlanConfig = field(default_factory=PlanConfig)
     """Buckets and batches."""
     seed: int = 0
-    """Which shuffle."""
+    """Seed of the shuffle."""
     on_error: Literal["skip", "raise"] = "skip"
-    """A recording that cannot be read: name it, count it and train without it, or stop."""
+    """For a recording that cannot be read: "skip" logs it and trains without it, "raise" stops."""
     workers: int = 0
-    """Processes that read and decode. 0: threads of this process, which can also keep small sets in memory."""
+    """Processes that read and decode. 0 uses threads of this process, which can also cache small sets in memory."""
     threads: int = 2
-    """Batches that are read at the same time by threads where workers = 0."""
+    """Number of threads, with workers = 0; each reads one batch at a time."""
     prefetch: int = 4
-    """Batches that are ready ahead of the one in use."""
+    """Number of batches to read ahead."""
     cache_mb: int = 2048
-    """Decoded audio that is kept in memory between epochs where workers = 0, in MB. 1 hour at 16 kHz is 230 MB."""
+    """MB of decoded audio to keep in memory between epochs, with workers = 0. One hour at 16 kHz takes 230 MB."""
     max_seconds: float = 3600.0
-    """A longer decoded recording (or segment) is an error: it stops decompression bombs."""
+    """A longer recording or segment is an error, which stops decompression bombs."""
     allow_pipes: bool = False
-    """Run the commands of a Kaldi wav.scp that ends lines in "|". They run without a shell, but they are programs of
-    whoever wrote the file."""
+    """Run the commands of a Kaldi wav.scp, the lines that end in "|". They run without a shell, but can be any program:
+    only for files that you trust."""

@@ -1,10 +1,10 @@
-"""The one list of recordings that every source makes and everything else reads: JSON lines.
+"""Manifests: the list of recordings in JSON lines that `prepare` writes and training reads.
 
     {"id": "amy-1", "audio": "wav/amy-1.flac", "text": "good morning", "speaker": "amy", "domain": "a", "seconds": 1.92}
 
 Required: id, audio, text. Optional: start, end (seconds into the recording; end null = to its end), speaker, domain,
-seconds (measured if left out), mel (a file of mel frames that belong to the recording, see data/mels.py). A relative
-path starts at the manifest's own folder, so a prepared folder can be moved. Other fields are ignored.
+seconds (measured if missing), mel (a file of mel frames that belong to the recording, see data/mels.py). A relative
+path is relative to the manifest's folder, so a prepared folder can be moved. Other fields are ignored.
 """
 
 from __future__ import annotations
@@ -35,27 +35,29 @@ from speech_jax.text.texts import Texts
 log = logging.getLogger("speech_jax")
 
 MAX_SECONDS = 1e7
-CACHED_ROWS = 50_000  # the columns of a smaller manifest are not worth a file
-PARALLEL_BYTES = 8 << 20  # a smaller manifest is not worth child processes
+CACHED_ROWS = 50_000  # the columns of smaller manifests are not cached
+PARALLEL_BYTES = 8 << 20  # smaller manifests are parsed by this process alone
 _JOB_BYTES = 4 << 20
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _EXPECTED = "a manifest (JSON lines)"
-_ABSOLUTE = "\0"  # opens the folder of a path that does not start at the manifest's folder; no text has this character
+_ABSOLUTE = "\0"  # marks the folder of a path that is not relative to the manifest; no text contains this character
 _REQUIRED = ("id", "audio", "text")
 _OPTIONAL = ("start", "end", "speaker", "domain", "seconds", "mel")
 _CODE = ("speech_jax.core.columns", "speech_jax.data.utterances", __name__)
 
 
 def read_manifest(path: str | Path, *, on_error: str = "raise") -> Utterances:
-    """Read and check a manifest.
+    r"""Read and check a manifest.
 
-    Rows without `seconds` are probed: the recording's header is read. A large manifest is parsed by all cores, and its
-    columns are kept in a file beside it, .NAME.rows-HASH.npz, for the next call; the file's SHA-256 tells whether they
-    are still its own.
+    Rows without `seconds` are measured from the recording's header. A large manifest is parsed on all cores, and its
+    columns are cached next to it, in .NAME.rows-HASH.npz, under the SHA-256 of the manifest.
 
     Args:
         path: the manifest, a file of JSON lines.
-        on_error: "raise", or "skip": name a row whose recording cannot be probed in a warning, and leave it out.
+        on_error: "raise", or "skip": warn of a row whose recording cannot be measured, and leave it out.
+
+    Returns:
+        The rows.
 
     Raises:
         UserError: anything else is wrong; the message names file and line.
@@ -66,8 +68,7 @@ def read_manifest(path: str | Path, *, on_error: str = "raise") -> Utterances:
         >>> from speech_jax.data.manifest import read_manifest
         >>> path = Path(tempfile.mkdtemp()) / "train.jsonl"
         >>> row = '{"id": "amy-1", "audio": "wav/1.flac", "text": "good morning", "speaker": "amy", "seconds": 1.92}'
-        >>> path.write_text(row + "\\n")
-        94
+        >>> _ = path.write_text(row + "\n")
         >>> utterances = read_manifest(path)
         >>> utterances[0].text, utterances.seconds.tolist(), utterances[0].audio == str(path.parent / "wav/1.flac")
         ('good morning', [1.92], True)
@@ -86,7 +87,7 @@ def read_manifest(path: str | Path, *, on_error: str = "raise") -> Utterances:
 
 
 def _read_cache(path: Path, cache: ArrayCache) -> Utterances | None:
-    """The columns that an earlier call left beside the manifest, if they are of the bytes that it has now."""
+    """Return the columns that an earlier call cached for exactly these bytes of the manifest, or None."""
     if not path.is_file() or not cache.has("rows"):
         return None
     try:
@@ -102,7 +103,7 @@ def _cache_key(digest: str) -> str:
 
 
 def _read_columns(path: Path, digest) -> Utterances:
-    """The rows of a manifest with paths as it has them: see `_resolved`. Feeds its bytes to `digest`."""
+    """Parse a manifest, feeding its bytes to `digest`. Paths stay as written: see `_resolved`."""
     try:
         with open(path, "rb") as file:
             jobs = _jobs(file, path, digest)
@@ -113,7 +114,7 @@ def _read_columns(path: Path, digest) -> Utterances:
 
 
 def _jobs(file: io.BufferedReader, path: Path, digest) -> Iterator[tuple[bytes, str, int]]:
-    """Arguments of `_parse_part`: the file in parts of whole lines."""
+    """Yield the arguments of `_parse_part`: the file in parts of whole lines."""
     rest, first = b"", 1
     while block := file.read(_JOB_BYTES):
         digest.update(block)
@@ -121,7 +122,7 @@ def _jobs(file: io.BufferedReader, path: Path, digest) -> Iterator[tuple[bytes, 
         if not cut:
             rest += block
             if len(rest) > MAX_LINE:
-                break  # an error, whatever comes
+                break  # an error, whatever follows
             continue
         part = rest + block[:cut]
         yield part, str(path), first
@@ -132,10 +133,10 @@ def _jobs(file: io.BufferedReader, path: Path, digest) -> Iterator[tuple[bytes, 
 
 
 def _parse_part(data: bytes, path: str, first: int) -> Utterances:
-    """The rows of a part of a manifest that begins at line `first`."""
+    """Parse a part of a manifest that begins at line `first`."""
     try:
         return _parse_good(data, path, first)
-    except Exception:  # whatever it is, the careful parser says it, or copes with it
+    except Exception:  # the careful parser names the error, or accepts the line after all
         pieces = split_lines(io.BytesIO(data), path, _EXPECTED, first)
         rows = Utterances.of([_parse(line, where) for where, line in pieces])
         return rows.replace(
@@ -145,7 +146,7 @@ def _parse_part(data: bytes, path: str, first: int) -> Utterances:
 
 
 def _parse_good(data: bytes, path: str, first: int) -> Utterances:
-    """`_parse_part` for lines without any error, checked column by column. Raises ValueError for all others."""
+    """Parse correct lines, checked column by column. Raises an exception for all others."""
     text = data.decode("utf-8-sig" if first == 1 else "utf-8")
     columns: dict[str, list] = {name: [] for name in _REQUIRED + _OPTIONAL}
     appends = [(name, columns[name].append) for name in _OPTIONAL]
@@ -192,7 +193,7 @@ def _parse_good(data: bytes, path: str, first: int) -> Utterances:
 
 
 def _numbers(values: list) -> np.ndarray:
-    """Times as an array, NaN for None. Raises ValueError for anything that is no time."""
+    """Return times as an array, NaN for None. Raises ValueError for anything that is not a time."""
     if set(map(type, values)) - {int, float, type(None)}:
         raise ValueError("not a number")
     array = np.array([math.nan if value is None else value for value in values], np.float64)
@@ -202,18 +203,18 @@ def _numbers(values: list) -> np.ndarray:
 
 
 def _raw_paths(paths: Iterable[str], *, mels: bool = False) -> PathColumn:
-    """Paths as a manifest has them; the folders of those that do not start at the manifest's own are marked."""
+    """Return paths as written; the folders of those that are not relative to the manifest are marked."""
 
     def cut(path: str) -> tuple[str, str]:
         at = path.rfind("/") + 1
-        absolute = not path if mels else _starts_nowhere(path)
+        absolute = not path if mels else _is_no_path(path)
         return (_ABSOLUTE + path[:at] if absolute else path[:at]), path[at:]
 
     return PathColumn.from_pairs(map(cut, paths))
 
 
 def _resolved(rows: Utterances, path: Path) -> Utterances:
-    """The rows with paths that can be opened from anywhere, and with the manifest's own path in their places."""
+    """Return the rows with resolved paths, and with the manifest's own path in their places."""
 
     def resolve_folder(folder: str) -> str:
         return folder[1:] if folder.startswith(_ABSOLUTE) else os.path.join(path.parent, folder)
@@ -225,18 +226,16 @@ def _resolved(rows: Utterances, path: Path) -> Utterances:
     )
 
 
-def shared_recording(
-    trained: Iterable[Utterance], held_out: Iterable[Utterance]
-) -> tuple[Utterance, Utterance] | None:
-    """Find a stretch of a recording that two sets share.
+def shared_recording(trained: Iterable[Utterance], held_out: Iterable[Utterance]) -> tuple[Utterance, Utterance] | None:
+    """Find a segment of a recording that two sets share.
 
     Returns:
-        The first utterance of `held_out` that overlaps with one of `trained`, as (trained's, held_out's); None where
-        there is none.
+        (utterance of `trained`, utterance of `held_out`), the first of `held_out` that overlaps with one of `trained`;
+        None if there is none.
     """
     trained, held_out = Utterances.of(trained), Utterances.of(held_out)
     files, other_files = _files(trained), _files(held_out)
-    rows = np.flatnonzero(np.isin(files, other_files))  # hashes: few rows, or none, are looked at one by one
+    rows = np.flatnonzero(np.isin(files, other_files))  # equal hashes: only these rows are compared one by one
     if not len(rows):
         return None
     by_file: dict[str, list[Utterance]] = {}
@@ -250,8 +249,7 @@ def shared_recording(
 
 
 def _files(rows: Utterances) -> np.ndarray:
-    """A hash of each row's recording: equal where `_file` is."""
-    # References are looked at as they are, files where they really lie; a name may belong to either.
+    """Return a hash of each row's recording, equal for rows with equal `_file`."""
     folders = np.array([hash(_folder(folder)) for folder in rows.audio.folders.names], np.int64)
     references = _references(rows)
     hashes = rows.audio.names.hashes() ^ (folders[rows.audio.folders.codes] * 1_000_003)
@@ -261,14 +259,14 @@ def _files(rows: Utterances) -> np.ndarray:
 
 
 def _references(rows: Utterances) -> np.ndarray:
-    """Which rows' recordings are no plain files."""
+    """Return a mask of the rows whose recordings are not plain files."""
     folders = np.array([is_reference(folder + ".") for folder in rows.audio.folders.names], bool)
     names = np.fromiter(map(is_reference, rows.audio.names), bool, len(rows))
     return names | folders[rows.audio.folders.codes]
 
 
 def _file(audio: str) -> str:
-    """The recording itself, whatever way leads to it."""
+    """Return the recording with its folder's real path."""
     return audio if is_reference(audio) else os.path.join(_folder(os.path.dirname(audio)), os.path.basename(audio))
 
 
@@ -278,12 +276,15 @@ def _folder(path: str) -> str:
 
 
 def measured(utterances: Iterable[Utterance], path: Path, on_error: str) -> Utterances:
-    """Fill in the `seconds` that are not known from the recordings' headers.
+    """Fill in missing `seconds` from the recordings' headers.
 
     Args:
         utterances: the rows of a set.
-        path: where the set lies, for messages.
-        on_error: "skip" leaves out, with a warning, what cannot be measured; "raise" raises UserError.
+        path: the set's path, for messages.
+        on_error: "raise", or "skip": leave out rows that cannot be measured, with a warning.
+
+    Returns:
+        The rows that have `seconds`.
 
     Raises:
         UserError: a row cannot be measured; or there are no rows.
@@ -306,7 +307,7 @@ def measured(utterances: Iterable[Utterance], path: Path, on_error: str) -> Utte
 
 
 def check_ids(utterances: Sequence[Utterance]) -> None:
-    """Raise UserError where an id occurs twice."""
+    """Raise UserError if an id occurs twice."""
     rows = Utterances.of(utterances)
     hashes = rows.ids.hashes()
     ordered = np.sort(hashes)
@@ -321,7 +322,7 @@ def check_ids(utterances: Sequence[Utterance]) -> None:
 
 
 def measure(utterance: Utterance) -> float:
-    """Seconds of an utterance without `seconds`: from its start and end, or from the recording's header."""
+    """Measure an utterance without `seconds`, from its start and end or the recording's header. Returns seconds."""
     if utterance.end is not None:
         return utterance.end - utterance.start
     if is_reference(utterance.audio):
@@ -333,10 +334,10 @@ def measure(utterance: Utterance) -> float:
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    """Writes a manifest, whole or not at all. Audio inside the manifest's folder is written relative to it."""
+    """Write a manifest, whole or not at all. Paths inside the manifest's folder are written relative to it."""
     path = Path(path)
     folder = os.path.realpath(path.parent)
-    real: Callable[[str], str] = functools.lru_cache(maxsize=None)(lambda path: os.path.realpath(path))  # a folder's recordings ask for it again and again
+    real: Callable[[str], str] = functools.lru_cache(maxsize=None)(lambda path: os.path.realpath(path))  # few folders
     with open_atomic(path) as file:
         for u in utterances:
             row: dict = {"id": u.id, "audio": _relative(u.audio, folder, real), "text": u.text}
@@ -355,13 +356,13 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _starts_nowhere(audio: str) -> bool:
-    """Whether an audio field is no path: a Kaldi pipe, or an example of tfds."""
+def _is_no_path(audio: str) -> bool:
+    """Return True for an audio field that is a Kaldi pipe or an example of tfds."""
     return audio.endswith("|") or audio.startswith("tfds:")
 
 
 def _relative(audio: str, folder: str, real: Callable[[str], str]) -> str:
-    if _starts_nowhere(audio):
+    if _is_no_path(audio):
         return audio
     absolute = os.path.join(real(os.path.dirname(audio) or "."), os.path.basename(audio))
     prefix = folder.rstrip(os.sep) + os.sep
@@ -369,7 +370,7 @@ def _relative(audio: str, folder: str, real: Callable[[str], str]) -> str:
 
 
 def _parse(line: str, where: str) -> Utterance:
-    """The row of a line, with paths as the line has them."""
+    """Parse a line. Paths stay as written."""
     try:
         row = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

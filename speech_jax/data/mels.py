@@ -1,7 +1,7 @@
-"""Mel frames in files beside recordings: what an acoustic model makes of them, for a vocoder to learn from.
+"""Files of mel frames that belong to recordings: an acoustic model's output, from which a vocoder is trained.
 
-One safetensors file a recording: "mel" float32 [frames, bands], and in its header the AudioConfig whose features it
-holds, so that frames of another kind are an error and not a wrong sound.
+One safetensors file per recording: "mel" float32 [frames, bands], and in its header the AudioConfig of its features, so
+that features of another kind are an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from speech_jax.core.files import open_atomic
 
 
 def write_mel(path: str | Path, mel: Float[np.ndarray, "frames mels"], config: AudioConfig) -> None:
-    """Writes one file, whole or not at all. config: whose features they are."""
+    """Write one file, whole or not at all.
+
+    Args:
+        path: the file.
+        mel: float [frames, bands].
+        config: settings of the features.
+    """
     data = safetensors.numpy.save(
         {"mel": np.ascontiguousarray(mel, np.float32)}, {"audio": json.dumps(to_dict(config), sort_keys=True)}
     )
@@ -30,8 +36,18 @@ def write_mel(path: str | Path, mel: Float[np.ndarray, "frames mels"], config: A
 
 
 def read_mel(path: str | Path, config: AudioConfig | None = None) -> Float[np.ndarray, "frames mels"]:
-    """The frames of one file. Raises UserError where it cannot be read, holds numbers that are not finite or, naming
-    the settings on both sides, the features of another AudioConfig."""
+    """Read the frames of one file.
+
+    Args:
+        path: the file.
+        config: settings that its features must have; None accepts any.
+
+    Returns:
+        float32 [frames, bands].
+
+    Raises:
+        UserError: the file cannot be read, holds numbers that are not finite, or features with other settings.
+    """
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             mel, header = file.get_tensor("mel"), (file.metadata() or {}).get("audio")
@@ -42,18 +58,27 @@ def read_mel(path: str | Path, config: AudioConfig | None = None) -> Float[np.nd
     if header is None:
         raise UserError(f"{path}: found no audio settings in its header, expected those of its features")
     try:
-        found = from_dict(AudioConfig, json.loads(header), "audio")
+        own_config = from_dict(AudioConfig, json.loads(header), "audio")
     except ValueError as error:
         raise UserError(
             f"{path}: found no audio settings in its header ({error}), expected those of its features"
         ) from error
     if config is not None:
-        check_same_audio(found, config, str(path), "the vocoder")
-    return check_mel(mel, found.width, str(path))
+        check_same_audio(own_config, config, str(path), "the vocoder")
+    return check_mel(mel, own_config.width, str(path))
 
 
 def check_mel(mel: np.ndarray, bands: int, where: str) -> Float[np.ndarray, "frames mels"]:
-    """UserError unless these are finite float frames of so many bands, at least one."""
+    """Return mel frames as float32 [frames, bands].
+
+    Args:
+        mel: the frames.
+        bands: number of bands that they must have.
+        where: their name in messages.
+
+    Raises:
+        UserError: they are not floats of this shape, not finite, or empty.
+    """
     mel = np.asarray(mel)
     if mel.ndim != 2 or mel.shape[1] != bands or not np.issubdtype(mel.dtype, np.floating):
         raise UserError(f"{where}: found {mel.dtype} {mel.shape}, expected float frames of {bands} bands")

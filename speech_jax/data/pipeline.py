@@ -1,4 +1,4 @@
-"""The plan's batches, read, decoded and padded ahead of their use. All of its state is one integer."""
+"""Input pipeline: read, decode and pad the plan's batches ahead of their use. Its state is one integer."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from speech_jax.data.utterances import SharedRows, Utterance, Utterances
 
 log = logging.getLogger("speech_jax")
 
-# A recording may be this much longer than the manifest says (rounding, codec padding); the rest is cut.
+# A recording may be this much longer than the manifest's seconds (rounding, codec padding); the rest is cut.
 _TRIM_SECONDS = 0.5
-_ENDLESS = 1 << 40  # what grain is told is the length of an endless stream
+_ENDLESS = 1 << 40  # the length of an endless stream, for grain
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
-    """An iterator of batches; `step` is the index of the batch that `next()` returns, and all there is to save.
+    """An iterator of batches. `close()` ends its threads and processes; so does a `with` block.
 
-    `skipped` maps the row number of each unreadable recording met so far to why. `close()` ends threads and processes;
-    a `with` block does so too.
+    Attributes:
+        step: index of the batch that `next()` returns, the only state to save.
+        skipped: row number of each unreadable recording so far -> reason.
     """
 
     def __init__(self, loader: _Loader, stream: Iterator[Any], start: int, close):
@@ -61,7 +62,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         return batch
 
     def close(self) -> None:
-        """Ends the threads or processes that read ahead."""
+        """End the threads or processes that read ahead."""
         self._stream = iter(())
         self._close()
 
@@ -85,16 +86,30 @@ def batches(
     mels: AudioConfig | None = None,
     speakers: Int[np.ndarray, "n"] | None = None,
 ) -> Batches:
-    """Iterates over the plan's batches from global step `start`.
+    """Iterate over the plan's batches from global step `start`.
 
     A batch is a dict of NumPy arrays, padded with zeros to the bucket (rows here = the bucket's rows / process_count):
         audio f32[rows, samples], audio_lengths i32[rows], labels i32[rows, labels], label_lengths i32[rows],
         index i32[rows]: row number in the manifest, -1 for a filler row
-        mel f32[rows, frames, bands], where `mels` says whose features the rows' own mel files must hold
-        speaker i32[rows], where `speakers` has each utterance's number (`speakers.speaker_ids`)
-    The host `process_index` gets its own contiguous block of rows. An unreadable recording becomes a filler row
-    (on_error = "skip") or a UserError ("raise"). `tokenizer` has `encode(text) -> list[int]`; None makes no labels.
-    `workers` processes read ahead (grain); 0 = threads. Batches do not depend on `workers` or on where reading began.
+        mel f32[rows, frames, bands], with `mels`
+        speaker i32[rows], with `speakers`
+    Batches do not depend on `workers` or on `start`.
+
+    Args:
+        utterances: the rows of the manifest.
+        plan: the batches.
+        tokenizer: has `encode(text) -> list[int]`; None makes no labels.
+        config: how recordings are read. With on_error = "skip" an unreadable recording becomes a filler row, with
+            "raise" a UserError.
+        start: the first global step.
+        process_index: number of this host, which gets its own contiguous block of rows.
+        process_count: number of hosts.
+        workers: processes that read ahead (grain), 0 for threads; None takes `config.workers`.
+        mels: settings that the features in the rows' mel files must have.
+        speakers: index of each utterance's speaker (`speaker_ids`).
+
+    Raises:
+        UserError: a bucket's rows cannot be divided among the hosts.
     """
     workers = config.workers if workers is None else workers
     for bucket in plan.buckets:
@@ -113,7 +128,7 @@ def batches(
 
 
 class _Loader:
-    """Random access to loaded batches: what grain calls a data source. Pickled once into every worker process."""
+    """Random access to loaded batches, a data source of grain. Pickled once into every worker process."""
 
     def __init__(self, utterances, plan, tokenizer, config, process_index, process_count, mels, speakers):
         self.utterances, self.plan, self.tokenizer, self.config = utterances, plan, tokenizer, config
@@ -136,7 +151,7 @@ class _Loader:
         self._lock = threading.Lock()
 
     def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], list[tuple[int, str]]]:
-        """(batch, [(row, what is wrong with its recording)])"""
+        """Return (batch, [(row, what is wrong with its recording)])."""
         bucket, rows = self.plan.batch(int(step))
         mine = bucket.rows // self.process_count
         rows = rows[self.process_index * mine : (self.process_index + 1) * mine]
@@ -160,8 +175,8 @@ class _Loader:
             try:
                 audio = self._audio(int(row), utterance)
                 if len(audio) > bucket.samples + _TRIM_SECONDS * self.plan.sample_rate:
-                    found = len(audio) / self.plan.sample_rate
-                    raise UserError(f"found {found:.3f} s, expected the manifest's {utterance.seconds:.3f} s")
+                    duration = len(audio) / self.plan.sample_rate
+                    raise UserError(f"found {duration:.3f} s, expected the manifest's {utterance.seconds:.3f} s")
                 audio = audio[: bucket.samples]
                 labels = encode(utterance, self.tokenizer)
                 if len(labels) > bucket.labels:
@@ -183,7 +198,7 @@ class _Loader:
         return batch, problems
 
     def _mel(self, utterance: Utterance, samples: int) -> Float[np.ndarray, "frames mels"]:
-        """The frames of `samples` samples out of the file that the row names."""
+        """Read the frames of `samples` samples from the row's mel file."""
         if not utterance.mel:
             raise UserError("found no field 'mel', expected a file of mel frames (task.mels is \"manifest\")")
         mel, frames = read_mel(utterance.mel, self.mels), num_frames(samples, self.mels)
@@ -205,7 +220,7 @@ class _Loader:
 
 
 def _by_threads(loader: _Loader, start: int):
-    """(stream, start, close) for `Batches`: a few batches ahead, each read whole by one thread."""
+    """Return (stream, start, close) for `Batches`: threads read a few batches ahead, one batch each."""
     pool = ThreadPoolExecutor(max(1, loader.config.threads), thread_name_prefix="speech_jax_data")
     waiting: deque[Future] = deque()
 
@@ -224,7 +239,7 @@ def _by_threads(loader: _Loader, start: int):
 
 
 def _by_processes(loader: _Loader, start: int, workers: int):
-    """(stream, start, close) for `Batches`: grain's worker processes, each with every `workers`-th batch."""
+    """Return (stream, start, close) for `Batches`: grain's worker processes, each with every `workers`-th batch."""
     import grain.python as grain
     from absl import flags
 

@@ -1,9 +1,9 @@
-"""Which utterances are in which global batch: a pure function of (lengths, settings, seed, step).
+"""Batch plan: the rows of every global batch, a pure function of (lengths, settings, seed, step).
 
-An epoch is every eligible utterance once: shuffled within its bucket, cut into batches, the batches of all buckets
-shuffled. The last batch of a bucket is filled up with rows -1. There is no state but the global step, so a run resumes
-exactly from one integer, on any number of hosts and workers. Random numbers are raw PCG64 draws, which NumPy promises
-never to change.
+An epoch contains every eligible utterance once: utterances are shuffled within their bucket and cut into batches, then
+the batches of all buckets are shuffled. The last batch of a bucket is padded with rows -1. The only state is the global
+step, so a run resumes exactly from one integer, on any number of hosts and workers. Random numbers are raw PCG64 draws,
+which NumPy guarantees never to change.
 """
 
 from __future__ import annotations
@@ -23,44 +23,54 @@ from speech_jax.data.config import PlanConfig
 from speech_jax.data.utterances import Utterance, Utterances
 from speech_jax.text.tokenizer import Tokenizer
 
-_CANDIDATES = 384  # bounds that the search considers; more changes the padding by less than 0.1 %
+_CANDIDATES = 384  # bounds that the search considers; more change the padding by less than 0.1 %
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The batches of a run. Made by `make_plan` or `eval_plan`; steps count over all epochs, from 0."""
+    """The batches of a run, made by `make_plan` or `eval_plan`. Steps are counted over all epochs, from 0."""
 
     buckets: tuple[Bucket, ...]
-    """Shapes, ascending in samples."""
+    """Static shapes of the batches, in ascending order of samples."""
     sample_rate: int
-    """Samples a second that `Bucket.samples` counts."""
+    """Sample rate of `Bucket.samples` in Hz."""
     members: tuple[Int[np.ndarray, "count"], ...]
-    """Row numbers of the manifest, one array a bucket."""
+    """Row numbers of the utterances in each bucket."""
     dropped: tuple[tuple[int, str], ...]
-    """(row number, why) of utterances that are in no batch."""
+    """(row number, reason) of utterances that are in no batch."""
     seed: int
-    """Which shuffle."""
+    """Seed of the shuffle."""
     shuffle: bool
-    """False for an evaluation: one pass, longest first."""
+    """True for endless shuffled epochs; False for one pass, longest first."""
     padding_share: float
-    """Share of an epoch's audio samples that is padding, filler rows included."""
+    """Fraction of an epoch's audio samples that is padding, including filler rows."""
     label_padding_share: float
-    """The same for labels."""
+    """Fraction of an epoch's labels that is padding, including filler rows."""
     seconds: float
-    """Seconds of real audio in an epoch."""
+    """Seconds of audio in an epoch, without padding."""
 
     def steps(self, epoch: int = 0) -> int:
-        """Batches of an epoch (of any: they are all as long)."""
+        """Return the number of batches of an epoch, the same for all epochs."""
         del epoch
         return sum(-(-len(m) // b.rows) for m, b in zip(self.members, self.buckets, strict=True))
 
     @property
     def total_steps(self) -> int | None:
-        """Batches in all: None = without end."""
+        """Number of batches in all; None for endless epochs."""
         return None if self.shuffle else self.steps()
 
     def batch(self, step: int) -> tuple[Bucket, Int[np.ndarray, "rows"]]:
-        """(shape, row numbers of the manifest, -1 = filler) of the global batch `step`."""
+        """Return the global batch of a step.
+
+        Args:
+            step: step of the run, from 0.
+
+        Returns:
+            (shape, int64 [rows] row numbers; -1 is a filler row).
+
+        Raises:
+            IndexError: the plan has no such step.
+        """
         epoch, place = divmod(step, self.steps())
         if step < 0 or (not self.shuffle and epoch):
             raise IndexError(f"step {step} of a plan of {self.total_steps} steps")
@@ -73,10 +83,10 @@ class Plan:
         return bucket, rows
 
     def fingerprint(self) -> str:
-        """A checksum of all that decides which rows are in which batch.
+        """Return a checksum of everything that decides which rows are in which batch.
 
-        Two plans with the same one give the same batches at every step, so a run may be resumed with it. The number of
-        workers, threads and hosts is not in it.
+        Two plans with equal checksums give the same batches at every step, so a run can resume with either. The number
+        of workers, threads and hosts does not change it.
         """
         digest = hashlib.sha256(repr((tuple(self.buckets), self.sample_rate, self.seed, self.shuffle)).encode())
         for members in self.members:
@@ -84,9 +94,9 @@ class Plan:
         return digest.hexdigest()
 
     def describe(self) -> str:
-        """A few lines for the log."""
+        """Return a summary of a few lines for the log."""
         lines = [
-            f"{sum(map(len, self.members))} utterances, {self.seconds / 3600:.2f} h, {self.steps()} steps an epoch, "
+            f"{sum(map(len, self.members))} utterances, {self.seconds / 3600:.2f} h, {self.steps()} steps per epoch, "
             f"padding {self.padding_share:.1%} of audio, {self.label_padding_share:.1%} of labels, "
             f"{len(self.dropped)} left out"
         ]
@@ -103,17 +113,17 @@ def left_out(plan: Plan, utterances: Sequence[Utterance], most: int | None = Non
 
     Args:
         plan: the plan.
-        utterances: the rows that it was made of.
-        most: no more lines than this; None = all.
+        utterances: the rows from which it was made.
+        most: maximum number of lines; None returns all.
     """
-    rows = ((utterances[row], why) for row, why in plan.dropped[:most])
-    return [f"{u.where or u.audio}: {u.id}: {why}" for u, why in rows]
+    rows = ((utterances[row], reason) for row, reason in plan.dropped[:most])
+    return [f"{u.where or u.audio}: {u.id}: {reason}" for u, reason in rows]
 
 
 def lengths(utterances: Sequence[Utterance], tokenizer) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Measure utterances for `make_plan`.
+    """Return the lengths of utterances that `make_plan` needs.
 
-    The texts of a large set are counted by all cores, and the counts cached beside its manifest (`Texts`).
+    The labels of a large set are counted on all cores, and the counts are cached next to its manifest (`Texts`).
 
     Args:
         utterances: n rows.
@@ -138,7 +148,7 @@ def lengths(utterances: Sequence[Utterance], tokenizer) -> tuple[Float[np.ndarra
 
 
 def encode(utterance: Utterance, tokenizer) -> list[int]:
-    """The utterance's labels; UserError with its place where the text cannot be encoded."""
+    """Encode the text of an utterance. Raises UserError naming its line if the tokenizer cannot encode it."""
     if tokenizer is None:
         return []
     try:
@@ -155,10 +165,36 @@ def make_plan(
     seed: int,
     sample_rate: int = 16_000,
 ) -> Plan:
-    """A plan for training: endless epochs, each with every eligible utterance once.
+    """Plan the batches of a training run: endless epochs, each with every eligible utterance once.
 
     Utterances that are too short, too long, or have too many labels (for `config` or for all buckets) are in
-    `plan.dropped`. Raises UserError when none is left, or the settings are impossible.
+    `plan.dropped`.
+
+    Args:
+        seconds: length of each utterance.
+        labels: number of labels of each utterance.
+        config: buckets and limits.
+        seed: seed of the shuffle.
+        sample_rate: Hz of the batches.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UserError: no utterance is left, or the settings are impossible.
+
+    Example:
+        >>> import numpy as np
+        >>> from speech_jax.data.config import PlanConfig
+        >>> from speech_jax.data.plan import make_plan
+        >>> seconds, labels = np.array([1.0, 1.2, 3.9, 4.0]), np.array([9, 12, 40, 44])
+        >>> plan = make_plan(seconds, labels, PlanConfig(rows=2, row_multiple=2), seed=0)
+        >>> for bucket in plan.buckets:
+        ...     print(bucket.rows, bucket.samples / 16000, bucket.labels)
+        2 1.2 16
+        2 4.0 48
+        >>> plan.steps(), sorted(row for step in range(2) for row in plan.batch(step)[1].tolist())
+        (2, [0, 1, 2, 3])
     """
     return _plan(seconds, labels, config, seed, sample_rate, shuffle=True)
 
@@ -170,7 +206,22 @@ def eval_plan(
     *,
     sample_rate: int = 16_000,
 ) -> Plan:
-    """A plan for evaluation: one pass, longest first, nothing left out but what is beyond `config.eval_max_seconds`."""
+    """Plan the batches of an evaluation: one pass, longest first.
+
+    Only utterances of more than `config.eval_max_seconds` are left out.
+
+    Args:
+        seconds: length of each utterance.
+        labels: number of labels of each utterance.
+        config: buckets.
+        sample_rate: Hz of the batches.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UserError: no utterance is left, or the settings are impossible.
+    """
     config = replace(
         config,
         min_seconds=0.0,
@@ -191,7 +242,7 @@ def _plan(seconds, labels, config: PlanConfig, seed: int, sample_rate: int, *, s
     limit = config.bucket_seconds[-1] if config.bucket_seconds else config.max_seconds
     label_limit = config.bucket_labels[-1] if config.bucket_labels else config.max_labels
     dropped = [
-        (int(row), _why(seconds[row], labels[row], config.min_seconds, limit, label_limit))
+        (int(row), _reason(seconds[row], labels[row], config.min_seconds, limit, label_limit))
         for row in np.flatnonzero(~_fits(seconds, labels, config.min_seconds, limit, label_limit))
     ]
     kept = np.flatnonzero(_fits(seconds, labels, config.min_seconds, limit, label_limit))
@@ -234,25 +285,25 @@ def _fits(seconds, labels, shortest: float, longest: float, most: int) -> np.nda
     return (seconds > 0) & (seconds >= shortest) & (seconds <= longest) & (labels <= most)  # NaN fits nothing
 
 
-def _why(seconds: float, labels: int, shortest: float, longest: float, most: int) -> str:
+def _reason(seconds: float, labels: int, shortest: float, longest: float, most: int) -> str:
     if not (seconds > 0 and shortest <= seconds <= longest):
         return f"found {seconds:.4g} s, expected {shortest:.4g} to {longest:.4g} s"
     return f"found {labels} labels, expected at most {most}"
 
 
 def _rows(bound: float, count: int, config: PlanConfig) -> int:
-    """Rows of a bucket whose rows are `bound` seconds long and which has `count` utterances."""
+    """Return the number of rows of a bucket of `bound` seconds with `count` utterances."""
     multiple = config.row_multiple
     if config.rows:
         return config.rows
     rows = max(1, int(config.seconds_per_batch / bound) // multiple) * multiple
     if config.max_rows:
         rows = min(rows, max(1, config.max_rows // multiple) * multiple)
-    return min(rows, -(-count // multiple) * multiple)  # a bucket that is never full would only be padding
+    return min(rows, -(-count // multiple) * multiple)  # more rows would never be filled
 
 
 def _best_bounds(seconds: Float[np.ndarray, "n"], config: PlanConfig) -> tuple[float, ...]:
-    """At most `num_buckets` bounds with the least padding in an epoch, filler rows included, by dynamic programming."""
+    """Choose at most `num_buckets` bounds with the least padding per epoch, by dynamic programming."""
     unit = config.seconds_multiple
     units = np.maximum(1, np.ceil(np.round(seconds / unit, 6)).astype(np.int64))  # rounded: 1.28 / 0.08 is to be 16
     grid, counts = np.unique(units, return_counts=True)
@@ -289,7 +340,7 @@ def _best_bounds(seconds: Float[np.ndarray, "n"], config: PlanConfig) -> tuple[f
 
 
 def _label_bounds(seconds, labels, bounds: Sequence[float], config: PlanConfig) -> tuple[int, ...]:
-    """Labels that a bucket's rows hold: all but its most talkative 1 %, who go to the next longer bucket."""
+    """Choose the labels per row of each bucket: the 99th percentile; utterances with more go to the next bucket."""
     where = np.searchsorted(np.array(bounds), seconds, side="left")
     result, highest = [], 1
     for index in range(len(bounds)):
@@ -304,7 +355,7 @@ def _label_bounds(seconds, labels, bounds: Sequence[float], config: PlanConfig) 
 
 @functools.lru_cache(maxsize=4)
 def _epoch(plan: Plan, epoch: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
-    """(members of each bucket in this epoch's order, [(bucket, first member)] in this epoch's order)."""
+    """Return, in the epoch's order, the members of each bucket, and (bucket, first member) of each batch."""
     batches = [(i, at) for i, m in enumerate(plan.members) for at in range(0, len(m), plan.buckets[i].rows)]
     if not plan.shuffle:
         return list(plan.members), sorted(batches, key=lambda b: (-b[0], b[1]))  # longest first
@@ -313,13 +364,13 @@ def _epoch(plan: Plan, epoch: int) -> tuple[list[np.ndarray], list[tuple[int, in
 
 
 def _permutation(n: int, *seed: int) -> Int[np.ndarray, "n"]:
-    """A permutation of range(n). By raw draws: Generator.permutation may change with NumPy's version (NEP 19)."""
+    """Return a permutation of range(n) from raw draws: Generator.permutation may change between versions (NEP 19)."""
     draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(n)
     return np.argsort(draws, kind="stable")
 
 
 def check_plan(config: PlanConfig) -> None:
-    """Raise UserError for settings of which no plan can be made, whatever the data."""
+    """Raise UserError for settings that allow no plan, whatever the data."""
 
     def demand(holds: bool, found: str, expected: str) -> None:
         if not holds:

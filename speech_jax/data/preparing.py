@@ -1,4 +1,4 @@
-"""What `prepare` does after the recipe: checks every recording, writes shards. Both go on where they were stopped."""
+"""Steps of `prepare` after the recipe: verify every recording and write shards. Both resume where they stopped."""
 
 from __future__ import annotations
 
@@ -29,14 +29,20 @@ _SAVE_EVERY = 200  # utterances
 
 
 def manifests(folder: Path) -> list[Path]:
-    """The manifests that a recipe wrote, without those of the shards."""
-    found = folder.rglob("*.jsonl")
-    return sorted(p for p in found if p.name[0] != "." and not p.name.endswith(SHARDED))
+    """Return the manifests that a recipe wrote, without those of the shards."""
+    return sorted(p for p in folder.rglob("*.jsonl") if p.name[0] != "." and not p.name.endswith(SHARDED))
 
 
 class Note(NamedTuple):
-    """What decoding a row found: its seconds, what is wrong (or ""); with trimming where the row began in its
-    recording, and the silence at both ends, in seconds."""
+    """Result of decoding a row.
+
+    Attributes:
+        seconds: its length.
+        problem: what is wrong with it, or "".
+        start: with trimming, where the row began in its recording, in seconds.
+        head: with trimming, seconds of silence at its start.
+        tail: with trimming, seconds of silence at its end.
+    """
 
     seconds: float
     problem: str
@@ -46,13 +52,22 @@ class Note(NamedTuple):
 
 
 def verify(manifest: Path, sample_rate: int, threads: int, trim: TrimConfig) -> tuple[list[str], list[Cut]]:
-    """Decodes every recording of a manifest; unreadable ones are named and left out, lengths become measured ones.
+    """Decode every recording of a manifest, leave out unreadable ones, and write measured lengths.
 
-    The same pass trims: rows get the start and the end of what is heard in them.
+    The same pass trims silence at both ends of the rows. Results are written to a file next to the manifest as they
+    come, so that a second call does not decode the same recordings again.
 
-    Returns what is wrong with those left out, now or by an earlier call, and what was trimmed off the others. What was
-    decoded is noted in a file beside the manifest as it goes, so that a second call does not decode it again; UserError
-    where an earlier call trimmed in another way.
+    Args:
+        manifest: the manifest, which is rewritten.
+        sample_rate: Hz at which recordings are decoded.
+        threads: number of threads.
+        trim: how silence is found.
+
+    Returns:
+        (what is wrong with the rows left out by this or an earlier call, what was trimmed off the others).
+
+    Raises:
+        UserError: no recording can be read, or an earlier call trimmed with other settings.
     """
     trims = trim.by != "none"
     notes = manifest.with_name(f".{manifest.stem}.{'trimmed' if trims else 'verified'}")
@@ -86,7 +101,7 @@ def verify(manifest: Path, sample_rate: int, threads: int, trim: TrimConfig) -> 
 
 
 def _trimmed(utterance: Utterance, note: Note) -> Utterance:
-    """The row without the silence at its ends; from the note alone, so that doing it twice changes nothing."""
+    """Return the row without the silence at its ends, from the note alone, so that trimming twice changes nothing."""
     end = round(note.start + note.seconds - note.tail, 6) if note.tail else utterance.end
     seconds = round(note.seconds - note.head - note.tail, 6)
     return utterance._replace(start=round(note.start + note.head, 6), end=end, seconds=seconds)
@@ -97,17 +112,31 @@ def _settings(trim: TrimConfig) -> str:
 
 
 def _check_trimmed(notes: Path, trim: TrimConfig) -> None:
-    """UserError where an earlier call trimmed the manifest with other settings: its silence is gone already."""
+    """Raise UserError if an earlier call trimmed the manifest with other settings: its silence is already gone."""
     if notes.exists():
-        found = notes.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
-        if found != _settings(trim):
-            raise UserError(f"{notes}: found rows trimmed with {found}, expected {_settings(trim)}; take another --out")
+        settings = notes.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
+        if settings != _settings(trim):
+            raise UserError(
+                f"{notes}: found rows trimmed with {settings}, expected {_settings(trim)}; take another --out"
+            )
 
 
 def write_shards(manifest: Path, folder: Path, count: int, sample_rate: int) -> Path:
-    """Writes a manifest's utterances as `count` shards in `folder` and a manifest of the shards, whose path it returns.
+    """Write a manifest's utterances as shards, and a manifest of the shards.
 
-    Shards that are there are kept. Recordings that cannot be read are named and left out.
+    Existing shards are kept. Recordings that cannot be read are named in a warning and left out.
+
+    Args:
+        manifest: the manifest.
+        folder: the folder of the shards.
+        count: number of shards.
+        sample_rate: Hz of the written audio.
+
+    Returns:
+        Path of the shards' manifest.
+
+    Raises:
+        UserError: the shards cannot be written.
     """
     name = "-".join(manifest.relative_to(folder.parent).with_suffix("").parts)
     utterances = read_manifest(manifest, on_error="skip")
@@ -119,23 +148,23 @@ def write_shards(manifest: Path, folder: Path, count: int, sample_rate: int) -> 
     result: list[Utterance] = []
     for index, mine in enumerate(_bar(shards.deal(utterances, count), count, manifest, unit="shard")):
         path = folder / shards.shard_name(name, index, count)
-        there = _complete(path, mine)
-        result += there or shards.write_shard(path, mine, lambda u: _read(u, sample_rate), sample_rate)
+        existing = _complete(path, mine)
+        result += existing or shards.write_shard(path, mine, lambda u: _read(u, sample_rate), sample_rate)
     sharded = manifest.with_name(manifest.stem + SHARDED)
     write_manifest(sharded, result)
     return sharded
 
 
 def _complete(path: Path, utterances: list[Utterance]) -> list[Utterance] | None:
-    """The utterances of a shard that is there, if they are of these."""
+    """Return the utterances of an existing shard if they are among `utterances`, else None."""
     if not path.exists():
         return None
     try:
-        found = shards.list_shard(path)
+        rows = shards.list_shard(path)
     except UserError as error:
-        log.warning("made again: %s", error)
+        log.warning("written again: %s", error)
         return None
-    return found if found and {u.id for u in found} <= {u.id for u in utterances} else None
+    return rows if rows and {u.id for u in rows} <= {u.id for u in utterances} else None
 
 
 def _read(utterance: Utterance, sample_rate: int):
@@ -157,7 +186,7 @@ def _measure(utterance: Utterance, sample_rate: int, trim: TrimConfig) -> Note:
 
 
 def _notes(path: Path) -> dict[str, Note]:
-    """id -> note of an earlier call; a line that was cut off by its end, and the settings, are left out."""
+    """Return id -> note of an earlier call, without the settings and without an incomplete last line."""
     known = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

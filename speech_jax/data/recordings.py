@@ -1,4 +1,4 @@
-"""The audio of one utterance, whatever its `audio` names: a file, a record of a shard, a Kaldi pipe, a tfds example."""
+"""Read the audio of an utterance from a file, a record of a shard, a Kaldi pipe or a tfds example."""
 
 from __future__ import annotations
 
@@ -18,16 +18,26 @@ from speech_jax.data.utterances import Utterance
 
 MAX_PIPE_BYTES = 1 << 30
 PIPE_TIMEOUT = 600  # seconds a command may take
-# A manifest's seconds are rounded, and lossy codecs pad: so much difference is not an error.
+# Tolerance of the length: a manifest's seconds are rounded, and lossy codecs pad.
 _SLACK_SECONDS, _SLACK_SHARE = 0.1, 0.01
 
 
 def read_recording(
     utterance: Utterance, sample_rate: int, *, allow_pipes: bool = False, max_seconds: float = MAX_SECONDS
 ) -> Float[np.ndarray, "time"]:
-    """Mono float32 in [-1, 1] at `sample_rate`, from `start` to `end`.
+    """Read the audio of an utterance, from its `start` to its `end`.
 
-    Raises UserError naming the recording when it cannot be read, or is not as long as the manifest says.
+    Args:
+        utterance: the row.
+        sample_rate: Hz of the result.
+        allow_pipes: run the command of a Kaldi pipe.
+        max_seconds: a longer segment is an error.
+
+    Returns:
+        float32 [time], mono, in [-1, 1].
+
+    Raises:
+        UserError: the recording cannot be read, or its length is not the manifest's; the message names it.
     """
     audio = utterance.audio
     options = {"start": utterance.start, "end": utterance.end, "max_seconds": max_seconds}
@@ -42,16 +52,24 @@ def read_recording(
         samples = tfds.read(audio, sample_rate, max_seconds=max_seconds)
     else:
         samples = read_audio(audio, sample_rate, **options)
-    found, expected = len(samples) / sample_rate, utterance.seconds
-    if abs(found - expected) > _SLACK_SECONDS + _SLACK_SHARE * expected:
-        raise UserError(f"{audio}: found {found:.3f} s of audio, expected the manifest's {expected:.3f} s")
+    duration, expected = len(samples) / sample_rate, utterance.seconds
+    if abs(duration - expected) > _SLACK_SECONDS + _SLACK_SHARE * expected:
+        raise UserError(f"{audio}: found {duration:.3f} s of audio, expected the manifest's {expected:.3f} s")
     return samples
 
 
 def run_pipe(command: str, *, allow_pipes: bool) -> bytes:
-    """The output of a Kaldi pipe ("sph2pipe -f wav x.sph |"): programs and arguments, joined by "|", without a shell.
+    """Run a Kaldi pipe without a shell.
 
-    Raises UserError when pipes are not allowed, when it would need a shell, fails, or writes more than 1 GiB.
+    Args:
+        command: programs and arguments joined by "|", such as "sph2pipe -f wav x.sph |".
+        allow_pipes: False refuses every command.
+
+    Returns:
+        What the last program writes.
+
+    Raises:
+        UserError: pipes are not allowed, or the command needs a shell, fails, takes too long or writes over 1 GiB.
     """
     if not allow_pipes:
         raise UserError(f"found the command {command!r}, expected a file (allow_pipes lets it run)")

@@ -1,4 +1,4 @@
-"""ArrayRecord shards: many utterances in a few files, read at any place, checksummed, for pods and slow discs.
+"""ArrayRecord shards: many utterances in a few checksummed files with random access, for pods and slow disks.
 
 A record is 4 bytes (length of the JSON, little-endian), the JSON of the utterance (UTF-8), and the audio as FLAC
 (16 bit).
@@ -26,7 +26,7 @@ _MAX_HEADER = 1 << 20
 
 
 def encode_record(utterance: Utterance, samples: np.ndarray, sample_rate: int) -> bytes:
-    """One utterance and its audio (mono float32 in [-1, 1]) as bytes."""
+    """Return an utterance and its audio (float32 [time], mono, in [-1, 1]) as the bytes of a record."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
     fields = {
@@ -41,7 +41,7 @@ def encode_record(utterance: Utterance, samples: np.ndarray, sample_rate: int) -
 
 
 def decode_record(record: bytes, name: str) -> tuple[dict, bytes]:
-    """(fields, FLAC bytes). Raises UserError naming the record."""
+    """Return (fields, FLAC bytes) of a record. Raises UserError with `name` if it is damaged."""
     length = int.from_bytes(record[:4], "little")
     if len(record) < 4 or length > min(len(record) - 4, _MAX_HEADER):
         raise UserError(f"{name}: found {len(record)} bytes that are no record of speech_jax shards")
@@ -57,7 +57,7 @@ def decode_record(record: bytes, name: str) -> tuple[dict, bytes]:
 
 
 def read_flac(reference: str) -> bytes:
-    """The audio of `FILE.array_record#INDEX` as FLAC bytes. Raises UserError when it is missing or damaged."""
+    """Return the audio of `FILE.array_record#INDEX` as FLAC bytes. Raises UserError if it is missing or damaged."""
     path, _, index = reference.rpartition("#")
     if not index.isdecimal():
         raise UserError(f"{reference}: found record {index!r}, expected a number")
@@ -65,7 +65,7 @@ def read_flac(reference: str) -> bytes:
 
 
 def list_shard(path: str | Path) -> list[Utterance]:
-    """The utterances of one shard, in order (reads the whole file; the manifest beside the shards is quicker)."""
+    """Return the utterances of one shard in order. Reads the whole file; the shards' manifest is faster."""
     path = os.fspath(path)
     result = []
     for index in range(_reader(path, _stamp(path)).num_records()):
@@ -86,16 +86,26 @@ def list_shard(path: str | Path) -> list[Utterance]:
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """The usual name, `train-00000-of-00004.array_record`."""
+    """Return the name of a shard, such as `train-00000-of-00004.array_record`."""
     return f"{split}-{index:05d}-of-{count:05d}{SUFFIX}"
 
 
 def write_shard(
     path: str | Path, utterances: Iterable[Utterance], read: Callable[[Utterance], np.ndarray | None], sample_rate: int
 ) -> list[Utterance]:
-    """Writes one shard, whole or not at all; `read` gives an utterance's samples, None to leave it out.
+    """Write one shard, whole or not at all.
 
-    Returns the utterances as they are in the shard.
+    Args:
+        path: the file.
+        utterances: its rows.
+        read: returns an utterance's samples, or None to leave it out.
+        sample_rate: Hz of the samples.
+
+    Returns:
+        The utterances as they are in the shard.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -122,7 +132,7 @@ def write_shard(
 
 
 def deal(utterances: Sequence[Utterance], count: int) -> list[list[Utterance]]:
-    """Utterances → `count` shards, by turns, so that every shard has long and short ones."""
+    """Distribute utterances over `count` shards in turn, so that every shard has long and short ones."""
     return [list(utterances[i::count]) for i in range(count)]
 
 
@@ -146,7 +156,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=64)
 def _reader(path: str, stamp: tuple[int, int]) -> ArrayRecordReader:
-    """An open reader; kept, because opening reads the index. A changed file (`stamp`) is opened again."""
+    """Open a reader; cached, because opening reads the index. A changed file (`stamp`) is opened again."""
     del stamp
     try:
         return ArrayRecordReader(path, "readahead_buffer_size:0")

@@ -1,4 +1,4 @@
-"""Who speaks: the table of names that a voice of several speakers carries, and each utterance's place in it."""
+"""Speaker tables: the names of a voice's speakers, and each utterance's index in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 8  # names that an error lists
 
 
 def speaker_table(utterances: Iterable[Utterance]) -> tuple[str, ...]:
-    """The names of the speakers, sorted. Raises UserError for an utterance that names none."""
+    """Return the sorted names of the speakers. Raises UserError for an utterance without a speaker."""
     rows = Utterances.of(utterances)
     names = rows.speakers.used()
     if "" in names:
@@ -24,7 +24,18 @@ def speaker_table(utterances: Iterable[Utterance]) -> tuple[str, ...]:
 
 
 def speaker_ids(utterances: Sequence[Utterance], table: Sequence[str]) -> Int[np.ndarray, "n"]:
-    """Each utterance's number in the table. Raises UserError naming a speaker that is not in it, and the table."""
+    """Return the index of each utterance's speaker in a table.
+
+    Args:
+        utterances: n rows.
+        table: names of the voice's speakers.
+
+    Returns:
+        int32 [n].
+
+    Raises:
+        UserError: a speaker is not in the table; the message lists its names.
+    """
     rows = Utterances.of(utterances)
     places = {name: i for i, name in enumerate(table)}
     numbers = np.array([places.get(name, -1) for name in rows.speakers.names], np.int32)[rows.speakers.codes]
@@ -35,21 +46,29 @@ def speaker_ids(utterances: Sequence[Utterance], table: Sequence[str]) -> Int[np
     return numbers
 
 
-def find_speaker(wanted: str, table: Sequence[str], count: int) -> int:
-    """The number of a speaker that is named, or numbered from 0 as in the table; "" is the first. count: speakers of
-    the voice, 0 or 1 where it has one. Raises UserError that lists the names."""
-    if wanted in table:
-        return list(table).index(wanted)
-    if not wanted:
+def find_speaker(speaker: str, table: Sequence[str], count: int) -> int:
+    """Return the index of a speaker that the user chose.
+
+    Args:
+        speaker: the name, or the index in the table; "" is the first speaker.
+        table: names of the voice's speakers.
+        count: number of the voice's speakers; 0 or 1 if it has only one.
+
+    Raises:
+        UserError: there is no such speaker; the message lists the names.
+    """
+    if speaker in table:
+        return list(table).index(speaker)
+    if not speaker:
         return 0
-    if wanted.isascii() and wanted.isdigit() and int(wanted) < max(count, 1):
-        return int(wanted)
-    known = f"one of {named(table)}" if table else "nothing: the voice has one speaker"
-    raise UserError(f"--speaker: found {wanted!r}, expected {known}" + (" or a number from 0" if table else ""))
+    if speaker.isascii() and speaker.isdigit() and int(speaker) < max(count, 1):
+        return int(speaker)
+    choices = f"one of {named(table)} or a number from 0" if table else "nothing: the voice has one speaker"
+    raise UserError(f"--speaker: found {speaker!r}, expected {choices}")
 
 
 def named(table: Sequence[str]) -> str:
-    """The first names of a table."""
+    """Return the first names of a table as text."""
     return ", ".join(map(repr, table[:_SHOWN])) + (f" and {len(table) - _SHOWN} more" if len(table) > _SHOWN else "")
 
 

@@ -1,4 +1,4 @@
-"""What a manifest holds, in numbers and a histogram."""
+"""Statistics of a manifest: counts, durations and a histogram of lengths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ from speech_jax.data.utterances import Utterance, Utterances
 
 
 class Statistics(NamedTuple):
-    """Of one manifest. `histogram` is (from seconds, to seconds, utterances)."""
+    """Statistics of one manifest.
+
+    Attributes:
+        utterances: number of rows.
+        hours: total duration.
+        speakers: number of named speakers.
+        domains: number of named domains.
+        words: number of words in all texts.
+        shortest: seconds of the shortest utterance.
+        mean: mean seconds.
+        longest: seconds of the longest utterance.
+        histogram: (from seconds, to seconds, number of utterances) of each bin.
+    """
 
     utterances: int
     hours: float
@@ -25,7 +37,15 @@ class Statistics(NamedTuple):
 
 
 def statistics(utterances: Sequence[Utterance], bins: int = 12) -> Statistics:
-    """Counts and a histogram of lengths: at most `bins` bins of a round width hold 99 %, a last one holds the rest."""
+    """Count utterances, and compute a histogram of their lengths.
+
+    Args:
+        utterances: rows with `seconds`.
+        bins: at most so many bins of a round width contain 99 % of the utterances; one more contains the rest.
+
+    Returns:
+        The statistics.
+    """
     rows = Utterances.of(utterances)
     seconds = rows.seconds
     top, longest = float(np.quantile(seconds, 0.99)), float(seconds.max())
@@ -49,13 +69,19 @@ def statistics(utterances: Sequence[Utterance], bins: int = 12) -> Statistics:
 
 
 def report(name: str, s: Statistics, width: int = 40) -> str:
-    """The numbers of one manifest as text, a line a bin."""
+    """Format the statistics of a manifest as text, one line per bin.
+
+    Args:
+        name: name of the manifest.
+        s: its statistics.
+        width: characters of the longest bar.
+    """
     lines = [
         f"{name}: {s.utterances:,} utterances, {s.hours:.2f} h, {s.speakers} speakers, {s.domains} domains, "
         f"{s.words:,} words; {s.shortest:.2f} to {s.longest:.2f} s, mean {s.mean:.2f} s"
     ]
-    most = max(count for _, _, count in s.histogram)
+    largest = max(count for _, _, count in s.histogram)
     for low, high, count in s.histogram:
-        bar = "█" * round(width * count / most)
+        bar = "█" * round(width * count / largest)
         lines.append(f"  {low:7.2f} – {high:7.2f} s {count:8,} {bar}")
     return "\n".join(lines)

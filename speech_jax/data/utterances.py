@@ -26,14 +26,14 @@ class Utterance(NamedTuple):
     """One row of a speech set.
 
     Attributes:
-        id: its name, of which there is one in a set.
-        audio: the recording: a file, a record of a shard, a Kaldi pipe, an example of tfds.
+        id: its name, unique in the set.
+        audio: the recording: a file, a record of a shard, a Kaldi pipe or an example of tfds.
         start: seconds into the recording.
         end: seconds into the recording; None = to its end.
-        text: what is said, as it is written.
+        text: the transcript as written.
         speaker: the speaker's name, or "".
         domain: the domain's name, or "".
-        seconds: length in seconds; NaN = not known yet.
+        seconds: length in seconds; NaN = unknown.
         where: FILE:LINE, for messages.
         mel: a file of mel frames that belong to the recording (data/mels.py), or "".
     """
@@ -51,7 +51,7 @@ class Utterance(NamedTuple):
 
 
 class PathColumn(NamedTuple):
-    """Paths, cut after the last "/": most share their folder with others.
+    """Paths, split after the last "/", because many share a folder.
 
     Attributes:
         folders: the beginnings, "" or up to a "/".
@@ -69,7 +69,7 @@ class PathColumn(NamedTuple):
 
     @staticmethod
     def from_pairs(pairs: Iterable[tuple[str, str]]) -> PathColumn:
-        """Return the column of some paths that are cut already."""
+        """Return the column of some paths, each as (folder, name)."""
         pairs = list(pairs)
         folders = CategoryColumn.from_strings(folder for folder, _ in pairs)
         return PathColumn(folders, StringColumn.from_strings(name for _, name in pairs))
@@ -83,7 +83,7 @@ class PathColumn(NamedTuple):
         return map(operator.add, self.folders, self.names)
 
     def take(self, rows: Any) -> PathColumn:
-        """Return some rows, which are named by a slice or an array of numbers."""
+        """Return the rows of a slice or an array of row numbers."""
         return PathColumn(*(_take(column, rows) for column in self))
 
     @staticmethod
@@ -107,8 +107,9 @@ class PlaceColumn(NamedTuple):
     @staticmethod
     def from_strings(places: Iterable[str]) -> PlaceColumn:
         """Return the column of some places."""
-        cuts = list(map(_cut_number, places))
-        return PlaceColumn(CategoryColumn.from_strings(c[0] for c in cuts), np.array([c[1] for c in cuts], np.int64))
+        pairs = list(map(_split_number, places))
+        files = CategoryColumn.from_strings(file for file, _ in pairs)
+        return PlaceColumn(files, np.array([number for _, number in pairs], np.int64))
 
     def text(self, row: int) -> str:
         """Return one place."""
@@ -119,7 +120,7 @@ class PlaceColumn(NamedTuple):
         return map(_join_number, self.files, self.numbers.tolist())
 
     def take(self, rows: Any) -> PlaceColumn:
-        """Return some rows, which are named by a slice or an array of numbers."""
+        """Return the rows of a slice or an array of row numbers."""
         return PlaceColumn(_take(self.files, rows), self.numbers[rows])
 
     @staticmethod
@@ -130,20 +131,19 @@ class PlaceColumn(NamedTuple):
 
 
 class Utterances(Sequence[Utterance]):
-    """An immutable sequence of `Utterance`, held in columns: some 200 bytes a row, most of them its text.
+    """An immutable sequence of `Utterance`, stored in columns: about 200 bytes per row, most of them its text.
 
-    A row is made when it is asked for. Slices, `take` and `+` give `Utterances` again. Two are equal where all their
-    rows are.
+    Rows are created on access. Slices, `take` and `+` return `Utterances`. Two are equal if all their rows are equal.
 
     Attributes:
         ids: names of the rows.
         audio: recordings.
         starts: float64 [rows], seconds into the recording.
         ends: float64 [rows], seconds into the recording; NaN = to its end.
-        texts: what is said.
+        texts: transcripts.
         speakers: names of speakers, or "".
         domains: names of domains, or "".
-        seconds: float64 [rows]; NaN = not known yet.
+        seconds: float64 [rows]; NaN = unknown.
         places: FILE:LINE of the rows.
         mels: files of mel frames, or "".
 
@@ -176,7 +176,7 @@ class Utterances(Sequence[Utterance]):
 
     @staticmethod
     def of(rows: Iterable[Utterance]) -> Utterances:
-        """Return the columns of some rows; the rows themselves where they lie in columns already."""
+        """Return rows as columns, unchanged if they are `Utterances` already."""
         if isinstance(rows, Utterances):
             return rows
         ids, audio, starts, ends, texts, speakers, domains, seconds, places, mels = (
@@ -197,7 +197,7 @@ class Utterances(Sequence[Utterance]):
 
     @staticmethod
     def concatenate(sets: Iterable[Utterances]) -> Utterances:
-        """Return the rows of all sets, one set after the other. Of an iterator no set is kept longer than needed."""
+        """Return the rows of all sets, one set after the other. Sets of an iterator are freed early."""
         columns: dict[str, list] = {name: [] for name in Utterances._COLUMNS}
         for rows in sets:
             for name, parts in columns.items():
@@ -205,7 +205,7 @@ class Utterances(Sequence[Utterance]):
         if not columns["ids"]:
             return Utterances.of(())
         rows = None
-        order = sorted(columns, key=lambda name: name != "texts")  # the largest first, while least else is there
+        order = sorted(columns, key=lambda name: name != "texts")  # the largest first, to lower the peak of memory
         return Utterances(**{name: _join(columns.pop(name)) for name in order})
 
     def __len__(self) -> int:
@@ -270,15 +270,15 @@ class Utterances(Sequence[Utterance]):
         return f"Utterances({len(self)} rows)"
 
     def take(self, rows: slice | Int[np.ndarray, "k"]) -> Utterances:
-        """Return some rows, in the order of `rows`: a slice, or an array of row numbers."""
+        """Return the rows of a slice or an array of row numbers, in that order."""
         return Utterances(**{name: _take(getattr(self, name), rows) for name in self._COLUMNS})
 
     def replace(self, **columns: Any) -> Utterances:
-        """Return the rows with other columns in the place of those that are named."""
+        """Return the rows with the given columns replaced."""
         return Utterances(**{name: columns.get(name, getattr(self, name)) for name in self._COLUMNS})
 
     def with_domain(self, domain: str) -> Utterances:
-        """Return the rows with `domain` where they name none."""
+        """Return the rows with `domain` as the domain of those that name none."""
         return self.replace(domains=self.domains.rename(lambda name: name or domain))
 
     def segment_hashes(self) -> Int[np.ndarray, "rows"]:
@@ -317,11 +317,15 @@ class Utterances(Sequence[Utterance]):
 
     @staticmethod
     def from_arrays(arrays: dict[str, np.ndarray], cache: ArrayCache | None = None) -> Utterances:
-        """Return the rows of `arrays()`. `cache`: for what is computed of their texts.
+        """Return the rows of `arrays()`.
+
+        Args:
+            arrays: the columns.
+            cache: stores results computed from the texts; None keeps them in memory only.
 
         Raises:
             KeyError: an array is missing.
-            ValueError: they do not fit each other.
+            ValueError: the arrays are inconsistent.
         """
 
         def strings(name: str) -> StringColumn:
@@ -356,9 +360,13 @@ class Utterances(Sequence[Utterance]):
 
 
 class SharedRows:
-    """The rows of a set in a file, for processes of this machine: a pickle carries the file's name, not the rows.
+    """Utterances in a temporary file that processes of this machine share: a pickle contains only the file's name.
 
-    The file is removed with the object that made it; call `close` to remove it at once.
+    The file is removed with this object, or by `close`.
+
+    Attributes:
+        path: the file.
+        layout: column -> (dtype, length, offset in the file).
     """
 
     def __init__(self, utterances: Utterances, folder: str | Path):
@@ -380,7 +388,7 @@ class SharedRows:
 
 
 def _map_rows(path: str, layout: dict[str, tuple[str, int, int]]) -> Utterances:
-    """The rows in the file of `SharedRows`, as views of its memory, which processes share."""
+    """Return the rows of `SharedRows` as a memory map, which processes share."""
     data = np.memmap(path, np.uint8, "r")
     arrays = {}
     for name, (dtype, count, begin) in layout.items():
@@ -411,7 +419,7 @@ def _join(columns: list) -> Any:
 
 
 def _parts(rows: Utterances) -> dict[str, StringColumn | CategoryColumn | np.ndarray]:
-    """The plain columns that the columns are made of."""
+    """Return the plain columns that the columns consist of."""
     parts: dict[str, Any] = {}
     for name in Utterances._COLUMNS:
         column = getattr(rows, name)
@@ -422,8 +430,8 @@ def _parts(rows: Utterances) -> dict[str, StringColumn | CategoryColumn | np.nda
     return parts
 
 
-def _cut_number(place: str) -> tuple[str, int]:
-    """("m.jsonl:", 12) of "m.jsonl:12"; -1 for a place that does not end in a plain number."""
+def _split_number(place: str) -> tuple[str, int]:
+    """Split "m.jsonl:12" into ("m.jsonl:", 12); -1 if the place does not end in a plain number."""
     text = place.rstrip("0123456789")
     number = place[len(text) :]
     if not number or len(number) > 18 or (number[0] == "0" and number != "0"):

@@ -1,6 +1,6 @@
-"""Asterisk's telephone prompts: 20 to 30 minutes of one studio voice a language, 16 kHz G.722, with the exact text.
+"""Asterisk's telephone prompts: 20 to 30 minutes of one studio voice per language, 16 kHz G.722, with exact texts.
 
-Two Debian packages a language: asterisk-core-sounds-LANG-g722 (sounds) and asterisk-core-sounds-LANG (the list of
+Two Debian packages per language: asterisk-core-sounds-LANG-g722 (sounds) and asterisk-core-sounds-LANG (the list of
 texts, lines `name : text`). CC-BY-SA-3.0 or CC-BY-3.0: see the packages' copyright files.
 
 Split by text: crc32(text) modulo 5, 0 = test; of the rest crc32("dev" + text) modulo 12, 0 = dev (about 8 %); else
@@ -24,7 +24,7 @@ from speech_jax.data.recipes.debian import package_root
 log = logging.getLogger("speech_jax")
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
-# Tones, music and monkeys. Their list lines are descriptions in brackets or name a sound.
+# Tones, music and animals. Their lines in the list are descriptions in brackets, or name a sound.
 _NOT_SPEECH = re.compile(
     r"silence/|(.*/)?(ascending-2tone|descending-2tone|beep|beeperr|confbridge-join|confbridge-leave|tt-monkeys)$"
 )
@@ -33,20 +33,22 @@ _NOTES = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")
 
 @dataclass(frozen=True)
 class Options:
+    """Options of the recipe `asterisk`."""
+
     language: str = "en"
     """en, es, fr, it or ru."""
     packages: Path | None = None
-    """Folder of .deb files, or an unpacked root; left out, the packages are fetched by apt-get download."""
+    """Folder of .deb files, or an unpacked root; by default the packages are fetched with `apt-get download`."""
     sample_rate: int = 16_000
-    """Of the written FLAC files, Hz. The recordings have 16,000."""
+    """Sample rate of the written FLAC files in Hz. The recordings have 16,000."""
     max_seconds: float = 15.0
-    """Longer clips are left out."""
+    """Clips longer than this many seconds are left out."""
     exclude: tuple[Path, ...] = ()
     """Manifests (other test sets) whose sentences must not occur in the training and dev parts."""
 
 
 def prepare(out_dir: Path, options: Options) -> None:
-    """Writes train.jsonl, dev.jsonl, test.jsonl and audio/*.flac."""
+    """Write train.jsonl, dev.jsonl, test.jsonl and audio/*.flac."""
     if options.language not in LANGUAGES:
         raise UserError(f"language: found {options.language!r}, expected one of {', '.join(LANGUAGES)}")
     texts_package = f"asterisk-core-sounds-{options.language}"
@@ -72,13 +74,14 @@ def prepare(out_dir: Path, options: Options) -> None:
 
 
 def split_of(text: str) -> str:
+    """Return the split of a prompt: "train", "dev" or "test"."""
     if zlib.crc32(text.encode()) % 5 == 0:
         return "test"
     return "dev" if zlib.crc32(b"dev" + text.encode()) % 12 == 0 else "train"
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """The list of prompts: name -> text without stage notes; only what is speech."""
+    """Read the list of prompts: name -> text without stage notes, speech only."""
     try:
         lines = gzip.decompress(path.read_bytes()).decode("utf-8", "replace").splitlines()
     except (OSError, EOFError, zlib.error) as error:
@@ -99,7 +102,7 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def _sound_folder(root: Path, language: str) -> Path:
-    """The language's folder of sounds, such as en_US_f_Allison. Links to it are passed over."""
+    """Return the language's folder of sounds, such as en_US_f_Allison; links to it are ignored."""
     sounds = root / "usr/share/asterisk/sounds"
     for folder in sorted(sounds.glob(f"{language}*")):
         if folder.is_dir() and not folder.is_symlink() and next(folder.rglob("*.g722"), None):

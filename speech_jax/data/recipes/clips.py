@@ -1,5 +1,4 @@
-"""What the recipes share: a recording in any format → a FLAC file of the wanted rate, and the rule that keeps test text
-out of training."""
+"""Steps that the recipes share: write recordings as FLAC files, and write splits without test sentences in training."""
 
 from __future__ import annotations
 
@@ -26,7 +25,15 @@ log = logging.getLogger("speech_jax")
 
 
 class Clip(NamedTuple):
-    """One recording as a package holds it. `source` is a file, or the bytes of one."""
+    """One recording of a package.
+
+    Attributes:
+        id: its name.
+        source: a file, or the bytes of one.
+        text: the transcript.
+        speaker: the speaker's name, or "".
+        domain: the domain's name, or "".
+    """
 
     id: str
     source: Path | bytes
@@ -36,12 +43,12 @@ class Clip(NamedTuple):
 
 
 def letters_only(text: str) -> str:
-    """Lower-case letters and figures, nothing between them: two texts that are read alike compare equal."""
+    """Return the lower-case letters and digits of a text, so that two spellings of one sentence compare equal."""
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
 def write_flac(path: Path, audio: Float[np.ndarray, "time"], sample_rate: int) -> None:
-    """16-bit FLAC, whole or not at all."""
+    """Write a 16-bit FLAC file, whole or not at all."""
     with open_atomic(path, "wb") as file:
         soundfile.write(file, audio, sample_rate, format="FLAC", subtype="PCM_16")
 
@@ -49,10 +56,22 @@ def write_flac(path: Path, audio: Float[np.ndarray, "time"], sample_rate: int) -
 def write_clips(
     clips: Sequence[Clip], out_dir: Path, sample_rate: int, *, shortest: float = 0.2, longest: float = 60.0
 ) -> list[Utterance]:
-    """Decodes each clip to out_dir/audio/ID.flac and returns the utterances in the same order.
+    """Decode each clip to out_dir/audio/ID.flac.
 
-    A file that is there is not decoded again. Clips that cannot be read are named in a warning and left out; those
-    shorter than `shortest` seconds or longer than `longest` are left out and counted.
+    An existing file is not decoded again. Clips that cannot be read are named in a warning and left out.
+
+    Args:
+        clips: the recordings.
+        out_dir: the folder of the set.
+        sample_rate: Hz of the written files.
+        shortest: shorter clips, in seconds, are left out and counted.
+        longest: clips of this many seconds or more are left out and counted.
+
+    Returns:
+        The utterances, in the order of the clips.
+
+    Raises:
+        UserError: no clip is left, or an existing file has another sample rate.
     """
     folder = out_dir / "audio"
 
@@ -68,8 +87,10 @@ def write_clips(
             write_flac(path, audio, sample_rate)
         info = soundfile.info(path)
         if info.samplerate != sample_rate:
-            found = f"found audio of {info.samplerate} Hz from an earlier run"
-            raise UserError(f"{path}: {found}, expected {sample_rate}; choose another folder")
+            raise UserError(
+                f"{path}: found audio of {info.samplerate} Hz from an earlier run, expected {sample_rate}; "
+                "choose another folder"
+            )
         return Utterance(
             id=clip.id,
             audio=str(path),
@@ -82,11 +103,11 @@ def write_clips(
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # decoder and resampler release the GIL
         results = list(tqdm(pool.map(convert, clips), total=len(clips), desc=out_dir.name, unit="clip", disable=None))
-    found = [u for u in results if u is not None]
-    kept = [u for u in found if shortest <= u.seconds < longest]
-    if len(kept) < len(found):
+    readable = [u for u in results if u is not None]
+    kept = [u for u in readable if shortest <= u.seconds < longest]
+    if len(kept) < len(readable):
         outside = f"shorter than {shortest} s or not shorter than {longest} s"
-        log.warning("%d clips left out: %s", len(found) - len(kept), outside)
+        log.warning("%d clips left out: %s", len(readable) - len(kept), outside)
     if not kept:
         raise UserError(f"{out_dir}: found no clips that can be read among {len(clips)}, expected recordings")
     return kept
@@ -100,19 +121,25 @@ def write_splits(
     clean_dev: bool = False,
     exclude: Sequence[Path] = (),
 ) -> dict[str, list[Utterance]]:
-    """Writes out_dir/{train,dev,test}.jsonl; no sentence (`letters_only`) of test and dev stays in the training part.
+    """Write out_dir/{train,dev,test}.jsonl without sentences (`letters_only`) of test and dev in train.
 
-    split_of:  (utterance) -> "train", "dev" or "test".
-    clean_dev: the dev part loses the sentences of the test part too.
-    exclude:   manifests whose sentences are taken out of the training and the dev part, for a training on several sets.
+    Args:
+        out_dir: the folder of the manifests.
+        utterances: the whole set.
+        split_of: utterance -> "train", "dev" or "test".
+        clean_dev: also remove the sentences of test from dev.
+        exclude: manifests whose sentences are removed from train and dev, for a training on several sets.
+
+    Returns:
+        The utterances of each split.
     """
     splits: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
     for utterance in utterances:
         splits[split_of(utterance)].append(utterance)
-    others = {letters_only(u.text) for path in exclude for u in read_manifest(path)}
+    excluded = {letters_only(text) for path in exclude for text in read_manifest(path).texts}
     test = {letters_only(u.text) for u in splits["test"]}
     dev = {letters_only(u.text) for u in splits["dev"]}
-    held_out = {"train": others | test | dev, "dev": others | test if clean_dev else others, "test": set()}
+    held_out = {"train": excluded | test | dev, "dev": excluded | test if clean_dev else excluded, "test": set()}
     for name, rows in splits.items():
         kept = [u for u in rows if letters_only(u.text) not in held_out[name]]
         if len(kept) < len(rows):

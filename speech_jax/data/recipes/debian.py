@@ -1,6 +1,6 @@
-"""Debian packages as a source of recordings: fetched by `apt-get download` or given, and unpacked without installing.
+"""Debian packages as a source of recordings, fetched with `apt-get download` or given, and unpacked, not installed.
 
-A .deb file is an `ar` archive that holds data.tar.{xz,gz,bz2}; reading it needs neither dpkg nor root.
+A .deb file is an `ar` archive that contains data.tar.{xz,gz,bz2}; reading it needs neither dpkg nor root.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ _MAGIC = b"!<arch>\n"
 
 
 def package_root(names: Sequence[str], work_dir: Path, packages: Path | None) -> Path:
-    """The folder that holds the unpacked packages' `usr/`.
+    """Return the folder that contains the unpacked packages' `usr/`. Packages are unpacked to work_dir/root, once.
 
-    packages: a folder of .deb files; or a root where they are unpacked or installed already (it holds usr/, so "/"
-        is one); None = `apt-get download` into work_dir/debs.
-    Unpacks below work_dir/root, once. Raises UserError where a package is missing or damaged, or apt is not there.
+    Args:
+        names: names of the packages.
+        work_dir: the folder for downloads and unpacked files.
+        packages: a folder of .deb files, or a root in which they are unpacked or installed (such as "/"); None runs
+            `apt-get download` into work_dir/debs.
+
+    Raises:
+        UserError: a package is missing or damaged, or there is no apt-get.
     """
     if packages is not None:
         packages = Path(packages)
@@ -44,16 +49,16 @@ def package_root(names: Sequence[str], work_dir: Path, packages: Path | None) ->
 
 
 def _find(name: str, folder: Path) -> Path:
-    found = sorted(folder.glob(f"{name}_*.deb")) + sorted(folder.glob(f"{name}.deb"))
-    if not found:
+    files = sorted(folder.glob(f"{name}_*.deb")) + sorted(folder.glob(f"{name}.deb"))
+    if not files:
         raise UserError(f"{folder}: found no {name}_*.deb, expected the Debian package {name}")
-    return found[-1]
+    return files[-1]
 
 
 def _download(name: str, folder: Path) -> Path:
-    found = sorted(folder.glob(f"{name}_*.deb"))
-    if found:
-        return found[-1]
+    files = sorted(folder.glob(f"{name}_*.deb"))
+    if files:
+        return files[-1]
     advice = (
         f"expected to fetch {name}; elsewhere, download its .deb from packages.debian.org and give --packages FOLDER"
     )
@@ -72,7 +77,7 @@ def _download(name: str, folder: Path) -> Path:
 
 
 def _unpack(deb: Path, root: Path) -> None:
-    """Unpacks the data member of a .deb below `root`. Devices, and links that lead outside, are left out."""
+    """Unpack the data member of a .deb to `root`, without devices and links that lead outside."""
     try:
         with open(deb, "rb") as file:
             name, size = _seek_data(file, deb)
@@ -97,7 +102,7 @@ def _safe(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
 
 
 def _seek_data(file, deb: Path) -> tuple[str, int]:
-    """Leaves the file at the start of the data member; its name and size."""
+    """Seek to the start of the data member, and return its name and size."""
     if file.read(8) != _MAGIC:
         raise UserError(f"{deb}: found no ar archive, expected a Debian package")
     while len(header := file.read(60)) == 60:

@@ -33,23 +33,32 @@ _SPEAKERS = {"font_small": "small", "font_big": "big"}
 
 @dataclass(frozen=True)
 class Options:
+    """Options of the recipe `fillets`."""
+
     language: str = "cs"
     """cs (Czech) or nl (Dutch)."""
     packages: Path | None = None
-    """Folder of .deb files, or an unpacked root; left out, the packages are fetched by apt-get download."""
+    """Folder of .deb files, or an unpacked root; by default the packages are fetched with `apt-get download`."""
     sample_rate: int = 16_000
-    """Of the written FLAC files, Hz. The recordings have 22,050 or 44,100."""
+    """Sample rate of the written FLAC files in Hz. The recordings have 22,050 or 44,100."""
     exclude: tuple[Path, ...] = ()
     """Manifests (other test sets) whose sentences must not occur in the training and dev parts."""
 
 
 class Dialogue(NamedTuple):
+    """One line of a dialogue.
+
+    Attributes:
+        text: the subtitle.
+        speaker: the speaker's name.
+    """
+
     text: str
     speaker: str
 
 
 def prepare(out_dir: Path, options: Options) -> None:
-    """Writes train.jsonl, dev.jsonl, test.jsonl and audio/*.flac."""
+    """Write train.jsonl, dev.jsonl, test.jsonl and audio/*.flac."""
     if options.language not in LANGUAGES:
         raise UserError(f"language: found {options.language!r}, expected one of {', '.join(LANGUAGES)}")
     names = ["fillets-ng-data", f"fillets-ng-data-{options.language}"]
@@ -83,21 +92,22 @@ def prepare(out_dir: Path, options: Options) -> None:
 
 
 def split_of(level: str) -> str:
+    """Return the split of a level: "train", "dev" or "test"."""
     return {0: "test", 1: "dev"}.get(zlib.crc32(level.encode()) % 20, "train")
 
 
 def read_dialogues(path: Path) -> dict[str, Dialogue]:
-    """The dialogues of a Lua script: id -> text and speaker."""
+    """Read the dialogues of a Lua script: id -> text and speaker."""
     try:
         script = _COMMENT.sub("", path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}, expected a script in UTF-8") from error
-    found: dict[str, Dialogue] = {}
+    dialogues: dict[str, Dialogue] = {}
     pending: tuple[str, str] | None = None
     for name, font, text in _CALL.findall(script):
         if name:
             pending = name, _SPEAKERS.get(font) or font.removeprefix("font_")
         elif pending:
-            found[pending[0]] = Dialogue(" ".join(re.sub(r"\\(.)", r"\1", text).split()), pending[1])
+            dialogues[pending[0]] = Dialogue(" ".join(re.sub(r"\\(.)", r"\1", text).split()), pending[1])
             pending = None
-    return found
+    return dialogues

@@ -1,4 +1,4 @@
-"""A folder of recordings with a CSV or TSV → train, dev and test manifests."""
+"""Recipe for a folder of recordings with a CSV or TSV file: train, dev and test manifests."""
 
 from __future__ import annotations
 
@@ -15,31 +15,45 @@ from speech_jax.data.utterances import Utterance
 
 @dataclass(frozen=True)
 class Options:
+    """Options of the recipe `folder`."""
+
     source: Path
     """The CSV (or TSV) file with a header line, or the folder that holds the only one."""
     split: str = "train"
-    """Name of the split that takes what dev and test leave."""
+    """Name of the split that gets everything that is not in dev or test."""
     dev: float = 0.0
-    """Share of the speakers (of the utterances, where no speakers are named) that goes to dev."""
+    """Fraction of the speakers that goes to dev; of the utterances where no speakers are named."""
     test: float = 0.0
-    """The same for test."""
+    """Fraction that goes to test, like `dev`."""
     domain: str = ""
-    """Written into every utterance that does not name its own."""
+    """Domain of the utterances that name none."""
 
 
 def prepare(out_dir: Path, options: Options) -> None:
-    """Writes {split}.jsonl, and dev.jsonl, test.jsonl where they have a share."""
+    """Write {split}.jsonl, and dev.jsonl and test.jsonl if their fractions are above 0."""
     utterances = read_folder(options.source, on_error="skip")
     if options.domain:
-        utterances = [u if u.domain else u._replace(domain=options.domain) for u in utterances]
+        utterances = utterances.with_domain(options.domain)
     write_splits(out_dir, utterances, options.split, options.dev, options.test)
 
 
 def write_splits(out_dir: Path, utterances: Iterable[Utterance], split: str, dev: float, test: float) -> None:
-    """Deals utterances to splits by a checksum of the speaker (or the id): no speaker is in two of them, and a set that
-    grows keeps the places of what it had."""
+    """Write the utterances of each split to a manifest, split by a checksum of the speaker, or else of the id.
+
+    No speaker is in two splits, and utterances stay in their split when the set grows.
+
+    Args:
+        out_dir: the folder of the manifests.
+        utterances: the whole set.
+        split: name of the split that gets everything that is not in dev or test.
+        dev: fraction that goes to dev.
+        test: fraction that goes to test.
+
+    Raises:
+        UserError: the fractions are impossible, or nothing is left for `split`.
+    """
     if dev < 0 or test < 0 or dev + test >= 1:
-        raise UserError(f"found shares dev {dev} and test {test}, expected numbers from 0 with a sum below 1")
+        raise UserError(f"found fractions dev {dev} and test {test}, expected numbers from 0 with a sum below 1")
     parts: dict[str, list[Utterance]] = {split: []}
     for u in utterances:
         place = zlib.crc32((u.speaker or u.id).encode()) / 2**32

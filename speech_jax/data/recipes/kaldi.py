@@ -1,4 +1,4 @@
-"""A Kaldi data directory → a manifest. What commands in wav.scp write is kept as FLAC: nothing later runs them."""
+"""Recipe for a Kaldi data directory. The output of commands in wav.scp is kept as FLAC, so they run only once."""
 
 from __future__ import annotations
 
@@ -24,33 +24,35 @@ log = logging.getLogger("speech_jax")
 
 @dataclass(frozen=True)
 class Options:
+    """Options of the recipe `kaldi`."""
+
     source: Path
     """The Kaldi data directory."""
     split: str = "train"
     """Name of the manifest."""
     domain: str = ""
-    """Written into every utterance."""
+    """Domain of all utterances."""
     allow_pipes: bool = False
-    """Run the commands of a wav.scp that end in "|", without a shell. They are programs of whoever wrote the file."""
+    """Run the commands of a wav.scp that end in "|", without a shell. Only for files that you trust."""
 
 
 def prepare(out_dir: Path, options: Options) -> None:
-    """Writes {split}.jsonl, and audio/*.flac for recordings that are commands."""
+    """Write {split}.jsonl, and audio/*.flac for recordings that are commands."""
     utterances = read_kaldi(options.source, allow_pipes=options.allow_pipes, on_error="skip")
     commands = sorted({u.audio for u in utterances if u.audio.endswith("|")})
-    made: dict[str, str] = {}
+    files: dict[str, str] = {}
     for command in tqdm(commands, desc="commands", unit="rec", disable=not sys.stderr.isatty() or not commands):
         path = out_dir / "audio" / f"{hashlib.sha256(command.encode()).hexdigest()[:16]}.flac"
         try:
             if not path.exists():
                 _convert(command, path)
-            made[command] = str(path)
+            files[command] = str(path)
         except UserError as error:
             log.warning("left out: %s", error)
     utterances = [
-        u._replace(audio=made.get(u.audio, u.audio), domain=options.domain)
+        u._replace(audio=files.get(u.audio, u.audio), domain=options.domain)
         for u in utterances
-        if not u.audio.endswith("|") or u.audio in made
+        if not u.audio.endswith("|") or u.audio in files
     ]
     if not utterances:
         raise UserError(f"{options.source}: found no recording that can be read, expected at least one")
@@ -62,8 +64,9 @@ def _convert(command: str, path: Path) -> None:
     try:
         rate = soundfile.info(io.BytesIO(data)).samplerate
     except RuntimeError as error:
-        found = f"{len(data)} bytes that are no audio"
-        raise UserError(f"command {command!r}: found {found}, expected a recording") from error
+        raise UserError(
+            f"command {command!r}: found {len(data)} bytes that are no audio, expected a recording"
+        ) from error
     samples = read_audio(io.BytesIO(data), rate, name=command)
     with open_atomic(path, "wb") as file:
         soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")

@@ -1,7 +1,8 @@
-"""LibriSpeech (openslr.org/12) → a manifest a part, from its unpacked tree or from its tar files.
+"""Recipe for LibriSpeech (openslr.org/12): one manifest per part, from its unpacked tree or its tar files.
 
-The layout: LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac, and beside them SPEAKER-CHAPTER.trans.txt of
-lines "ID TEXT". Multilingual and other sets in the same layout (LibriTTS aside, whose text files differ) work too.
+The layout: LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac, and in the same folder
+SPEAKER-CHAPTER.trans.txt with lines "ID TEXT". Multilingual and other sets in the same layout work too, but not
+LibriTTS, whose text files differ.
 """
 
 from __future__ import annotations
@@ -31,14 +32,16 @@ MAX_MEMBERS = 2_000_000
 
 @dataclass(frozen=True)
 class Options:
+    """Options of the recipe `librispeech`."""
+
     source: Path
     """A folder with LibriSpeech's tree (LibriSpeech/train-clean-100/…), or with its tar files, or one tar file."""
     parts: tuple[str, ...] = ()
-    """Which parts, for example train-clean-100 dev-clean; none named: all that are there."""
+    """Parts to prepare, for example train-clean-100 dev-clean; empty for all that exist."""
 
 
 def prepare(out_dir: Path, options: Options) -> None:
-    """Writes {part}.jsonl for every part. Tar files are unpacked into out_dir/audio/ first; what is there is kept."""
+    """Write {part}.jsonl for every part. Tar files are unpacked into out_dir/audio/; existing files are kept."""
     source = options.source
     tars = [source] if source.is_file() else sorted(p for p in source.glob("*") if p.name.endswith(_TARS))
     roots = [source, source / "LibriSpeech"] if source.is_dir() else []
@@ -48,18 +51,18 @@ def prepare(out_dir: Path, options: Options) -> None:
         unpack(tar, out_dir / "audio", options.parts)
         roots.append(out_dir / "audio")
     folders = {p.name: p for root in roots for p in sorted(root.glob("*")) if _is_part(p)}
-    wanted = options.parts or tuple(sorted(folders))
-    missing = [part for part in wanted if part not in folders]
-    if missing or not wanted:
-        found = ", ".join(sorted(folders)) or "none"
-        raise UserError(f"{source}: found the parts {found}, expected {', '.join(missing) or 'at least one'}")
-    for part in wanted:
+    parts = options.parts or tuple(sorted(folders))
+    missing = [part for part in parts if part not in folders]
+    if missing or not parts:
+        names = ", ".join(sorted(folders)) or "none"
+        raise UserError(f"{source}: found the parts {names}, expected {', '.join(missing) or 'at least one'}")
+    for part in parts:
         if not (out_dir / f"{part}.jsonl").exists():
             write_manifest(out_dir / f"{part}.jsonl", read_part(folders[part]))
 
 
 def read_part(folder: Path) -> list[Utterance]:
-    """The utterances of one part's tree, sorted by id. Raises UserError naming a bad line of a transcript."""
+    """Read the utterances of one part, sorted by id. Raises UserError naming a bad line of a transcript."""
     result = []
     transcripts = sorted(folder.glob("*/*/*.trans.txt"))
     for transcript in tqdm(transcripts, desc=folder.name, unit="chapter", disable=not sys.stderr.isatty()):
@@ -77,10 +80,15 @@ def read_part(folder: Path) -> list[Utterance]:
 
 
 def unpack(tar: Path, folder: Path, parts: tuple[str, ...] = ()) -> None:
-    """Unpacks the recordings and transcripts of `parts` (none: all) of a tar file to folder/PART/…
+    """Unpack the recordings and transcripts of a tar file to folder/PART/SPEAKER/CHAPTER/. Existing files are kept.
 
-    Files that are there are kept. Raises UserError when the tar is damaged, tries to write elsewhere, or is larger than
-    LibriSpeech can be.
+    Args:
+        tar: the tar file.
+        folder: where to unpack.
+        parts: names of parts; empty for all.
+
+    Raises:
+        UserError: the tar is damaged, would write outside `folder`, or is larger than LibriSpeech can be.
     """
     total = 0
     try:
@@ -110,5 +118,5 @@ def _progress(archive: tarfile.TarFile, name: str) -> Iterator[tarfile.TarInfo]:
 
 
 def _is_part(path: Path) -> bool:
-    """Whether a folder holds SPEAKER/CHAPTER/*.trans.txt."""
+    """Return True if a folder contains SPEAKER/CHAPTER/*.trans.txt."""
     return path.is_dir() and next(path.glob("*/*/*.trans.txt"), None) is not None

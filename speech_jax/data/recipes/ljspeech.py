@@ -1,4 +1,4 @@
-"""LJSpeech, or any set in its layout → train, dev and test manifests."""
+"""Recipe for LJSpeech, or any set in its layout: train, dev and test manifests."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from speech_jax.data.sources.ljspeech import read_ljspeech
 
 @dataclass(frozen=True)
 class Options:
+    """Options of the recipe `ljspeech`."""
+
     source: Path
     """The folder of metadata.csv and wavs/."""
     speaker: str = "lj"
-    """The name of the one speaker."""
+    """Name of the speaker."""
     dev: int = 100
-    """Utterances for dev, the first ones, as is usual for LJSpeech (Tacotron 2's reimplementations take 100)."""
+    """Number of utterances in dev, the first of the set. 100 is usual for LJSpeech."""
     test: int = 500
-    """Utterances for test, those after dev."""
+    """Number of utterances in test, those after dev."""
 
 
 def prepare(out_dir: Path, options: Options) -> None:
-    """Writes train.jsonl, dev.jsonl and test.jsonl."""
+    """Write train.jsonl, dev.jsonl and test.jsonl."""
     utterances = read_ljspeech(options.source, speaker=options.speaker, on_error="skip")
     held_out = options.dev + options.test
     if options.dev < 0 or options.test < 0 or held_out >= len(utterances):
-        found = f"{len(utterances)} utterances"
-        raise UserError(f"{options.source}: found {found}, expected more than dev + test = {held_out}")
+        raise UserError(
+            f"{options.source}: found {len(utterances)} utterances, expected more than dev + test = {held_out}"
+        )
     parts = {
         "dev": utterances[: options.dev],
         "test": utterances[options.dev : held_out],

@@ -1,8 +1,8 @@
 """Flight of the Amazon Queen (talkie): 6,544 acted English lines, 4.5 h, about 30 characters, 11.025 kHz MP3.
 
-The Debian package flight-of-the-amazon-queen holds one resource file, queen.1c: voices beside the script. The layout
-follows ScummVM's queen engine (talk.cpp, cutaway.cpp, logic.cpp), where the game's own order of reading can be seen.
-The recordings keep the game's own free licence.
+The Debian package flight-of-the-amazon-queen contains one resource file, queen.1c, with voices and script. Its
+layout follows ScummVM's queen engine (talk.cpp, cutaway.cpp, logic.cpp), as does the order in which it is read. The
+recordings are under the game's own free license.
 
 Split, by whole dialogue or cutscene: crc32 of its name modulo 20, 0 = test, 1 = dev, else train; Joe's 521 remarks on
 things he looks at go in groups of 40 lines. Training lines whose sentence occurs in test or dev are dropped.
@@ -36,16 +36,25 @@ _GROUP = 40  # remarks that go to one split together
 
 @dataclass(frozen=True)
 class Options:
+    """Options of the recipe `queen`."""
+
     packages: Path | None = None
-    """Folder of .deb files, or an unpacked root; left out, the package is fetched by apt-get download."""
+    """Folder of .deb files, or an unpacked root; by default the package is fetched with `apt-get download`."""
     sample_rate: int = 16_000
-    """Of the written FLAC files, Hz. The recordings have 11,025."""
+    """Sample rate of the written FLAC files in Hz. The recordings have 11,025."""
     exclude: tuple[Path, ...] = ()
     """Manifests (other test sets) whose sentences must not occur in the training and dev parts."""
 
 
 class Line(NamedTuple):
-    """A spoken part of a line: its voice entry, the dialogue or cutscene it is split by, text, and speaker."""
+    """A spoken part of a line.
+
+    Attributes:
+        voice: name of the voice entry, without its ending.
+        source: the dialogue or cutscene, by which the set is split.
+        text: the words.
+        speaker: the speaker's name, or "".
+    """
 
     voice: str
     source: str
@@ -54,7 +63,7 @@ class Line(NamedTuple):
 
 
 def prepare(out_dir: Path, options: Options) -> None:
-    """Writes train.jsonl, dev.jsonl, test.jsonl and audio/*.flac."""
+    """Write train.jsonl, dev.jsonl, test.jsonl and audio/*.flac."""
     path = package_root([PACKAGE], out_dir / "package", options.packages) / _FILE
     if not path.is_file():
         raise UserError(f"{path}: no such file, expected it from the Debian package {PACKAGE}")
@@ -67,11 +76,12 @@ def prepare(out_dir: Path, options: Options) -> None:
 
 
 def split_of(source: str) -> str:
+    """Return the split of a dialogue or cutscene: "train", "dev" or "test"."""
     return {0: "test", 1: "dev"}.get(zlib.crc32(source.encode()) % 20, "train")
 
 
 def read_entries(path: Path) -> dict[str, bytes]:
-    """The resource file's table: name -> content."""
+    """Read the resource file's table: name -> content."""
     data = path.read_bytes()
     if data[:4] != b"QTBL" or len(data) < 15:
         raise UserError(f"{path}: found no table QTBL at its start, expected the talkie's queen.1c")
@@ -91,8 +101,8 @@ def read_entries(path: Path) -> dict[str, bytes]:
 
 
 def read_lines(entries: dict[str, bytes], where: str = "queen.1c") -> list[Line]:
-    """Every part of the script that has a voice; the first that claims a voice gets it, as in the game."""
-    found: dict[str, Line] = {}
+    """Return every part of the script that has a voice; the first part that names a voice gets it, as in the game."""
+    spoken: dict[str, Line] = {}
     for name, content in entries.items():
         try:
             if name.endswith(".DOG"):
@@ -107,12 +117,12 @@ def read_lines(entries: dict[str, bytes], where: str = "queen.1c") -> list[Line]
             raise UserError(f"{where}: {name} is damaged ({error}), expected a script") from error
         for line in lines:
             if line.voice + ".SB" in entries:
-                found.setdefault(line.voice, line)
-    return list(found.values())
+                spoken.setdefault(line.voice, line)
+    return list(spoken.values())
 
 
 def _dialogue(name: str, data: bytes) -> Iterator[Line]:
-    """Joe's and the other person's lines of a dialogue file."""
+    """Yield Joe's and the other person's lines of a dialogue file."""
     levels, _, key, joe_lines, person_lines = struct.unpack_from(">5h", data, 0)
     person_at, _, second_at = struct.unpack_from(">3H", data, 22)
     joe_at = 32 + 96 * abs(levels)
@@ -135,7 +145,7 @@ def _dialogue(name: str, data: bytes) -> Iterator[Line]:
 
 
 def _cutscene(name: str, data: bytes) -> Iterator[Line]:
-    """A cutscene's lines. Who speaks is told by objects that only the game's tables can name: left empty."""
+    """Yield a cutscene's lines, without speakers: only the game's tables name them."""
     _, count = struct.unpack_from(">Hh", data, 0)
     at = struct.unpack_from(">H", data, 8)[0]
     _, at = _string(data, at, 2)  # the entry string
@@ -151,7 +161,7 @@ def _remarks(data: bytes) -> Iterator[Line]:
 
 
 def _string(data: bytes, at: int, align: int) -> tuple[str, int]:
-    """A length-prefixed string and where the next one begins."""
+    """Return a length-prefixed string and the position of the next one."""
     length = data[at]
     at += 1
     if length == 0:
@@ -162,7 +172,7 @@ def _string(data: bytes, at: int, align: int) -> tuple[str, int]:
 
 
 def _parts(source: str, prefix: str, text: str, speaker: str) -> Iterator[Line]:
-    """Cuts a line at its stage commands `*XX`: each part has a voice of its own, but those before *GD and *GM."""
+    """Cut a line at its stage commands `*XX`: each part has its own voice, except those before *GD and *GM."""
     start = at = 0
     number = 1
     while (star := text.find("*", at)) >= 0:

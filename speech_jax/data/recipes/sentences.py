@@ -1,4 +1,4 @@
-"""The sentences of the synthetic corpus: two small grammars that share letters and sounds, but few words."""
+"""Sentences of the synthetic corpus: two small grammars that share letters and sounds, but few words."""
 
 from __future__ import annotations
 
@@ -79,9 +79,15 @@ _SLOT = re.compile(r"\[(\w+)\]")
 
 
 def draw_sentences(domain: str, count: int, seed: int) -> list[str]:
-    """`count` different sentences of domain "A" (home) or "B" (telephone), the same for the same seed.
+    """Draw different sentences of domain "A" (home) or "B" (telephone).
 
-    A longer list begins with the shorter one. Raises UserError where the grammar has not that many.
+    Args:
+        domain: "A" or "B".
+        count: number of sentences. A longer list begins with the shorter one.
+        seed: the same seed gives the same sentences.
+
+    Raises:
+        UserError: the grammar has fewer sentences.
     """
     patterns, words = GRAMMARS[domain]
     choices = {name: [w.replace("_", " ") for w in line.split()] for name, line in words.items()}
@@ -90,17 +96,18 @@ def draw_sentences(domain: str, count: int, seed: int) -> list[str]:
     def draw(words: Sequence[str]) -> str:
         return words[int(generator.integers(len(words)))]
 
-    found: dict[str, None] = {}
+    sentences: dict[str, None] = {}
     misses = 0
-    while len(found) < count:
+    while len(sentences) < count:
         sentence = _SLOT.sub(lambda m: draw(choices[m[1]]), draw(patterns))
-        misses = misses + 1 if sentence in found else 0
+        misses = misses + 1 if sentence in sentences else 0
         if misses > 200:
-            raise UserError(f"domain {domain}: found only about {len(found)} different sentences, expected {count}")
-        found[sentence] = None
-    return list(found)
+            raise UserError(f"domain {domain}: found only about {len(sentences)} different sentences, expected {count}")
+        sentences[sentence] = None
+    return list(sentences)
 
 
 def vocabulary(domain: str) -> set[str]:
+    """Return all words of a domain."""
     patterns, words = GRAMMARS[domain]
     return set(_SLOT.sub(" ", " ".join(patterns)).split()) | set(" ".join(words.values()).replace("_", " ").split())

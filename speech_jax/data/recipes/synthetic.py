@@ -1,4 +1,4 @@
-"""Speech made on the spot by espeak-ng, in two domains: a corpus for a first run, from nothing but a wheel.
+"""Synthetic speech by espeak-ng in two domains: a corpus for a first run that needs no download but a wheel.
 
 Domain A: sentences of home, weather and stories, American voices, clean and wide. Domain B: digits and commands,
 British, Scottish and Caribbean voices over a telephone: 300 to 3,400 Hz, noise, 8-bit mu-law. Voice, rate and pitch
@@ -39,11 +39,13 @@ VOICES = {
     "A": ("en-us+m1", "en-us+m3", "en-us+m7", "en-us+f1", "en-us+f2", "en-us+f4"),
     "B": ("en+m2", "en+f3", "en-gb-scotland+m4", "en-gb-scotland+f5", "en-029+m5", "en-gb-x-rp+m8"),
 }
-_BLOCK = 128  # utterances a process
+_BLOCK = 128  # utterances per process
 
 
 @dataclass(frozen=True)
 class Options:
+    """Options of the recipe `synthetic`."""
+
     train_a: int = 2000
     """Training utterances of domain A."""
     train_b: int = 500
@@ -53,17 +55,27 @@ class Options:
     test: int = 120
     """Test utterances of each domain."""
     seed: int = 0
-    """Sentences, voices and noise follow from it."""
+    """Seed of sentences, voices and noise."""
     sample_rate: int = 16_000
-    """Of the written FLAC files, Hz."""
+    """Sample rate of the written FLAC files in Hz."""
     words_per_minute: tuple[int, int] = (175, 225)
     """Slowest and fastest rate of speech."""
     workers: int = 0
-    """Processes; 0 = one a core."""
+    """Number of processes; 0 for one per core."""
 
 
 class Request(NamedTuple):
-    """One utterance to make: espeak's voice, words a minute and pitch (0 to 99), and the seed of its channel."""
+    """One utterance to synthesize.
+
+    Attributes:
+        path: the file to write.
+        text: the words.
+        domain: "A" or "B".
+        voice: espeak's name of the voice.
+        rate: words per minute.
+        pitch: 0 to 99.
+        seed: seed of its channel.
+    """
 
     path: str
     text: str
@@ -75,7 +87,7 @@ class Request(NamedTuple):
 
 
 def prepare(out_dir: Path, options: Options) -> None:
-    """Writes {A,B}/{train,dev,test}.jsonl and {A,B}/audio/*.flac."""
+    """Write {A,B}/{train,dev,test}.jsonl and {A,B}/audio/*.flac."""
     slow, fast = options.words_per_minute
     if not 80 <= slow <= fast <= 450:
         raise UserError(f"words_per_minute: found {slow} {fast}, expected two rates from 80 to 450, the slower first")
@@ -123,7 +135,7 @@ def _request(
 
 
 def _make(requests: list[Request], options: Options) -> None:
-    """Makes what is not there yet, block by block."""
+    """Synthesize the files that do not exist yet, block by block."""
     blocks = [requests[i : i + _BLOCK] for i in range(0, len(requests), _BLOCK)]
     blocks = [block for block in blocks if not all(os.path.exists(r.path) for r in block)]
     workers = min(options.workers or os.cpu_count() or 1, len(blocks))
@@ -149,12 +161,12 @@ def _make(requests: list[Request], options: Options) -> None:
 
 
 def make_block(requests: list[Request], sample_rate: int) -> None:
-    """Speaks a block in this process, which must not have spoken before, and writes the files that are missing."""
+    """Synthesize a block in this process, which must not have synthesized before, and write the missing files."""
     speak = open_espeak()
     for request in requests:
         audio, rate = speak(request.text, request.voice, request.rate, request.pitch)
         if os.path.exists(request.path):
-            continue  # spoken all the same: the next utterance depends on it
+            continue  # synthesized nonetheless: the next utterance depends on it
         audio = soxr.resample(audio, rate, sample_rate).astype(np.float32)
         write_flac(Path(request.path), channel(audio, sample_rate, request.domain, request.seed), sample_rate)
 
@@ -162,7 +174,17 @@ def make_block(requests: list[Request], sample_rate: int) -> None:
 def channel(
     audio: Float[np.ndarray, "time"], sample_rate: int, domain: str, seed: tuple[int, ...]
 ) -> Float[np.ndarray, "time"]:
-    """The way from the voice to the listener: level, pauses around, noise; for domain B a telephone line."""
+    """Apply the channel of a domain: level, silence at both ends and noise; for domain B also a telephone line.
+
+    Args:
+        audio: float32 [time].
+        sample_rate: Hz.
+        domain: "A" or "B".
+        seed: seed of all random numbers.
+
+    Returns:
+        float32 [longer time] in [-1, 1].
+    """
     generator = np.random.default_rng([*seed, 1])
     before, after = (int(s * sample_rate) for s in generator.uniform(0.02, 0.15, 2))
     audio = np.pad(audio, (before, after)) * (generator.uniform(0.2, 0.7) / max(np.abs(audio).max(), 1e-3))
@@ -182,21 +204,24 @@ def channel(
 
 
 def espeak_paths() -> tuple[str, str]:
-    """Library and data of espeak-ng from the wheel espeakng-loader. Raises UserError where it is not installed."""
+    """Return the paths of espeak-ng's library and data in the wheel espeakng-loader; UserError without it."""
     try:
         import espeakng_loader
     except ImportError as error:
         raise UserError(
-            "espeakng-loader: not installed, expected it for speech made on the spot: "
-            "pip install 'speech_jax[synthetic]'"
+            "espeakng-loader: not installed, expected it for synthetic speech: pip install 'speech_jax[synthetic]'"
         ) from error
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
 
 def open_espeak() -> Callable[[str, str, int, int], tuple[Float[np.ndarray, "time"], int]]:
-    """Loads espeak-ng; returns speak(text, voice, words a minute, pitch) -> (audio in [-1, 1], sample rate).
+    """Load espeak-ng.
 
-    Constants and signatures are those of espeak-ng's speak_lib.h. One synthesiser a process: the library is global.
+    Constants and signatures are those of espeak-ng's speak_lib.h. The library has global state: one synthesizer per
+    process.
+
+    Returns:
+        speak(text, voice, words per minute, pitch) -> (audio [time] in [-1, 1], sample rate).
     """
     library_path, data_path = espeak_paths()
     try:

@@ -1,4 +1,4 @@
-"""A prepared tensorflow-datasets speech set → a manifest that names its examples (with --shards: shards of our own)."""
+"""Recipe for a prepared tensorflow-datasets speech set: manifests of its examples (with --shards: our shards)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from speech_jax.data.sources.tfds import read_tfds
 
 @dataclass(frozen=True)
 class Options:
+    """Options of the recipe `tfds`."""
+
     source: Path
-    """The data_dir in which the set lies prepared (file_format="array_record")."""
+    """The data_dir that contains the prepared set (file_format="array_record")."""
     name: str
-    """The set, for example "librispeech" or "ljspeech:1.1.1"."""
+    """Name of the set, for example "librispeech" or "ljspeech:1.1.1"."""
     splits: tuple[str, ...] = ("train",)
-    """Splits, each with its own manifest, for example train_clean100 dev_clean test_clean."""
+    """Splits, for example train_clean100 dev_clean test_clean. Each gets its own manifest."""
     domain: str = ""
-    """Written into every utterance."""
+    """Domain of all utterances."""
 
 
 def prepare(out_dir: Path, options: Options) -> None:
-    """Writes {split}.jsonl for every split that is not there yet."""
+    """Write {split}.jsonl for every split that has none yet."""
     for split in options.splits:
         path = out_dir / f"{split.replace('[', '_').replace(']', '').replace(':', '-').replace('%', 'pct')}.jsonl"
         if not path.exists():

@@ -14,12 +14,12 @@ from speech_jax.data.utterances import Utterances
 
 
 def load_source(source: SourceConfig, *, allow_pipes: bool = False, on_error: str = "raise") -> Utterances:
-    """Read the utterances of one set and choose among them.
+    """Read the utterances of one set.
 
     Args:
-        source: where the set lies, and which utterances are chosen.
+        source: the set, and which of its utterances are selected.
         allow_pipes: accept a Kaldi wav.scp with commands.
-        on_error: "raise", or "skip": name recordings whose length cannot be measured in a warning, and leave them out.
+        on_error: "raise", or "skip": leave out recordings whose length cannot be measured, with a warning.
 
     Returns:
         The utterances in the set's own order.
@@ -27,7 +27,7 @@ def load_source(source: SourceConfig, *, allow_pipes: bool = False, on_error: st
     Raises:
         UserError: anything else is wrong; the message names file and line.
     """
-    return _choose(_read(source, allow_pipes, on_error), source)
+    return _select(_read(source, allow_pipes, on_error), source)
 
 
 def load_sources(config: DataConfig, read: MutableMapping | None = None) -> Utterances:
@@ -35,7 +35,7 @@ def load_sources(config: DataConfig, read: MutableMapping | None = None) -> Utte
 
     Args:
         config: the stream.
-        read: the sets that were read already. They are not read again, and new ones are added.
+        read: sets that were read already. They are not read again, and new ones are added to it.
 
     Returns:
         The utterances.
@@ -64,12 +64,12 @@ def load_sources(config: DataConfig, read: MutableMapping | None = None) -> Utte
         key = (source.kind, source.path, source.split, source.name, config.allow_pipes, config.on_error)
         if key not in read:
             read[key] = _read(source, config.allow_pipes, config.on_error)
-        sets.append(_choose(read[key], source))
+        sets.append(_select(read[key], source))
     return Utterances.concatenate(sets)
 
 
 def _read(source: SourceConfig, allow_pipes: bool, on_error: str) -> Utterances:
-    """All utterances of a set."""
+    """Read all utterances of a set."""
     path = Path(source.path)
     if not source.path:
         raise UserError(f"source of kind {source.kind!r}: found no path, expected one")
@@ -104,13 +104,13 @@ def _read(source: SourceConfig, allow_pipes: bool, on_error: str) -> Utterances:
             raise UserError(f"source: found kind {source.kind!r}, expected manifest, kaldi, ljspeech, folder, …")
 
 
-def _choose(utterances: Utterances, source: SourceConfig) -> Utterances:
-    """The utterances of a set that `source` wants, each with a domain."""
+def _select(utterances: Utterances, source: SourceConfig) -> Utterances:
+    """Return the utterances of a set that `source` selects, with its domain."""
     if source.domain:
         utterances = utterances.with_domain(source.domain)
     if source.speakers:
-        chosen = np.array([name in source.speakers for name in utterances.speakers.names], bool)
-        utterances = utterances.take(np.flatnonzero(chosen[utterances.speakers.codes]))
+        selected = np.array([name in source.speakers for name in utterances.speakers.names], bool)
+        utterances = utterances.take(np.flatnonzero(selected[utterances.speakers.codes]))
         missing = set(source.speakers) - set(utterances.speakers.used())
         if missing:
             name = min(missing)

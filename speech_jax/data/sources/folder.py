@@ -1,7 +1,7 @@
-"""Any folder of recordings with a CSV (or TSV) that has a header line.
+"""Source: any folder of recordings with a CSV (or TSV) file that has a header line.
 
-Columns, the first name found counts: the recording `audio`, `path`, `file`, `filename` or `wav`; the text `text`,
-`transcript`, `sentence` or `transcription`; optional `id`, `speaker` or `client_id`, `domain`, `start`, `end`,
+Columns, of which the first that exists is used: the recording `audio`, `path`, `file`, `filename` or `wav`; the text
+`text`, `transcript`, `sentence` or `transcription`; optional `id`, `speaker` or `client_id`, `domain`, `start`, `end`,
 `seconds` or `duration`. So Common Voice's TSV files work as they are. Separator: a tab, "|" or ";" where the header has
 one, else a comma.
 """
@@ -28,11 +28,22 @@ _NAMES = {
     "end": ("end",),
     "seconds": ("seconds", "duration"),
 }
-_CLIPS = ("", "clips", "wavs", "wav", "audio")  # where a relative name may lie beside the CSV
+_CLIPS = ("", "clips", "wavs", "wav", "audio")  # folders next to the CSV that may contain a relative name
 
 
 def read_folder(path: str | Path, *, on_error: str = "raise") -> Utterances:
-    """The utterances of a CSV file (or of the only CSV or TSV in a folder). Raises UserError naming file and line."""
+    """Read the utterances of a CSV file, or of the only CSV or TSV in a folder.
+
+    Args:
+        path: the file or the folder.
+        on_error: "raise", or "skip": leave out rows whose recording cannot be measured, with a warning.
+
+    Returns:
+        The rows.
+
+    Raises:
+        UserError: anything else is wrong; the message names file and line.
+    """
     path = _table_of(Path(path))
     rows = read_lines(path, "a CSV with a header line")
     where, header = next(rows, ("", ""))
@@ -73,8 +84,8 @@ def _table_of(path: Path) -> Path:
         return path
     tables = sorted(p for p in path.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
     if len(tables) != 1:
-        found = ", ".join(p.name for p in tables[:5]) or "none"
-        raise UserError(f"{path}: found {len(tables)} CSV or TSV files ({found}), expected one; name the file itself")
+        names = ", ".join(p.name for p in tables[:5]) or "none"
+        raise UserError(f"{path}: found {len(tables)} CSV or TSV files ({names}), expected one; name the file itself")
     return tables[0]
 
 

@@ -1,7 +1,7 @@
-"""A Kaldi data directory (kaldi-asr.org/doc/data_prep.html): wav.scp, text; segments, utt2spk, utt2dur where they are.
+"""Source: a Kaldi data directory. Needs wav.scp and text; segments, utt2spk and utt2dur are optional.
 
-As Kaldi's own validate_data_dir.sh, this demands that files are sorted (bytewise, LC_ALL=C) and agree on their ids:
-programs that read such directories in step lose data silently when they do not.
+Format: kaldi-asr.org/doc/data_prep.html. As with Kaldi's own validate_data_dir.sh, files must be sorted (bytewise,
+LC_ALL=C) and have the same ids: programs that read them in parallel lose data silently otherwise.
 """
 
 from __future__ import annotations
@@ -17,11 +17,22 @@ from speech_jax.data.utterances import Utterance, Utterances
 
 
 def read_kaldi(folder: str | Path, *, allow_pipes: bool = False, on_error: str = "raise") -> Utterances:
-    """The utterances of a Kaldi data directory, in the order of `text`.
+    """Read the utterances of a Kaldi data directory, in the order of `text`.
 
-    A relative path in wav.scp starts at the directory itself where the file is there, else at the current directory (as
-    in Kaldi's recipes). A command that ends in "|" is refused unless `allow_pipes`.
-    Raises UserError naming file and line: unsorted or repeated ids, ids that another file lacks, bad times.
+    A relative path in wav.scp is relative to the directory if the file exists there, else to the current directory, as
+    in Kaldi's recipes.
+
+    Args:
+        folder: the directory.
+        allow_pipes: accept commands in wav.scp, the lines that end in "|".
+        on_error: "raise", or "skip": leave out rows whose recording cannot be measured, with a warning.
+
+    Returns:
+        The rows.
+
+    Raises:
+        UserError: ids are unsorted, repeated or missing in a file, a time is wrong, or a command is not allowed; the
+            message names file and line.
     """
     folder = Path(folder)
     wavs = _table(folder / "wav.scp", "lines 'RECORDING FILE'")
@@ -67,7 +78,7 @@ def read_kaldi(folder: str | Path, *, allow_pipes: bool = False, on_error: str =
 
 
 def _table(path: Path, expected: str, *, empty: bool = False) -> dict[str, tuple[str, str]]:
-    """id -> (FILE:LINE, the rest of the line), checked for order and repetition."""
+    """Read a file as id -> (FILE:LINE, rest of the line), and check that ids are sorted and unique."""
     table: dict[str, tuple[str, str]] = {}
     last = ""
     for where, line in read_lines(path, expected):
@@ -89,10 +100,10 @@ def _optional(path: Path, expected: str) -> dict[str, tuple[str, str]] | None:
     return _table(path, expected) if path.exists() else None
 
 
-def _demand(ids: dict[str, tuple[str, str]], there: dict[str, tuple[str, str]], path: Path) -> None:
-    """Every id of the first table must be in the second, which was read from `path`."""
+def _demand(ids: dict[str, tuple[str, str]], others: dict[str, tuple[str, str]], path: Path) -> None:
+    """Raise UserError unless every id of the first table is in the second, which was read from `path`."""
     for name, (where, _) in ids.items():
-        if name not in there:
+        if name not in others:
             raise UserError(f"{where}: found id {name!r}, expected it in {path} too")
 
 
@@ -124,12 +135,12 @@ def _audio(where: str, entry: str, folder: Path, allow_pipes: bool) -> str:
         if not allow_pipes:
             raise UserError(f"{where}: found the command {entry!r}, expected a file (allow_pipes lets it run)")
         return entry
-    beside = os.path.join(folder, entry)
-    return beside if os.path.exists(beside) or not os.path.exists(entry) else entry
+    path = os.path.join(folder, entry)
+    return path if os.path.exists(path) or not os.path.exists(entry) else entry
 
 
 def _pipe_seconds(utterance: Utterance) -> Utterance:
-    """The length of what a command writes; it has no header to ask, so it is run."""
+    """Measure the output of a command, which has to be run for that."""
     import io
 
     from speech_jax.audio.io import read_audio
@@ -140,5 +151,5 @@ def _pipe_seconds(utterance: Utterance) -> Utterance:
         data = run_pipe(utterance.audio, allow_pipes=True)
         audio = read_audio(io.BytesIO(data), rate, start=utterance.start, name=utterance.audio)
     except UserError:
-        return utterance  # `measured` names it
+        return utterance  # `measured` reports it
     return utterance._replace(seconds=len(audio) / rate)

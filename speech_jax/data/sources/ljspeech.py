@@ -1,4 +1,4 @@
-"""LJSpeech's layout (keithito.com/LJ-Speech-Dataset): metadata.csv of ID|text|normalized text, recordings in wavs/."""
+"""Source: LJSpeech's layout (keithito.com/LJ-Speech-Dataset), metadata.csv of ID|text|normalized text and wavs/."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ _ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def read_ljspeech(folder: str | Path, *, speaker: str = "", on_error: str = "raise") -> Utterances:
-    """The utterances of a set in LJSpeech's layout; the normalized text where there is one.
+    """Read the utterances of a set in LJSpeech's layout, with the normalized text where there is one.
 
-    `folder` is the folder of metadata.csv. Raises UserError naming file and line.
+    Args:
+        folder: the folder of metadata.csv.
+        speaker: name of the speaker.
+        on_error: "raise", or "skip": leave out rows whose recording cannot be measured, with a warning.
+
+    Returns:
+        The rows.
+
+    Raises:
+        UserError: anything else is wrong; the message names file and line.
     """
     folder = Path(folder)
     expected = "lines 'ID|text|normalized text'"

@@ -1,4 +1,4 @@
-"""A folder of ArrayRecord shards, without their manifest: every shard carries the fields of its utterances."""
+"""Source: a folder of ArrayRecord shards without their manifest; every record contains its utterance's fields."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from speech_jax.data.utterances import Utterances
 
 
 def read_shards(path: str | Path, split: str = "") -> Utterances:
-    """The utterances of one shard file, or of all shards of a folder whose names begin with `split`-.
+    """Read the utterances of one shard file, or of all shards of a folder whose names begin with `split`-.
 
-    Raises UserError when there is none, one of several is missing, or one is damaged.
+    Args:
+        path: the file or the folder.
+        split: name of the split; "" reads all shards.
+
+    Returns:
+        The rows.
+
+    Raises:
+        UserError: there is no shard, one of a set is missing, or one is damaged.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.glob(f"{split}-*{SUFFIX}" if split else f"*{SUFFIX}"))
@@ -26,7 +34,7 @@ def read_shards(path: str | Path, split: str = "") -> Utterances:
 
 
 def _missing(file: Path, folder: Path) -> str | None:
-    """The name of a shard that should be beside `file` (split-00000-of-00004) and is not."""
+    """Return the name of a shard that is missing from the set of `file` (split-00000-of-00004), or None."""
     stem, _, count = file.name.removesuffix(SUFFIX).rpartition("-of-")
     split = stem.rpartition("-")[0]
     if not count.isdecimal() or not split:

@@ -1,4 +1,4 @@
-"""Synthetic speech as a source: the folder that the recipe `synthetic` made, made on the spot where it is missing."""
+"""Source: synthetic speech, the folder of the recipe `synthetic`, which is created if it is missing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from speech_jax.data.utterances import Utterances
 
 
 def read_synthetic(folder: str | Path, split: str) -> Utterances:
-    """The utterances of `folder`/`split`.jsonl; the recipe runs with its default options first if that is missing."""
+    """Read `folder`/`split`.jsonl. If it is missing, the recipe runs with its default options first."""
     manifest = Path(folder) / f"{split}.jsonl"
     if not manifest.exists():
         from speech_jax.data.recipes import synthetic  # the synthesizer is an extra
 
         synthetic.prepare(Path(folder), synthetic.Options())
     if not manifest.exists():
-        there = ", ".join(sorted(str(p.relative_to(folder))[: -len(".jsonl")] for p in Path(folder).rglob("*.jsonl")))
-        raise UserError(f"{folder}: found no split {split!r}, expected one of {there}")
+        splits = ", ".join(sorted(str(p.relative_to(folder))[: -len(".jsonl")] for p in Path(folder).rglob("*.jsonl")))
+        raise UserError(f"{folder}: found no split {split!r}, expected one of {splits}")
     return read_manifest(manifest)

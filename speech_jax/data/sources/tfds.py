@@ -1,7 +1,6 @@
-"""Speech sets of tensorflow-datasets, read through `tfds.data_source`, without TensorFlow.
+"""Source: speech sets of tensorflow-datasets, read through `tfds.data_source` without TensorFlow.
 
-The set must have been prepared where it lies (`download_and_prepare(file_format="array_record")`); nothing is
-downloaded.
+The set must be prepared already (`download_and_prepare(file_format="array_record")`); nothing is downloaded.
 An utterance's audio is `tfds:NAME|SPLIT|DATA_DIR#INDEX`.
 """
 
@@ -30,9 +29,18 @@ _SPEAKER = ("speaker_id", "speaker", "client_id")
 
 
 def read_tfds(name: str, split: str, data_dir: str | Path) -> Utterances:
-    """The utterances of a prepared set. Reads it once through, because its lengths are nowhere else.
+    """Read the utterances of a prepared set. All of its audio is read, because lengths are stored nowhere else.
 
-    Raises UserError when tensorflow-datasets is not installed, the set is not prepared there, or has no audio and text.
+    Args:
+        name: name of the set, for example "librispeech".
+        split: name of the split, or a slice of it such as "train[:10]".
+        data_dir: folder of the prepared set.
+
+    Returns:
+        The rows.
+
+    Raises:
+        UserError: tensorflow-datasets is not installed, the set is not prepared there, or has no audio and text.
     """
     source = _source(name, split, str(data_dir))
     features = source.dataset_info.features
@@ -61,7 +69,19 @@ def read_tfds(name: str, split: str, data_dir: str | Path) -> Utterances:
 
 
 def read(reference: str, sample_rate: int, *, max_seconds: float) -> Float[np.ndarray, "time"]:
-    """The audio of one reference, mono float32 in [-1, 1] at `sample_rate`. Raises UserError naming it."""
+    """Read the audio of one reference.
+
+    Args:
+        reference: `tfds:NAME|SPLIT|DATA_DIR#INDEX`.
+        sample_rate: Hz of the result.
+        max_seconds: longer audio is an error.
+
+    Returns:
+        float32 [time], mono, in [-1, 1].
+
+    Raises:
+        UserError: it cannot be read; the message names it.
+    """
     place, _, index = reference.removeprefix("tfds:").rpartition("#")
     name, split, data_dir = (place.split("|", 2) + ["", ""])[:3]
     source = _source(name, split, data_dir)
@@ -77,14 +97,14 @@ def read(reference: str, sample_rate: int, *, max_seconds: float) -> Float[np.nd
 
 @functools.lru_cache(maxsize=16)
 def _source(name: str, split: str, data_dir: str) -> Any:
-    """An open data source; kept, as opening reads the set's metadata."""
+    """Open a data source; cached, because opening reads the set's metadata."""
     try:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core.features import audio_feature
     except ImportError as error:
         raise UserError(f"tfds {name!r}: {error}; expected `pip install speech_jax[tfds]`") from error
     if importlib.util.find_spec("tensorflow") is None:
-        # The Audio feature asks TensorFlow for the names of dtypes when it is made, and for nothing else.
+        # The Audio feature uses TensorFlow for the names of dtypes at construction, and for nothing else.
         audio_feature.tf = SimpleNamespace(
             dtypes=SimpleNamespace(as_dtype=np.dtype),
             uint8=np.dtype(np.uint8),
@@ -92,20 +112,20 @@ def _source(name: str, split: str, data_dir: str) -> Any:
             int32=np.dtype(np.int32),
             string=np.object_,
         )
-        audio_feature._tfio_decode_fn = dict  # asked for by the lazy decoder only; its bytes are decoded here
+        audio_feature._tfio_decode_fn = dict  # used by the lazy decoder only; its bytes are decoded here
     try:
         builder: Any = tfds.builder(name, data_dir=data_dir)
         if split not in builder.info.splits:
             base = split.split("[")[0]
             if base not in builder.info.splits:
-                there = ", ".join(sorted(builder.info.splits)) or "none: the set is not prepared there"
-                raise UserError(f"tfds {name!r} in {data_dir}: found no split {split!r}; the splits are {there}")
+                splits = ", ".join(sorted(builder.info.splits)) or "none: the set is not prepared there"
+                raise UserError(f"tfds {name!r} in {data_dir}: found no split {split!r}; the splits are {splits}")
         features = builder.info.features
         key, _ = _audio_feature(features, name)
         return builder.as_data_source(split=split, decoders={key: tfds.decode.SkipDecoding()})
     except UserError:
         raise
-    except Exception as error:  # tfds raises what it likes: NotImplementedError, AssertionError, its own types
+    except Exception as error:  # tfds raises many types: NotImplementedError, AssertionError, its own types
         reason = " ".join(str(error).split())[:200]
         expected = "expected a set prepared with file_format='array_record'"
         raise UserError(f"tfds {name!r} in {data_dir}: {type(error).__name__}: {reason}; {expected}") from error
@@ -128,7 +148,7 @@ def _example(source: Any, index: int, name: str) -> dict:
 
 
 def _decoded(value: Any, features: Mapping[str, Any], name: str, reference: str) -> tuple[np.ndarray, int]:
-    """(mono float32 in [-1, 1], rate). Integers are scaled by 2^15: tfds keeps 16-bit samples, whatever their dtype."""
+    """Return (float32 [time] in [-1, 1], sample rate). Integers of any dtype are 16-bit samples in tfds."""
     _, feature = _audio_feature(features, name)
     rate = int(feature.sample_rate or 16_000)
     if isinstance(value, bytes):  # lazy_decode: the file as it was
@@ -136,8 +156,8 @@ def _decoded(value: Any, features: Mapping[str, Any], name: str, reference: str)
     samples = np.asarray(value)
     if samples.size == 0:
         raise UserError(f"{reference}: found no samples, expected audio")
-    whole = samples.dtype.kind in "iu"
-    samples = samples.astype(np.float32) / np.float32(32768 if whole else 1)
+    is_integer = samples.dtype.kind in "iu"
+    samples = samples.astype(np.float32) / np.float32(32768 if is_integer else 1)
     samples = samples.mean(axis=1) if samples.ndim == 2 else samples
     if not np.isfinite(samples).all() or np.abs(samples).max() > 4:
         raise UserError(f"{reference}: found samples up to {np.abs(samples).max():.6g}, expected 16-bit or [-1, 1]")

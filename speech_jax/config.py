@@ -1,4 +1,4 @@
-"""The config of a training run: one frozen dataclass that holds one of every room's."""
+"""Top-level training config; nests every component's config."""
 
 from __future__ import annotations
 
@@ -31,48 +31,75 @@ LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soxr
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """One evaluation set."""
+    """Evaluation set.
+
+    Example:
+        >>> from speech_jax.config import EvalConfig
+        >>> from speech_jax.data.config import DataConfig, SourceConfig
+        >>> dev = EvalConfig("dev", DataConfig(sources=(SourceConfig(path="dev.jsonl"),)))
+        >>> dev.name, dev.data.sources[0].path
+        ('dev', 'dev.jsonl')
+    """
 
     name: str
-    """Its name in the logs: `wer/NAME`."""
+    """Name of the set; metrics are logged as NAME/METRIC."""
     data: DataConfig
-    """Its recordings; every utterance is used once, in order of length."""
+    """Recordings; each utterance is evaluated once, in order of length."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """A training run: L = alpha · L_pre + (1 − alpha) · L_task, from scratch or from a checkpoint."""
+    """Training run: L = alpha · L_pre + (1 − alpha) · L_task, from scratch or from a checkpoint.
+
+    Example:
+        >>> from speech_jax.config import TrainConfig
+        >>> from speech_jax.core.config_dict import from_dict, to_dict
+        >>> from speech_jax.data.config import DataConfig, SourceConfig
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> from speech_jax.objectives.config import AlphaConfig
+        >>> from speech_jax.tasks.ctc import CTCTaskConfig
+        >>> config = TrainConfig(
+        ...     out_dir="runs/small",
+        ...     data=DataConfig(sources=(SourceConfig(path="new.jsonl"),)),
+        ...     pre=DataConfig(sources=(SourceConfig(path="old.jsonl"),)),
+        ...     task=CTCTaskConfig(model=ConformerConfig(width=64, layers=4)),
+        ...     alpha=AlphaConfig(start=0.3),  # fine-tune on new.jsonl, with 30 % of the loss on old.jsonl
+        ... )
+        >>> from_dict(TrainConfig, to_dict(config)) == config
+        True
+    """
 
     out_dir: str
-    """The run's folder: checkpoints, logs, the resolved config. A run that is already there is resumed."""
+    """Folder of the run: checkpoints, logs, resolved config. A run that is there is resumed."""
     data: DataConfig
-    """Recordings of the task, L_task."""
+    """Recordings of L_task."""
     task: CTCTaskConfig | PretrainTaskConfig | Tacotron2TaskConfig | WaveNetTaskConfig | TaskConfig | None = None
-    """What is learned: a recognizer, an encoder from recordings without text, a voice, or a vocoder. None takes it
-    from `init_from`."""
+    """Task: a recognizer, an encoder pre-trained without text, a voice, or a vocoder. None takes the task of the
+    checkpoint in `init_from`."""
     pre: DataConfig | None = None
-    """Recordings of the old domain, L_pre; None trains on those of the task alone."""
+    """Recordings of L_pre, such as those of the old domain; None trains on `data` alone."""
     pre_task: PretrainTaskConfig | None = None
-    """L_pre is this unsupervised loss of the recognizer's encoder, on `pre`; without `pre` on the task's recordings, in
-    the same forward pass. None is the task's own loss."""
+    """Unsupervised loss of the recognizer's encoder as L_pre, on `pre`; without `pre` on the recordings of `data`, in
+    the same forward pass. None uses the task's own loss as L_pre."""
     alpha: AlphaConfig = AlphaConfig()
-    """The weight of L_pre over the steps."""
+    """Weight of L_pre over the steps."""
     evaluate: tuple[EvalConfig, ...] = ()
-    """Sets on which the model is measured during training."""
+    """Evaluation sets."""
     init_from: str = ""
-    """A checkpoint folder to start from: its weights and tokenizer are taken (see `start`), and `task` must fit it."""
+    """Checkpoint folder to start from: its weights and tokenizer are taken (see `start`), and `task` must fit it. Empty
+    starts from scratch."""
     start: StartConfig = StartConfig()
-    """What is taken from there, what is new, and whether the vocabulary changes."""
+    """Parts of that checkpoint that are kept, and parts that are reinitialized."""
     adapter: AdapterConfig = AdapterConfig()
-    """Low-rank adapters that are trained instead of the whole network."""
+    """Low-rank adapters, trained instead of the whole network."""
     teacher: TeacherConfig = TeacherConfig()
-    """A recognizer whose scores the new one is pulled to."""
+    """Recognizer whose outputs the trained one is pulled to."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimizer, learning rate, weight decay, what is frozen."""
+    """Optimizer, learning rate, weight decay, frozen parameters."""
     mesh: MeshConfig = MeshConfig()
-    """How devices are arranged."""
+    """Arrangement of the devices."""
     hosts: HostsConfig = new_field(HostsConfig())
-    """How the processes of a run find each other, where there are several."""
+    """Rendezvous of the processes of a run on several hosts."""
     trainer: TrainerConfig = TrainerConfig()
     """Steps, evaluation, checkpoints, logging."""
     seed: int = 0
@@ -80,24 +107,37 @@ class TrainConfig:
 
 
 def load_config_file(path: str) -> TrainConfig:
-    """Runs the Python file and returns the TrainConfig that it calls `config`."""
+    """Run a Python file and return its variable `config`.
+
+    Raises UserError if the file fails, or if `config` is not a TrainConfig.
+    """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such config file")
     try:
-        found = runpy.run_path(path).get("config")
+        config = runpy.run_path(path).get("config")
     except UserError:
         raise
     except Exception as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
         line = f"{path}:{frames[-1].lineno}" if frames else f"{path}:{getattr(error, 'lineno', 1)}"
         raise UserError(f"{line}: {type(error).__name__}: {error}") from error
-    if not isinstance(found, TrainConfig):
-        raise UserError(f"{path}: found config = {type(found).__name__}, expected a TrainConfig called `config`")
-    return found
+    if not isinstance(config, TrainConfig):
+        raise UserError(f"{path}: found config = {type(config).__name__}, expected a TrainConfig called `config`")
+    return config
 
 
 def parse_config(argv: Sequence[str]) -> TrainConfig:
-    """`--config FILE` and one flag for every field, `--optimizer.peak-lr 1e-3`, with its docstring as help."""
+    """Parse `--config FILE` and flags that change single fields, such as `--optimizer.peak-lr 1e-3`.
+
+    Args:
+        argv: The command line without the program's name.
+
+    Returns:
+        The config.
+
+    Raises:
+        UserError: If there is no `--config`, or the file cannot be used.
+    """
     argv = list(argv)
     path = None
     for position, word in enumerate(argv):
@@ -116,7 +156,7 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
     parsed = tyro.cli(
         _with_task_of(default),
         prog="python -m speech_jax.train --config FILE",
-        description=TrainConfig.__doc__,
+        description=TrainConfig.__doc__.partition("\n")[0],
         default=default,
         args=argv,
         config=(tyro.conf.AvoidSubcommands,),
@@ -134,18 +174,27 @@ def _with_task_of(default: TrainConfig | Any) -> type[TrainConfig]:
 
 
 def config_from_assets(assets: dict) -> TrainConfig:
-    """The resolved config that a checkpoint folder carries."""
+    """Return the resolved config of a checkpoint folder."""
     return from_dict(TrainConfig, assets["config"])
 
 
 def make_assets(config: TrainConfig, tokenizer: Reader | None, speakers: tuple[str, ...] = ()) -> dict:
-    """What a checkpoint folder carries beside the parameters, so that no front door needs a second argument."""
-    beside = ({} if tokenizer is None else {"tokenizer": tokenizer.to_json()}) | (
+    """Return the JSON that a checkpoint folder holds in addition to the parameters.
+
+    Args:
+        config: The resolved config.
+        tokenizer: Tokenizer or front end; None where no text is read.
+        speakers: Names of the speakers, for a voice or vocoder of several.
+
+    Returns:
+        Config, tokenizer, speakers, fingerprint of the audio settings, and library versions.
+    """
+    optional = ({} if tokenizer is None else {"tokenizer": tokenizer.to_json()}) | (
         {"speakers": list(speakers)} if speakers else {}
     )
     task = config.task
     assert task is not None  # that of a resolved config
-    return beside | {
+    return optional | {
         "config": to_dict(config),
         "audio_fingerprint": fingerprint(task.audio),
         "versions": {"speech_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -165,13 +165,17 @@ def warn_of_misfits(name: str, stream: Stream, options: StreamOptions) -> None:
 
 
 def check_unseen(name: str, stream: Stream, eval_streams: dict[str, Stream]) -> None:
-    """UserError if the replayed stream has a recording of an evaluation set: what is kept would be what was drilled.
-    The task's own stream may be measured on purpose, so that one is warned of."""
+    """Check that a training stream shares no recording with an evaluation set.
+
+    Raises UserError for the replayed stream: retention would be measured on recordings that are trained on. For the
+    task's own stream, which may be measured on purpose, it is a warning.
+    """
     for set_name, held_out in eval_streams.items():
-        found = shared_recording(stream.utterances, held_out.utterances)
-        if found is not None:
+        shared = shared_recording(stream.utterances, held_out.utterances)
+        if shared is not None:
             line = (
-                f"{found[0].where}: found a recording that the evaluation set {set_name!r} has too ({found[1].where})"
+                f"{shared[0].where}: found a recording that the evaluation set {set_name!r} has too "
+                f"({shared[1].where})"
             )
             if name == "pre":
                 raise UserError(f"pre: {line}, expected none")
@@ -179,7 +183,7 @@ def check_unseen(name: str, stream: Stream, eval_streams: dict[str, Stream]) -> 
 
 
 def audio_seconds(batch: Batch, sample_rate: int) -> tuple[float, float]:
-    """Seconds of audio in a batch, without and with padding."""
+    """Return the seconds of audio in a batch, without and with padding."""
     if "pre" in batch:
         parts = [audio_seconds(part, sample_rate) for part in batch.values()]
         return sum(p[0] for p in parts), sum(p[1] for p in parts)

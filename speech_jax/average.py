@@ -1,4 +1,4 @@
-"""Between two checkpoints, after the fact and without training: `python -m speech_jax.average`."""
+"""Average two checkpoints, without training: `python -m speech_jax.average --start A --end B --out DIR`."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AverageConfig:
-    """(1 - ratio) * start + ratio * end for several ratios: error rates on every manifest, a plot, and one kept."""
+    """Average two recognizers: (1 - ratio) · start + ratio · end for several ratios, with error rates and a plot."""
 
     start: str
-    """The checkpoint folder before fine-tuning."""
+    """Checkpoint folder of the model before fine-tuning."""
     end: str
-    """The one after it."""
+    """Checkpoint folder of the model after fine-tuning."""
     out: str
-    """A folder for compare.md, compare.png, pareto.png and reports/RATIO."""
+    """Folder for compare.md, compare.png, pareto.png and reports/RATIO."""
     manifest: tuple[str, ...] = ()
     """Manifests to evaluate on; the first is the old domain, the second the new one."""
     ratio: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """Shares of the end model."""
+    """Weights of the end model."""
     keep: float | None = None
-    """Also write the model of this ratio, as a checkpoint folder, to OUT/model."""
+    """Write the model of this ratio to the checkpoint folder OUT/model; unset writes none."""
     beam: BeamConfig = field(default_factory=BeamConfig)
-    """How text is looked for: the best path, or a beam with a language model."""
+    """Decoding: the best path, or a beam search with a language model."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """The front door; returns the exit code."""
+    """Evaluate averages of two checkpoints, and write one of them. Returns exit code 0."""
     config = tyro.cli(AverageConfig, prog="python -m speech_jax.average", args=list(argv))
     if not config.manifest and config.keep is None:
         raise UserError("found neither --manifest nor --keep, expected something to do")
@@ -61,9 +61,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def between(start: RecognizerParts, end: RecognizerParts, ratio: float) -> RecognizerParts:
-    """The recognizer at `ratio` of the way, with the end's tokenizer. UserError if the two are different networks."""
+    """Return the average with the end's tokenizer. Raises UserError if networks or audio settings differ."""
     if start.task.model != end.task.model or start.task.audio != end.task.audio:
-        raise UserError("found two networks or audio settings, expected checkpoints of one and the same")
+        raise UserError("found two networks or audio settings, expected two checkpoints with the same of both")
     from speech_jax.finetuning.average import convert_vocabulary, interpolate
 
     moved = convert_vocabulary(start.params, end.params, start.tokenizer.pieces, end.tokenizer.pieces)
@@ -74,7 +74,7 @@ def between(start: RecognizerParts, end: RecognizerParts, ratio: float) -> Recog
 
 
 def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -> None:
-    """Evaluates every ratio and draws the results."""
+    """Evaluate every ratio; write reports, tables and plots."""
     from speech_jax.inference.recognizer import make_recognizer
     from speech_jax.inference.scoring import score_recognizer, set_names, write_reports
 

@@ -29,7 +29,11 @@ PARTS = ("compute", "memory", "links", "network")  # of the roofline
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compile, print the table, and return 0 if everything fits, else 2."""
+    """Compile the programs of a run and print their costs.
+
+    Returns:
+        Exit code: 0 if everything fits in the chip's memory, else 2.
+    """
     prog = "python -m speech_jax.compile"
     options, rest = tyro.cli(CompileConfig, prog=prog, args=list(argv), return_unknown_args=True)
     # Loaded after the flags are parsed, so that --help does not wait for JAX.
@@ -66,11 +70,11 @@ def table(facts: dict[str, Any], chip: Chip) -> str:
     rows = []
     for p in facts["programs"]:
         line, total = p["roofline"], p["roofline"]["seconds"]
-        talk = ", ".join(f"{c['times']:.0f} {kind} {c['bytes'] / 1e6:.1f} MB" for kind, c in p["collectives"].items())
+        collectives = [f"{c['times']:.0f} {kind} {c['bytes'] / 1e6:.1f} MB" for kind, c in p["collectives"].items()]
         shape = " x ".join(map(str, max(p.get("batch", {"": ()}).values(), key=math.prod)))
         rows.append((
             p["name"], shape, f"{p['temporary_bytes'] / GIB:.2f}", f"{p['flops'] / 1e9:.1f}", f"{p['bytes'] / 1e9:.2f}",
-            talk or "none", f"{1e3 * total:.2f}", *(f"{100 * line[k] / total:.0f} %" for k in PARTS),
+            ", ".join(collectives) or "none", f"{1e3 * total:.2f}", *(f"{100 * line[k] / total:.0f} %" for k in PARTS),
         ))  # fmt: skip
     header = ("program", "batch", "temporary GiB", "GFLOP", "GB moved", "collectives", "roofline ms", *PARTS)
     unknown = sum(p["loops_of_unknown_length"] for p in facts["programs"])

@@ -1,8 +1,8 @@
-"""Other people's checkpoints into ours, and ours into theirs: `python -m speech_jax.convert`.
+"""Convert checkpoints from and to other toolkits' formats: `python -m speech_jax.convert SOURCE --out DIR`.
 
 In: NeMo's .nemo, Hugging Face's folders of Parakeet-CTC, wav2vec 2.0 and Wav2Vec2-Conformer, state dicts with
-torchaudio's Conformer, a Tacotron 2 or a WaveNet vocoder. Out: .nemo, Parakeet-CTC and NVIDIA's Tacotron 2. What a
-source is, is seen from it (`_read`).
+torchaudio's Conformer, a Tacotron 2 or a WaveNet vocoder. Out: .nemo, Parakeet-CTC and NVIDIA's Tacotron 2. The
+format of a source is detected (`_read`).
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """Public checkpoints in: the result is an ordinary checkpoint folder. With --to, one of ours goes out."""
+    """Convert a public checkpoint into a checkpoint folder or, with `--to`, a checkpoint folder into another format."""
 
     source: tyro.conf.Positional[str]
-    """A .nemo file; a folder of Hugging Face's (Parakeet-CTC, wav2vec 2.0 or Wav2Vec2-Conformer with a CTC head); a
-    state dict with torchaudio's Conformer, of NVIDIA's or torchaudio's Tacotron 2, or of r9y9's or nv-wavenet's
-    WaveNet. With --to, one of our checkpoint folders."""
+    """A .nemo file; a Hugging Face folder (Parakeet-CTC, wav2vec 2.0 or Wav2Vec2-Conformer with a CTC head); or a state
+    dict of torchaudio's Conformer, NVIDIA's or torchaudio's Tacotron 2, r9y9's or nv-wavenet's WaveNet. The format is
+    detected. With `--to`: a checkpoint folder of speech_jax."""
     out: str
-    """The folder to write; with --to nemo the .nemo file, with --to tacotron2 the .pt file."""
+    """Folder to write; with `--to nemo` a .nemo file, with `--to tacotron2` a .pt file."""
     to: Literal["speech_jax", "nemo", "parakeet", "tacotron2"] = "speech_jax"
-    """Whose checkpoint to write."""
+    """Format to write."""
     front_end: Literal["auto", "1", "2"] = "auto"
-    """The generation of NeMo's features that a .nemo model was trained with: 1 before NeMo 2.4, 2 since. The file does
-    not say; auto goes by the version of NeMo that wrote it."""
+    """Version of NeMo's feature extraction that a .nemo model was trained with: 1 before NeMo 2.4, 2 since then. auto
+    takes it from the version of NeMo that wrote the file."""
     lower_case: bool = False
-    """For wav2vec 2.0: hear small letters where the vocabulary has capitals."""
+    """For wav2vec 2.0: lower-case the vocabulary."""
     torchaudio: Annotated[TorchaudioConfig, tyro.conf.arg(name="")] = TorchaudioConfig()
-    """What a state dict with torchaudio's Conformer does not say."""
+    """Settings that a state dict of torchaudio's Conformer does not contain."""
     mel: Mel | None = None
-    """Whose mel spectrograms a Tacotron 2 makes: nvidia's (the default for its 148 symbols), or those of torchaudio's
-    bundles for griffinlim or wavernn, whose files do not say."""
+    """Mel settings of a Tacotron 2: nvidia's (the default with its 148 symbols), or those of torchaudio's bundles for
+    griffinlim or wavernn, which their files do not contain."""
     wavenet: WaveNetImport = WaveNetImport()
-    """What a state dict with a WaveNet does not say."""
+    """Settings that a state dict of a WaveNet does not contain."""
     which: str = "best"
-    """With --to, which checkpoint of ours: best, last, or a step."""
+    """With `--to`: checkpoint to convert, best, last or a step."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """The front door; returns the exit code."""
+    """Convert a checkpoint and print what was not converted. Returns exit code 0."""
     config = tyro.cli(ConvertConfig, prog="python -m speech_jax.convert", args=list(argv))
     began = time.monotonic()
     if config.to == "speech_jax":
-        found = _read(config)
+        imported = _read(config)
         # Loaded after the flags are parsed, so that --help does not wait for JAX.
         from speech_jax.interop.imported import write_checkpoint
 
-        count = write_checkpoint(found, config.out, config.source)
-        for line in describe(found):
+        count = write_checkpoint(imported, config.out, config.source)
+        for line in describe(imported):
             print(line, file=sys.stderr)
         print(f"{config.out}: {count:,} parameters in {time.monotonic() - began:.1f} s", file=sys.stderr)
         return 0
@@ -71,18 +71,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def describe(found: Imported) -> list[str]:
-    """What the user is told: the network, the notes, and every tensor that was not taken, by reason."""
+def describe(imported: Imported) -> list[str]:
+    """Return lines on the network, the reader's notes, and the number of unused tensors by reason."""
     from speech_jax.artifacts.recognizer import RecognizerParts
 
-    model: Any = found.parts.task.model
+    model: Any = imported.parts.task.model
     lines = [f"{type(model).__name__.removesuffix('Config')}"]
-    if isinstance(found.parts, RecognizerParts):
-        tokenizer = found.parts.tokenizer
+    if isinstance(imported.parts, RecognizerParts):
+        tokenizer = imported.parts.tokenizer
         lines[0] += f": {model.layers} layers of {model.width}, {tokenizer.vocab_size} classes with the blank "
         lines[0] += f"({tokenizer.kind})"
-    lines += found.notes
-    return lines + [f"{count} tensors not taken: {why}" for why, count in Counter(found.ignored.values()).items()]
+    lines += imported.notes
+    return lines + [f"{count} tensors not used: {why}" for why, count in Counter(imported.ignored.values()).items()]
 
 
 def _read(config: ConvertConfig) -> Imported:
@@ -101,8 +101,8 @@ def _read(config: ConvertConfig) -> Imported:
             return read_parakeet(source)
         if kind in PREFIXES:
             return read_wav2vec2(source, config.lower_case)
-        known = ", ".join(("parakeet_ctc", *PREFIXES))
-        raise UserError(f"{source / 'config.json'}: found model_type {kind!r}, expected one of {known}")
+        types = ", ".join(("parakeet_ctc", *PREFIXES))
+        raise UserError(f"{source / 'config.json'}: found model_type {kind!r}, expected one of {types}")
     if is_state_dict(source):
         tensors = read_state_dict(source)
         if is_tacotron2(tensors):

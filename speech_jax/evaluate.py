@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,11 +16,10 @@ import tyro
 
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
-from speech_jax.data.manifest import Utterance, read_manifest
+from speech_jax.data.manifest import read_manifest
 from speech_jax.decoding.config import BeamConfig
 from speech_jax.evaluation.compare import By, compare
 from speech_jax.evaluation.config import MeasureConfig
-from speech_jax.evaluation.hypotheses import read_hypotheses
 from speech_jax.evaluation.report import (
     HEADER,
     Evaluation,
@@ -28,7 +27,6 @@ from speech_jax.evaluation.report import (
     grouping_fields,
     markdown_table,
     read_report,
-    score_items,
     worst_utterances,
 )
 from speech_jax.evaluation.speech_pairs import SpeechRequest, evaluate_speech
@@ -40,74 +38,81 @@ SHOWN_WORST = 5  # on the screen; the reports have --worst
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Word and character error rates. Give a checkpoint and manifests; or transcripts and manifests; or reports.
+    """Measure word and character error rates of a checkpoint or of transcripts, or compare reports.
 
-    Or synthesized speech: --speech SYNTHESIZED --manifest REFERENCE measures MCD, F0, duration and more of recordings
-    with the same ids, and with a checkpoint also what its recognizer hears.
+    Or measure synthesized speech: `--speech SYNTHESIZED --manifest REFERENCE` reports MCD, F0, duration and more of
+    recordings with the same ids, and with `--checkpoint` also that recognizer's error rates on them.
     """
 
     checkpoint: str = ""
-    """A run's folder: its recognizer writes the transcripts."""
+    """Checkpoint folder of the recognizer to evaluate."""
     manifest: tuple[str, ...] = ()
-    """Manifests (JSON lines, as `prepare` writes them) of the recordings and what is said in them."""
+    """Manifests (JSON lines, as `prepare` writes them) of the recordings with reference texts."""
     hypotheses: str = ""
-    """Instead of a checkpoint, somebody else's transcripts: JSON lines with id and text, or lines "id words …"."""
+    """Transcripts of another system, instead of `--checkpoint`: JSON lines with id and text, or lines "id words …"."""
     compare: tuple[str, ...] = ()
-    """Instead of both, the report.json of several systems, for one table and one plot. The first is the baseline."""
+    """report.json files of several systems, instead of both, for one table and one plot; the first is the baseline."""
     speech: tuple[str, ...] = ()
-    """Manifests of synthesized recordings, one for each --manifest in their order, with the same ids."""
+    """Manifests of synthesized recordings, one per `--manifest` in the same order, with the same ids."""
     measures: MeasureConfig = field(default_factory=MeasureConfig)
-    """How synthesized speech is measured."""
+    """Measurement of synthesized speech."""
     by: By = "set"
-    """What makes the columns of a comparison."""
+    """Columns of a comparison."""
     samples: int = 3
-    """Transcripts of each set that a comparison shows."""
+    """Transcripts per set that a comparison shows."""
     out: str = ""
-    """A folder for report.md, report.html, report.json and hypotheses.jsonl (without it for --speech), or for
-    compare.md and compare.png."""
+    """Folder for report.md, report.html, report.json and hypotheses.jsonl (not with `--speech`), or for compare.md and
+    compare.png. Empty writes no files."""
     name: str = ""
-    """What the system is called in the reports; the checkpoint's or file's name if left out."""
+    """Name of the system in the reports; empty takes the checkpoint's or the file's name."""
     which: Literal["best", "last"] = "best"
-    """The checkpoint's best or last parameters."""
+    """The run's best or last checkpoint."""
     language: str = ""
-    """How both texts are normalized before they are compared; left out, as the checkpoint's tokenizer, or English."""
+    """Language of the normalization of both texts; empty takes the checkpoint's, or English without one."""
     costs: Costs = "levenshtein"
-    """levenshtein counts the fewest errors, as jiwer; sclite aligns as NIST's tool does."""
+    """Costs of the alignment. levenshtein: fewest errors, as jiwer. sclite: those of NIST's tool."""
     worst: int = 50
-    """How many of the worst utterances the reports show."""
+    """Number of worst utterances in the reports."""
     batch_seconds: float = 120.0
     """Seconds of audio recognized at a time, padding included."""
     max_hours: float = 4.0
-    """A longer recording is refused."""
+    """Longest recording in hours; a longer one is not read."""
     windows: WindowConfig = field(default_factory=WindowConfig)
-    """How recordings longer than one window are cut."""
+    """Windows of recordings that do not fit in one pass."""
     adapter: str = ""
-    """An adapter's file (adapter.safetensors of a run) to put on the checkpoint."""
+    """Adapter file (adapter.safetensors of a run) to apply to the checkpoint; empty is none."""
     beam: BeamConfig = field(default_factory=BeamConfig)
-    """How text is looked for: the best path, or a beam with a language model."""
+    """Decoding: the best path, or a beam search with a language model."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Flags in, tables out; 2 where a recording could not be read."""
+    """Evaluate what the flags name and print tables.
+
+    Returns:
+        Exit code: 0; 2 if a recording could not be read.
+    """
     config = tyro.cli(EvaluateConfig, args=list(argv), prog="python -m speech_jax.evaluate")
     if config.speech:
         return _measure_speech(config)
-    ways = [bool(config.checkpoint), bool(config.hypotheses), bool(config.compare)]
-    if sum(ways) != 1:
-        raise UserError(f"found {sum(ways)} of --checkpoint, --hypotheses and --compare, expected exactly one")
+    modes = [bool(config.checkpoint), bool(config.hypotheses), bool(config.compare)]
+    if sum(modes) != 1:
+        raise UserError(f"found {sum(modes)} of --checkpoint, --hypotheses and --compare, expected exactly one")
     if config.out:
         _make_folder(Path(config.out))  # now, not when all is computed
     if config.compare:
         return _compare(config)
     # Loaded after the flags are parsed, so that --help does not wait for JAX.
     from speech_jax.inference.recognizer import load_recognizer
-    from speech_jax.inference.scoring import score_recognizer, set_names, write_reports
+    from speech_jax.inference.scoring import score_hypotheses, score_recognizer, set_names, write_reports
 
     if not config.manifest:
         raise UserError("found no --manifest, expected the recordings to evaluate on")
     sets = dict(zip(set_names(config.manifest), map(read_manifest, config.manifest), strict=True))
     if config.hypotheses:
-        evaluation = score_hypotheses(config, sets)
+        evaluation = score_hypotheses(
+            config.hypotheses, sets, details=_inputs(config), language=config.language, name=config.name,
+            costs=config.costs,
+        )  # fmt: skip
         failed: list[str] = []
     else:
         recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam, config.adapter)
@@ -128,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _measure_speech(config: EvaluateConfig) -> int:
     if config.hypotheses or config.compare:
-        raise UserError("found --speech with --hypotheses or --compare, expected at most a --checkpoint beside it")
+        raise UserError("found --speech with --hypotheses or --compare, expected --speech alone or with --checkpoint")
     if config.out:
         _make_folder(Path(config.out))
     from speech_jax.inference.recognizer import load_recognizer
@@ -148,22 +153,6 @@ def _measure_speech(config: EvaluateConfig) -> int:
     )
     details = [("recognizer", f"{config.checkpoint} ({config.which})")] if config.checkpoint else []
     return evaluate_speech(request, config.measures, transcribe, details)
-
-
-def score_hypotheses(config: EvaluateConfig, sets: Mapping[str, Sequence[Utterance]]) -> Evaluation:
-    """Scores the transcripts of a file."""
-    from speech_jax.inference.scoring import score_item
-
-    language = config.language or "en"
-    texts = read_hypotheses(config.hypotheses, [(name, u.id) for name, rows in sets.items() for u in rows])
-    items = [
-        score_item(name, utterance, texts[name, utterance.id], language)
-        for name, utterances in sets.items()
-        for utterance in utterances
-    ]
-    details = [("transcripts", config.hypotheses), *_inputs(config)]
-    details += [("normalized as", language), ("costs", config.costs)]
-    return score_items(items, name=config.name or Path(config.hypotheses).stem, costs=config.costs, details=details)
 
 
 def _inputs(config: EvaluateConfig) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""A word language model from transcripts: `python -m speech_jax.lm --manifest train.jsonl --out lm.arpa`."""
+"""Build a word n-gram model from transcripts: `python -m speech_jax.lm --manifest train.jsonl --out lm.arpa`."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from speech_jax.text.normalize import check_language, normalize
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """Counts words and writes an ARPA file for `--beam.lm` of evaluate and transcribe."""
+    """Count word n-grams and write an ARPA file for `--beam.lm` of evaluate and transcribe."""
 
     out: str
-    """The file to write."""
+    """ARPA file to write."""
     manifest: tuple[str, ...] = ()
     """Manifests whose texts are counted."""
     text: tuple[str, ...] = ()
-    """Text files, a sentence a line."""
+    """Text files, one sentence per line."""
     heldout: tuple[str, ...] = ()
-    """Manifests on which the perplexity is measured."""
+    """Manifests to measure the perplexity on."""
     order: int = 3
-    """Words of the longest n-gram."""
+    """Order of the model: words in the longest n-gram."""
     language: str = "en"
-    """How texts are normalized, as for the recognizer; "" takes them as they are."""
+    """Language of text normalization, the same as the recognizer's; empty does not normalize."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """The front door; returns the exit code."""
+    """Count n-grams, write the model, and print its perplexity. Returns exit code 0."""
     config = tyro.cli(LanguageModelConfig, prog="python -m speech_jax.lm", args=list(argv))
     if not config.manifest and not config.text:
         raise UserError("found neither --manifest nor --text, expected texts to count")
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def describe(model: NGramModel, sentences: Sequence[Sequence[str]]) -> str:
-    """Perplexity and the share of unknown words."""
+    """Return the perplexity and the share of unknown words as text."""
     count = sum(len(words) for words in sentences)
     unknown = sum(not model.has_word(word) for words in sentences for word in words)
     perplexity = math.exp(-sum(map(model.score_text, sentences)) / (count + len(sentences)))
@@ -63,7 +63,7 @@ def _sentences(config: LanguageModelConfig) -> Iterator[list[str]]:
     for path in config.manifest:
         yield from _texts(path, config.language)
     for path in config.text:
-        for _, line in read_lines(Path(path), "text, a sentence a line"):
+        for _, line in read_lines(Path(path), "text, one sentence per line"):
             yield (normalize(line, config.language) if config.language else line).split()
 
 

@@ -1,4 +1,4 @@
-"""`python -m speech_jax.prepare RECIPE --out DIR …`: recordings as they are published → manifests (and shards)."""
+"""Prepare a published corpus as manifests and shards: `python -m speech_jax.prepare RECIPE --out DIR …`."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ log = logging.getLogger("speech_jax")
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """What every recipe takes."""
+    """Options of all recipes."""
 
     out: Path
-    """The folder for manifests, audio and shards. A second run goes on where the first was stopped; take
-    a new folder when the recordings have changed."""
+    """Folder for manifests, audio and shards. The same command resumes a run that was stopped; use a new folder if the
+    recordings have changed."""
     shards: int = 0
-    """Also write every manifest as so many ArrayRecord shards, with a manifest of their own, {split}.sharded.jsonl."""
+    """ArrayRecord shards to write per manifest, with their own manifest {split}.sharded.jsonl; 0 writes none."""
     sample_rate: int = 16_000
-    """Rate of the audio in shards, and the rate that recordings are checked at."""
+    """Sample rate of the shards, in Hz; recordings are verified at it, too."""
     verify: bool = True
-    """Decode every recording once: those that cannot be read are named and left out, and lengths are measured."""
+    """Decode every recording once, to measure its length and to leave out those that cannot be read."""
     trim: TrimConfig = field(default_factory=TrimConfig)
-    """Silence at both ends of every utterance, left out by a row's start and end; the recordings stay as they are.
-    What was cut is printed, and written as {split}.trim.json."""
+    """Trim silence at both ends of every utterance, by the rows' start and end; the recordings are not changed. The
+    figures are printed and written to {split}.trim.json."""
     threads: int = 2
-    """Recordings that are decoded at the same time."""
+    """Threads that decode recordings."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one recipe; see `--help`."""
+    """Run a recipe, then verify, trim and shard its manifests. Returns exit code 0, also if recordings are left out."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: python -m speech_jax.prepare RECIPE --out DIR …   (RECIPE --help for its options)\n")
@@ -65,8 +65,8 @@ def main(argv: Sequence[str]) -> int:
     problems = run_recipe(name, recipe.prepare, options, config.out)
     if config.verify:
         for manifest in preparing.manifests(config.out):
-            found, cuts = preparing.verify(manifest, config.sample_rate, config.threads, config.trim)
-            problems += found
+            unreadable, cuts = preparing.verify(manifest, config.sample_rate, config.threads, config.trim)
+            problems += unreadable
             if cuts:
                 cut = cut_report(cuts, config.trim)
                 print(cut_text(manifest.stem, cut))
@@ -78,9 +78,9 @@ def main(argv: Sequence[str]) -> int:
     numbers = {}
     for manifest in preparing.manifests(config.out):
         split = manifest.relative_to(config.out).with_suffix("").as_posix()
-        found = statistics(read_manifest(manifest, on_error="skip"))
-        numbers[split] = found._asdict()
-        print(report(split, found))
+        stats = statistics(read_manifest(manifest, on_error="skip"))
+        numbers[split] = stats._asdict()
+        print(report(split, stats))
     for problem in problems:
         print(f"left out: {problem}")
     print(f"{len(problems)} recordings left out")
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 class _Collect(logging.Handler):
-    """Keeps the warnings of a recipe: each names a recording that it left out."""
+    """Collects a recipe's warnings; each names a recording that it left out."""
 
     def __init__(self):
         super().__init__(logging.WARNING)
@@ -101,21 +101,31 @@ class _Collect(logging.Handler):
 
 
 def run_recipe(name: str, prepare, options, out: Path) -> list[str]:
-    """Runs the recipe unless `out` says that it ran to its end with the same options; refuses a folder of others.
+    """Run a recipe, unless it has finished in this folder with the same options.
 
-    Returns what the recipe warned of, now or when it ran.
+    Args:
+        name: Name of the recipe.
+        prepare: Function of the recipe: (out, options).
+        options: Options of the recipe.
+        out: Folder to write to.
+
+    Returns:
+        Warnings of the recipe, of this run or of the finished one.
+
+    Raises:
+        UserError: If the folder belongs to another recipe or other options, or if there are no recordings.
     """
     settings = {key: str(value) for key, value in dataclasses.asdict(options).items()}
     text = json.dumps({"recipe": name, "options": settings})
     digest = hashlib.sha256(text.encode()).hexdigest()
     note = out / "recipe.json"
     done = json.loads(_text(note, '{"sha256": ""}'))
-    made = out.is_dir() and any(path != note for path in out.iterdir())  # a recipe that failed at once leaves nothing
-    if made and done["sha256"] and done["sha256"] != digest:
-        raise UserError(f"{note}: found another recipe or other options, expected the same; take another --out")
+    used = out.is_dir() and any(path != note for path in out.iterdir())  # a recipe that failed at once leaves nothing
+    if used and done["sha256"] and done["sha256"] != digest:
+        raise UserError(f"{note}: found another recipe or other options, expected the same; use another --out")
     finished = bool(done.get("finished")) and bool(preparing.manifests(out))
     if finished:
-        print(f"{out}: the recipe ran before with these options; its manifests are kept")
+        print(f"{out}: the recipe has already run with these options; its manifests are kept")
         return list(done.get("left_out", []))
     warnings = _Collect()
     log.addHandler(warnings)
@@ -140,7 +150,7 @@ def _text(path: Path, default: str) -> str:
             raise ValueError("no sha256")
         return text
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}), expected what an earlier run wrote; remove it") from error
+        raise UserError(f"{path}: damaged ({error}), expected the record of an earlier run; remove it") from error
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""One fine-tuning with many settings and seeds, and what each gained and lost: `python -m speech_jax.sweep`.
+"""Train a config with a grid of settings and seeds, and plot old against new error rates: `python -m speech_jax.sweep`.
 
     python -m speech_jax.sweep --config configs/X.py --grid alpha=0,0.1,0.3 --seeds 3 --old a/wer --new b/wer --out DIR
 
-Runs one after the other, each in DIR/SETTINGS/seed_N; what is finished is not run again, what was stopped goes on.
+Runs are sequential, each in DIR/SETTINGS/seed_N. The same command skips finished runs and resumes a stopped one.
 """
 
 from __future__ import annotations
@@ -23,33 +23,40 @@ from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
 from speech_jax.evaluation.pareto import Point, pareto_table, plot_pareto
 
-SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # names that are shorter than their flags
+SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # abbreviations of flags
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """Trains a config once for every combination of the grid and every seed, and draws old against new error rates.
+    """Train a config for every combination of the grid and every seed, and plot old against new error rates.
 
-    Flags that are not named here go to every training, `--trainer.steps 400`.
+    All other flags go to every training, for example `--trainer.steps 400`.
     """
 
     config: str
-    """The config file of the fine-tuning."""
+    """Config file of the fine-tuning."""
     out: str
-    """The folder of the runs, table.md, points.json and pareto.png."""
+    """Folder of the runs, table.md, points.json and pareto.png."""
     grid: tuple[str, ...] = ()
-    """NAME=V1,V2,…: a flag of the training and its values; alpha and lr are short for alpha.start and
-    optimizer.peak-lr. Several multiply."""
+    """NAME=V1,V2,…: a flag of the training and its values; alpha and lr stand for alpha.start and optimizer.peak-lr.
+    Several form a grid."""
     seeds: int = 1
-    """Each combination with the seeds 0 to this, for initialization, data order, augmentation and dropout."""
+    """Runs per combination, with seeds 0 to N - 1 for initialization, data order, augmentation and dropout."""
     old: str = "old/wer"
-    """The old domain's metric in the config's evaluation sets."""
+    """Metric of the old domain, as SET/METRIC of the config's evaluation sets."""
     new: str = "new/wer"
-    """The new domain's."""
+    """Metric of the new domain."""
 
 
 class SweepRun(NamedTuple):
-    """One training: its name (the settings), its seed, its folder and its flags."""
+    """A training of the sweep.
+
+    Attributes:
+        name: Its settings.
+        seed: Seed of initialization, data order, augmentation and dropout.
+        folder: Folder of the run.
+        flags: Flags of the training.
+    """
 
     name: str
     seed: int
@@ -58,7 +65,7 @@ class SweepRun(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> int:
-    """The front door; returns the exit code."""
+    """Train every run of the sweep, and update the report after each. Returns exit code 0, also if it is stopped."""
     config, rest = tyro.cli(SweepConfig, prog="python -m speech_jax.sweep", args=list(argv), return_unknown_args=True)
     setup_logging()
     runs = plan(config)
@@ -71,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
         check_metrics(training, config)
         result = train(training)
         if result.stopped:
-            print(f"stopped in {run.folder}; the same command goes on", file=sys.stderr)
+            print(f"stopped in {run.folder}; the same command resumes", file=sys.stderr)
             return 0
         jax.clear_caches()
         report(config, runs)
@@ -79,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def plan(config: SweepConfig) -> list[SweepRun]:
-    """Every run of the sweep. Raises UserError for a grid that cannot be read."""
+    """Return all runs of the sweep. Raises UserError for a grid that cannot be read."""
     if config.seeds < 1:
         raise UserError(f"--seeds: found {config.seeds}, expected 1 or more")
     axes = []
@@ -97,13 +104,13 @@ def plan(config: SweepConfig) -> list[SweepRun]:
         flags = [word for key, value in chosen for word in (f"--{SHORT.get(key, key)}", value)]
         for seed in range(config.seeds):
             folder = Path(config.out) / name.replace(", ", "_").replace("/", "-") / f"seed_{seed}"
-            own = ["--out-dir", str(folder), "--seed", str(seed), "--data.seed", str(seed)]
-            runs.append(SweepRun(name, seed, folder, [*flags, *own]))
+            run_flags = ["--out-dir", str(folder), "--seed", str(seed), "--data.seed", str(seed)]
+            runs.append(SweepRun(name, seed, folder, [*flags, *run_flags]))
     return runs
 
 
 def check_metrics(training: TrainConfig, config: SweepConfig) -> None:
-    """UserError unless the training measures both domains."""
+    """Raise UserError unless the training evaluates both metrics."""
     sets = [e.name for e in training.evaluate]
     for flag, metric in (("--old", config.old), ("--new", config.new)):
         if metric.rpartition("/")[0] not in sets:
@@ -111,25 +118,25 @@ def check_metrics(training: TrainConfig, config: SweepConfig) -> None:
 
 
 def report(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
-    """Writes table.md, points.json and pareto.png from what the runs have logged so far."""
-    last, path = [], []
+    """Write table.md, points.json and pareto.png from the runs' logs so far."""
+    final, intermediate = [], []
     for run in runs:
-        found = evaluations(run.folder, config)
-        if found:
-            points = [Point(run.name, run.name.split("=")[0], old, new) for _, old, new in found]
-            last.append(points[-1])
-            path += points[:-1]
-    table = pareto_table(last, old=config.old, new=config.new)
+        metrics = evaluations(run.folder, config)
+        if metrics:
+            points = [Point(run.name, run.name.split("=")[0], old, new) for _, old, new in metrics]
+            final.append(points[-1])
+            intermediate += points[:-1]
+    table = pareto_table(final, old=config.old, new=config.new)
     out = Path(config.out)
     write_file(out / "table.md", table + "\n")
-    write_file(out / "points.json", json.dumps([p._asdict() for p in last], indent=1) + "\n")
-    write_file(out / "pareto.png", plot_pareto(last, old=config.old, new=config.new, intermediate=path))
+    write_file(out / "points.json", json.dumps([p._asdict() for p in final], indent=1) + "\n")
+    write_file(out / "pareto.png", plot_pareto(final, old=config.old, new=config.new, intermediate=intermediate))
     print(table, flush=True)
 
 
 def evaluations(folder: Path, config: SweepConfig) -> list[tuple[int, float, float]]:
-    """(step, old, new) of every evaluation of a run, in order; of a step that was evaluated twice, the last."""
-    found: dict[int, tuple[float, float]] = {}
+    """Return (step, old, new) of every evaluation of a run in order; of a repeated step, the last one."""
+    by_step: dict[int, tuple[float, float]] = {}
     try:
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -137,8 +144,8 @@ def evaluations(folder: Path, config: SweepConfig) -> list[tuple[int, float, flo
     for line in lines:
         row = json.loads(line)
         if row["kind"] == "eval" and {config.old, config.new} <= set(row["metrics"]):
-            found[row["step"]] = row["metrics"][config.old], row["metrics"][config.new]
-    return [(step, *found[step]) for step in sorted(found)]
+            by_step[row["step"]] = row["metrics"][config.old], row["metrics"][config.new]
+    return [(step, *by_step[step]) for step in sorted(by_step)]
 
 
 if __name__ == "__main__":

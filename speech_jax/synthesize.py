@@ -65,8 +65,8 @@ class SynthesizeConfig:
     tries: int = 3
     """Attempts for a piece of text whose alignment fails, each with other dropout; the best one is kept."""
     stream: bool = False
-    """Write the audio chunk by chunk while it is synthesized. A piece then has one try, and Griffin-Lim looks only a few
-    frames ahead."""
+    """Write the audio chunk by chunk while it is synthesized. A piece then has one try, and Griffin-Lim looks only
+    a few frames ahead."""
     chunk_steps: int = 32
     """With `--stream`: decoder steps per chunk (sets the latency to the first audio)."""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Recordings to text: `python -m speech_jax.transcribe --checkpoint RUN a.wav folder/ -`."""
+"""Transcribe recordings: `python -m speech_jax.transcribe --checkpoint RUN a.wav folder/ -`."""
 
 from __future__ import annotations
 
@@ -30,31 +30,35 @@ _FILE_ENDINGS = {"text": ".txt", "json": ".json", "jsonl": ".json", "srt": ".srt
 
 @dataclass(frozen=True)
 class TranscribeConfig:
-    """Writes down what is said in recordings, of any length, from a checkpoint folder alone."""
+    """Transcribe recordings of any length with a recognizer's checkpoint folder."""
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Recordings, folders (searched for recordings, subfolders too), or "-": one path a line from standard input."""
+    """Recordings; folders, searched with their subfolders; or "-": one path per line of standard input."""
     checkpoint: str
-    """A run's folder."""
+    """Checkpoint folder of a recognizer."""
     which: Literal["best", "last"] = "best"
-    """Its best or its last parameters."""
+    """The run's best or last checkpoint."""
     format: Literal["text", "json", "jsonl", "srt"] = "text"
-    """text: the words, after the path and a tab where there are several recordings. json, jsonl: words with times and
-    confidence. srt: subtitles."""
+    """text: the words, after the path and a tab if there are several recordings. json, jsonl: words with times and
+    confidences. srt: subtitles."""
     out: str = ""
-    """A folder for one file a recording; without it all goes to standard output."""
+    """Folder for one file per recording; empty writes to standard output."""
     max_hours: float = 4.0
-    """A longer recording is refused."""
+    """Longest recording in hours; a longer one is not read."""
     windows: WindowConfig = field(default_factory=WindowConfig)
-    """How long recordings are cut."""
+    """Windows of recordings that do not fit in one pass."""
     adapter: str = ""
-    """An adapter's file (adapter.safetensors of a run) to put on the checkpoint."""
+    """Adapter file (adapter.safetensors of a run) to apply to the checkpoint; empty is none."""
     beam: BeamConfig = field(default_factory=BeamConfig)
-    """How text is looked for: the best path, or a beam with a language model."""
+    """Decoding: the best path, or a beam search with a language model."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Flags in, transcripts out; 2 where a recording could not be read."""
+    """Transcribe the recordings that the flags name.
+
+    Returns:
+        Exit code: 0; 2 if a recording could not be read.
+    """
     config = tyro.cli(TranscribeConfig, args=list(argv), prog="python -m speech_jax.transcribe")
     # Loaded after the flags are parsed, so that --help does not wait for JAX.
     from speech_jax.inference.recognizer import load_recognizer
@@ -64,11 +68,24 @@ def main(argv: Sequence[str]) -> int:
 
 
 def transcribe(recognizer: Recognizer, config: TranscribeConfig, *, stdin: TextIO, stdout: TextIO) -> int:
-    """Transcribes all inputs; names what cannot be read and goes on. Returns the exit code."""
+    """Transcribe all inputs, and report those that cannot be read.
+
+    Args:
+        recognizer: The recognizer.
+        config: The flags.
+        stdin: Where paths are read from if "-" is an input.
+        stdout: Where transcripts are written without `--out`.
+
+    Returns:
+        Exit code: 0; 2 if a recording could not be read.
+
+    Raises:
+        UserError: If there are no inputs, or subtitles of several recordings would be written to standard output.
+    """
     paths = find_recordings(config.inputs, stdin)
     several = len(config.inputs) != 1 or not Path(config.inputs[0]).is_file()
     if config.format == "srt" and several and not config.out:
-        raise UserError("--format srt: found several inputs, expected --out FOLDER for one file a recording")
+        raise UserError("--format srt: found several inputs, expected --out FOLDER for one file per recording")
     rate = recognizer.audio.sample_rate
 
     def read(path: str):
@@ -86,10 +103,10 @@ def transcribe(recognizer: Recognizer, config: TranscribeConfig, *, stdin: TextI
             writer(path, result)
     writer.close()
     if done:
-        taken = time.perf_counter() - begun
-        speed = f"real-time factor {taken / seconds:.3f} ({seconds / taken:.1f} × real time)" if seconds else ""
+        elapsed = time.perf_counter() - begun
+        speed = f"real-time factor {elapsed / seconds:.3f} ({seconds / elapsed:.1f} × real time)" if seconds else ""
         print(
-            f"{done} recordings, {seconds:.1f} s of audio in {taken:.1f} s, {speed}, compiling included",
+            f"{done} recordings, {seconds:.1f} s of audio in {elapsed:.1f} s, {speed}, compiling included",
             file=sys.stderr,
         )
     if failed:
@@ -98,17 +115,17 @@ def transcribe(recognizer: Recognizer, config: TranscribeConfig, *, stdin: TextI
 
 
 def find_recordings(inputs: Sequence[str], stdin: TextIO) -> Iterator[str]:
-    """The paths that the inputs name, in their order; folders are searched and sorted. Nothing is opened."""
+    """Yield the paths that the inputs name, in their order; folders are searched and sorted. No file is opened."""
     if not inputs:
         raise UserError("found no inputs, expected recordings, folders or - (paths from standard input)")
     for name in inputs:
         if name == "-":
             yield from (line.strip() for line in stdin if line.strip())
         elif Path(name).is_dir():
-            found = sorted(str(p) for p in Path(name).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-            if not found:
+            paths = sorted(str(p) for p in Path(name).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+            if not paths:
                 raise UserError(f"{name}: found no recordings, expected files ending in {' '.join(sorted(ENDINGS))}")
-            yield from found
+            yield from paths
         else:
             yield name
 
@@ -116,10 +133,10 @@ def find_recordings(inputs: Sequence[str], stdin: TextIO) -> Iterator[str]:
 def results(
     recognizer: Recognizer, paths: Iterable[str], read: Callable
 ) -> Iterator[tuple[str, Transcript | UserError]]:
-    """(path, its transcript, or why it cannot be read), in the order of the paths."""
+    """Yield (path, transcript or the error of reading it), in the order of the paths."""
     waiting: deque[tuple[str, Any]] = deque()  # with None: it can be read, and its transcript is to come
 
-    def readable():
+    def recordings():
         for path in paths:
             try:
                 audio = read(path)
@@ -129,7 +146,7 @@ def results(
             waiting.append((path, None))
             yield audio
 
-    for transcript in recognizer.transcribe_many(readable()):
+    for transcript in recognizer.transcribe_many(recordings()):
         while waiting[0][1] is not None:
             yield waiting.popleft()
         yield waiting.popleft()[0], transcript
@@ -137,7 +154,7 @@ def results(
 
 
 def to_json(path: str, transcript: Transcript) -> dict:
-    """A transcript as plain JSON values."""
+    """Return a transcript as plain JSON values."""
     words = [word._asdict() | {"confidence": round(word.confidence, 4)} for word in transcript.words]
     return {
         "audio": path,
@@ -149,7 +166,7 @@ def to_json(path: str, transcript: Transcript) -> dict:
 
 
 class _Writer:
-    """Writes transcripts as they come: to one stream, or a file each."""
+    """Writes transcripts one by one, to one stream or to a file each."""
 
     def __init__(self, config: TranscribeConfig, stream: TextIO, several: bool):
         self.format, self.stream, self.several = config.format, stream, several
@@ -186,7 +203,7 @@ class _Writer:
         return json.dumps(to_json(path, transcript), ensure_ascii=False)
 
     def _name(self, path: str) -> str:
-        """The recording's name under the folder that it was found in; numbered where two are called the same."""
+        """Return the path of the output without its ending, unique and relative to the input folder."""
         folders = [Path(name) for name in self.inputs if name != "-" and Path(name).is_dir()]
         inside = [Path(path).relative_to(folder) for folder in folders if Path(path).is_relative_to(folder)]
         name = str(inside[0]) if inside else Path(path).name

@@ -38,7 +38,7 @@ class _Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class CTCRecognizer:
-    """A CTC network with all that it needs to transcribe; `load_recognizer` makes one from a checkpoint folder.
+    """Recognizer with a CTC network; `load_recognizer` loads one from a checkpoint folder.
 
     Attributes:
         network: Init and apply functions.
@@ -46,9 +46,26 @@ class CTCRecognizer:
         model_state: Batch statistics.
         tokenizer: Tokenizer of the network's outputs.
         audio: Audio settings.
-        windows: How long recordings are cut.
+        windows: Windows of recordings that do not fit in one pass.
         name: Name in reports.
         search: Beam search with or without a language model; None takes the best path.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from speech_jax.artifacts.recognizer import RecognizerParts
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.inference.recognizer import make_recognizer
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> from speech_jax.tasks.ctc import CTCTaskConfig
+        >>> config = CTCTaskConfig(model=ConformerConfig(width=16, layers=1, heads=2, kernel_size=3))
+        >>> tokenizer = config.make_reader(lambda: ["no", "one"])
+        >>> weights = config.program(Bucket(rows=1, samples=16000, labels=1), tokenizer.vocab_size).weights
+        >>> params, state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
+        >>> recognizer = make_recognizer(RecognizerParts(config, tokenizer, params, state))
+        >>> log_probs, frames = recognizer.log_probs(np.zeros((1, 16000), np.float32), np.array([16000]))
+        >>> log_probs.shape, frames.tolist()  # rows, frames of 40 ms, blank and three letters
+        ((1, 25, 4), [25])
     """
 
     network: Model
@@ -168,7 +185,7 @@ class CTCRecognizer:
         return next(self.transcribe_many([audio]))
 
     def transcribe_many(self, recordings: Iterable[Float[np.ndarray, " samples"]]) -> Iterator[Transcript]:
-        """Yield a transcript for each recording, in their order; short ones are recognized together."""
+        """Yield a transcript per recording, in their order; short ones share a batch."""
         group: list[np.ndarray] = []
         seconds = 0.0
         for audio in recordings:
@@ -227,7 +244,7 @@ class CTCRecognizer:
         return max(1, int(self._group_seconds / seconds))
 
     def _shape(self, samples: int) -> _Shape:
-        """Return the smallest of three window lengths that holds so many samples."""
+        """Return the shortest of three window lengths that holds `samples`."""
         length = next(n for n in (self.longest // 4, self.longest // 2, self.longest) if samples <= n)
         return _Shape(self._rows(length / self.audio.sample_rate), length)
 
@@ -270,5 +287,3 @@ def make_search(tokenizer: Tokenizer, config: BeamConfig) -> BeamSearch | None:
     if not config.width:
         return None
     return BeamSearch(tokenizer, config, read_arpa(config.lm) if config.lm else None)
-
-

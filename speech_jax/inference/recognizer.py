@@ -1,4 +1,4 @@
-"""Recognizers: the interface that front doors use, and how one is loaded."""
+"""`Recognizer`, the interface of speech to text, and `load_recognizer`, which loads one from a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,9 +20,28 @@ from speech_jax.training.checkpoint import Which
 
 
 class Recognizer(Protocol):
-    """Speech to text, whatever the network: what `transcribe`, `evaluate` and `average` use.
+    """Interface of speech to text with any network, used by `transcribe`, `evaluate` and `average`.
 
     Recordings are float32 in [-1, 1], mono, at `audio.sample_rate`.
+
+    Example:
+        >>> import tempfile
+        >>> import jax
+        >>> import numpy as np
+        >>> from speech_jax.artifacts.recognizer import RecognizerParts, save_recognizer
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.inference.recognizer import Recognizer, load_recognizer
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> from speech_jax.tasks.ctc import CTCTaskConfig
+        >>> config = CTCTaskConfig(model=ConformerConfig(width=16, layers=1, heads=2, kernel_size=3))
+        >>> tokenizer = config.make_reader(lambda: ["no", "one"])
+        >>> weights = config.program(Bucket(rows=1, samples=16000, labels=1), tokenizer.vocab_size).weights
+        >>> params, state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_recognizer(folder, RecognizerParts(config, tokenizer, params, state))
+        ...     recognizer: Recognizer = load_recognizer(folder)
+        >>> recognizer.longest // recognizer.audio.sample_rate  # seconds that fit in one pass
+        28
     """
 
     @property
@@ -50,7 +69,7 @@ class Recognizer(Protocol):
         ...
 
     def transcribe_many(self, recordings: Iterable[Float[np.ndarray, " samples"]]) -> Iterator[Transcript]:
-        """Yield a transcript for each recording, in their order; short ones are recognized together."""
+        """Yield a transcript per recording, in their order; short ones share a batch."""
         ...
 
     def transcribe_long(self, audio: Float[np.ndarray, " samples"]) -> Transcript:
@@ -75,20 +94,40 @@ def load_recognizer(
     beam: BeamConfig | None = None,
     adapter: str = "",
 ) -> CTCRecognizer:
-    """Load the recognizer in a run's folder, ready to transcribe.
+    """Load the recognizer in a run's folder.
 
     Args:
         path: The folder of a run, or of one of its steps.
         which: The run's best or last checkpoint, or a step.
-        windows: How long recordings are cut.
-        beam: Beam search, with the language model that it names; the best path without.
-        adapter: An adapter's file to put on the checkpoint.
+        windows: Windows of recordings that do not fit in one pass.
+        beam: Beam search, with the language model that it names; None takes the best path.
+        adapter: Adapter file to apply to the checkpoint; empty is none.
 
     Returns:
         The recognizer.
 
     Raises:
         UserError: If there is no whole checkpoint, or not a recognizer's, or if the language model does not fit.
+
+    Example:
+        >>> import tempfile
+        >>> import jax
+        >>> import numpy as np
+        >>> from speech_jax.artifacts.recognizer import RecognizerParts, save_recognizer
+        >>> from speech_jax.core.types import Bucket
+        >>> from speech_jax.inference.recognizer import load_recognizer
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> from speech_jax.tasks.ctc import CTCTaskConfig
+        >>> config = CTCTaskConfig(model=ConformerConfig(width=16, layers=1, heads=2, kernel_size=3))
+        >>> tokenizer = config.make_reader(lambda: ["no", "one"])
+        >>> weights = config.program(Bucket(rows=1, samples=16000, labels=1), tokenizer.vocab_size).weights
+        >>> params, state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_recognizer(folder, RecognizerParts(config, tokenizer, params, state))
+        ...     recognizer = load_recognizer(folder)
+        >>> transcript = recognizer.transcribe(np.zeros(16000, np.float32))  # one second of silence
+        >>> transcript.text, transcript.seconds
+        ('', 1.0)
     """
     parts = load_recognizer_parts(path, which, adapter)
     return make_recognizer(parts, Path(path).resolve().name, windows, beam)
@@ -97,7 +136,17 @@ def load_recognizer(
 def make_recognizer(
     parts: RecognizerParts, name: str = "", windows: WindowConfig | None = None, beam: BeamConfig | None = None
 ) -> CTCRecognizer:
-    """Return a recognizer of parts that were loaded, or changed since; the arguments are those of `load_recognizer`."""
+    """Return a recognizer of parts in memory.
+
+    Args:
+        parts: Task, tokenizer, parameters and state.
+        name: Name in reports.
+        windows: Windows of recordings that do not fit in one pass.
+        beam: Beam search; None takes the best path.
+
+    Returns:
+        The recognizer.
+    """
     return CTCRecognizer(
         network=build_model(parts.task, parts.tokenizer.vocab_size),
         params=parts.params,

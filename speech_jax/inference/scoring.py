@@ -1,4 +1,4 @@
-"""Score a recognizer on manifests: recognize every utterance, count errors, write the reports."""
+"""Score a recognizer, or transcripts, on manifests: recognize, count errors, write the reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from speech_jax.data.manifest import Utterance
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan
 from speech_jax.data.recordings import read_recording
-from speech_jax.evaluation.hypotheses import write_hypotheses
+from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
 from speech_jax.evaluation.report import Evaluation, Item, score_items, to_html, to_json, to_markdown
 from speech_jax.evaluation.wer import Costs
 from speech_jax.inference.recognizer import Recognizer
@@ -58,7 +58,7 @@ def score_recognizer(
         details: Facts of the evaluation for the reports.
         language: Normalization of both texts; empty takes the recognizer's.
         name: Name of the system in the reports; empty takes the recognizer's.
-        costs: How errors are counted.
+        costs: Costs of the alignment.
         batch_seconds: Seconds of audio recognized at a time, padding included.
         max_hours: A longer recording is an error.
 
@@ -70,7 +70,7 @@ def score_recognizer(
     """
     language = language or recognizer.language or "none"
     begun = time.perf_counter()
-    utterances = [(name_, utterance) for name_, rows in sets.items() for utterance in rows]
+    utterances = [(set_name, utterance) for set_name, rows in sets.items() for utterance in rows]
     texts, failed = recognize_all(
         recognizer, [utterance for _, utterance in utterances], batch_seconds=batch_seconds, max_hours=max_hours
     )
@@ -90,10 +90,46 @@ def score_recognizer(
     return score_items(items, name=name or recognizer.name, costs=costs, details=details), failed
 
 
+def score_hypotheses(
+    path: str,
+    sets: Mapping[str, Sequence[Utterance]],
+    *,
+    details: Sequence[tuple[str, str]] = (),
+    language: str = "",
+    name: str = "",
+    costs: Costs = "levenshtein",
+) -> Evaluation:
+    """Score the transcripts in a file.
+
+    Args:
+        path: File of transcripts; see evaluation/hypotheses.py.
+        sets: Utterances of each set by name.
+        details: Facts of the evaluation for the reports.
+        language: Normalization of both texts; empty is English.
+        name: Name of the system in the reports; empty takes the file's.
+        costs: Costs of the alignment.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        UserError: If the file cannot be read, or lacks an utterance.
+    """
+    language = language or "en"
+    texts = read_hypotheses(path, [(set_name, u.id) for set_name, rows in sets.items() for u in rows])
+    items = [
+        score_item(set_name, utterance, texts[set_name, utterance.id], language)
+        for set_name, utterances in sets.items()
+        for utterance in utterances
+    ]
+    details = [("transcripts", path), *details, ("normalized as", language), ("costs", costs)]
+    return score_items(items, name=name or Path(path).stem, costs=costs, details=details)
+
+
 def recognize_all(
     recognizer: Recognizer, utterances: Sequence[Utterance], *, batch_seconds: float = 120.0, max_hours: float = 4.0
 ) -> tuple[dict[int, str], list[str]]:
-    """Recognize utterances, those of like lengths together and long ones one by one.
+    """Recognize utterances, those of similar length in one batch and long ones one by one.
 
     Args:
         recognizer: The system.

@@ -1,4 +1,4 @@
-"""What a private run may not do, and what it says before it begins. The mechanism is training/private_step.py."""
+"""Checks of a run with differential privacy, before it begins; the mechanism is in training/private_step.py."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ FLAG = "trainer.step.privacy"
 
 
 def private_run(config: TrainConfig, streams: Mapping[str, tuple[Sequence[Utterance], Plan]]) -> Accountant | None:
-    """The accountant of a private run, None of any other. streams: the recordings that are trained on, and their
-    batches, by "task" and "pre"; those of both are protected.
+    """Check a private run and return its accountant.
 
-    Raises UserError for settings that would break the guarantee, or make it worse than `max_epsilon`.
+    Args:
+        config: The run.
+        streams: (recordings, plan) of "task" and "pre"; the recordings of both are protected.
+
+    Returns:
+        The accountant; None for a run without privacy.
+
+    Raises:
+        UserError: If a setting would break the guarantee, or epsilon would exceed `max_epsilon`.
     """
     privacy = config.trainer.step.privacy
     if not privacy.on:
@@ -33,13 +40,13 @@ def private_run(config: TrainConfig, streams: Mapping[str, tuple[Sequence[Uttera
     if privacy.max_epsilon is not None and spent > privacy.max_epsilon:
         raise UserError(
             f"{FLAG}.max_epsilon: found epsilon {spent:.4g} after {config.trainer.steps} steps, expected at most "
-            f"{privacy.max_epsilon}: fewer steps, larger batches (fewer steps an epoch) or more noise"
+            f"{privacy.max_epsilon}: fewer steps, larger batches (fewer steps per epoch) or more noise"
         )
     return accountant
 
 
 def describe(accountant: Accountant, steps: int) -> str:
-    """One line for the log: what the whole run will have spent."""
+    """Return the privacy budget of the whole run as one line for the log."""
     c = accountant.config
     return (
         f"privacy: epsilon {accountant.epsilon(steps):.4g} at delta {c.delta:g} for any one utterance after {steps} "
@@ -49,7 +56,7 @@ def describe(accountant: Accountant, steps: int) -> str:
 
 
 def check_private_settings(config: TrainConfig) -> None:
-    """UserError for a setting through which the recordings would reach the model, or the accounting, another way."""
+    """Raise UserError for a setting that leaks recordings past the noise, or makes the accounting wrong."""
     task, pretext = config.task, config.pre_task
     kept = bool(config.init_from) and config.start.tokenizer == "keep"
     tokenizer = getattr(task, "tokenizer", None)
@@ -58,11 +65,11 @@ def check_private_settings(config: TrainConfig) -> None:
     refused = (
         (model is not None, "task.model.conv_norm: found 'batch'", "'layer' or 'group': batch norm mixes utterances"),
         (config.optimizer.ewc > 0, f"optimizer.ewc: found {config.optimizer.ewc}",
-         "0: the Fisher information is taken from the recordings without noise"),
-        (not public, "task.tokenizer: found one to be made from the transcripts",
-         "that of init_from, or an alphabet: a vocabulary tells what was said"),
+         "0: the Fisher information is computed from the recordings without noise"),
+        (not public, "task.tokenizer: found one to be trained on the transcripts",
+         "that of init_from, or an alphabet: a vocabulary reveals transcripts"),
         (config.trainer.force_resume, "trainer.force_resume: found True",
-         "False: in another order of the data the epochs cannot be counted"),
+         "False: with another order of the data the epochs cannot be counted"),
     )  # fmt: skip
     for wrong, found, expected in refused:
         if wrong:
@@ -70,22 +77,22 @@ def check_private_settings(config: TrainConfig) -> None:
 
 
 def check_recordings(config: TrainConfig, streams: Mapping[str, tuple[Sequence[Utterance], Plan]]) -> None:
-    """UserError where an utterance would count twice, rows have no partner, or delta is too large to mean anything."""
+    """Raise UserError if an utterance occurs twice, batches differ in rows, or delta is too large to mean anything."""
     sets = [Utterances.of(utterances) for utterances, _ in streams.values()]
     _, counts = np.unique(np.concatenate([rows.segment_hashes() for rows in sets]), return_counts=True)
-    if (counts > 1).any():  # hashes: only now are the rows looked at one by one
+    if (counts > 1).any():  # perhaps a collision: compare the rows themselves
         [(name, times)] = Counter((u.audio, u.start, u.end) for s in sets for u in s).most_common(1)
         if times > 1:
             raise UserError(f"{name[0]}: found {times} times among the recordings, expected once with {FLAG}")
     rows = {name: sorted({b.rows for b in plan.buckets}) for name, (_, plan) in streams.items()}
-    if len(rows) > 1 and any(found != rows["task"] or len(found) > 1 for found in rows.values()):
+    if len(rows) > 1 and any(sizes != rows["task"] or len(sizes) > 1 for sizes in rows.values()):
         raise UserError(
             f"data.plan.rows: found batches of {rows['task']} rows and of {rows['pre']} in pre, expected one number "
             f"with {FLAG}, set by plan.rows in both: row i of one and row i of the other are clipped together"
         )
-    most = max(len(list_) for list_, _ in streams.values())
-    if config.trainer.step.privacy.delta * most >= 1:
+    largest = max(len(list_) for list_, _ in streams.values())
+    if config.trainer.step.privacy.delta * largest >= 1:
         raise UserError(
-            f"{FLAG}.delta: found {config.trainer.step.privacy.delta:g} with {most} utterances, expected less than "
-            f"{1 / most:.1e}"
+            f"{FLAG}.delta: found {config.trainer.step.privacy.delta:g} with {largest} utterances, expected less than "
+            f"{1 / largest:.1e}"
         )

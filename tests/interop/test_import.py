@@ -56,7 +56,7 @@ def test_computes_what_the_public_package_computes(name):
 def test_becomes_an_ordinary_checkpoint(name, tmp_path, capsys):
     assert convert.main([str(GOLDEN / SOURCES[name]), "--out", str(tmp_path / "ours")]) == 0
     said = capsys.readouterr().err
-    assert "front end 2" in said and "not taken" in said
+    assert "front end 2" in said and "not used" in said
     golden = np.load(GOLDEN / f"{name}.npz", allow_pickle=False)
     recognizer = load_recognizer(tmp_path / "ours")
     best = golden["log_probs"].argmax(-1)[0, : golden["out_lengths"][0]]

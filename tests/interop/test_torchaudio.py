@@ -105,7 +105,7 @@ def test_becomes_an_ordinary_checkpoint_and_fine_tunes(tokens, tmp_path, capsys)
     flags = ["--heads", "4", "--head", "output_linear", "--features", "kaldi"]
     assert convert.main([*arguments, *flags]) == 0
     said = capsys.readouterr().err
-    assert "kaldi, 24 per frame" in said and "2 tensors not taken: an unused counter" in said
+    assert "kaldi, 24 per frame" in said and "2 tensors not used: an unused counter" in said
     recognizer = load_recognizer(tmp_path / "ours")
     assert (recognizer.factor, recognizer.frame_seconds) == (1, 0.01)
     rng = np.random.default_rng(0)

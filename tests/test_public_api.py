@@ -32,6 +32,12 @@ def test_names_lie_where_the_table_says(name: str) -> None:
     assert value.__name__ == name
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_has_an_example(name: str) -> None:
+    """Which runs as a doctest, with all others."""
+    assert ">>> " in (getattr(speech_jax, name).__doc__ or "")
+
+
 def test_no_name_hides_a_module() -> None:
     folder = Path(speech_jax.__file__).parent
     assert not set(NAMES) & {path.stem for path in folder.iterdir()}

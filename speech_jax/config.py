@@ -156,7 +156,7 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
     parsed = tyro.cli(
         _with_task_of(default),
         prog="python -m speech_jax.train --config FILE",
-        description=TrainConfig.__doc__.partition("\n")[0],
+        description=(TrainConfig.__doc__ or "").partition("\n")[0],
         default=default,
         args=argv,
         config=(tyro.conf.AvoidSubcommands,),

@@ -36,6 +36,11 @@ class Utterance(NamedTuple):
         seconds: length in seconds; NaN = unknown.
         where: FILE:LINE, for messages.
         mel: a file of mel frames that belong to the recording (data/mels.py), or "".
+
+    Example:
+        >>> from speech_jax.data.utterances import Utterance
+        >>> Utterance("amy-1", "wav/1.flac", text="Good morning.", speaker="amy", seconds=1.92).text
+        'Good morning.'
     """
 
     id: str

@@ -108,13 +108,14 @@ class Report(NamedTuple):
 
 
 class Task(NamedTuple):
-    """All that training/ is told about what it trains.
+    """Model, loss and evaluation, as training/ takes them.
 
-    model:      the network; its `init` takes a batch made from `batch_spec`
-    objective:  the loss
-    batch_spec: (Bucket) -> pytree of jax.ShapeDtypeStruct, for compiling ahead of time
-    evaluate:   (params, model_state, batches) -> Report
-    sharding:   (pattern, one mesh axis or none for each dimension): how its parameters lie on a mesh by default
+    Attributes:
+        model: the network; its `init` takes a batch of the shapes of `batch_spec`.
+        objective: the loss.
+        batch_spec: (Bucket) -> pytree of jax.ShapeDtypeStruct, for compiling ahead of time.
+        evaluate: (params, model_state, batches) -> Report.
+        sharding: (pattern, a mesh axis or None per dimension): default sharding of the parameters.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -166,7 +167,7 @@ class StreamOptions(NamedTuple):
 
     Attributes:
         max_labels: Seconds of recordings [n] to the greatest number of labels that each can have; None sets no limit.
-        misfits: What happens to a recording with more labels than that: "warn" keeps it, "leave_out" does not.
+        misfits: Treatment of a recording with more labels: "warn" keeps it, "leave_out" does not.
         mels: Audio settings of the mel files that the manifest's rows name, for a task that learns from those.
     """
 
@@ -180,7 +181,7 @@ class Checkpointed(NamedTuple):
 
     Attributes:
         task: Its task config.
-        reader: What read its texts, or None.
+        reader: Tokenizer or front end of its texts, or None.
         speakers: Names of its speakers, for a voice or vocoder of several.
     """
 
@@ -225,11 +226,33 @@ class Program(NamedTuple):
 
 
 class TaskConfig(Protocol):
-    """All that the program needs to know of a task: the plug.
+    """Interface between a task and the rest of the program: the plug.
 
-    A task config is a frozen dataclass that names this class as its base, has a field `audio`, and overrides what the
-    defaults below do not say. `build` is the one method that every task writes. No code outside `tasks/` asks for the
-    type of a task.
+    A task config is a frozen dataclass with this class as its base and a field `audio`. Only `build` is required; the
+    other methods have defaults. No code outside `tasks/` tests the type of a task.
+
+    Example:
+        >>> import dataclasses
+        >>> import jax, jax.numpy as jnp
+        >>> from speech_jax.audio.config import AudioConfig
+        >>> from speech_jax.core.types import Bucket, LossOut, Model, Report, Task, TaskConfig
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class LevelConfig(TaskConfig):  # learns the mean power of recordings
+        ...     audio: AudioConfig = AudioConfig()
+        ...     def build(self, reader, teacher=None):
+        ...         def apply(params, state, batch, *, key=None, train=False):
+        ...             return {"error": (batch["audio"] ** 2).mean(1) - params["level"]}, state
+        ...         def objective(params, state, batch, key, step):
+        ...             total = (apply(params, state, batch)[0]["error"] ** 2).sum()
+        ...             return LossOut(total / len(batch["audio"]), jnp.float32(len(batch["audio"])), state, {})
+        ...         def batch_spec(bucket):
+        ...             return {"audio": jax.ShapeDtypeStruct((bucket.rows, bucket.samples), jnp.float32)}
+        ...         model = Model(lambda key, batch: ({"level": jnp.zeros(())}, {}), apply)
+        ...         return Task(model, objective, batch_spec, lambda params, state, batches: Report({}))
+        >>> task = LevelConfig().build(reader=None)
+        >>> params, state = task.model.init(jax.random.key(0), None)
+        >>> float(task.objective(params, state, {"audio": jnp.ones((2, 8))}, None, 0).value)
+        1.0
     """
 
     kind: ClassVar[str] = "task"

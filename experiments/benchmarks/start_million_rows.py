@@ -109,7 +109,7 @@ def start(folder: Path, warmup: int = 100) -> str:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, "--config", str(config)],
-        env=os.environ | {"BEGAN": str(time.time())},
+        env=os.environ | {"BEGAN": str(time.time()), "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

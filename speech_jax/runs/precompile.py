@@ -1,4 +1,4 @@
-"""Compile the programs of a run for chips that are not at hand, and say what each takes."""
+"""Compile the programs of a run for TPU chips without such chips, and report their memory and time."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ STEP = jax.ShapeDtypeStruct((), "int32")
 def check_compiled(config: TrainConfig) -> None:
     """Raise UserError for a run whose programs cannot be made without its weights or its secret key."""
     for name, is_set, expected in (
-        ("trainer.step.privacy", config.trainer.step.privacy.on, "no privacy: its programs hold a secret key"),
-        ("adapter.kind", config.adapter.kind != "none", "none: adapters are put on weights that are at hand"),
-        ("teacher.checkpoint", bool(config.teacher.checkpoint), "no teacher: its weights must be at hand"),
+        ("trainer.step.privacy", config.trainer.step.privacy.on, "no privacy: its programs contain a secret key"),
+        ("adapter.kind", config.adapter.kind != "none", "none: adapters need the start checkpoint's weights"),
+        ("teacher.checkpoint", bool(config.teacher.checkpoint), "no teacher: its weights are needed"),
     ):
         if is_set:
             raise UserError(f"{name}: found it set, expected {expected}")
 
 
 def for_chip(config: TrainConfig, chip: Chip) -> TrainConfig:
-    """Return the config with the kernels that its models would choose on such a chip."""
+    """Return the config with the attention kernels that its models use on `chip`."""
     for name in ("task", "pre_task"):
         task = getattr(config, name)
         if getattr(getattr(task, "model", None), "attention_fused", False) and not attention_tpu.runs_on(chip.kind):
@@ -67,7 +67,7 @@ def read(config: TrainConfig, options: CompileConfig) -> tuple[TrainConfig, Any,
 
     Args:
         config: The run.
-        options: Shapes given by flag; without them the config's data must be there.
+        options: Shapes given by flag; without them the config's data must be readable.
 
     Returns:
         (config with its task, reader or None, shapes of the batches: buckets, or one per term of the loss).
@@ -76,25 +76,25 @@ def read(config: TrainConfig, options: CompileConfig) -> tuple[TrainConfig, Any,
         UserError: If the config names no task, or a shape is not written as ROWSxSECONDSxLABELS.
     """
     check_settings(config)
-    both = replays(config) and options.step == "train"
+    with_pre = replays(config) and options.step == "train"
     if options.bucket:
         if config.task is None:
             raise UserError("config.task: found None, expected a task with --bucket")
         reader = config.task.placeholder_reader(options.vocab_size)
         rate = config.task.audio.sample_rate
         buckets: list[Any] = [bucket_of(text, rate) for text in options.bucket]
-        buckets = [{"pre": b, "task": b} for b in buckets] if both else buckets
+        buckets = [{"pre": b, "task": b} for b in buckets] if with_pre else buckets
     else:
         sources = Sources()
         config, reader, speakers, *_ = resolve(config, sources)
         rate = config.task.audio.sample_rate
         common = {"speakers": speakers, "options": config.task.stream_options(), "sources": sources}
         plans = {"task": load_stream(config.data, reader, rate, **common).plan}
-        if both:
+        if with_pre:
             assert config.pre is not None
             plans["pre"] = load_stream(config.pre, reader if config.pre_task is None else None, rate, **common).plan
         buckets = list(plans["task"].buckets)
-        if both:  # each shape of either once
+        if with_pre:  # each shape of "pre" and of "task" once
             pre = list(plans["pre"].buckets)
             longest = {"pre": pre[-1], "task": buckets[-1]}
             buckets = [{"pre": pre[-1], "task": b} for b in buckets[:-1]] + [
@@ -103,7 +103,7 @@ def read(config: TrainConfig, options: CompileConfig) -> tuple[TrainConfig, Any,
 
 
 def bucket_of(text: str, sample_rate: int) -> Bucket:
-    """Return the shape that a text such as 256x16x200 stands for: rows, seconds, labels."""
+    """Return the bucket of a text such as 256x16x200: rows, seconds, labels. Raises UserError for any other text."""
     match = re.fullmatch(r"(\d+)x(\d+(?:\.\d+)?)x(\d+)", text)
     if match is None or not int(match[1]) or not float(match[2]):
         raise UserError(f"--bucket: found {text!r}, expected ROWSxSECONDSxLABELS as in 256x16x200")
@@ -152,9 +152,9 @@ def check(
     facts["compile_seconds"] = programs.seconds
 
     # One program per term and shape; in memory with it lie the state, the other terms' gradients and its batch.
-    every_term = {term.name: term for term in terms(task.objective)}
+    terms_by_name = {term.name: term for term in terms(task.objective)}
     for (name, shapes), program in programs.gradients.items():
-        term = every_term[name]
+        term = terms_by_name[name]
         batch = batch_struct({leaf: jax.ShapeDtypeStruct(shape, kind) for leaf, shape, kind in shapes}, mesh)
         figures = measure(f"gradient {name}".strip(), program, chip)
         figures["batch"] = {leaf: shape for leaf, shape, _ in shapes}
@@ -177,27 +177,41 @@ def head_of(options: CompileConfig, mesh: Mesh, buckets: list[Any]) -> dict[str,
 def check_use(
     config: TrainConfig, reader: Any, buckets: list[Any], devices: Sequence, options: CompileConfig
 ) -> dict[str, Any]:
-    """Compile the inference program; see `check`. The "step" is one run of the largest shape."""
+    """Compile the inference program and return the figures of `check`; a "step" is one run of the largest shape.
+
+    Args:
+        config: The run, with its task.
+        reader: Its tokenizer or front end.
+        buckets: Shapes of its batches, ascending.
+        devices: The chips to compile for.
+        options: The flags.
+
+    Returns:
+        JSON figures.
+
+    Raises:
+        UserError: If the task has no inference program.
+    """
     chip = chip_of(options.topology)
     mesh = make_mesh(dataclasses.replace(config.mesh, data=-1, fsdp=1, tensor=1), list(devices))
     facts = head_of(options, mesh, buckets)
     facts["compile_seconds"] = 0.0
     whole = replicated(mesh)
     for bucket in buckets:
-        use = config.task.program(bucket, reader.vocab_size if reader else 0)  # UserError for a task that only trains
-        weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), use.weights)
+        inference = config.task.program(bucket, reader.vocab_size if reader else 0)
+        weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), inference.weights)
         facts |= {"parameters": num_params(weights), "state_bytes": shard_bytes(weights)}
-        batch = batch_struct(use.batch, mesh)
+        batch = batch_struct(inference.batch, mesh)
         began = time.monotonic()
         try:
             with jax.set_mesh(mesh):
-                program = jax.jit(use.function).lower(weights, batch).compile()
+                program = jax.jit(inference.function).lower(weights, batch).compile()
         except jax.errors.JaxRuntimeError as error:
             return facts | {"fits": False, "allocations": allocations(error)}
         facts["compile_seconds"] += time.monotonic() - began
-        figures = measure(use.name, program, chip)
+        figures = measure(inference.name, program, chip)
         figures["batch"] = {name: leaf.shape for name, leaf in batch.items()}
-        figures["model_flops"] = matmul_flops(use.function, weights, batch)
+        figures["model_flops"] = matmul_flops(inference.function, weights, batch)
         facts["programs"].append(figures)
     longest = max(facts["programs"], key=lambda p: p["roofline"]["seconds"])
     seconds = longest["roofline"]["seconds"]

@@ -172,9 +172,9 @@ def _crop_nll(
     start = first * net.hop
     cut = jax.vmap(lambda row, at: jax.lax.dynamic_slice(row, (at,), (size + 1,)))(padded, start)
     frame = first + frame_offset(config.audio)
-    mel, own = window_of(recordings["mel"], recordings["frames"], frame, config.crop_frames, net.condition, net.hop)
+    mel, valid = window_of(recordings["mel"], recordings["frames"], frame, config.crop_frames, net.condition, net.hop)
     before = cut[:, :-1] if noise is None else cut[:, :-1] + noise
-    inputs = {"before": before, "mel": mel, "mel_mask": own} | {n: a for n, a in recordings.items() if n == "speaker"}
+    inputs = {"before": before, "mel": mel, "mel_mask": valid} | {n: a for n, a in recordings.items() if n == "speaker"}
     y = network.apply(params, {}, inputs)[0]["y"]
     nll = waveform_nll(net.output, y, cut[:, 1:], min_log_scale=net.min_log_scale, levels=net.levels)
     number = jnp.arange(size)[None]

@@ -9,7 +9,7 @@ import numpy as np
 from speech_jax.audio.config import AudioConfig
 from speech_jax.decoding.wavenet.scan import stack_layer_conditions
 from speech_jax.decoding.wavenet.stream import frame_windows
-from speech_jax.inference.resynthesis import mel_of
+from speech_jax.inference.resynthesis import extract_mel
 from speech_jax.inference.vocoder import WaveNetVocoder
 from speech_jax.kernels.wavenet import native
 from speech_jax.models.wavenet_condition import condition, reach, rows_per_frame
@@ -21,7 +21,7 @@ CLIPS = 24  # whose likelihood is computed
 
 def mel_distance(original: np.ndarray, made: np.ndarray, audio: AudioConfig) -> float:
     """Return the mean absolute difference of two recordings' log-mel frames, in nats of magnitude."""
-    both = [mel_of(x, audio) for x in (original, made)]
+    both = [extract_mel(x, audio) for x in (original, made)]
     frames = min(map(len, both))
     return float(np.abs(both[0][:frames] - both[1][:frames]).mean())
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from speech_jax.core.types import Bucket, LossOut, Model, Task
     from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
     from speech_jax.data.manifest import read_manifest
-    from speech_jax.data.utterances import Utterance
+    from speech_jax.data.utterances import Utterance, Utterances
     from speech_jax.decoding.config import BeamConfig
     from speech_jax.decoding.ctc import greedy_decode
     from speech_jax.evaluation.wer import cer, wer
@@ -70,6 +70,7 @@ _MODULES = {
     "SourceConfig": "speech_jax.data.config",
     "read_manifest": "speech_jax.data.manifest",
     "Utterance": "speech_jax.data.utterances",
+    "Utterances": "speech_jax.data.utterances",
     "BeamConfig": "speech_jax.decoding.config",
     "greedy_decode": "speech_jax.decoding.ctc",
     "cer": "speech_jax.evaluation.wer",
@@ -136,6 +137,7 @@ __all__ = [
     "TrainerConfig",
     "UserError",
     "Utterance",
+    "Utterances",
     "Voice",
     "WaveNetConfig",
     "WaveNetTaskConfig",

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
 from speech_jax.data.config import DataConfig, PlanConfig
-from speech_jax.data.manifest import Utterance
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan
 from speech_jax.data.recordings import read_recording
+from speech_jax.data.utterances import Utterance
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
 from speech_jax.evaluation.report import Evaluation, Item, score_items, to_html, to_json, to_markdown
 from speech_jax.evaluation.wer import Costs

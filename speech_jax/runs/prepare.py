@@ -16,7 +16,7 @@ from speech_jax.data.plan import check_plan, left_out
 from speech_jax.finetuning.fisher import estimate_fisher
 from speech_jax.objectives.schedules import make_alpha
 from speech_jax.runs.objective import build_task, load_teacher, replays
-from speech_jax.runs.private import describe, private_run
+from speech_jax.runs.private import check_private_settings, describe, private_run
 from speech_jax.runs.resolve import check_settings, open_start, resolve
 from speech_jax.runs.start import adapt, read_start, student
 from speech_jax.runs.streams import LEFT_OUT_SHOWN, Sources, Stream, check_unseen, load_stream, warn_of_misfits
@@ -83,6 +83,8 @@ def prepare(config: TrainConfig) -> PreparedRun:
     check_optimizer(config.optimizer, config.trainer.steps)
     make_alpha(config.alpha)
     make_mesh(config.mesh)
+    if config.task is not None and config.trainer.step.privacy.on:
+        check_private_settings(config)
     for data in (config.data, config.pre, *(e.data for e in config.evaluate)):
         if data is not None:
             check_plan(data.plan)

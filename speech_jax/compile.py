@@ -1,4 +1,4 @@
-"""Compile a run for a TPU slice without one: `python -m speech_jax.compile --config X --topology v5e:16x16`.
+"""Compile a run for a TPU slice, without having a TPU: `python -m speech_jax.compile --config X --topology v5e:16x16`.
 
 The trainer's own programs (the gradient of every bucket, and the update), or with `--step use` the inference program,
 go through the real TPU compiler, which needs no TPU. The report has bytes per chip, operations, collectives, a roofline

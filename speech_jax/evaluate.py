@@ -1,4 +1,4 @@
-"""Error rates of a checkpoint, or of anybody's transcripts, on manifests: `python -m speech_jax.evaluate`.
+"""Error rates of a checkpoint, or of another system's transcripts, on manifests: `python -m speech_jax.evaluate`.
 
 With --speech, synthesized recordings against those of the manifests: see `speech_pairs`.
 """
@@ -70,11 +70,11 @@ class EvaluateConfig:
     language: str = ""
     """Language of the normalization of both texts; empty takes the checkpoint's, or English without one."""
     costs: Costs = "levenshtein"
-    """Costs of the alignment. levenshtein: fewest errors, as jiwer. sclite: those of NIST's tool."""
+    """Edit costs of the word alignment: levenshtein counts errors equally (jiwer), sclite uses NIST's weights."""
     worst: int = 50
     """Number of worst utterances in the reports."""
     batch_seconds: float = 120.0
-    """Seconds of audio recognized at a time, padding included."""
+    """Seconds of audio per batch, padding included, for recordings that fit in one pass."""
     max_hours: float = 4.0
     """Longest recording in hours; a longer one is not read."""
     windows: WindowConfig = field(default_factory=WindowConfig)

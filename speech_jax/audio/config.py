@@ -169,7 +169,8 @@ class AugmentConfig:
     """
 
     speed: tuple[float, ...] = ()
-    """Factors of speed and pitch, e.g. (0.9, 1.0, 1.1), drawn with equal probability; empty is off."""
+    """Factors of speed and pitch, e.g. (0.9, 1.0, 1.1), as a flag: 0.9 1.0 1.1, drawn with equal probability; empty is
+    off."""
     reverb: float = 0.0
     """Probability of reverberation."""
     reverb_seconds: tuple[float, float] = (0.1, 0.6)

@@ -92,7 +92,7 @@ class DataConfig:
     seed: int = 0
     """Seed of the shuffle."""
     on_error: Literal["skip", "raise"] = "skip"
-    """For a recording that cannot be read: "skip" logs it and trains without it, "raise" stops."""
+    """For a recording that cannot be read: "skip" logs it and continues without it, "raise" stops."""
     workers: int = 0
     """Processes that read and decode. 0 uses threads of this process, which can also cache small sets in memory."""
     threads: int = 2
@@ -102,7 +102,7 @@ class DataConfig:
     cache_mb: int = 2048
     """MB of decoded audio to keep in memory between epochs, with workers = 0. One hour at 16 kHz takes 230 MB."""
     max_seconds: float = 3600.0
-    """A longer recording or segment is an error, which stops decompression bombs."""
+    """A longer recording or segment is an error; this guards against files that decode to endless audio."""
     allow_pipes: bool = False
     """Run the commands of a Kaldi wav.scp, the lines that end in "|". They run without a shell, but can be any program:
     only for files that you trust."""

@@ -19,7 +19,8 @@ class WindowConfig:
     context_seconds: float = 4.0
     """Seconds of context before and after. Recordings up to core + 2 · context are recognized in one pass."""
     batch_seconds: float = 0.0
-    """Seconds of audio recognized at a time; 0 takes one window on a CPU and about 240 s on an accelerator."""
+    """Seconds of audio per batch, for windows of longer recordings; 0 takes one window on a CPU and about 240 s on an
+    accelerator."""
 
     def __post_init__(self):
         for name, value in (("core_seconds", self.core_seconds - 0.1), ("context_seconds", self.context_seconds)):

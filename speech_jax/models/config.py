@@ -323,7 +323,7 @@ class Tacotron2Config:
     """
 
     num_mels: int = 80
-    """Mel bands per frame."""
+    """Mel bands per frame; set from the audio settings."""
     embedding: int = 512
     """Channels of a symbol, and of the encoder's convolutions."""
     encoder_layers: int = 3
@@ -359,7 +359,7 @@ class Tacotron2Config:
     held_rate: float = 0.1
     """Probability of zoneout or dropout of LSTM states; 0 for none."""
     speakers: int = 0
-    """Number of voices, each with a learned vector; 0 for a network of one voice."""
+    """Number of voices, each with a learned vector; 0 for a network of one voice; set from `task.speakers`."""
     speaker_width: int = 64
     """Channels of a speaker's vector."""
     style: StyleConfig | None = None
@@ -477,7 +477,7 @@ class WaveNetConfig:
     hop: int = 256
     """Samples per mel frame; set from the audio settings."""
     speakers: int = 0
-    """Number of voices, each with a learned vector; 0 for a network of one voice."""
+    """Number of voices, each with a learned vector; 0 for a network of one voice; set from `task.speakers`."""
     speaker_width: int = 64
     """Channels of a speaker's vector."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -87,7 +87,7 @@ class CTCTaskConfig(TaskConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """Recognizer whose outputs the trained one is pulled to.
+    """Teacher: a recognizer whose outputs the trained model imitates.
 
     The start model as teacher limits forgetting (LwF, Li and Hoiem 2016); a larger one is distilled into a smaller one.
     """

@@ -62,9 +62,9 @@ class Tacotron2TaskConfig(TaskConfig):
     guided_sigma: float = 0.4
     """Width of the band around the diagonal that the guided-attention loss tolerates, as a share of the utterance."""
     reduction: tuple[tuple[int, int], ...] = ()
-    """Gradual training: (step, frames per decoder step from there on), for example ((0, 5), (5000, 3), (10000, 2)).
-    Empty uses the model's `reduction` from the start. Evaluation and synthesis always use the last entry's, so their
-    results before that step are of a setting not trained yet."""
+    """Gradual training: (step, frames per decoder step from there on), for example ((0, 5), (5000, 3), (10000, 2)),
+    as a flag: 0 5 5000 3 10000 2. Empty uses the model's `reduction` from the start. Evaluation and synthesis always
+    use the last entry's, so their results before that step are of a setting not trained yet."""
     speakers: Literal["one", "data"] = new_field("one")
     """one: a single voice for all recordings. data: a learned vector per speaker named in the manifest; the names are
     saved in the checkpoint, and fine-tuning can add speakers, also to a voice of one."""

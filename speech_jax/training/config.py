@@ -68,13 +68,14 @@ class OptimizerConfig:
     no_decay: tuple[str, ...] = (r"(^|/)(bias|scale|[a-z_]*_bias)$", r"(?i)norm")
     """Regular expressions of parameters without weight decay and L2: biases and norms."""
     clip_norm: float | None = 1.0
-    """Global norm of the trainable parameters' gradient above which it is scaled down; none turns clipping off."""
+    """Global norm of the trainable parameters' gradient above which it is scaled down; None turns clipping off."""
     groups: tuple[tuple[str, float | None], ...] = ((".*", 1.0),)
-    """(regular expression, factor on the learning rate); the first match wins. none freezes the parameters and the
+    """(regular expression, factor on the learning rate); the first match wins. None freezes the parameters and the
     batch statistics of that name. Must cover every parameter."""
     hold: tuple[tuple[str, int], ...] = ()
     """(regular expression, steps): parameters, and batch statistics of that name, that are frozen for the first steps;
-    the first match wins. ("^encoder/", 500) trains the head alone at first; several patterns unfreeze gradually."""
+    the first match wins. ("^encoder/", 500), as a flag '^encoder/' 500, trains the head alone at first; several
+    patterns unfreeze gradually."""
     anchor: float = 0.0
     """L2-SP (Li et al. 2018): adds anchor/2 · |θ − θ₀|² to the loss, where θ₀ are the parameters at the start of the
     run. Parameters that match `anchor_free` are left out."""
@@ -101,7 +102,7 @@ class PrivacyConfig:
     delta: float = 1e-5
     """Delta of the (epsilon, delta) guarantee; must be below 1 / utterances."""
     max_epsilon: float | None = None
-    """Largest epsilon: a run that would exceed it at its last step is refused. none: no limit, epsilon is logged."""
+    """Largest epsilon: a run that would exceed it at its last step is refused. None: no limit, epsilon is logged."""
     microbatch: int = 1
     """Utterances per device whose gradients are computed at the same time. More is faster on an accelerator, and takes
     as many times the memory of the trained parameters."""
@@ -114,7 +115,7 @@ class PrivacyConfig:
             ("noise_multiplier", 0 <= self.noise_multiplier < math.inf, "a number of 0 or more"),
             ("clip_norm", self.clip_norm > 0 and (not self.on or self.clip_norm < math.inf), "a number above 0"),
             ("delta", 0 < self.delta < 1, "a number between 0 and 1"),
-            ("max_epsilon", self.max_epsilon is None or self.max_epsilon > 0, "a number above 0, or none"),
+            ("max_epsilon", self.max_epsilon is None or self.max_epsilon > 0, "a number above 0, or None"),
             ("microbatch", self.microbatch >= 1, "at least 1"),
         )
         for name, good, expected in checks:
@@ -142,7 +143,7 @@ class StepConfig:
     """Micro-batches per step: each batch is split into this many parts, whose gradients are weighted by valid units
     (frames or labels). Saves memory; the step is the same."""
     ema: float | None = None
-    """Decay of the exponential moving average of the parameters, for example 0.999; none keeps no average. The decay
+    """Decay of the exponential moving average of the parameters, for example 0.999; None keeps no average. The decay
     starts lower and rises to this value over the first steps."""
     gradients: Method = "sum"
     """Combination of the gradients of L_pre and L_task: "sum", or "pcgrad", which removes their conflicting parts."""
@@ -168,7 +169,7 @@ class CheckpointConfig:
     keep_best: int = 1
     """Number of best checkpoints by `metric` to keep in addition."""
     metric: str | None = None
-    """Metric that ranks checkpoints, "<evaluation set>/<metric>", for example "dev/wer". none keeps only the newest."""
+    """Metric that ranks checkpoints, "<evaluation set>/<metric>", for example "dev/wer". None keeps only the newest."""
     mode: Literal["min", "max"] = "min"
     """min: a smaller `metric` is better; max: a larger one."""
 
@@ -207,7 +208,7 @@ class MeshConfig:
     tensor: int = 1
     """Devices with the same rows that split the parameters by `rules`."""
     rules: Rules = ()
-    """(regular expression, a mesh axis or none for each dimension); the first match wins. "auto" splits the largest
+    """(regular expression, a mesh axis or None for each dimension); the first match wins. "auto" splits the largest
     dimension that fsdp divides. Must cover every parameter. Empty: the model's own rules."""
     min_shard: int = 16384
     """Parameters with fewer elements than this are not split by "auto"."""

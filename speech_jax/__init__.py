@@ -182,4 +182,4 @@ if not TYPE_CHECKING:  # to which any name would be right then
 
 def __dir__() -> list[str]:
     """List the public names, loaded or not."""
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

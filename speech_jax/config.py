@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import runpy
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ class TrainConfig:
     """Task: a recognizer, an encoder pre-trained without text, a voice, or a vocoder. None takes the task of the
     checkpoint in `init_from`."""
     pre: DataConfig | None = None
-    """Recordings of L_pre, such as those of the old domain; None trains on `data` alone."""
+    """Recordings of the old domain for L_pre; None trains on `data` alone."""
     pre_task: PretrainTaskConfig | None = None
     """Unsupervised loss of the recognizer's encoder as L_pre, on `pre`; without `pre` on the recordings of `data`, in
     the same forward pass. None uses the task's own loss as L_pre."""
@@ -89,11 +90,11 @@ class TrainConfig:
     """Checkpoint folder to start from: its weights and tokenizer are taken (see `start`), and `task` must fit it. Empty
     starts from scratch."""
     start: StartConfig = StartConfig()
-    """Parts of that checkpoint that are kept, and parts that are reinitialized."""
+    """Parts of the `init_from` checkpoint that are kept or reinitialized."""
     adapter: AdapterConfig = AdapterConfig()
     """Low-rank adapters, trained instead of the whole network."""
     teacher: TeacherConfig = TeacherConfig()
-    """Recognizer whose outputs the trained one is pulled to."""
+    """Teacher: a recognizer whose outputs the trained model imitates."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer, learning rate, weight decay, frozen parameters."""
     mesh: MeshConfig = MeshConfig()
@@ -107,12 +108,15 @@ class TrainConfig:
 
 
 def load_config_file(path: str) -> TrainConfig:
-    """Run a Python file and return its variable `config`.
+    """Run a Python file and return its variable `config`. The file can import modules that lie in its folder.
 
     Raises UserError if the file fails, or if `config` is not a TrainConfig.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such config file")
+    folder = str(Path(path).resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that it hides nothing; for good, as worker processes import from there too
     try:
         config = runpy.run_path(path).get("config")
     except UserError:

@@ -154,8 +154,10 @@ def main(argv: Sequence[str]) -> int:
     watch.print_summary(len(texts) - failed)
     failures = sum(bool(piece.score.failure) for _, piece in rows)
     if failed or failures:
-        missing = f"{failed} of {len(texts)} texts could not be synthesized"
-        print(f"error: {missing}; {failures} of {len(rows)} pieces failed in all their tries", file=sys.stderr)
+        lines = [f"{failed} of {len(texts)} texts could not be synthesized"] if failed else []
+        if failures:
+            lines.append(f"{failures} of {len(rows)} pieces failed in all their tries; the best try of each is written")
+        print(f"error: {'; '.join(lines)}", file=sys.stderr)
     return 2 if failed or failures else 0
 
 

@@ -1,14 +1,19 @@
 """Configs are plain data: to text and back without loss, nothing unknown in silence, a golden text for each file."""
 
 import dataclasses
+import re
+import sys
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from speech_jax.config import TrainConfig, load_config_file
+from speech_jax.config import EvalConfig, TrainConfig, load_config_file
 from speech_jax.core.config_dict import from_dict, new_field, to_dict, to_text
 from speech_jax.core.errors import UserError
+from speech_jax.data.config import DataConfig
+from speech_jax.runs.resolve import check_settings
+from speech_jax.training.config import CheckpointConfig, GuardConfig, TrainerConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
@@ -94,3 +99,26 @@ if __name__ == "__main__":
     for name in CONFIGS:
         golden(name).parent.mkdir(exist_ok=True)
         golden(name).write_text(to_text(load_config_file(name)))
+
+
+def test_a_config_can_import_what_lies_next_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_the_config.py").write_text("STEPS = 7\n")
+    (tmp_path / "mine.py").write_text(
+        "from beside_the_config import STEPS\nfrom speech_jax.config import TrainConfig\n"
+        "from speech_jax.data.config import DataConfig\nfrom speech_jax.training.config import TrainerConfig\n"
+        "config = TrainConfig(out_dir='x', data=DataConfig(), trainer=TrainerConfig(steps=STEPS))\n"
+    )
+    assert load_config_file(str(tmp_path / "mine.py")).trainer.steps == 7
+
+
+@pytest.mark.parametrize("name", ["trainer.checkpoint.metric", "trainer.guards.0.metric"])
+def test_a_metric_of_no_evaluation_set_is_found_before_any_data_is_read(name):
+    guards = (GuardConfig("B/wer", 0.1),) if "guards" in name else ()
+    checkpoint = CheckpointConfig(metric=None if guards else "B/wer")
+    config = TrainConfig(
+        out_dir="x", data=DataConfig(), evaluate=(EvalConfig("A", DataConfig()),),
+        trainer=TrainerConfig(guards=guards, checkpoint=checkpoint),
+    )  # fmt: skip
+    with pytest.raises(UserError, match=rf"{re.escape(name)}: found 'B/wer', expected a metric of one of the sets A"):
+        check_settings(config)

@@ -85,13 +85,16 @@ def _from_union(arguments, value, path):
         return None
     members = [a for a in arguments if a is not types.NoneType]
     if isinstance(value, dict):
-        classes = [c for member in members for c in _classes(member)]
+        classes = list(dict.fromkeys(c for member in members for c in _classes(member)))
         for member in classes:
             if member.__name__ == value.get("type"):
                 return from_dict(member, value, path)
         if "type" in value and classes:
             names = ", ".join(member.__name__ for member in classes)
-            raise UserError(f"{path}: found a {value['type']}, expected one of {names}, or a class that is imported")
+            raise UserError(
+                f"{path}: found {value['type']}, expected one of {names}; a class of your own must be imported in the "
+                "config file"
+            )
     errors = []
     for member in members:
         try:

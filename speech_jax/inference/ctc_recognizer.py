@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -68,14 +68,14 @@ class CTCRecognizer:
         ((1, 25, 4), [25])
     """
 
-    network: Model
-    params: PyTree
-    model_state: PyTree
+    network: Model = field(repr=False)
+    params: PyTree = field(repr=False)
+    model_state: PyTree = field(repr=False)
     tokenizer: Tokenizer
     audio: AudioConfig
     windows: WindowConfig = WindowConfig()
     name: str = ""
-    search: BeamSearch | None = None
+    search: BeamSearch | None = field(default=None, repr=False)
 
     @property
     def language(self) -> str:

@@ -174,7 +174,8 @@ class Tracker:
         for key, image in images.items():
             summaries.append(summary.image(f"{name}/{key}", image, dataformats="HWC" if image.ndim == 3 else "HW"))
         for key, (samples, rate) in report.audio.items():
-            summaries.append(summary.audio(f"{name}/{key}", _clip(samples)[:, None], sample_rate=int(rate)))
+            if len(samples):  # an early voice may stop at once; tensorboardX takes no empty audio
+                summaries.append(summary.audio(f"{name}/{key}", _clip(samples)[:, None], sample_rate=int(rate)))
         self._board.show(step, summaries)
 
     def close(self) -> None:

@@ -70,6 +70,12 @@ def check_settings(config: TrainConfig) -> None:
     teacher = config.teacher
     if teacher.checkpoint and not (0 <= teacher.weight <= 1 and teacher.temperature > 0 and teacher.hidden >= 0):
         raise UserError(f"teacher: found {teacher}, expected 0 <= weight <= 1, temperature > 0, hidden >= 0")
+    sets = [e.name for e in config.evaluate]
+    metrics = {"trainer.checkpoint.metric": config.trainer.checkpoint.metric}
+    metrics |= {f"trainer.guards.{i}.metric": guard.metric for i, guard in enumerate(config.trainer.guards)}
+    for name, metric in metrics.items():
+        if sets and metric is not None and metric.rpartition("/")[0] not in sets:
+            raise UserError(f"{name}: found {metric!r}, expected a metric of one of the sets {', '.join(sets)}")
     if config.pre_task is not None and config.pre is None and config.teacher.checkpoint:
         raise UserError("teacher: found one with a pre_task without pre, expected recordings in pre for it")
     if config.adapter.kind == "none":

@@ -105,7 +105,8 @@ class Tokenizer:
             allowed = "".join(sorted(tables.characters))
             allowed = allowed if len(allowed) <= 60 else allowed[:60] + "…"
             raise UserError(
-                f"{source or 'text'}: found characters outside the tokenizer: {shown}, expected {allowed!r}"
+                f"{source or 'text'}: found characters outside the tokenizer: {shown}, expected {allowed!r}, or "
+                "--start.tokenizer new where training starts from a checkpoint"
             )
         if self.kind == "char":
             return [tables.ids[c] for c in text]

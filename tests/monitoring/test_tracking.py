@@ -192,3 +192,11 @@ def test_workers_are_closed():
     data.close()
     data.close()
     assert closed == [True]
+
+
+def test_audio_without_a_sample_is_left_out_of_tensorboard(tmp_path):
+    """A voice at the beginning of its training may stop before its first frame."""
+    tracker = Tracker(tmp_path, 0, tensorboard=True)
+    tracker.report("dev", 1, Report({"loss": 1.0}, audio={"free": (np.zeros(0, np.float32), 16_000)}), examples=0)
+    tracker.close()
+    assert (tmp_path / "evaluations" / "1" / "dev_free.wav").stat().st_size == 44

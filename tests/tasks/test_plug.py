@@ -124,5 +124,5 @@ def test_an_unknown_task_in_a_checkpoint_is_named(trained, monkeypatch):
     run, _ = trained
     assets = load_assets(run.out_dir, "last")
     assets["config"]["task"]["type"] = "NobodysTaskConfig"
-    with pytest.raises(UserError, match=r"config.task: found a NobodysTaskConfig, expected one of CTCTaskConfig, .*"):
+    with pytest.raises(UserError, match=r"config.task: found NobodysTaskConfig, expected one of CTCTaskConfig, .*"):
         config_from_assets(assets)

@@ -87,7 +87,11 @@ def _blocks(
             window[:ahead], window[ahead : ahead + len(block)] = past, block
             frame_index = np.arange(len(window)) - ahead + taken
             valid = (frame_index >= 0) & (frame_index < taken + len(block))
-            inverted = np.asarray(_invert(window, valid, signal, taken == 0, config, iterations, momentum))
+            inverted = np.asarray(
+                _invert(
+                    window, valid, signal, taken == 0, config=config, iterations=iterations, momentum=momentum
+                )
+            )
             begin = taken * config.hop  # in samples, counting the `left` ones before the recording's first
             end = num_samples(taken + count, config) + left if final else begin + count * config.hop
             emitted = inverted[ahead * config.hop :][max(left - begin, 0) : max(end - begin, 0)]
@@ -103,6 +107,7 @@ def _invert(
     valid: Bool[Array, " frames"],
     signal: Float[Array, " samples"],
     first: Bool[Array, ""],
+    *,
     config: AudioConfig,
     iterations: int,
     momentum: float,

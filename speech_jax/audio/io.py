@@ -101,17 +101,24 @@ def read_audio(
     name = name or (os.fspath(path) if isinstance(path, str | os.PathLike) else "audio")
     if isinstance(path, str | os.PathLike) and os.fspath(path).lower().endswith(".g722"):
         rate, blocks = G722_RATE, _g722_blocks(os.fspath(path), start)
-        return _collect(name, rate, blocks, sample_rate, start, end, max_seconds)
+        return _collect(name, blocks, rate, sample_rate, start=start, end=end, max_seconds=max_seconds)
     with _open(path, name) as file:
         seconds = (file.frames / file.samplerate if end is None else end) - start
         if seconds > max_seconds:
             raise UserError(f"{name}: found {seconds:.1f} s of audio, expected at most {max_seconds:.0f} s")
         blocks = _sound_blocks(file, name, start, end)
-        return _collect(name, file.samplerate, blocks, sample_rate, start, end, max_seconds)
+        return _collect(name, blocks, file.samplerate, sample_rate, start=start, end=end, max_seconds=max_seconds)
 
 
 def _collect(
-    name: str, rate: int, blocks: Iterator[np.ndarray], sample_rate: int, start: float, end: float | None, cap: float
+    name: str,
+    blocks: Iterator[np.ndarray],
+    rate: int,
+    sample_rate: int,
+    *,
+    start: float,
+    end: float | None,
+    max_seconds: float,
 ) -> Float[np.ndarray, "time"]:
     """Check, resample, clip and concatenate mono blocks at `rate`."""
     resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
@@ -122,8 +129,8 @@ def _collect(
         if limit is not None:
             block = block[: limit - frames]
         frames += len(block)
-        if frames > cap * rate + 1:
-            raise UserError(f"{name}: found more than {cap:.0f} s of audio, expected at most that")
+        if frames > max_seconds * rate + 1:
+            raise UserError(f"{name}: found more than {max_seconds:.0f} s of audio, expected at most that")
         high, low = block.max(initial=0.0), block.min(initial=0.0)  # NaN if any sample is
         if not (np.isfinite(high) and np.isfinite(low)):
             raise UserError(f"{name}: found NaN or infinite samples, expected numbers in [-1, 1]")

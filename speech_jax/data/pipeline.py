@@ -120,7 +120,10 @@ def batches(
             )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} of {process_count}")
-    loader = _Loader(utterances, plan, tokenizer, config, process_index, process_count, mels, speakers)
+    loader = _Loader(
+        utterances, plan, tokenizer, config, process_index=process_index, process_count=process_count, mels=mels,
+        speakers=speakers,
+    )  # fmt: skip
     if workers:
         return Batches(loader, *_by_processes(loader, start, workers))
     loader.cache_bytes = config.cache_mb << 20
@@ -130,7 +133,7 @@ def batches(
 class _Loader:
     """Random access to loaded batches, a data source of grain. Pickled once into every worker process."""
 
-    def __init__(self, utterances, plan, tokenizer, config, process_index, process_count, mels, speakers):
+    def __init__(self, utterances, plan, tokenizer, config, *, process_index, process_count, mels, speakers):
         self.utterances, self.plan, self.tokenizer, self.config = utterances, plan, tokenizer, config
         self.process_index, self.process_count = process_index, process_count
         self.mels, self.speakers = mels, speakers

@@ -105,7 +105,9 @@ def score_items(
     characters = count_errors([" ".join(r) for r in references], [" ".join(h) for h in hypotheses])
     sclite = words if costs == "sclite" else count_errors(references, hypotheses, "sclite")
     errors = sum(count.errors for count in sclite)
-    return Evaluation(name, items, tuple(words), tuple(characters), costs, errors, tuple(details))
+    return Evaluation(
+        name, items, tuple(words), tuple(characters), costs=costs, sclite_errors=errors, details=tuple(details)
+    )
 
 
 def bootstrap_interval(

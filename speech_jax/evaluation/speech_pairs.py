@@ -209,7 +209,11 @@ def measure_pairs(pairs: Sequence[UtterancePair], config: MeasureConfig) -> tupl
         u = pair.reference
         sums = {name: (value, 1.0) for name, value in values.items()}
         seconds = len(other.audio) / config.sample_rate
-        items.append(MeasuredPair(u.id, sums, pair.set, u.domain, u.speaker, u.text, seconds))
+        items.append(
+            MeasuredPair(
+                u.id, sums, set=pair.set, domain=u.domain, speaker=u.speaker, text=u.text, seconds=seconds
+            )
+        )
     return items, failed
 
 

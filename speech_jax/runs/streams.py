@@ -126,7 +126,10 @@ def load_stream(
         plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
     else:
         plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
-    return Stream(config, utterances, plan, seconds, labels, reader, options.mels, numbers)
+    return Stream(
+        config=config, utterances=utterances, plan=plan, seconds=seconds, labels=labels, reader=reader,
+        mels=options.mels, speakers=numbers,
+    )  # fmt: skip
 
 
 def rows_with_enough_frames(

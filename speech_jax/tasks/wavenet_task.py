@@ -96,7 +96,7 @@ def wavenet_task(config: WaveNetTaskConfig) -> Task:
         key = jax.random.key(0) if key is None else key
         first = crop_starts(config, key, batch)
         noise = input_noise(config, key, batch) if train and config.input_noise else None
-        return _crop_nll(config, network, params, recordings, first, jnp.zeros_like(first), noise), model_state
+        return _crop_nll(config, network, params, recordings, first, noise=noise), model_state
 
     def objective(params, model_state, batch, key, step) -> LossOut:
         """Return the negative log-likelihood in nats per sample."""
@@ -157,7 +157,8 @@ def _crop_nll(
     params: PyTree,
     recordings: dict[str, Array],
     first: Array,
-    context: Array,
+    *,
+    context: Array | None = None,
     noise: Array | None = None,
 ) -> dict[str, Array]:
     """Return {"nll", "counts"} of the samples of the crops that begin at frames `first`.
@@ -165,6 +166,7 @@ def _crop_nll(
     The first `context` samples of a crop do not count, and at least the receptive field does not, except at the
     recording's start. `noise` is added to the input samples.
     """
+    context = jnp.zeros_like(first) if context is None else context
     net, size = network_config(config), config.crop_frames * config.audio.hop
     wave = recordings["wave"]
     zero = zero_class(net.classes) if net.output == "mulaw" else 0.0
@@ -212,7 +214,7 @@ def whole_nll(
     def crop_sums(number: Array) -> tuple[Array, Array]:
         first = jnp.full(recordings["lengths"].shape, number * stride)
         context = jnp.where(first > 0, history * config.audio.hop, 0)
-        return _sums(_crop_nll(config, network, params, recordings, first, context))
+        return _sums(_crop_nll(config, network, params, recordings, first, context=context))
 
     totals, counts = jax.lax.map(crop_sums, jnp.arange(count))
     return jnp.sum(totals), jnp.sum(counts)

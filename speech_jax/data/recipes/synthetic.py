@@ -102,7 +102,8 @@ def prepare(out_dir: Path, options: Options) -> None:
         sentences = iter(draw_sentences(domain, sum(counts.values()), options.seed))
         for part, (split, count) in enumerate(counts.items()):
             rows[domain, split] = [
-                _request(out_dir, options, domain, split, part, number, next(sentences)) for number in range(count)
+                _request(out_dir, options, domain, split, part=part, number=number, text=next(sentences))
+                for number in range(count)
             ]
     requests = [request for part in rows.values() for _, request in part]
     _make(requests, options)
@@ -111,13 +112,18 @@ def prepare(out_dir: Path, options: Options) -> None:
         for name, request in part:
             info = soundfile.info(request.path)
             seconds = info.frames / info.samplerate
-            utterances.append(Utterance(name, request.path, 0.0, None, request.text, request.voice, domain, seconds))
+            utterances.append(
+                Utterance(
+                    id=name, audio=request.path, text=request.text, speaker=request.voice, domain=domain,
+                    seconds=seconds,
+                )  # fmt: skip
+            )
         if utterances:
             write_manifest(out_dir / domain / f"{split}.jsonl", utterances)
 
 
 def _request(
-    out_dir: Path, options: Options, domain: str, split: str, part: int, number: int, text: str
+    out_dir: Path, options: Options, domain: str, split: str, *, part: int, number: int, text: str
 ) -> tuple[str, Request]:
     seed = (options.seed, ord(domain), part, number)
     generator = np.random.default_rng(seed)

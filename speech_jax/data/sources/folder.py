@@ -72,7 +72,10 @@ def read_folder(path: str | Path, *, on_error: str = "raise") -> Utterances:
         name = row["id"] or _name(row["audio"], start)
         audio = _find(path.parent, row["audio"])
         result.append(
-            Utterance(name, audio, start or 0.0, end, row["text"], row["speaker"], row["domain"], seconds, where)
+            Utterance(
+                id=name, audio=audio, start=start or 0.0, end=end, text=row["text"], speaker=row["speaker"],
+                domain=row["domain"], seconds=seconds, where=where,
+            )  # fmt: skip
         )
     result = Utterances.of(result)
     check_ids(result)

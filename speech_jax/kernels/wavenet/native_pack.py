@@ -255,7 +255,10 @@ def pack(
     )  # fmt: skip
     history = library().wavenet_history_bytes(ctypes.byref(net))
     memory = (blob, arrays, matrices)
-    return NativeWeights(shape, dtype, instructions, layers, gate, room, step_bytes, ahead_bytes, history, net, memory)
+    return NativeWeights(
+        shape=shape, dtype=dtype, instructions=instructions, layers=layers, gate=gate, weight_bytes=room,
+        step_bytes=step_bytes, ahead_bytes=ahead_bytes, history_bytes=history, net=net, memory=memory,
+    )  # fmt: skip
 
 
 def _check(shape: StepShape, weights: StepWeights, dtype: str, level: str, cores: int) -> None:

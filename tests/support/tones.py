@@ -9,7 +9,8 @@ import numpy as np
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.mel import mel_matrix
 from speech_jax.core.types import Model
-from speech_jax.inference.recognizer import CTCRecognizer, WindowConfig
+from speech_jax.inference.config import WindowConfig
+from speech_jax.inference.ctc_recognizer import CTCRecognizer
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 
 AUDIO = AudioConfig(normalize="none", pre_emphasis=0.0, dither=0.0)

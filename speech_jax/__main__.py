@@ -11,18 +11,19 @@ from pathlib import Path
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.version import __version__
 
-DOORS = (  # in the order in which a project uses them
-    "prepare",
-    "train",
-    "evaluate",
-    "transcribe",
-    "synthesize",
-    "lm",
-    "sweep",
-    "average",
-    "convert",
-    "compile",
-)
+# The order in which a project uses the doors; one that is not named here comes last.
+ORDER = ("prepare", "train", "evaluate", "transcribe", "synthesize", "lm", "sweep", "average", "convert", "compile")
+
+
+def find_doors() -> tuple[str, ...]:
+    """Return the names of the front doors: the modules and packages at the top that run one, none of them imported."""
+    folder = Path(__file__).parent
+    files = [f for f in (*folder.glob("*.py"), *folder.glob("*/__main__.py")) if f != Path(__file__)]
+    names = [(f if f.parent == folder else f.parent).stem for f in files if b"run_front_door(main)" in f.read_bytes()]
+    return tuple(sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)))
+
+
+DOORS = find_doors()
 
 
 def main() -> None:

@@ -249,7 +249,8 @@ def test_the_cap_holds_for_a_decoder_that_never_ends(rate):
     tracemalloc.start()
     try:
         with pytest.raises(UserError, match="endless: found more than 10 s"):
-            _collect("endless", rate, itertools.repeat(np.zeros(1000, np.float32)), RATE, 0.0, None, 10.0)
+            zeros = itertools.repeat(np.zeros(1000, np.float32))
+            _collect("endless", zeros, rate, RATE, start=0.0, end=None, max_seconds=10.0)
         assert tracemalloc.get_traced_memory()[1] < 5e6
     finally:
         tracemalloc.stop()

@@ -12,6 +12,7 @@ import soundfile
 from speech_jax import evaluate as front_door
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation.measures import MEASURES
+from speech_jax.evaluation.speech_plots import distributions
 from speech_jax.evaluation.speech_report import (
     MeasuredPair,
     SpeechEvaluation,
@@ -235,3 +236,10 @@ def test_many_messages_are_cut_and_texts_are_escaped():
     for output in (page, text):
         assert "m.jsonl:19:" in output and "m.jsonl:20:" not in output and "and 30 more" in output
         assert not any(tag in output for tag in ("<u>", "<i>", "<s>", "<q>"))
+
+
+@pytest.mark.parametrize("values", [(3.0, 3.0), (0.0, 0.0), (1e9, 1e9 + 1e-6), (2.0, 5.0)])
+def test_a_measure_without_spread_has_a_histogram_too(values):
+    """A set measured against itself: as many equal values as there are utterances."""
+    items = tuple(MeasuredPair(str(n), {"mcd": (value, 1.0)}) for n, value in enumerate(values))
+    assert distributions(SpeechEvaluation("same", items)).startswith(b"\x89PNG")

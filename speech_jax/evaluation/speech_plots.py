@@ -59,7 +59,10 @@ def distributions(evaluation: SpeechEvaluation) -> bytes:
     panels = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axes, name in zip(panels, names, strict=False):
         values = [item.value(name) for item in evaluation.items]
-        axes.hist(_finite(values), bins=20, color=_REFERENCE)
+        finite = _finite(values)
+        spread = float(np.ptp(finite)) if len(finite) else 0.0
+        scale = float(np.max(np.abs(finite), initial=1.0))
+        axes.hist(finite, bins=20 if spread > 1e-6 * scale else 1, color=_REFERENCE)  # equal values: no room for 20
         axes.set_title(MEASURES[name].label.replace(" (", "\n("), fontsize=8)
         axes.tick_params(labelsize=7)
     for axes in panels[len(names) :]:

@@ -55,7 +55,7 @@ test-types: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/basedpyright --project pyproject.toml --pythonpath $(BIN)/python
 	@command -v shellcheck >/dev/null || { apt-get update -qq && apt-get install -y -qq shellcheck; }
 	git ls-files -z '*.sh' '*.bats' '*.bash' tests/tpu_scripts/fake .ci/run | xargs -0 shellcheck
 

@@ -241,6 +241,13 @@ def test_kaldi_commands_become_files(tmp_path):
     np.testing.assert_allclose(read_recording(row, 16000), soundfile.read(data / "a.flac")[0], atol=1e-4)
 
 
+def test_a_split_that_got_nothing_is_named(tmp_path, caplog):
+    soundfile.write(tmp_path / "a.wav", np.full(1600, 0.1), 8000)
+    (tmp_path / "set.csv").write_text("file,text,speaker\na.wav,hello,amy")
+    main(["folder", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--dev", "0.01"])
+    assert "no dev.jsonl: the fraction 0.01 holds no speaker or id of so few" in caplog.text
+
+
 def test_folder_deals_speakers_to_splits(tmp_path):
     lines = ["file,text,speaker"]
     for i in range(60):

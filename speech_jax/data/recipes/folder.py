@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speech_jax.core.errors import UserError
+from speech_jax.core.log import log
 from speech_jax.data.manifest import write_manifest
 from speech_jax.data.sources.folder import read_folder
 from speech_jax.data.utterances import Utterance
@@ -61,5 +62,8 @@ def write_splits(out_dir: Path, utterances: Iterable[Utterance], split: str, dev
         parts.setdefault(name, []).append(u)
     if not parts[split]:
         raise UserError(f"{out_dir}: found nothing left for {split!r} after dev {dev}, test {test}: too few speakers")
+    for name, fraction in (("dev", dev), ("test", test)):
+        if fraction and name not in parts:
+            log.warning("%s: no %s.jsonl: the fraction %g holds no speaker or id of so few", out_dir, name, fraction)
     for name, rows in parts.items():
         write_manifest(out_dir / f"{name}.jsonl", rows)

@@ -91,6 +91,8 @@ class _Child:
             self._send((function, job))
             result, error = self._receive()
         except (OSError, EOFError):
+            if self._process is None:  # closed meanwhile: the map has ended, and nobody waits for the result
+                raise
             self.close()
             return function(*job)
         if error is not None:

@@ -499,7 +499,7 @@ def test_a_run_reads_every_file_once_and_builds_its_task_once(corpus, trained, t
         alpha=AlphaConfig(start=0.5),
         init_from=start.out_dir,
         start=StartConfig(tokenizer="new"),
-        evaluate=(EvalConfig("new", data(corpus, "new")), EvalConfig("test", data(corpus, "old_test"))),
+        evaluate=(EvalConfig("new", data(corpus, "new")), EvalConfig("old", data(corpus, "old_test"))),
         adapter=AdapterConfig(kind="lora"),
     )
     assets, params, tasks, texts, manifests = (

@@ -17,12 +17,11 @@ from speech_jax.audio.config import TrimConfig
 from speech_jax.audio.trim import cut_report, cut_text
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import open_atomic
+from speech_jax.core.log import log
 from speech_jax.data import preparing
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import RECIPES
 from speech_jax.data.statistics import report, statistics
-
-log = logging.getLogger("speech_jax")
 
 
 @dataclass(frozen=True, kw_only=True)

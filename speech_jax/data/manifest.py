@@ -14,7 +14,6 @@ import hashlib
 import io
 import itertools
 import json
-import logging
 import math
 import os
 import re
@@ -28,11 +27,10 @@ from speech_jax.core.cache import ArrayCache, code_version
 from speech_jax.core.columns import CategoryColumn, StringColumn
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import MAX_LINE, open_atomic, split_lines
+from speech_jax.core.log import log
 from speech_jax.core.workers import parallel_map
 from speech_jax.data.utterances import PathColumn, PlaceColumn, Utterance, Utterances
 from speech_jax.text.texts import Texts
-
-log = logging.getLogger("speech_jax")
 
 MAX_SECONDS = 1e7
 CACHED_ROWS = 50_000  # the columns of smaller manifests are not cached

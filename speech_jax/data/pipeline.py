@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import tempfile
 import threading
 import weakref
@@ -18,13 +17,12 @@ from jaxtyping import Float, Int
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.framing import num_frames
 from speech_jax.core.errors import UserError
+from speech_jax.core.log import log
 from speech_jax.data.config import DataConfig
 from speech_jax.data.mels import read_mel
 from speech_jax.data.plan import Plan, encode
 from speech_jax.data.recordings import read_recording
 from speech_jax.data.utterances import SharedRows, Utterance, Utterances
-
-log = logging.getLogger("speech_jax")
 
 # A recording may be this much longer than the manifest's seconds (rounding, codec padding); the rest is cut.
 _TRIM_SECONDS = 0.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -17,12 +16,11 @@ from speech_jax.audio.config import TrimConfig
 from speech_jax.audio.trim import Cut, sound_bounds
 from speech_jax.core.config_dict import to_dict
 from speech_jax.core.errors import UserError
+from speech_jax.core.log import log
 from speech_jax.data import shards
 from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.recordings import read_recording
 from speech_jax.data.utterances import Utterance, Utterances
-
-log = logging.getLogger("speech_jax")
 
 SHARDED = ".sharded.jsonl"
 _SAVE_EVERY = 200  # utterances

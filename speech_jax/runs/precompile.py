@@ -177,17 +177,10 @@ def head_of(options: CompileConfig, mesh: Mesh, buckets: list[Any]) -> dict[str,
 def check_use(
     config: TrainConfig, reader: Any, buckets: list[Any], devices: Sequence, options: CompileConfig
 ) -> dict[str, Any]:
-    """Compile the inference program and return the figures of `check`; a "step" is one run of the largest shape.
-
-    Args:
-        config: The run, with its task.
-        reader: Its tokenizer or front end.
-        buckets: Shapes of its batches, ascending.
-        devices: The chips to compile for.
-        options: The flags.
+    """Compile the inference program, with the arguments of `check`.
 
     Returns:
-        JSON figures.
+        The figures of `check`; the "step" is one run of the largest shape.
 
     Raises:
         UserError: If the task has no inference program.

@@ -9,7 +9,7 @@ A recipe is a module of this folder, named in `RECIPES`, with two public names:
         the set's own names). Audio that has to be extracted or made goes under out_dir/audio/.
         Resumable: a file is written under a temporary name and renamed (`core.files.open_atomic`), and a file that is
         there is not made again. Deterministic. Bad input raises UserError; one bad recording among many is named with
-        `logging.getLogger("speech_jax").warning` and left out. Progress by tqdm on stderr.
+        `core.log.log.warning` and left out. Progress by tqdm on stderr.
 
 The front door prints the statistics and writes the shards; a recipe need not.
 """

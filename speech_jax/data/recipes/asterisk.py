@@ -11,17 +11,15 @@ from train and dev, those of dev from train.
 from __future__ import annotations
 
 import gzip
-import logging
 import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from speech_jax.core.errors import UserError
+from speech_jax.core.log import log
 from speech_jax.data.recipes.clips import Clip, letters_only, write_clips, write_splits
 from speech_jax.data.recipes.debian import package_root
-
-log = logging.getLogger("speech_jax")
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 # Tones, music and animals. Their lines in the list are descriptions in brackets, or name a sound.

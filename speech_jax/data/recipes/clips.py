@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,9 @@ from tqdm import tqdm
 from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import open_atomic
+from speech_jax.core.log import log
 from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.utterances import Utterance
-
-log = logging.getLogger("speech_jax")
 
 
 class Clip(NamedTuple):

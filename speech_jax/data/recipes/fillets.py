@@ -10,7 +10,6 @@ test or dev are dropped.
 
 from __future__ import annotations
 
-import logging
 import re
 import zlib
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from typing import NamedTuple
 from speech_jax.core.errors import UserError
 from speech_jax.data.recipes.clips import Clip, letters_only, write_clips, write_splits
 from speech_jax.data.recipes.debian import package_root
-
-log = logging.getLogger("speech_jax")
 
 LANGUAGES = ("cs", "nl")
 _STRING = r'"((?:[^"\\\n]|\\.)*)"'

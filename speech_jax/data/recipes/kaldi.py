@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ from tqdm import tqdm
 from speech_jax.audio.io import read_audio
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import open_atomic
+from speech_jax.core.log import log
 from speech_jax.data.manifest import write_manifest
 from speech_jax.data.recordings import run_pipe
 from speech_jax.data.sources.kaldi import read_kaldi
-
-log = logging.getLogger("speech_jax")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ things he looks at go in groups of 40 lines. Training lines whose sentence occur
 
 from __future__ import annotations
 
-import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -22,8 +21,6 @@ from typing import NamedTuple
 from speech_jax.core.errors import UserError
 from speech_jax.data.recipes.clips import Clip, letters_only, write_clips, write_splits
 from speech_jax.data.recipes.debian import package_root
-
-log = logging.getLogger("speech_jax")
 
 PACKAGE = "flight-of-the-amazon-queen"
 _FILE = "usr/share/scummvm/flight-of-the-amazon-queen/queen.1c"

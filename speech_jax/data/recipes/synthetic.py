@@ -11,7 +11,6 @@ made in fixed blocks, each in a fresh process.
 from __future__ import annotations
 
 import ctypes
-import logging
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -32,8 +31,6 @@ from speech_jax.data.manifest import write_manifest
 from speech_jax.data.recipes.clips import write_flac
 from speech_jax.data.recipes.sentences import draw_sentences
 from speech_jax.data.utterances import Utterance
-
-log = logging.getLogger("speech_jax")
 
 VOICES = {
     "A": ("en-us+m1", "en-us+m3", "en-us+m7", "en-us+f1", "en-us+f2", "en-us+f4"),

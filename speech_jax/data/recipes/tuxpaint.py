@@ -10,16 +10,14 @@ that occur in test or dev are dropped.
 
 from __future__ import annotations
 
-import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from speech_jax.core.errors import UserError
+from speech_jax.core.log import log
 from speech_jax.data.recipes.clips import Clip, letters_only, write_clips, write_splits
 from speech_jax.data.recipes.debian import package_root
-
-log = logging.getLogger("speech_jax")
 
 PACKAGE = "tuxpaint-stamps-default"
 LANGUAGES = ("be", "bg", "ca", "da", "el", "en", "es", "fr", "nl", "ro", "ru")

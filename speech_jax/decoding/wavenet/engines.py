@@ -7,7 +7,6 @@ Given the same noise all engines draw the same samples, up to the rounding of th
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from speech_jax.core.log import log
 from speech_jax.decoding.config import Cores, Dtype
 from speech_jax.decoding.wavenet import scan as wavenet
 from speech_jax.kernels.wavenet.step import StepShape, StepState, StepWeights
-
-log = logging.getLogger("speech_jax")
 
 ROWS_PER_GROUP = 4  # of the scan on a CPU: with fewer rows, reading the weights dominates
 

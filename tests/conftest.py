@@ -36,3 +36,23 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if CHECKED and item.get_closest_marker("bad_types"):
             item.add_marker(pytest.mark.skip(reason="wrong types on purpose"))
+
+
+@pytest.fixture(scope="session")
+def start_models(tmp_path_factory):
+    """Return a function: norm -> config of the trained start model of tests/support/domains.py, trained once."""
+    from tests.support import domains
+
+    folder = tmp_path_factory.mktemp("domains")
+    corpus = domains.make_corpus(folder / "data")
+    trained = {}
+
+    def start_model(norm: str = "layer"):
+        if norm not in trained:
+            config = domains.base(corpus, folder / f"start_{norm}", norm)
+            result, text = domains.run(config)
+            assert result is not None, text
+            trained[norm] = config
+        return trained[norm]
+
+    return start_model

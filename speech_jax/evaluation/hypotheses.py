@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation.report import Item
 
-_TEXT_KEYS = ("hypothesis", "text", "pred_text")  # of this package, of manifests, of NeMo
+# Of this package, of NeMo, of others. NeMo keeps the reference of its manifest in `text` beside `pred_text`.
+_TEXT_KEYS = ("hypothesis", "pred_text", "text")
 
 
 def write_hypotheses(items: Iterable[Item]) -> str:
@@ -30,7 +31,7 @@ def read_hypotheses(path: str, keys: Sequence[tuple[str, str]]) -> dict[tuple[st
     rows: dict[tuple[str, str], str] = {}
     number = 0
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # Windows programs write a byte order mark
             for number, line in enumerate(file, 1):
                 if line.strip():
                     key, text = _parse(line, f"{path}:{number}")

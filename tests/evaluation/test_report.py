@@ -182,11 +182,18 @@ def test_hypotheses_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["u1 a b\nu2\n", "u1\ta b\nu2\t\n", '{"id":"u1","text":"a b"}\n{"id":"u2","pred_text":""}\n']
+    "text",
+    [
+        "u1 a b\nu2\n",
+        "\ufeffu1 a b\nu2\n",
+        "u1\ta b\nu2\t\n",
+        '{"id":"u1","text":"a b"}\n{"id":"u2","pred_text":""}\n',
+        '\ufeff{"id":"u1","text":"the reference","pred_text":"a b"}\n{"id":"u2","pred_text":"","text":"c"}\n',  # NeMo's
+    ],
 )
 def test_hypotheses_of_others(tmp_path, text):
     path = tmp_path / "h"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert read_hypotheses(str(path), [("s", "u1"), ("t", "u2")]) == {("s", "u1"): "a b", ("t", "u2"): ""}
 
 

@@ -32,7 +32,8 @@ from speech_jax.text.config import TokenizerConfig
 from speech_jax.text.tokenizer import train_tokenizer
 from speech_jax.training.compiling import Programs, compile_programs
 from speech_jax.training.config import MeshConfig, OptimizerConfig, StepConfig
-from speech_jax.training.optimizer import learning_rate, make_optimizer, moving_state, trainable
+from speech_jax.training.frozen import moving_state
+from speech_jax.training.optimizer import learning_rate, make_optimizer, trainable
 from speech_jax.training.sharding import make_mesh
 from speech_jax.training.state import make_state, num_params
 
@@ -80,7 +81,7 @@ class Step:
             mesh=mesh,
             keys=[jax.random.key(0)],
             rate=learning_rate(optimizer, count),
-            moving_state=moving_state(optimizer, struct.model_state),
+            moving_state=moving_state(optimizer, struct.params, struct.model_state),
             say=lambda line: print(f"{name}: {line}", flush=True),
             check_stop=lambda: None,
         )

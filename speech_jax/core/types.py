@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # configs import this module, and reading one loads no JAX
 
 PyTree = Any
 Batch = Mapping[str, Any]
+OWN, TEACHER = "own", "teacher"  # the two parts of the model state of a network with a teacher; checkpoints hold them
 
 
 class Model(NamedTuple):
@@ -50,6 +51,11 @@ class LossOut(NamedTuple):
         weight: number of valid units in the batch.
         model_state: updated model state, such as batch statistics.
         metrics: name -> (sum, count), so that metrics merge across batches and hosts without bias.
+        sums: sums over the batch that `value` is a function of, where it is more than one mean over `weight` units: two
+            means of different units, or a function of the whole batch. A dict below the key "penalty" holds the terms
+            that are logged with their share of the gradient. None stands for (value · weight, weight).
+        of_sums: `jax.tree_util.Partial` that makes `value` of `sums`, see `objectives.means`. The sums of micro-batches
+            add up before it is applied, so that they equal the whole batch.
 
     Example:
         >>> import jax.numpy as jnp
@@ -65,6 +71,8 @@ class LossOut(NamedTuple):
     weight: Float[Array, ""]
     model_state: PyTree
     metrics: Mapping[str, tuple[Array, Array]]
+    sums: PyTree = None
+    of_sums: Any = None
 
 
 # (params, model_state, batch, key, step) -> LossOut

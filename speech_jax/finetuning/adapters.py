@@ -140,10 +140,10 @@ def with_adapters(task: Task, config: AdapterConfig) -> Task:
 def adapter_groups(config: AdapterConfig) -> tuple[tuple[str, float | None], ...]:
     """Return the `OptimizerConfig.groups` that train the adapters and `config.train`, and freeze everything else.
 
-    Batch statistics are frozen too.
+    A batch norm's statistics follow its parameters, see `training.frozen`.
     """
     base = tuple((f"^{BASE}/{p[1:]}" if p.startswith("^") else f"^{BASE}/.*(?:{p})", 1.0) for p in config.train)
-    return ((f"^{ADAPTER}/", 1.0), *base, (f"^({BASE}|batch_stats)/", None))
+    return ((f"^{ADAPTER}/", 1.0), *base, (f"^{BASE}/", None))
 
 
 def read_adapter_config(assets: Mapping[str, Any]) -> AdapterConfig:

@@ -18,6 +18,8 @@ from jaxtyping import Array, Bool, Float
 
 from speech_jax.core.hashing import random_keep
 
+HELD = "held"  # beside the mean and var of a batch norm: True where training, too, normalizes by these
+
 
 def uniform_fan_in(fan_in: int) -> Callable:
     """Return the initializer U(-1/sqrt(fan_in), 1/sqrt(fan_in)), torch's for linear and convolution layers."""
@@ -150,6 +152,9 @@ class MaskedBatchNorm(nn.Module):
     Momentum and eps are torch's (0.1, 1e-5; the running variance is the unbiased one). If the batch is sharded by GSPMD
     the sums are global. A batch without any valid frame changes nothing. NeMo counts padded frames too, so that its
     statistics depend on the padding; in evaluation the two are the same.
+
+    Where the variable "held" lies beside the running statistics and is True, training normalizes by them and leaves
+    them as they are: a frozen norm computes as in evaluation. See `training.frozen.hold_statistics`.
     """
 
     dtype: Any = jnp.float32
@@ -172,11 +177,17 @@ class MaskedBatchNorm(nn.Module):
             count = weight.sum()
             mean = (x * weight).sum((0, 1)) / jnp.maximum(count, 1.0)
             var = (jnp.square(x - mean[None, None]) * weight).sum((0, 1)) / jnp.maximum(count, 1.0)
+            held = self.get_variable("batch_stats", HELD) if self.has_variable("batch_stats", HELD) else None
             if not self.is_initializing():
+                old_mean, old_var = running_mean.value, running_var.value
                 rate = jnp.where(count > 0, self.momentum, 0.0)
                 unbiased = var * count / jnp.maximum(count - 1.0, 1.0)
-                running_mean.value = (1.0 - rate) * running_mean.value + rate * mean
-                running_var.value = (1.0 - rate) * running_var.value + rate * unbiased
+                new_mean = (1.0 - rate) * old_mean + rate * mean
+                new_var = (1.0 - rate) * old_var + rate * unbiased
+                if held is not None:
+                    new_mean, new_var = jnp.where(held, old_mean, new_mean), jnp.where(held, old_var, new_var)
+                    mean, var = jnp.where(held, old_mean, mean), jnp.where(held, old_var, var)
+                running_mean.value, running_var.value = new_mean, new_var
         else:
             mean, var = running_mean.value, running_var.value
         gain = scale * lax.rsqrt(var + self.eps)

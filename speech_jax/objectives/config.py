@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from speech_jax.core.claims import not_used_by
+
 Method = Literal["sum", "pcgrad"]
 
 
@@ -34,3 +36,8 @@ class AlphaConfig:
     """recadam: steepness of the sigmoid, per step."""
     middle: int = 500
     """recadam: step at which alpha is half way between start and end."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        uses = {"end": "linear cosine recadam", "begin": "linear cosine", "steps": "linear cosine"}
+        return not_used_by("kind", self.kind, uses | {"rate": "recadam", "middle": "recadam"})

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, LossOut, Objective, PyTree
 from speech_jax.objectives.config import Method
+from speech_jax.objectives.means import sums_of
 from speech_jax.objectives.schedules import Schedule
 
 
@@ -51,11 +52,14 @@ class Mix:
         alpha = alpha_at(self.alpha, step)
         pre = self.pre(_gate(alpha, params), model_state, batch["pre"], pre_key(key), step)
         task = self.task(_gate(1 - alpha, params), model_state, batch["task"], key, step)
+        (pre_sums, of_pre), (task_sums, of_task) = sums_of(pre), sums_of(task)
         return LossOut(
             value=_scaled(alpha, pre.value) + _scaled(1 - alpha, task.value),
             weight=_scaled(alpha, pre.weight) + _scaled(1 - alpha, task.weight),
             model_state=task.model_state,  # batch statistics follow the task's data only
             metrics=_prefixed("pre", pre) | _prefixed("task", task) | {"alpha": alpha_metric(self, step)},
+            sums={"pre": pre_sums, "task": task_sums},
+            of_sums=jax.tree_util.Partial(mixed, alpha, of_pre, of_task),
         )
 
 
@@ -107,6 +111,11 @@ def mix(pre: Objective, task: Objective, alpha: float | Schedule) -> Mix:
             raise UserError(f"alpha: found {alpha}, expected a number in [0, 1] or a schedule")
         alpha = number
     return Mix(pre, task, alpha)
+
+
+def mixed(alpha: Float[Array, ""], of_pre: Callable, of_task: Callable, sums: Mapping[str, PyTree]) -> Array:
+    """Return alpha · pre + (1 − alpha) · task of the sums of both losses; see `LossOut.of_sums`."""
+    return _scaled(alpha, of_pre(sums["pre"])) + _scaled(1 - alpha, of_task(sums["task"]))
 
 
 def alpha_at(alpha: float | Schedule, step: Int[Array, ""]) -> Float[Array, ""]:

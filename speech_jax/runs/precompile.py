@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import sys
 import time
@@ -29,6 +30,7 @@ from speech_jax.runs.resolve import check_settings, resolve
 from speech_jax.runs.streams import Sources, load_stream
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.compiling import batch_spec_of, compile_programs, init_spec_of
+from speech_jax.training.frozen import moving_state
 from speech_jax.training.sharding import make_mesh
 from speech_jax.training.state import init_shapes, make_state, num_params
 
@@ -144,7 +146,9 @@ def check(
             trainable=optimizers.trainable(config.optimizer, params), config=config.trainer.step, buckets=buckets,
             mesh=mesh, keys=[key],
             rate=optimizers.learning_rate(config.optimizer, config.trainer.steps),
-            moving_state=optimizers.moving_state(config.optimizer, state.model_state), say=say, check_stop=lambda: None,
+            moving_state=moving_state(config.optimizer, state.params, state.model_state), say=say,
+            check_stop=lambda: None, log_every=config.trainer.log_every,
+            penalties=functools.partial(optimizers.penalties, config.optimizer),
         )  # fmt: skip
     except jax.errors.JaxRuntimeError as error:
         lines = allocations(error) + largest_arrays(task, params, model_state, buckets[-1], mesh)

@@ -18,6 +18,8 @@ from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.core.errors import UserError
 from speech_jax.core.placement import run_sharded
 from speech_jax.core.types import (
+    OWN,
+    TEACHER,
     Batch,
     Bucket,
     LossOut,
@@ -37,6 +39,7 @@ from speech_jax.models.plain_conformer import plain_conformer_ctc
 from speech_jax.models.wav2vec2 import wav2vec2_ctc
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.objectives.distill import posterior_loss, similarity_loss
+from speech_jax.objectives.means import PENALTY, loss_of, weighted_means
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
 from speech_jax.text.tokenizer import Tokenizer
 
@@ -58,9 +61,6 @@ class Teacher(NamedTuple):
     network: Model
     params: PyTree
     model_state: PyTree
-
-
-OWN, TEACHER = "own", "teacher"  # keys of a student's model state; checkpoints hold them
 
 
 def own_state(model_state: PyTree) -> PyTree:
@@ -244,17 +244,17 @@ def _objective(model, teacher, params, model_state, batch, key, step) -> LossOut
     """Return the CTC loss in nats per label, a mean per label: its size does not depend on the utterances' lengths."""
     outputs, model_state = model.apply(params, model_state, batch, key=key, train=True)
     value, labels, metrics = ctc_value(outputs, batch)
-    if teacher is not None:
-        mask = outputs["mask"] & (batch["index"] >= 0)[:, None]
-        targets = outputs["teacher"]
-        divergence = posterior_loss(outputs["logits"], targets["logits"], mask, temperature=teacher.temperature)
-        metrics["teacher"] = divergence
-        distance = divergence[0] / jnp.maximum(divergence[1], 1.0)
-        if teacher.hidden:
-            metrics["teacher_hidden"] = hidden = similarity_loss(outputs["encoded"], targets["encoded"], mask)
-            distance += teacher.hidden * hidden[0] / jnp.maximum(hidden[1], 1.0)
-        value = (1 - teacher.weight) * value + teacher.weight * distance
-    return LossOut(value, labels, model_state, metrics)
+    if teacher is None:
+        return LossOut(value, labels, model_state, metrics)
+    mask = outputs["mask"] & (batch["index"] >= 0)[:, None]
+    targets = outputs["teacher"]
+    distances = {"teacher": posterior_loss(outputs["logits"], targets["logits"], mask, temperature=teacher.temperature)}
+    factors = {"teacher": teacher.weight}
+    if teacher.hidden:
+        distances["teacher_hidden"] = similarity_loss(outputs["encoded"], targets["encoded"], mask)
+        factors["teacher_hidden"] = teacher.weight * teacher.hidden
+    of_sums = jax.tree_util.Partial(weighted_means, {"ctc": 1 - teacher.weight, PENALTY: factors})
+    return loss_of({"ctc": metrics["ctc"], PENALTY: distances}, of_sums, labels, model_state, metrics | distances)
 
 
 def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):

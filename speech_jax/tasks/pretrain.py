@@ -6,6 +6,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from speech_jax.audio.config import AudioConfig, AugmentConfig
+from speech_jax.core.claims import not_used_by
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Task, TaskConfig
 from speech_jax.models.config import ConformerConfig
@@ -108,3 +109,11 @@ class PretrainTaskConfig(TaskConfig):
             value = getattr(self, name)
             if not low < value < high:
                 raise UserError(f"task.{name}: found {value}, expected {low} < {name} < {high}")
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        methods = {name: name for name in ("best_rq", "autoencoder", "contrastive")}
+        masks = ("freq_masks", "freq_width", "time_masks", "time_width", "time_width_max", "mask_value")
+        idle = not_used_by("method", self.method, methods) | {f"augment.{name}": "without SpecAugment" for name in masks}
+        given = self.model.num_features
+        return idle if given == self.audio.width else idle | {"model.num_features": "with {audio.width}"}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from speech_jax.core.types import LossOut
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import stack_frames
@@ -39,6 +40,7 @@ def make(config: AutoencoderConfig, network: ConformerConfig) -> tuple[Callable,
 
         metrics = {"hidden_error": sum_and_count(masked.hidden), "shown_error": sum_and_count(shown)}
         picture = output[0].reshape(time * factor, bands)[: masked.features.shape[1]]
-        return jnp.sum(jnp.where(weight > 0, weight * error, 0.0)), count, metrics, picture
+        value = jnp.sum(jnp.where(weight > 0, weight * error, 0.0)) / jnp.maximum(count, 1.0)
+        return LossOut(value, count, None, metrics), picture
 
     return init, loss

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from speech_jax.core.types import LossOut
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import code_perplexity, stack_frames
@@ -49,6 +50,7 @@ def make(config: BestRQConfig, network: ConformerConfig) -> tuple[Callable, Call
             "code_perplexity": (code_perplexity(targets[:, :, 0], masked.mask, config.codes), one),
             "guess_perplexity": (code_perplexity(predictions, masked.hidden, config.codes), one),
         }
-        return jnp.sum(jnp.where(hidden, nll, 0.0)), count, metrics, None
+        value = jnp.sum(jnp.where(hidden, nll, 0.0)) / jnp.maximum(count, 1.0)
+        return LossOut(value, count, None, metrics), None
 
     return init, loss

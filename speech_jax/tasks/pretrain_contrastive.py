@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from speech_jax.audio import rows
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.conformer import subsample
 from speech_jax.models.layers import linear, linear_init
 from speech_jax.objectives.masking import code_perplexity
+from speech_jax.objectives.means import loss_of, mean
 from speech_jax.tasks.pretrain import ContrastiveConfig
 
 
@@ -82,16 +85,31 @@ def make(config: ContrastiveConfig, network: ConformerConfig) -> tuple[Callable,
 
         # Diversity: the entropy of the mean choice over all valid frames, without Gumbel noise.
         weight = masked.mask[..., None, None].astype(jnp.float32)
-        mean = (jax.nn.softmax(logits) * weight).sum((0, 1)) / jnp.maximum(weight.sum(), 1.0)
-        perplexity = jnp.exp(-jnp.sum(mean * jnp.log(mean + 1e-7), -1)).sum()
-        penalty = (groups * codes - perplexity) / (groups * codes)
+        sums = {
+            "contrast": (jnp.sum(nll), total),
+            "choices": ((jax.nn.softmax(logits) * weight).sum((0, 1)), weight.sum()),
+        }
+        of_sums = jax.tree_util.Partial(contrastive_value, config.diversity)
         best = jnp.where(use, jnp.argmax(scores, -1) == 0, False)
         one = jnp.ones(())
         metrics = {
             "accuracy": (jnp.sum(best).astype(jnp.float32), total),
-            "diversity_penalty": (penalty, one),
+            "diversity_penalty": (diversity_penalty(mean(sums["choices"])), one),
             "code_perplexity": (code_perplexity(chosen[:, :, 0], masked.mask, codes), one),
         }
-        return jnp.sum(nll) + config.diversity * penalty * total, total, metrics, None
+        return loss_of(sums, of_sums, total, None, metrics), None
 
     return init, loss
+
+
+def contrastive_value(diversity: float, sums: dict[str, Any]) -> Float[Array, ""]:
+    """Return the contrastive loss per hidden frame plus `diversity` times the penalty; 0 without hidden frames."""
+    frames = sums["contrast"][1]
+    penalty = diversity * diversity_penalty(mean(sums["choices"]))
+    return mean(sums["contrast"]) + jnp.where(frames > 0, penalty, 0.0)
+
+
+def diversity_penalty(choices: Float[Array, "groups codes"]) -> Float[Array, ""]:
+    """Return 1 minus the perplexity of the mean choice as a share of all entries: 0 if all are used equally."""
+    perplexity = jnp.exp(-jnp.sum(choices * jnp.log(choices + 1e-7), -1)).sum()
+    return (choices.size - perplexity) / choices.size

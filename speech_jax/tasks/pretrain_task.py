@@ -27,7 +27,8 @@ from speech_jax.models import conformer
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.conformer import conformer_encoder
 from speech_jax.objectives.masking import hidden_frames, hide_features, spread
-from speech_jax.objectives.mix import alpha_at
+from speech_jax.objectives.means import sums_of
+from speech_jax.objectives.mix import alpha_at, mixed
 from speech_jax.objectives.schedules import Schedule
 from speech_jax.tasks import pretrain_autoencoder, pretrain_best_rq, pretrain_contrastive
 from speech_jax.tasks.ctc import CTCTaskConfig
@@ -44,7 +45,7 @@ class Pretext(NamedTuple):
     Attributes:
         init: (key) -> parameters of the head.
         loss: (parameters of the head, parameters of the encoder, `MaskedBatch`, step) ->
-            (loss summed over hidden frames, number of hidden frames, metrics, image [frames, bands] or None).
+            (`LossOut` per hidden frame, without a model state, and an image [frames, bands] or None).
     """
 
     init: Callable
@@ -119,12 +120,12 @@ def mask_and_encode(
     return masked, outputs, model_state
 
 
-def _loss(pretext: Pretext, params: PyTree, masked: MaskedBatch, step: Array) -> tuple[Array, Array, dict]:
-    """Return (mean loss per hidden frame, hidden frames, metrics)."""
-    total, count, metrics, _ = pretext.loss(params["pretext"], params["encoder"], masked, step)
+def _loss(pretext: Pretext, params: PyTree, masked: MaskedBatch, model_state: PyTree, step: Array) -> LossOut:
+    """Return the mean loss per hidden frame."""
+    out, _ = pretext.loss(params["pretext"], params["encoder"], masked, step)
     hidden, valid = (jnp.sum(x).astype(jnp.float32) for x in (masked.hidden, masked.mask))
-    metrics |= {"encoded_spread": (spread(masked.encoded, masked.mask), jnp.ones(())), "hidden": (hidden, valid)}
-    return total / jnp.maximum(count, 1.0), count, metrics
+    metrics = {"encoded_spread": (spread(masked.encoded, masked.mask), jnp.ones(())), "hidden": (hidden, valid)}
+    return out._replace(model_state=model_state, metrics={**out.metrics, **metrics})
 
 
 def pretrain_task(config: PretrainTaskConfig) -> Task:
@@ -149,15 +150,15 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
 
     def objective(params, model_state, batch, key, step) -> LossOut:
         masked, model_state = encode_batch(params, model_state, batch, key, True)
-        value, count, metrics = _loss(pretext, params, masked, step)
-        return LossOut(value, count, model_state, metrics)
+        return _loss(pretext, params, masked, model_state, step)
 
     @jax.jit
     def score(params, model_state, batch):
         key = jax.random.key(0)
         masked, _ = encode_batch(params, model_state, batch, key, False)
-        total, count, metrics, picture = pretext.loss(params["pretext"], params["encoder"], masked, jnp.int32(0))
-        metrics |= {"loss": (total, count), "encoded_spread": (spread(masked.encoded, masked.mask), jnp.ones(()))}
+        out, picture = pretext.loss(params["pretext"], params["encoder"], masked, jnp.int32(0))
+        metrics = {"loss": (out.value * out.weight, out.weight)}
+        metrics |= {**out.metrics, "encoded_spread": (spread(masked.encoded, masked.mask), jnp.ones(()))}
         return metrics, masked.features[0], picture
 
     def evaluate(params, model_state, batches: Iterable[Batch]) -> Report:
@@ -223,13 +224,25 @@ def shared_objective(
             return network.apply(params, model_state, inputs, key=key, train=train)
 
         masked, outputs, model_state = mask_and_encode(config, apply, batch, key, True)
-        pre, count, pre_metrics = _loss(pretext, params, masked, step)
-        task, labels, task_metrics = ctc_value(outputs, batch)
+        pre = _loss(pretext, params, masked, model_state, step)
+        value, labels, task_metrics = ctc_value(outputs, batch)
+        task = LossOut(value, labels, model_state, task_metrics)
         weight, one = alpha_at(alpha, step), jnp.ones(())
-        metrics = {f"pre/{name}": pair for name, pair in pre_metrics.items()}
-        metrics |= {f"task/{name}": pair for name, pair in task_metrics.items()}
-        metrics |= {"alpha": (weight, one), "pre/loss": (pre * count, count), "task/loss": (task * labels, labels)}
-        value = weight * pre + (1 - weight) * task
-        return LossOut(value, weight * count + (1 - weight) * labels, model_state, metrics)
+        metrics = {f"pre/{name}": pair for name, pair in pre.metrics.items()}
+        metrics |= {f"task/{name}": pair for name, pair in task.metrics.items()}
+        metrics |= {
+            "alpha": (weight, one),
+            "pre/loss": (pre.value * pre.weight, pre.weight),
+            "task/loss": (task.value * task.weight, task.weight),
+        }
+        (pre_sums, of_pre), (task_sums, of_task) = sums_of(pre), sums_of(task)
+        return LossOut(
+            value=weight * pre.value + (1 - weight) * task.value,
+            weight=weight * pre.weight + (1 - weight) * task.weight,
+            model_state=model_state,
+            metrics=metrics,
+            sums={"pre": pre_sums, "task": task_sums},
+            of_sums=jax.tree_util.Partial(mixed, weight, of_pre, of_task),
+        )
 
     return objective

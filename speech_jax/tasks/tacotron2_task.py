@@ -24,6 +24,7 @@ from speech_jax.decoding.tacotron2 import GeneratedMels, generate_mels
 from speech_jax.models.config import Tacotron2Config
 from speech_jax.models.tacotron2 import init_params, tacotron2
 from speech_jax.models.tacotron2_parts import make_parts
+from speech_jax.objectives.means import weighted_means
 from speech_jax.objectives.tts import focus_rate, frame_loss, guided_attention_loss, stop_loss
 from speech_jax.tasks.ctc_task import batch_spec
 from speech_jax.tasks.tacotron2 import Tacotron2TaskConfig
@@ -93,7 +94,9 @@ def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
     def loss_at(reduction: int, params, model_state, batch, key) -> LossOut:
         outputs, model_state = apply(params, model_state, batch, key=key, train=True, reduction=reduction)
         value, frames, metrics = losses(config, outputs, reduction)
-        return LossOut(value, frames, model_state, metrics)
+        factors = {"before": 1.0, "after": 1.0, "stop": 1.0} | ({"guided": config.guided} if config.guided else {})
+        of_sums = jax.tree_util.Partial(weighted_means, factors)
+        return LossOut(value, frames, model_state, metrics, {name: metrics[name] for name in factors}, of_sums)
 
     def objective(params, model_state, batch, key, step) -> LossOut:
         branches = [functools.partial(loss_at, r) for _, r in stages]

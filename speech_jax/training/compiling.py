@@ -116,6 +116,8 @@ def compile_programs(
     keys: Sequence[jax.Array],
     rate: Schedule,
     moving_state: PyTree,
+    log_every: int = 1,
+    penalties: Callable[[PyTree, PyTree], Mapping[str, tuple[Array, PyTree]]] | None = None,
     say: Callable[[str], None],
     check_stop: Callable[[], None],
 ) -> Programs:
@@ -134,7 +136,9 @@ def compile_programs(
         mesh: from `make_mesh`.
         keys: the key of the run and, if it is private, of its noise, on every device; shapes are enough.
         rate: the learning rate schedule, to be logged.
-        moving_state: see `make_update`.
+        moving_state: from `frozen.moving_state`.
+        log_every: see `make_gradient`.
+        penalties: see `make_update`.
         say: called with a line for the log after each program.
         check_stop: called before each program; may raise to abandon the compilation.
 
@@ -151,8 +155,13 @@ def compile_programs(
     for term in all_terms:
         whole: Any = everywhere  # TermOut holds arrays; here it holds their shardings
         out_shardings = TermOut(whole, moving, shardings.model_state if term.owns_state else None, whole)
-        make = make_private_gradient if private else make_gradient
-        gradient = jax.jit(make(term, trainable, config, mesh=mesh), out_shardings=out_shardings)
+        if private:
+            function = make_private_gradient(term, trainable, config, mesh=mesh)
+        else:
+            function = make_gradient(
+                term, trainable, config, mesh=mesh, moving_state=moving_state, log_every=log_every
+            )
+        gradient = jax.jit(function, out_shardings=out_shardings)
         structs = {}
         for bucket in buckets:
             struct = batch_struct(batch_spec_of(task.batch_spec, term.select(bucket)), mesh)
@@ -176,7 +185,9 @@ def compile_programs(
     check_stop()
     start = time.monotonic()
     objective = functools.partial(task.objective) if private else task.objective  # hides a mix: it is one term
-    update = make_update(objective, optimizer, trainable, config, rate=rate, moving_state=moving_state)
+    update = make_update(
+        objective, optimizer, trainable, config, rate=rate, moving_state=moving_state, penalties=penalties
+    )
     jitted = jax.jit(update, donate_argnums=(0, 1), out_shardings=(shardings, everywhere, everywhere))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")  # there are more gradients

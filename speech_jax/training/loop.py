@@ -30,6 +30,7 @@ from speech_jax.training.checkpoint import Checkpoints
 from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
 from speech_jax.training.config import MeshConfig, OptimizerConfig, TrainerConfig
 from speech_jax.training.feed import Feed
+from speech_jax.training.frozen import moving_state
 from speech_jax.training.guard import Guards
 from speech_jax.training.hosts import check_shared, run_on_all_or_fail
 from speech_jax.training.privacy import forget_noise_key, noise_key
@@ -310,7 +311,9 @@ class _TrainingLoop:
             mesh=self.mesh,
             keys=[_place_key(key, self.mesh) for key in keys],
             rate=optimizers.learning_rate(self.optimizer_config, self.config.steps),
-            moving_state=optimizers.moving_state(self.optimizer_config, self.struct.model_state),
+            moving_state=moving_state(self.optimizer_config, self.struct.params, self.struct.model_state),
+            log_every=self.config.log_every,
+            penalties=functools.partial(optimizers.penalties, self.optimizer_config),
             say=self.progress.say,
             check_stop=stop.check,
         )

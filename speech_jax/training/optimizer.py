@@ -21,7 +21,6 @@ from speech_jax.core.types import PyTree
 from speech_jax.objectives.schedules import Schedule
 from speech_jax.training.config import OptimizerConfig
 
-NEVER = -1  # instead of the step from which a batch statistic is updated
 _LAYER = re.compile(r"(?:^|/)layers_(\d+)/")
 
 
@@ -198,25 +197,6 @@ def trainable(config: OptimizerConfig, params: PyTree) -> PyTree:
     return jax.tree.map(lambda f: f is not None, factors, is_leaf=lambda f: f is None)
 
 
-def moving_state(config: OptimizerConfig, model_state: PyTree) -> PyTree:
-    """Return a tree of int: the step from which each batch statistic is updated, or NEVER.
-
-    A frozen module's statistics are frozen with it; otherwise its output would drift although its weights stay the
-    same. A name that no group matches is updated.
-    """
-
-    def first_step(path: tuple[Any, ...], _: Any) -> int:
-        # "batch_stats/encoder/…": a pattern that begins with "^encoder/" means the module, so both names are tried
-        names = leaf_name(path), leaf_name(path[1:])
-
-        def first_match(rules: tuple[tuple[str, Any], ...]) -> Any:
-            return next(value for pattern, value in rules if any(re.search(pattern, name) for name in names))
-
-        return NEVER if first_match((*config.groups, ("", 1.0))) is None else first_match((*config.hold, ("", 0)))
-
-    return jax.tree_util.tree_map_with_path(first_step, model_state)
-
-
 def rate_factors(config: OptimizerConfig, params: PyTree) -> dict[str, float]:
     """Return parameter name -> factor on the learning rate: its group's factor times its layer's.
 
@@ -291,6 +271,35 @@ def pull_to_start(
         return jax.tree_util.tree_map_with_path(one, updates, params), state
 
     return optax.GradientTransformation(init, update)
+
+
+def penalties(config: OptimizerConfig, params: PyTree, opt_state: PyTree) -> dict[str, tuple[Array, PyTree]]:
+    """Return the penalties of `pull_to_start`, to be logged.
+
+    Args:
+        config: weights of the penalties.
+        params: the parameters.
+        opt_state: state of `make_optimizer`.
+
+    Returns:
+        "anchor" and "ewc", those that are on -> (what it adds to the loss, its gradient as name -> array).
+    """
+
+    def is_pull(node: Any) -> bool:
+        return isinstance(node, PullState)
+
+    pull = next(filter(is_pull, jax.tree.leaves(opt_state, is_leaf=is_pull)), None)
+    if pull is None:
+        return {}
+    leaves = named_leaves(params)
+    change = {name: leaves[name] - start for name, start in named_leaves(pull.start).items()}
+    pulls = {}
+    if config.anchor:
+        pulls["anchor"] = {name: config.anchor * delta for name, delta in change.items()}
+    if config.ewc:
+        weights = named_leaves(pull.fisher)
+        pulls["ewc"] = {name: config.ewc * weights[name] * delta for name, delta in change.items()}
+    return {name: (0.5 * optax.tree.vdot(gradient, change), gradient) for name, gradient in pulls.items()}
 
 
 def freeze_for_steps(hold: tuple[tuple[str, int], ...]) -> optax.GradientTransformationExtraArgs:

@@ -15,9 +15,11 @@ from jaxtyping import Array, Bool, Float, Int
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import LossOut, Objective, PyTree, TrainState
+from speech_jax.objectives.means import PENALTY, sums_of
 from speech_jax.objectives.mix import Term, combine, terms
 from speech_jax.objectives.schedules import Schedule
 from speech_jax.training.config import StepConfig
+from speech_jax.training.frozen import hold_statistics, release_statistics
 from speech_jax.training.state import OptState
 
 Metrics = dict[str, tuple[Array, Array]]
@@ -40,63 +42,161 @@ class TermOut(NamedTuple):
 
 
 def make_gradient(
-    term: Term, trainable: PyTree, config: StepConfig, *, mesh: Mesh | None = None
+    term: Term,
+    trainable: PyTree,
+    config: StepConfig,
+    *,
+    mesh: Mesh | None = None,
+    moving_state: PyTree | None = None,
+    log_every: int = 1,
 ) -> Callable[[PyTree, PyTree, Int[Array, ""], PyTree, Array], TermOut]:
     """Make the pure function (params, model_state, step, the term's batch, the run's key) -> TermOut.
 
-    With micro-batches each gradient is weighted by its valid units, so that the sum equals the whole batch's gradient.
-    The randomness of step n is fold_in(key, n), and fold_in(…, i) of that for micro-batch i. The key is an argument so
-    that runs which differ only in their seed share a compiled program.
+    With micro-batches, the sums that the loss divides by are added over all of them before the division, so that
+    losses and gradients add up to the whole batch's (but for batch norms that are trained, whose statistics are a
+    micro-batch's). The randomness of step n is fold_in(key, n), and fold_in(…, i) of that for micro-batch i. The key is
+    an argument so that runs which differ only in their seed share a compiled program.
 
     Args:
         term: the loss, and the selection of its part of a batch.
         trainable: a tree of bool like the parameters; no gradient is computed for the others.
         config: number of micro-batches.
         mesh: the mesh the batch is sharded over; None without one.
+        moving_state: from `frozen.moving_state`: the batch norms that compute as in evaluation; None holds none.
+        log_every: steps between the lines of the log; the penalties' shares of the gradient, which cost a backward pass
+            each, are computed for these steps only.
 
     Returns:
         The function, to be jitted.
     """
 
-    def of_rows(params: PyTree, model_state: PyTree, step: Array, batch: PyTree, base: Array) -> tuple[TermOut, Array]:
+    def loss_of_rows(moving: PyTree, fixed: PyTree, model_state: PyTree, step: Array, batch: PyTree, base: Array):
+        with nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels
+            held = hold_statistics(model_state, moving_state, step)
+            out = term.objective(_join(moving, fixed), held, batch, term.key(base), step)
+        return out._replace(model_state=release_statistics(out.model_state) if term.owns_state else None)
+
+    def whole_batch(params: PyTree, model_state: PyTree, step: Array, batch: PyTree, base: Array) -> TermOut:
         moving, fixed = _split(params, trainable)
 
-        def loss(moving: PyTree) -> tuple[Array, LossOut]:
-            with nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels
-                out = term.objective(_join(moving, fixed), model_state, batch, term.key(base), step)
-            return out.value, out
+        def loss(moving: PyTree) -> tuple[tuple[Array, PyTree], LossOut]:
+            out = loss_of_rows(moving, fixed, model_state, step, batch, base)
+            return (out.value, out.sums if _penalties(out.sums) else None), out
 
-        (value, out), gradient = jax.value_and_grad(loss, has_aux=True)(moving)
-        model_state = out.model_state if term.owns_state else None
-        weight = jnp.asarray(out.weight, jnp.float32)
-        return TermOut(value.astype(jnp.float32), gradient, model_state, _term_metrics(term.name, out)), weight
+        (value, sums), pullback, out = jax.vjp(loss, moving, has_aux=True)
+        (gradient,) = pullback((jnp.ones_like(value), jax.tree.map(jnp.zeros_like, sums)))
+        metrics = _term_metrics(term.name, out)
+        if sums is not None:
+            due = (step + 1) % log_every == 0
+            parts = {
+                name: _when(due, lambda only=only: pullback((jnp.zeros_like(value), only))[0], gradient)
+                for name, only in _penalty_cotangents(sums, out.of_sums).items()
+            }
+            metrics |= _penalty_metrics(term.name, sums, out.of_sums, gradient, parts, due)
+        return TermOut(value.astype(jnp.float32), gradient, out.model_state, metrics)
 
-    def gradient(params: PyTree, model_state: PyTree, step: Int[Array, ""], batch: PyTree, key: Array) -> TermOut:
-        base = jax.random.fold_in(key, step)
-        if config.accumulate == 1:
-            return of_rows(params, model_state, step, batch, base)[0]
+    def micro_batches(params: PyTree, model_state: PyTree, step: Array, batch: PyTree, base: Array) -> TermOut:
+        moving, fixed = _split(params, trainable)
         parts = jax.tree.map(lambda x: _micro_batches(x, config.accumulate, mesh), batch)
+        items = jnp.arange(config.accumulate, dtype=jnp.int32), parts
 
-        def body(carry, item):
+        def sums_of_part(moving: PyTree, model_state: PyTree, item: tuple) -> tuple[PyTree, tuple]:
+            out = loss_of_rows(moving, fixed, model_state, step, item[1], jax.random.fold_in(base, item[0]))
+            sums, of_sums = sums_of(out)
+            return sums, (out, of_sums)
+
+        # 1. The sums over all micro-batches. What the derivative does not need of them, which is all but the counts in
+        #    most losses, is not computed: XLA removes it, the networks included.
+        def add_sums(total: PyTree, item: tuple) -> tuple[PyTree, PyTree]:
+            sums, (_, of_sums) = sums_of_part(moving, model_state, item)
+            return jax.tree.map(jnp.add, total, sums), of_sums
+
+        first = jax.tree.map(lambda x: x[0], items)
+        shapes, (out_shape, _) = jax.eval_shape(sums_of_part, moving, model_state, first)
+        total, functions = jax.lax.scan(add_sums, _zeros(shapes), items)
+        of_sums = jax.tree.map(lambda x: x[0], functions)  # that of all micro-batches
+        cotangent = jax.grad(of_sums)(total)
+        due = (step + 1) % log_every == 0
+        penalties = _penalty_cotangents(total, of_sums)
+
+        # 2. The gradients: each micro-batch's share of the derivative at these sums.
+        def add_gradient(carry: tuple, item: tuple) -> tuple[tuple, None]:
             sums, model_state = carry
-            index, rows = item
-            out, weight = of_rows(params, model_state, step, rows, jax.random.fold_in(base, index))
-            weighted = jax.tree.map(lambda x: _times(weight, x), (out.value, out.gradient))
-            sums = jax.tree.map(jnp.add, sums, (weighted, out.metrics, weight))
+            own, pullback, (out, _) = jax.vjp(lambda m: sums_of_part(m, model_state, item), moving, has_aux=True)
+            (gradient,) = pullback(cotangent)
+            if out.of_sums is None:  # one mean: a micro-batch without units weighs nothing, even if it is NaN
+                gradient = jax.tree.map(lambda g: jnp.where(out.weight > 0, g, jnp.zeros_like(g)), gradient)
+            shares = {
+                name: _when(due, lambda only=only: pullback(only)[0], gradient) for name, only in penalties.items()
+            }
+            weight = jnp.asarray(out.weight, jnp.float32)
+            sums = jax.tree.map(jnp.add, sums, (own, gradient, shares, dict(out.metrics), weight))
             return (sums, out.model_state if term.owns_state else model_state), None
 
-        first = jax.tree.map(lambda x: x[0], parts)
-        shape, weight = jax.eval_shape(of_rows, params, model_state, step, first, base)
-        zeros = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, s.dtype), ((shape.value, shape.gradient), shape.metrics, weight)
-        )
-        indices = jnp.arange(config.accumulate, dtype=jnp.int32)
-        (sums, model_state), _ = jax.lax.scan(body, (zeros, model_state), (indices, parts))
-        weighted, metrics, weight = sums
-        value, total = jax.tree.map(lambda x: _over(x, weight), weighted)
-        return TermOut(value, total, model_state if term.owns_state else None, metrics)
+        gradient_shape = jax.eval_shape(lambda m: m, moving)
+        zeros = _zeros((shapes, gradient_shape, {name: gradient_shape for name in penalties}))
+        counters = _zeros((dict(out_shape.metrics), jax.ShapeDtypeStruct((), jnp.float32)))
+        (sums, model_state), _ = jax.lax.scan(add_gradient, ((*zeros, *counters), model_state), items)
+        total, gradient, shares, metrics, weight = sums
+        out = LossOut(of_sums(total).astype(jnp.float32), weight, None, metrics)
+        metrics = _term_metrics(term.name, out)
+        if penalties:
+            metrics |= _penalty_metrics(term.name, total, of_sums, gradient, shares, due)
+        return TermOut(out.value, gradient, model_state if term.owns_state else None, metrics)
+
+    def gradient(params: PyTree, model_state: PyTree, step: Int[Array, ""], batch: PyTree, key: Array) -> TermOut:
+        function = whole_batch if config.accumulate == 1 else micro_batches
+        return function(params, model_state, step, batch, jax.random.fold_in(key, step))
 
     return gradient
+
+
+def _zeros(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+def _when(due: Bool[Array, ""], make: Callable[[], PyTree], like: PyTree) -> PyTree:
+    """Return make(), computed only where `due`; zeros otherwise."""
+    return jax.lax.cond(due, make, lambda: jax.tree.map(jnp.zeros_like, like))
+
+
+def _penalties(sums: PyTree) -> Mapping[str, PyTree]:
+    """Return the sums of the penalties among the terms of a loss."""
+    return sums.get(PENALTY, {}) if isinstance(sums, Mapping) else {}
+
+
+def _only(sums: PyTree, name: str) -> PyTree:
+    """Return `sums` with zeros in place of everything but one penalty."""
+    zeros = jax.tree.map(jnp.zeros_like, sums)
+    return {**zeros, PENALTY: {**zeros[PENALTY], name: sums[PENALTY][name]}}
+
+
+def _penalty_cotangents(sums: PyTree, of_sums: Callable) -> dict[str, PyTree]:
+    """Return, for each penalty, the derivative of the loss by its sums alone."""
+    names = _penalties(sums)
+    if not names:
+        return {}
+    cotangent = jax.grad(of_sums)(sums)
+    return {name: _only(cotangent, name) for name in names}
+
+
+def _penalty_metrics(
+    term: str, sums: PyTree, of_sums: Callable, gradient: PyTree, parts: Mapping[str, PyTree], due: Bool[Array, ""]
+) -> Metrics:
+    """Return the value of each penalty and its share of the gradient, see `gradient_share`."""
+    prefix, one, metrics = f"{term}/" if term else "", jnp.ones(()), {}
+    for name, part in parts.items():
+        rest = jax.tree.map(jnp.subtract, gradient, part)
+        share, count = gradient_share(part, rest), due.astype(jnp.float32)
+        metrics[f"{prefix}penalty/{name}"] = (of_sums(_only(sums, name)), one)
+        metrics[f"{prefix}penalty_share/{name}"] = (jnp.where(due, share, 0.0), count)
+    return metrics
+
+
+def gradient_share(part: PyTree, rest: PyTree) -> Float[Array, ""]:
+    """Return |part| / (|part| + |rest|) of two gradients that are added: 0 where the part is 0, 1 where it is all."""
+    size, other = optax.tree.norm(part), optax.tree.norm(rest)
+    return size / jnp.maximum(size + other, jnp.finfo(jnp.float32).tiny)
 
 
 def make_update(
@@ -107,6 +207,7 @@ def make_update(
     *,
     rate: Schedule | None = None,
     moving_state: PyTree | None = None,
+    penalties: Callable[[PyTree, PyTree], Mapping[str, tuple[Array, PyTree]]] | None = None,
 ) -> Callable[[TrainState, Mapping[str, TermOut]], tuple[TrainState, Metrics, Bool[Array, " checks"]]]:
     """Make the pure function (state, {term: TermOut}) -> (state, metrics, finite).
 
@@ -121,6 +222,8 @@ def make_update(
         rate: the learning rate as a function of the step, to be logged.
         moving_state: a tree of int like the batch statistics: the step from which each is updated, negative for never.
             None updates all of them.
+        penalties: (parameters, state of the optimizer) -> name -> (value, gradient) of what the optimizer adds to the
+            loss, to be logged, see `optimizer.penalties`; None logs none.
 
     Returns:
         The function, to be jitted. Its `finite` has one flag per check, in the order of `check_names`.
@@ -144,6 +247,9 @@ def make_update(
         metrics = logs | {"loss": (value, one), "grad_norm": (optax.tree.norm(gradient), one)}
         if config.privacy.on and not config.privacy.log_exact:
             del metrics["loss"]  # an exact statistic of private recordings
+        for name, (size, pull) in (penalties(state.params, state.opt_state.inner) if penalties else {}).items():
+            metrics[f"penalty/{name}"] = (size, one)
+            metrics[f"penalty_share/{name}"] = (gradient_share(pull, gradient), one)
         if rate is not None:
             metrics["learning_rate"] = (rate(state.step), one)
         finite, good = _finite(value, gradient, model_state)
@@ -244,8 +350,3 @@ def _times(weight: Float[Array, ""], x: Array) -> Array:
     """Return weight * x, and 0 where weight is 0, even if x is NaN."""
     x = jnp.asarray(x)
     return jnp.where(weight > 0, weight.astype(x.dtype) * x, jnp.zeros_like(x))
-
-
-def _over(x: Array, weight: Float[Array, ""]) -> Array:
-    """Return x / weight, and 0 where weight is 0."""
-    return jnp.where(weight > 0, x / jnp.where(weight > 0, weight, 1.0).astype(x.dtype), jnp.zeros_like(x))

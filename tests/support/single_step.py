@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -26,7 +27,8 @@ def make_step(
     moving_state: PyTree | None = None,
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics, jax.Array]]:
     """Make the pure function (state, batch) -> (state, metrics, finite)."""
-    gradients = [(t, make_gradient(t, trainable, config, mesh=mesh)) for t in terms(objective)]
+    options: dict[str, Any] = {"mesh": mesh, "moving_state": moving_state}
+    gradients = [(term, make_gradient(term, trainable, config, **options)) for term in terms(objective)]
     update = make_update(objective, optimizer, trainable, config, rate=rate, moving_state=moving_state)
 
     def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, jax.Array]:

@@ -9,7 +9,8 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.objectives.mix import mix, terms
 from speech_jax.training.config import OptimizerConfig, StepConfig
-from speech_jax.training.optimizer import learning_rate, make_optimizer, moving_state, trainable
+from speech_jax.training.frozen import moving_state
+from speech_jax.training.optimizer import learning_rate, make_optimizer, trainable
 from speech_jax.training.state import init_shapes, new_state
 from speech_jax.training.step import check_names, make_gradient
 from tests.support import toy
@@ -31,7 +32,7 @@ def start(objective, config=None, optimizer_config=None):
         config,
         seed=3,
         rate=learning_rate(optimizer_config, 100),
-        moving_state=moving_state(optimizer_config, model_state),
+        moving_state=moving_state(optimizer_config, params, model_state),
     )
     state = new_state(params, model_state, optimizer, ema=config.ema is not None)
     return jax.device_get(state), jax.jit(step)

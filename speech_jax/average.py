@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from speech_jax.core.config_dict import describe_differences, differences
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.data.manifest import read_manifest
@@ -62,8 +63,12 @@ def main(argv: Sequence[str]) -> int:
 
 def between(start: RecognizerParts, end: RecognizerParts, ratio: float) -> RecognizerParts:
     """Return the average with the end's tokenizer. Raises UserError if networks or audio settings differ."""
-    if start.task.model != end.task.model or start.task.audio != end.task.audio:
-        raise UserError("found two networks or audio settings, expected two checkpoints with the same of both")
+    differing = differences(start.task.model, end.task.model, "task.model")
+    differing += differences(start.task.audio, end.task.audio, "task.audio")
+    if differing:
+        raise UserError(
+            f"--start and --end: found {describe_differences(differing)}, expected the same network and audio settings"
+        )
     from speech_jax.finetuning.average import convert_vocabulary, interpolate
 
     moved = convert_vocabulary(start.params, end.params, start.tokenizer.pieces, end.tokenizer.pieces)

@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from speech_jax.audio.config import fingerprint
-from speech_jax.core.config_dict import from_dict, new_field, to_dict
+from speech_jax.core.config_dict import from_dict, new_field, to_saved_dict
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Reader, TaskConfig
 from speech_jax.core.version import __version__
@@ -191,7 +191,7 @@ def make_assets(config: TrainConfig, tokenizer: Reader | None, speakers: tuple[s
         speakers: Names of the speakers, for a voice or vocoder of several.
 
     Returns:
-        Config, tokenizer, speakers, fingerprint of the audio settings, and library versions.
+        Config without passwords, tokenizer, speakers, fingerprint of the audio settings, and library versions.
     """
     optional = ({} if tokenizer is None else {"tokenizer": tokenizer.to_json()}) | (
         {"speakers": list(speakers)} if speakers else {}
@@ -199,7 +199,7 @@ def make_assets(config: TrainConfig, tokenizer: Reader | None, speakers: tuple[s
     task = config.task
     assert task is not None  # that of a resolved config
     return optional | {
-        "config": to_dict(config),
+        "config": to_saved_dict(config),
         "audio_fingerprint": fingerprint(task.audio),
         "versions": {"speech_jax": __version__} | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from speech_jax.core.config_dict import from_dict, new_field, to_dict
+from speech_jax.core.config_dict import describe_value, differences, from_dict, new_field, to_dict
 from speech_jax.core.errors import UserError
 
 
@@ -251,20 +251,10 @@ def check_same_audio(first: AudioConfig, second: AudioConfig, first_name: str, s
     """
     if fingerprint(first) == fingerprint(second):
         return
-    pairs = [(f.name, getattr(first, f.name), getattr(second, f.name)) for f in dataclasses.fields(AudioConfig)]
-    differences = [_difference(*pair) for pair in pairs if pair[1] != pair[2] and pair[0] != "dither"]
-    first_values = ", ".join(f"audio.{name} = {value}" for name, value, _ in differences)
-    second_values = ", ".join(f"audio.{name} = {value}" for name, _, value in differences)
+    differing = differences(first, dataclasses.replace(second, dither=first.dither), "audio")
+    first_values = ", ".join(f"{name} = {describe_value(value)}" for name, value, _ in differing)
+    second_values = ", ".join(f"{name} = {describe_value(value)}" for name, _, value in differing)
     raise UserError(f"{first_name}: found {first_values}; expected the features of {second_name}: {second_values}")
-
-
-def _difference(name: str, first, second) -> tuple[str, str, str]:
-    """Return the setting's name and both values as text; for long tuples only the first entry that differs."""
-    if isinstance(first, tuple) and len(first) == len(second) > 4:
-        index = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
-        return f"{name}[{index}]", repr(first[index]), repr(second[index])
-    first, second = (f"{len(v)} values" if isinstance(v, tuple) and len(v) > 4 else repr(v) for v in (first, second))
-    return name, first, second
 
 
 @dataclass(frozen=True)

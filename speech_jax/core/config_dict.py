@@ -12,9 +12,11 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from speech_jax.core.errors import UserError
+from speech_jax.core.passwords import mask_address
 
 
 def new_field(default: Any) -> Any:
@@ -42,9 +44,66 @@ def to_dict(config: Any) -> Any:
     raise TypeError(f"config: found a {type(config).__name__}, {config!r}, expected a dataclass, tuple or scalar")
 
 
+def to_saved_dict(config: Any) -> Any:
+    """Return `to_dict(config)` for files and checkpoints: with the passwords in addresses masked."""
+    return _masked(to_dict(config))
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _masked(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item) for item in value]
+    return mask_address(value) if isinstance(value, str) else value
+
+
 def to_text(config: Any) -> str:
-    """Format the config as indented JSON, one field per line, so that changes show as a diff."""
-    return json.dumps(to_dict(config), indent=2) + "\n"
+    """Format `to_saved_dict(config)` as indented JSON, one field per line, so that changes show as a diff."""
+    return json.dumps(to_saved_dict(config), indent=2) + "\n"
+
+
+def differences(first: Any, second: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """Return the settings in which two configs differ.
+
+    Passwords in addresses do not count, as a config that was saved has lost them.
+
+    Args:
+        first: a config: a dataclass, tuple or scalar.
+        second: another.
+        name: the flag of both, such as "task.model"; "" for the whole run.
+
+    Returns:
+        (flag, value in `first`, value in `second`) of each setting that differs, in the order of the fields. Of configs
+        of two classes the names of the classes; of tuples of one length only the first item that differs.
+
+    Example:
+        >>> from speech_jax.core.config_dict import differences
+        >>> from speech_jax.models.config import ConformerConfig
+        >>> differences(ConformerConfig(width=144), ConformerConfig(width=256), "task.model")
+        [('task.model.width', 144, 256)]
+    """
+    if isinstance(first, str) and isinstance(second, str):
+        first, second = mask_address(first), mask_address(second)
+    if first == second:
+        return []
+    if dataclasses.is_dataclass(first) and type(first) is type(second):
+        pairs = ((getattr(first, f.name), getattr(second, f.name), f.name) for f in dataclasses.fields(first))
+        return [item for a, b, field in pairs for item in differences(a, b, f"{name}.{field}" if name else field)]
+    if isinstance(first, tuple) and isinstance(second, tuple) and len(first) == len(second):
+        each = (differences(a, b, f"{name}[{i}]") for i, (a, b) in enumerate(zip(first, second, strict=True)))
+        return next(filter(None, each), [])
+    first, second = (type(c).__name__ if dataclasses.is_dataclass(c) else c for c in (first, second))
+    return [(name, first, second)]
+
+
+def describe_value(value: Any) -> str:
+    """Format a setting for a message; of long tuples only the length."""
+    return f"{len(value)} values" if isinstance(value, tuple) and len(value) > 4 else repr(value)
+
+
+def describe_differences(differing: Sequence[tuple[str, Any, Any]]) -> str:
+    """Format the result of `differences`: "task.model.width: 144 and 256; task.audio.hop: 160 and 200"."""
+    return "; ".join(f"{name}: {describe_value(a)} and {describe_value(b)}" for name, a, b in differing)
 
 
 def from_dict(hint: Any, value: Any, path: str = "config") -> Any:

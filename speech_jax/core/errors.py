@@ -6,12 +6,16 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import TracebackType
 
 from speech_jax.core.memory import keep_freed_memory
+from speech_jax.core.passwords import mask_passwords
 
 
 class UserError(Exception):
     """Bad input. The message is one line: file and line, what was found, what was expected.
+
+    Passwords in addresses are masked in it.
 
     Example:
         >>> from speech_jax.core.errors import UserError
@@ -23,14 +27,20 @@ class UserError(Exception):
         beam.width: found -1, expected 0 to 4096
     """
 
+    def __init__(self, message: object = ""):
+        super().__init__(mask_passwords(str(message)))
+
 
 def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
     """Call `main(argv)` and exit with its code; on a UserError, print one line on stderr and exit with 2.
 
-    `--debug` anywhere on the command line is removed from argv; errors then show their traceback.
+    `--debug` anywhere on the command line is removed from argv; errors then show their traceback. Passwords in
+    addresses reach `main` alone: they are masked in tracebacks, and in `sys.argv`, which libraries record.
     """
     keep_freed_memory()
+    sys.excepthook = _print_traceback
     argv = sys.argv[1:]
+    sys.argv[1:] = map(mask_passwords, argv)
     debug = "--debug" in argv
     try:
         code = main([a for a in argv if a != "--debug"])
@@ -42,16 +52,20 @@ def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
     except BrokenPipeError:  # the reader of stdout has closed it (`| head`): not an error
         sys.stderr.close()
         code = 0
-    except Exception:
+    except Exception as error:
         if not _several_processes():
             raise
-        traceback.print_exc()
+        _print_traceback(type(error), error, error.__traceback__)
         code = 1
     if code and _several_processes():  # a regular exit would wait for the other processes, which wait for this one
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code or 0)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(mask_passwords("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _several_processes() -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from speech_jax.artifacts.recognizer import load_recognizer_parts
-from speech_jax.audio.config import check_same_audio, fingerprint
+from speech_jax.audio.config import check_same_audio
 from speech_jax.config import TrainConfig
+from speech_jax.core.config_dict import describe_differences, differences
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Objective, Reader, Task
 from speech_jax.objectives.mix import mix
@@ -48,10 +49,11 @@ def build_task(config: TrainConfig, reader: Reader | None, teacher: Teacher | No
     task = config_task.build(reader, teacher)
     old = task.objective
     if config.pre_task is not None:
-        if config.task.model != config.pre_task.model:
-            raise UserError("pre_task: found another network than the task's, expected the same task.model")
-        if fingerprint(config.task.audio) != fingerprint(config.pre_task.audio):
-            raise UserError("pre_task: found other audio settings than the task's, expected the same")
+        differing = differences(config.pre_task.model, config.task.model, "model")
+        if differing:
+            found = describe_differences(differing)
+            raise UserError(f"pre_task and task: found {found}, expected the same network")
+        check_same_audio(config.pre_task.audio, config.task.audio, "pre_task", "the task")
         pretext = config.pre_task.build(None)
         task, old = with_pretext(task, pretext), pretext.objective
     alpha = make_alpha(config.alpha)

@@ -1,0 +1,100 @@
+"""Passwords in addresses: masked wherever text leaves the program, and nothing else is changed."""
+
+import logging
+import sys
+
+import pytest
+
+from speech_jax.core.config_dict import describe_differences, differences, from_dict, to_text
+from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.core.log import log
+from speech_jax.core.passwords import is_masked, mask_address, mask_passwords
+from speech_jax.data.config import DataConfig, SourceConfig
+from speech_jax.models.config import ConformerConfig, CRNNConfig
+from speech_jax.monitoring.config import WatchConfig
+
+ADDRESS = "postgresql://me:hunter2@127.0.0.1/db"
+MASKED = "postgresql://me:***@127.0.0.1/db"
+
+
+@pytest.mark.parametrize("text, masked", [
+    (ADDRESS, MASKED),
+    (f"found {ADDRESS!r} (or {ADDRESS!r}), expected another", f"found {MASKED!r} (or {MASKED!r}), expected another"),
+    ("mysql+pymysql://u:p%40w@h:3306/d", "mysql+pymysql://u:***@h:3306/d"),
+    ("postgresql://me:p@ss@h/db", "postgresql://me:***@h/db"),
+    ("postgresql://me:a/b@h/db", "postgresql://me:***@h/db"),
+    ("redis://:12345@h:6379/0", "redis://:***@h:6379/0"),
+    ("https://ghp_abc@github.com/x", "https://***@github.com/x"),
+    ("https://ghp_abc:x-oauth-basic@github.com/x", "https://***:x-oauth-basic@github.com/x"),
+    ("s3://KEY:SEC/RET@bucket/x", "s3://KEY:***@bucket/x"),
+    ("postgresql://h/db?user=me&password=hunter2&x=1", "postgresql://h/db?user=me&password=***&x=1"),
+    ("https://a.b/x?X-Amz-Signature=abc&sv=2&sig=xx#f", "https://a.b/x?X-Amz-Signature=***&sv=2&sig=***#f"),
+    ("postgresql%3A%2F%2Fme%3Ahunter2%40h", "postgresql%3A%2F%2Fme%3A***%40h"),
+    ("invalid dsn: host=h password=hunter2 dbname=x", "invalid dsn: host=h password=*** dbname=x"),
+    ("a=http://u:p@h;b=http://x:y@z", "a=http://u:***@h;b=http://x:***@z"),
+])  # fmt: skip
+def test_what_is_secret_is_masked(text, masked):
+    assert mask_passwords(text) == masked == mask_passwords(masked)
+
+
+@pytest.mark.parametrize("text", [
+    "sqlite:///runs/a@b:c.db", "sqlite:////abs/ml.db", r"C:\Users\me@x:y", "file:///C:/x:y@z", "gs://bucket/a@b",
+    "http://host:8080/a@b?x=1", "http://[::1]:5000/x@y", "git@github.com:a/b", "postgresql://me@h/db",
+    "abfss://container@account.dfs.core.windows.net/x", "me@x.com: https://x.com/y:z", "pad_token=5 key=3", "a/***@b",
+])  # fmt: skip
+def test_everything_else_stays(text):
+    assert mask_passwords(text) == mask_address(text) == text
+    assert not is_masked(text)
+
+
+def test_a_password_alone_in_the_error_of_a_library():
+    address = "postgresql://me:hunter%402@h/db"
+    assert mask_passwords("no login with 'hunter@2' (hunter%402)", address) == "no login with '***' (***)"
+    assert mask_address("""postgresql://me:my pass's@h/db""") == "postgresql://me:***@h/db"
+    assert is_masked(MASKED) and is_masked("https://***@h") and not is_masked(ADDRESS)
+
+
+def test_errors_and_logs_are_masked(caplog):
+    assert str(UserError(f"trainer.watch.mlflow: found {ADDRESS!r}")) == f"trainer.watch.mlflow: found {MASKED!r}"
+    with caplog.at_level(logging.INFO, logger="speech_jax"):
+        log.warning("%s: %d %% of %s", "x", 5, ADDRESS)
+        log.info("nothing %s", 3)
+    assert caplog.messages == [f"x: 5 % of {MASKED}", "nothing 3"]
+
+
+@pytest.mark.parametrize("kind", [UserError, ValueError])
+def test_a_front_door_masks_what_it_prints_and_what_libraries_read(monkeypatch, capsys, kind):
+    monkeypatch.setattr(sys, "argv", ["train", "--debug", "--trainer.watch.mlflow", ADDRESS])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def main(argv):
+        assert argv == ["--trainer.watch.mlflow", ADDRESS]
+        assert sys.argv == ["train", "--debug", "--trainer.watch.mlflow", MASKED]
+        raise kind("x") from RuntimeError(ADDRESS)
+
+    with pytest.raises(kind) as raised:
+        run_front_door(main)
+    sys.excepthook(raised.type, raised.value, raised.tb)
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed and f"RuntimeError: {MASKED}" in printed and "hunter2" not in printed
+
+
+def test_a_saved_config_has_no_password_and_is_no_other():
+    config = DataConfig(sources=(SourceConfig(path="https://me:hunter2@h/x.jsonl"), SourceConfig(path="b")))
+    assert "hunter2" not in to_text(config) and "https://me:***@h/x.jsonl" in to_text(config)
+    saved = DataConfig(sources=(SourceConfig(path="https://me:***@h/x.jsonl"), SourceConfig(path="b")))
+    assert differences(config, saved) == []
+    watch = WatchConfig(mlflow=r"sqlite:///C:\a@b.db")
+    assert from_dict(WatchConfig, __import__("json").loads(to_text(watch))) == watch
+
+
+def test_differences_are_named():
+    a, b = ConformerConfig(width=144, layers=2), ConformerConfig(width=256, layers=2, dropout=0.5)
+    assert differences(a, a, "m") == []
+    assert describe_differences(differences(a, b, "task.model")) == (
+        "task.model.width: 144 and 256; task.model.dropout: 0.1 and 0.5"
+    )
+    assert differences(a, CRNNConfig(), "task.model") == [("task.model", "ConformerConfig", "CRNNConfig")]
+    one, two = (DataConfig(sources=tuple(SourceConfig(path=p) for p in paths)) for paths in ("abc", "abd"))
+    assert differences(one, two) == [("sources[2].path", "c", "d")]
+    assert describe_differences([("x", (1,) * 9, ())]) == "x: 9 values and ()"

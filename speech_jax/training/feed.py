@@ -49,10 +49,10 @@ class ResumableBatches:
         """Index of the next batch."""
         return self._next
 
-    def restore(self, state: int) -> None:
-        """Continue at batch `state`."""
+    def restore(self, state: Any) -> None:
+        """Continue at batch `state`; of a mix's position, at that of its task."""
         self.close()
-        self._next = int(state)
+        self._next = int(state["task"] if isinstance(state, Mapping) else state)
 
     def __next__(self) -> PyTree:
         if self._iterator is None:
@@ -80,10 +80,11 @@ class PairedBatches:
         """Position of each stream."""
         return {name: feed.state for name, feed in self._feeds.items()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Move each stream to its position."""
+    def restore(self, state: Any) -> None:
+        """Move each stream to its position; "pre" begins where a run had the task's stream alone so far."""
+        positions = state if isinstance(state, Mapping) else {"pre": 0, "task": state}
         for name, feed in self._feeds.items():
-            feed.restore(state[name])
+            feed.restore(positions[name])
 
     def __next__(self) -> dict[str, PyTree]:
         return {name: next(feed) for name, feed in self._feeds.items()}

@@ -137,8 +137,9 @@ def forget_noise_key(folder: Path, step: int) -> None:
 
     No step will be repeated. A later resume with more steps draws a new key.
     """
-    if jax.process_index() == 0:
-        _write(folder / KEY_FILE, {"ended": step})
+    file = folder / KEY_FILE
+    if jax.process_index() == 0 and not (file.is_file() and json.loads(file.read_text()) == {"ended": step}):
+        _write(file, {"ended": step})
 
 
 def _write(file: Path, content: dict) -> None:

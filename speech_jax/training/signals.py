@@ -93,5 +93,6 @@ class RunLock:
         self._file.flush()
 
     def release(self) -> None:
-        """Release the folder."""
+        """Release the folder; the file is empty again, as it was before."""
+        self._file.truncate(0)
         self._file.close()

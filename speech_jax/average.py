@@ -96,6 +96,8 @@ def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -
         reports.append(to_json(evaluation))
         if len(names) > 1:
             rates = [reports[-1]["set"][name]["wer"] for name in names[:2]]
+            if None in rates:
+                raise UserError("--manifest: found a set without reference words, expected words to count errors of")
             points.append(Point(recognizer.name, "averaging", *rates))
     text, image = compare(reports)
     if points:

@@ -58,6 +58,9 @@ class EvaluateConfig:
     """Measurement of synthesized speech."""
     by: By = "set"
     """Columns of a comparison."""
+    common: bool = False
+    """Compare on the utterances that all reports have with the same reference; without it, reports of other utterances
+    or references are refused."""
     samples: int = 3
     """Transcripts per set that a comparison shows."""
     out: str = ""
@@ -97,6 +100,8 @@ def main(argv: Sequence[str]) -> int:
     modes = [bool(config.checkpoint), bool(config.hypotheses), bool(config.compare)]
     if sum(modes) != 1:
         raise UserError(f"found {sum(modes)} of --checkpoint, --hypotheses and --compare, expected exactly one")
+    if config.common and not config.compare:
+        raise UserError("--common: found it without --compare, expected both or neither")
     if config.out:
         _make_folder(Path(config.out))  # now, not when all is computed
     if config.compare:
@@ -171,7 +176,7 @@ def _show(evaluation: Evaluation) -> None:
 
 def _compare(config: EvaluateConfig) -> int:
     reports = [read_report(path, lambda path: _read(path)) for path in config.compare]
-    text, image = compare(reports, config.by, number_of_samples=config.samples)
+    text, image = compare(reports, config.by, number_of_samples=config.samples, common=config.common)
     print(text)
     if config.out:
         folder = Path(config.out)

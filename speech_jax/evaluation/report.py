@@ -112,20 +112,22 @@ def score_items(
 
 def bootstrap_interval(
     counts: Sequence[ErrorCounts], *, level: float = 0.95, draws: int = 1000, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """Return a confidence interval of the error rate by the bootstrap over utterances (Bisani and Ney 2004).
 
     Args:
         counts: error counts per utterance.
         level: confidence level.
-        draws: number of bootstrap samples.
+        draws: number of bootstrap samples; one without reference tokens has no rate and is left out.
         seed: of the random draws.
+
+    Returns:
+        (lower bound, upper bound); None for fewer than two utterances, or if there are no reference tokens.
     """
-    if len(counts) < 2:
-        rate = sum(counts, ErrorCounts()).rate
-        return rate, rate
+    if len(counts) < 2 or not any(c.reference for c in counts):
+        return None
     rates = bootstrap_ratios(np.array([[c.errors, c.reference] for c in counts], np.float64), draws, seed)
-    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -133,6 +135,9 @@ def paired_bootstrap(
     first: Sequence[ErrorCounts], second: Sequence[ErrorCounts], *, draws: int = 1000, seed: int = 0
 ) -> float:
     """Return the fraction of bootstrap draws in which the second system has fewer errors than the first.
+
+    This is the "probability of improvement" of Bisani and Ney (2004): as there, a draw in which both have equally
+    many errors does not count. Two systems with the same errors in every utterance therefore get 0, either way round.
 
     Args:
         first: error counts per utterance of one system.
@@ -145,13 +150,16 @@ def paired_bootstrap(
 
 
 def bootstrap_ratios(pairs: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Return the ratio of the columns' sums in `draws` bootstrap samples of the rows of `pairs` [rows, 2]."""
+    """Return the ratio of the columns' sums in `draws` bootstrap samples of the rows of `pairs` [rows, 2].
+
+    It is NaN where the second column's sum is 0.
+    """
     rng, ratios = np.random.default_rng(seed), []
     chunk = max(1, min(draws, 4_000_000 // len(pairs)))
     for start in range(0, draws, chunk):
         times = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=min(chunk, draws - start))
         sums = times @ pairs
-        ratios.append(sums[:, 0] / np.maximum(sums[:, 1], 1))
+        ratios.append(np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] != 0))
     return np.concatenate(ratios)
 
 
@@ -161,8 +169,23 @@ HEADER = ("", "utterances", "words", "WER %", "95 %", "S", "D", "I", "CER %", "w
 
 
 def percent(rate: float, digits: int = 2) -> str:
-    """Format a rate in percent: 0.1234 -> "12.34"; the rate is inf where there are only insertions."""
-    return f"{100 * rate:.{digits}f}"
+    """Format a rate in percent: 0.1234 -> "12.34"; "–" for a rate that is not finite."""
+    return f"{100 * rate:.{digits}f}" if np.isfinite(rate) else "–"
+
+
+def format_rate(counts: ErrorCounts, digits: int = 2) -> str:
+    """Format an error rate in percent; "–" without reference tokens, where there is none."""
+    return percent(counts.rate, digits) if counts.reference else "–"
+
+
+def format_interval(interval: tuple[float, float] | None) -> str:
+    """Format `bootstrap_interval` in percent: (0.1, 0.2) -> "10.0–20.0"; "–" for None."""
+    return "–" if interval is None else f"{percent(interval[0], 1)}–{percent(interval[1], 1)}"
+
+
+def _describe_errors(count: ErrorCounts) -> str:
+    rate = f"WER {format_rate(count, 1)} %" if count.reference else "no reference words"
+    return f"{count.errors} errors, {rate}"
 
 
 def error_table(evaluation: Evaluation, field: str | None = None) -> list[tuple[str, ...]]:
@@ -182,18 +205,18 @@ def error_table(evaluation: Evaluation, field: str | None = None) -> list[tuple[
     for name in names:
         words = [evaluation.words[row] for row in groups[name]]
         characters = sum((evaluation.characters[row] for row in groups[name]), ErrorCounts())
-        total, (low, high) = sum(words, ErrorCounts()), bootstrap_interval(words)
+        total = sum(words, ErrorCounts())
         rows.append(
             (
                 name or "(none)",
                 str(total.utterances),
                 str(total.reference),
-                percent(total.rate),
-                f"{percent(low, 1)}–{percent(high, 1)}",
+                format_rate(total),
+                format_interval(bootstrap_interval(words)),
                 str(total.substitutions),
                 str(total.deletions),
                 str(total.insertions),
-                percent(characters.rate),
+                format_rate(characters),
                 percent(total.sentence_rate, 1),
             )
         )
@@ -221,15 +244,20 @@ def _sections(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, ...]]]]
     ]
 
 
-def _notes(evaluation: Evaluation) -> list[tuple[str, str]]:
+def notes(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return (name, value) lines of the report's head: the details, and what is special in the counts."""
     errors = evaluation.total().errors
-    notes = list(evaluation.details)
+    lines = list(evaluation.details)
+    inserted = [count.errors for count in evaluation.words if count.errors and not count.reference]
+    if inserted:
+        where = f"{sum(inserted)} in {len(inserted)} utterances"
+        lines.append(("words inserted where the reference has none", f"{where}, counted as errors"))
     if evaluation.costs == "levenshtein" and evaluation.sclite_errors != errors:
         excess = evaluation.sclite_errors - errors
-        notes.append(
+        lines.append(
             ("sclite's total", f"{evaluation.sclite_errors} word errors, {excess} more than the minimum ({errors})")
         )
-    return notes
+    return lines
 
 
 @runtime_checkable
@@ -273,7 +301,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def to_markdown(evaluation: Evaluation, *, worst: int = 20) -> str:
     """Return the report as Markdown, with the `worst` utterances aligned."""
     lines = [f"# {escape_markdown(evaluation.name) or 'Evaluation'}", ""]
-    lines += [f"- {escape_markdown(key)}: {escape_markdown(value)}" for key, value in _notes(evaluation)] + [""]
+    lines += [f"- {escape_markdown(key)}: {escape_markdown(value)}" for key, value in notes(evaluation)] + [""]
     for title, rows in _sections(evaluation):
         lines += [
             f"## {title}",
@@ -292,7 +320,7 @@ def worst_utterances(evaluation: Evaluation, number: int, *, escape: Callable[[s
     lines = []
     for row in evaluation.worst(number):
         item, count = evaluation.items[row], evaluation.words[row]
-        lines += [f"{escape(item.id)}: {count.errors} errors, WER {percent(count.rate, 1)} %", ""]
+        lines += [f"{escape(item.id)}: {_describe_errors(count)}", ""]
         ops = edit_operations(item.reference, item.hypothesis, evaluation.costs)
         # Indented text is code in Markdown, so that nothing in a transcript is interpreted as Markdown or HTML.
         lines += ["    " + line.rstrip() for line in format_alignment(ops)]
@@ -330,7 +358,7 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         f"<style>{STYLE}</style></head><body><h1>{title}</h1>",
-        "<ul>" + "".join(f"<li>{e(key)}: {e(value)}</li>" for key, value in _notes(evaluation)) + "</ul>",
+        "<ul>" + "".join(f"<li>{e(key)}: {e(value)}</li>" for key, value in notes(evaluation)) + "</ul>",
     ]
     for title, rows in _sections(evaluation):
         parts.append(f"<h2>{e(title)}</h2><table><tr>" + "".join(f"<th>{e(h)}</th>" for h in HEADER) + "</tr>")
@@ -345,7 +373,7 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
         )
     for row in rows:
         item, count = evaluation.items[row], evaluation.words[row]
-        parts.append(f"<div><b>{e(item.id)}</b> <small>{count.errors} errors, WER {percent(count.rate, 1)} %, ")
+        parts.append(f"<div><b>{e(item.id)}</b> <small>{_describe_errors(count)}, ")
         parts.append(f'{e(item.speaker)} {item.seconds:.1f} s</small></div><div class="line">')
         for op in edit_operations(item.reference, item.hypothesis, evaluation.costs):
             style = "" if op.kind == "=" else f" {op.kind}"
@@ -356,16 +384,19 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return all numbers and transcripts as JSON values; `read_report` reads them back."""
+    """Return all numbers and transcripts as JSON values; `read_report` reads them back.
+
+    A rate without reference words, and an interval that `bootstrap_interval` does not give, are None.
+    """
 
     def group(rows: list[int]) -> dict[str, Any]:
         words = [evaluation.words[row] for row in rows]
         total = sum(words, ErrorCounts())
         characters = sum((evaluation.characters[row] for row in rows), ErrorCounts())
         return {
-            "wer": _finite(total.rate),
-            "wer_interval": [_finite(bound) for bound in bootstrap_interval(words)],
-            "cer": _finite(characters.rate),
+            "wer": total.rate if total.reference else None,
+            "wer_interval": bootstrap_interval(words),
+            "cer": characters.rate if characters.reference else None,
             "substitutions": total.substitutions,
             "deletions": total.deletions,
             "insertions": total.insertions,
@@ -389,10 +420,6 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _finite(rate: float) -> float | None:
-    return rate if np.isfinite(rate) else None  # JSON has no infinity
-
-
 def read_report(path: str, read: Callable[[str], str]) -> Mapping[str, Any]:
     """Read a report that `to_json` returned, and check the entries that a comparison needs.
 
@@ -405,8 +432,11 @@ def read_report(path: str, read: Callable[[str], str]) -> Mapping[str, Any]:
     """
     try:
         value = json.loads(read(path))
-        [(group["wer"], group["words"]) for group in (value["all"], *value["set"].values())]
-        [(item["id"], item["set"], item["errors"], item["words"]) for item in value["utterances"]]
-        return value
+        if "measures" in value:
+            raise UserError(f"{path}: found a report of evaluate --speech, expected one of error rates")
+        rows = [{"domain": "", "speaker": ""} | row for row in value["utterances"]]
+        for key in ("id", "set", "reference", "hypothesis", "errors", "words"):
+            [row[key] for row in rows]
+        return {"name": "", "costs": "levenshtein", "details": {}} | value | {"utterances": rows}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: found no report of evaluate ({error!r}), expected its report.json") from error

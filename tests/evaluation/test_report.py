@@ -10,6 +10,7 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation import compare, report
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
+from speech_jax.evaluation.plots import plot_key, plot_names, wrap_name
 from speech_jax.evaluation.report import (
     Item,
     bootstrap_interval,
@@ -26,12 +27,12 @@ EVIL = '<script>alert("1")</script>'
 
 
 def items(seed=0, number=60, noise=0.2):
-    draw = random.Random(seed)
+    draw, errors = random.Random(seed), random.Random(seed + 1)  # the references do not depend on the noise
     vocabulary = "the cat sat on a mat and saw dogs run".split()
     found = []
     for i in range(number):
         words = draw.choices(vocabulary, k=draw.randint(1, 12))
-        heard = [draw.choice(vocabulary) if draw.random() < noise else word for word in words]
+        heard = [errors.choice(vocabulary) if errors.random() < noise else word for word in words]
         found.append(Item(f"u{i}", " ".join(words), " ".join(heard), f"set{i % 2}", f"d{i % 3}", f"s{i % 5}", 1.5))
     return found
 
@@ -63,7 +64,7 @@ def test_interval_repeats_and_needs_two_utterances():
     assert bootstrap_interval(counts) == bootstrap_interval(counts)
     low, high = bootstrap_interval(counts)
     assert low < sum(counts, ErrorCounts()).rate < high
-    assert bootstrap_interval(counts[:1]) == (counts[0].rate, counts[0].rate)
+    assert bootstrap_interval(counts[:1]) is None
 
 
 def test_paired():
@@ -166,6 +167,126 @@ def test_compare(tmp_path):
     # A system that was scored on one set only leaves the other's cell empty.
     half = report.to_json(score_items([item for item in items() if item.set == "set0"], name="half"))
     assert compare.wer_table([reports[0], half], "set").splitlines()[-1].rstrip(" |").count("|") == 2
+
+
+def as_report(rows, name, language="en", **settings):
+    details = [("normalized as", language)] if language else []
+    return report.to_json(score_items(rows, name=name, details=details, **settings))
+
+
+def test_reports_that_cannot_be_compared_are_refused_by_name():
+    """Other utterances, references, languages and costs; each once, with the name of the report."""
+    whole = as_report(items(), "all")
+    half = as_report(items()[:30], "half")
+    rows = [row._replace(reference="edited") if n >= 13 else row for n, row in enumerate(items())]
+    edited = as_report(rows, "edited")
+    renamed = as_report([row._replace(set="x") for row in items()], "renamed")
+    for others, messages in (
+        ([half, edited], ["half: 30 of 60 utterances;", "edited: other references in 47 utterances, the first 'u13'"]),
+        ([renamed], ["all: 60 of 120 utterances, none of the set 'x'", "none of the set 'set0', 'set1'"]),
+        ([as_report(items(), "other", "none")], ["other: normalized as none, not en"]),
+        ([as_report(items(), "nist", costs="sclite")], ["nist: sclite costs, not levenshtein"]),
+    ):
+        with pytest.raises(UserError) as error:
+            compare.compare([whole, *others])
+        assert all(message in str(error.value) for message in messages) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match="all: 30 of 60 utterances"):  # also where the first one lacks utterances
+        compare.compare([half | {"name": "all"}, whole])
+    with pytest.raises(UserError, match="'u0' of the set 'set0' twice"):
+        compare.compare([whole, as_report([*items(), items()[0]], "doubled")])
+    # Another program's order, the spelling of old reports and the source of the language do not matter.
+    old = as_report(items()[::-1], "old") | {"details": {"normalised as": "en (from the manifests)"}}
+    assert compare.align([whole, old])[0][1]["utterances"][0]["id"] == "u0"
+    text, _ = compare.compare([whole, as_report(items(), "mute", language="")])
+    assert "- mute: its report does not say how its texts were normalized" in text
+
+
+@pytest.mark.parametrize("by", ["set", "domain", "speaker"])
+def test_common_utterances(by):
+    """With --common every figure is that of the reports on these utterances alone, and their number is said."""
+    edited = [row._replace(reference="edited") if n >= 13 else row for n, row in enumerate(items())]
+    other = [row._replace(set="renamed") for row in items(noise=0.5)[5:]]
+    reports = [as_report(items(), "all"), as_report(edited, "edited"), as_report(other, "other")]
+    text, _ = compare.compare(reports, by, common=True)
+    for line in ("- all: 8 of 60 utterances", "- edited: 8 of 60 utterances", "- other: 8 of 55 utterances"):
+        assert line in text
+    alone = [as_report(items()[5:13], "all"), as_report(items()[5:13], "edited")]
+    alone.append(as_report(items(noise=0.5)[5:13], "other"))
+    plain, image = compare.compare([alone[0], alone[1], alone[2]], by)
+    assert text.split("\n\n", 2)[2] == plain.split("\n\n", 1)[1]
+    assert compare.compare(reports, by, common=True)[1] == image
+    for wrong, message in (
+        ([reports[0], as_report(items(), "other", "none")], "other: normalized as none"),
+        ([reports[0], as_report(items(), "nist", costs="sclite")], "nist: sclite costs"),
+        ([as_report(items()[:5], "a"), as_report(items()[5:], "b")], "--common: found no utterance that a, b all have"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compare.compare(wrong, common=True)
+
+
+def test_same_ids_in_two_sets_are_two_utterances():
+    rows = [Item("u", f"a {name}", f"b {name}", name) for name in ("s", "t")]
+    reports = [as_report(rows, "x"), as_report(rows[::-1], "y")]
+    assert "- y: 2 of 2" in compare.compare(reports, common=True)[0]
+    assert "- y: 1 of 1" in compare.compare([reports[0], as_report(rows[1:], "y")], common=True)[0]
+
+
+def test_equal_systems_single_utterances_and_sets_without_words():
+    rows = [Item("1", "a b", "a", "one"), Item("2", "", "x y", "empty"), Item("3", "", "", "empty")]
+    rows += [Item(f"m{n}", "a b", "a b" if n else "a", "many") for n in range(3)]
+    other = [row._replace(hypothesis="a b") if row.id in ("1", "m0") else row for row in rows]
+    text, image = compare.compare([as_report(rows, "x"), as_report(rows, "y"), as_report(other, "z")])
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
+    table = {name: values for name, *values in cells}
+    assert cells[2][0] == "x" and table["x"] == ["50.00 (–)", "no reference words, 2 inserted", "16.67 (0.0–50.0)"]
+    assert table["y"] == ["same", "same", "same"] and table["z"][:2] == ["–", "same"] and 60 < float(table["z"][2]) < 80
+    assert image.startswith(b"\x89PNG")
+
+    evaluation = score_items(rows, name="x")
+    groups = report.to_json(evaluation)["set"]
+    assert (groups["empty"]["wer"], groups["empty"]["wer_interval"], groups["empty"]["cer"]) == (None, None, None)
+    assert groups["one"]["wer"] == 0.5 and groups["one"]["wer_interval"] is None
+    for page in (to_markdown(evaluation), to_html(evaluation)):
+        assert "words inserted where the reference has none: 2 in 1 utterances" in page
+        assert "inf" not in page and "nan" not in page and "2 errors, no reference words" in page
+    # A draw of the bootstrap without reference words has no rate: it is not counted as one word.
+    assert bootstrap_interval([ErrorCounts(0, 0, 5, 0, 1, 1), ErrorCounts(1, 0, 0, 2, 1, 1)])[1] < 6
+
+
+def test_reports_of_other_commands_and_versions():
+    row = {"id": "1", "set": "s", "reference": "a", "hypothesis": "a", "errors": 0, "words": 1}
+    assert compare.compare([read_report("r", lambda _: json.dumps({"utterances": [row]}))] * 2, "speaker")
+    with pytest.raises(UserError, match=r"r.json: found a report of evaluate --speech, expected one of error rates"):
+        read_report("r.json", lambda _: '{"measures": {}, "utterances": []}')
+
+
+def test_names_in_plots():
+    """What matplotlib would draw reversed, unjoined or as boxes gets a number, and the text says which."""
+    names = ["before", "שלום", "模型", "café $x$", ""]
+    assert plot_names(names, "system") == ["before", "system 2", "system 3", "café $x$", ""]
+    assert plot_key(names, "system") == ["system 2 is שלום", "system 3 is 模型"]
+    wrapped = [wrap_name(name, 8) for name in ("", "_a$b$", "one two three")]
+    assert wrapped == ["(none)", "\u200b_a\\$b\\$", "one two\nthree"]
+    lines = wrap_name("x" * 300, 40).splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= 40
+    reports = [as_report(items(), name) for name in names[:2]]
+    assert "- In the plot, system 2 is שלום" in compare.compare(reports)[0]
+
+
+def test_many_long_names_stand_outside_the_bars(monkeypatch):
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    rows = [row._replace(speaker=f"s{n % 20}") for n, row in enumerate(items())]
+    reports = [as_report(rows, f"a system with quite a long name number {n}") for n in range(10)]
+    text, _ = compare.compare(reports, "speaker")
+    assert "The plot has the 12 of 20 groups with most words" in text
+    (figure,) = figures
+    figure.draw_without_rendering()
+    (legend,), (axes,) = figure.legends, figure.axes
+    assert len(legend.get_texts()) == 10 and axes.get_legend() is None
+    box = legend.get_window_extent()
+    assert not box.overlaps(axes.get_tightbbox())
+    assert figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max)
 
 
 def test_same_names_are_numbered():

@@ -13,6 +13,7 @@ from typing import Any
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
+from speech_jax.monitoring.tracking import flat
 
 Parts = Mapping[str, Mapping[str, float | None]]
 
@@ -54,7 +55,7 @@ class MLflowSink:
 
     def _send(self, kind: str, step: int, parts: Parts) -> None:
         now = int(time.time() * 1000)
-        metrics = [self._metric(name, value, now, step) for name, value in _flat(kind, parts).items()]
+        metrics = [self._metric(name, value, now, step) for name, value in flat(kind, parts).items()]
         self._client.log_batch(self._run, metrics=metrics)
 
     def close(self) -> None:
@@ -95,21 +96,11 @@ class WandbSink:
         self._write(kind, step, parts)
 
     def _send(self, kind: str, step: int, parts: Parts) -> None:
-        self._run.log(_flat(kind, parts), step=step)
+        self._run.log(flat(kind, parts), step=step)
 
     def close(self) -> None:
         """Finish the run."""
         _until_failure(self._run.finish, "Weights & Biases")()
-
-
-def _flat(kind: str, parts: Parts) -> dict[str, float]:
-    """Return metrics by TensorBoard's names, such as train/loss and rates/padding, without values that are None."""
-    return {
-        f"{kind if part == 'metrics' else part}/{name}": value
-        for part, values in parts.items()
-        for name, value in values.items()
-        if value is not None
-    }
 
 
 def _library(name: str, field: str) -> Any:

@@ -94,7 +94,7 @@ class Tracker:
 
     Args:
         folder: the run's folder.
-        start: the step that the run starts at; lines of later steps are dropped.
+        start: the step that the run starts at; lines of later steps are dropped. -1 is a new run: all are dropped.
         tensorboard: write TensorBoard files.
         enabled: False writes nothing (all processes but the first).
         sinks: further trackers; each gets every line as `write(kind, step, parts)`, and a `close()` at the end.
@@ -105,13 +105,13 @@ class Tracker:
 
     def __init__(self, folder: Path, start: int, *, tensorboard: bool, enabled: bool = True, sinks: Sequence[Any] = ()):
         self._file = self._board = None
-        self._folder = folder
+        self._folder, self._start = folder, start
         self._sinks = tuple(sinks)
         if not enabled:
             return
         path = folder / "metrics.jsonl"
         try:
-            _drop_lines_after(path, start)
+            self._shown = _drop_lines_after(path, start)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
             if tensorboard:
                 self._board = _Board(folder / "tensorboard", start)
@@ -138,12 +138,8 @@ class Tracker:
         for sink in self._sinks:
             sink.write(kind, step, clean)
         if self._board is not None:
-            scalars = {
-                f"{kind if part == 'metrics' else part}/{name}": value
-                for part, values in clean.items()
-                for name, value in values.items()
-                if value is not None
-            }
+            again = self._shown if step == self._start else ()
+            scalars = {tag: value for tag, value in flat(kind, clean).items() if tag not in again}
             self._board.show(step, (summary.scalar(tag, value) for tag, value in scalars.items()))
 
     def report(self, name: str, step: int, report: Report, examples: int) -> None:
@@ -168,6 +164,8 @@ class Tracker:
         except UserError as error:  # a full disk must not end the run
             log.warning("%s", error)
         if self._board is None:
+            return
+        if step == self._start and any(tag.startswith(f"eval/{name}/") for tag in self._shown):
             return
         summaries = []
         if report.examples and examples:
@@ -198,12 +196,16 @@ class _Board:
 
     def __init__(self, folder: Path, start: int):
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"))
+        # Files are read in the order of their names, which begin with their number: their time may be that of another
+        # machine, or the second of the file before.
+        earlier = len(list(folder.glob("*tfevents*")))
+        self._writer = EventsWriter(str(folder / (f"events.resume{earlier:04d}" if earlier else "events")))
         self._flushed = -math.inf
-        if start:  # hides later steps that were written before a resume
-            self._writer.write_event(proto.Event(step=start, file_version="brain.Event:2"))
-            started = proto.SessionLog(status=proto.SessionLog.START)
-            self._writer.write_event(proto.Event(step=start, session_log=started))
+        # A session's START hides what was written of its step and later ones. TensorBoard ignores the first START of a
+        # folder, and earlier versions wrote none at the beginning, so there are two.
+        started = proto.SessionLog(status=proto.SessionLog.START)
+        for _ in range(2):
+            self._writer.write_event(proto.Event(step=start + 1, wall_time=time.time(), session_log=started))
 
     def show(self, step: int, summaries: Iterable[Any]) -> None:
         if self._writer is None:
@@ -240,20 +242,37 @@ def read_kinds(folder: Path, step: int) -> list[str]:
     return kinds
 
 
-def _drop_lines_after(path: Path, start: int) -> None:
-    """Drop the lines of steps after `start`, and a last line that is incomplete; atomically."""
+def flat(kind: str, parts: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
+    """Return the numbers of a line by TensorBoard's names, such as train/loss and rates/padding, without nulls."""
+    return {
+        f"{kind if part == 'metrics' else part}/{name}": value
+        for part, values in parts.items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _drop_lines_after(path: Path, start: int) -> set[str]:
+    """Drop the lines of steps after `start`, and a last line that is incomplete; atomically.
+
+    Returns TensorBoard's names of the numbers in the lines of `start`, which are not shown again.
+    """
     if not path.exists():
-        return
-    kept = []
+        return set()
+    kept, shown = [], set()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] <= start:
+            row = json.loads(line)
+            if row["step"] == start:
+                shown |= flat(row.pop("kind"), {part: row[part] for part in row.keys() - {"step"}}).keys()
+            if row["step"] <= start:
                 kept.append(line)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
     partial = path.with_suffix(".partial")
     partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     os.replace(partial, path)
+    return shown
 
 
 def _number(value: Any) -> float | None:

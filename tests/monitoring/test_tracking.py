@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from tensorboardX.proto import event_pb2
 
 from speech_jax.core.types import Report
 from speech_jax.lowering.flops import peak_flops, program_flops
@@ -50,9 +51,68 @@ def test_the_log_forgets_what_did_not_happen(tmp_path):
     assert found[-1] == {"kind": "eval", "step": 5, "metrics": {"dev/wer": 0.5}}
 
 
-def test_tensorboard_gets_scalars_text_pictures_and_sound(tmp_path):
-    from tensorboardX.proto.event_pb2 import Event
+def events(folder):
+    """The events of a folder of TensorBoard, in the order in which readers take them."""
+    for file in sorted(folder.glob("*tfevents*")):
+        data, at = file.read_bytes(), 0
+        while at < len(data):
+            size = int.from_bytes(data[at : at + 8], "little")
+            event = event_pb2.Event()
+            event.ParseFromString(data[at + 12 : at + 12 + size])
+            at += 16 + size
+            yield event
 
+
+def shown(folder, *, ignored_starts):
+    """{tag: steps} that a reader shows: a START drops what came before it, from its step on.
+
+    TensorBoard's Python loader ignores the first START (plugin_event_accumulator._CheckForRestartAndMaybePurge), its
+    EventAccumulator none.
+    """
+    steps, starts = {}, 0
+    for event in events(folder):
+        if event.session_log.status == event_pb2.SessionLog.START:
+            starts += 1
+            if starts > ignored_starts:
+                steps = {tag: [step for step in old if step < event.step] for tag, old in steps.items()}
+        for value in event.summary.value:
+            steps.setdefault(value.tag, []).append(event.step)
+    return steps
+
+
+def evaluation(value):
+    image, sound = np.ones((3, 4)), np.ones(9, np.float32)
+    return Report({"wer": value}, [{"id": "x"}], images={"mel": image}, audio={"voice": (sound, 16000)})
+
+
+# (the step that a session starts from, -1 for a new run; the step at which it was killed)
+@pytest.mark.parametrize("sessions, steps, evaluations", [
+    ([(-1, 34), (20, 44), (44, 48)], range(2, 49, 2), [0, 10, 20, 30, 40]),
+    ([(-1, 34), (20, 26), (20, 22), (20, 20)], range(2, 21, 2), [0, 10, 20]),
+    ([(-1, 0), (-1, 0), (-1, 6)], range(2, 7, 2), [0]),  # killed before the first step
+    ([(-1, 0), (0, 0), (0, 4)], range(2, 5, 2), [0]),  # with a checkpoint of step 0
+    ([(-1, 34), (-1, 4)], range(2, 5, 2), [0]),  # begun anew
+])  # fmt: skip
+def test_after_a_resume_tensorboard_shows_each_step_once(tmp_path, sessions, steps, evaluations):
+    for start, end in sessions:
+        tracker = Tracker(tmp_path, start, tensorboard=True)
+        tracker.write("compile", max(start, 0), metrics={"seconds": 1.0})
+        for step in range(max(start, 0), end + 1, 2):
+            if step > start and step > 0:
+                tracker.write("train", step, metrics={"loss": 1.0})
+            if step % 10 == 0 and (step > start or step == 0):
+                tracker.report("dev", step, evaluation(step), examples=1)
+                tracker.write("eval", step, metrics={"dev/wer": float(step)})
+        tracker.close()
+    for ignored_starts in (0, 1):
+        board = shown(tmp_path / "tensorboard", ignored_starts=ignored_starts)
+        assert board.pop("train/loss") == list(steps)
+        compiled = board.pop("compile/seconds")
+        assert compiled == sorted(set(compiled))
+        assert board and all(found == evaluations for found in board.values()), board
+
+
+def test_tensorboard_gets_scalars_text_pictures_and_sound(tmp_path):
     tracker = Tracker(tmp_path, 0, tensorboard=True)
     tracker.write("train", 7, metrics={"loss": 0.5})
     report = Report(
@@ -66,14 +126,7 @@ def test_tensorboard_gets_scalars_text_pictures_and_sound(tmp_path):
     )
     tracker.report("dev", 7, report, examples=4)
     tracker.close()
-    data = next((tmp_path / "tensorboard").glob("events*")).read_bytes()
-    values, at = {}, 0
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 8], "little")
-        event = Event()
-        event.ParseFromString(data[at + 12 : at + 12 + size])
-        at += 16 + size
-        values |= {value.tag: (value, event.step) for value in event.summary.value}
+    values = {value.tag: (value, e.step) for e in events(tmp_path / "tensorboard") for value in e.summary.value}
     assert values["train/loss"][0].simple_value == 0.5 and values["train/loss"][1] == 7
     text = next(v for tag, (v, _) in values.items() if tag.startswith("dev/examples"))
     table = text.tensor.string_val[0].decode()

@@ -109,6 +109,13 @@ push() { # RUN SYNC
   [[ -z "$2" || ! -d "$root/runs/$1" ]] || gcloud storage rsync "$root/runs/$1" "$2/$1" --recursive --quiet
 }
 
+# A text without the passwords in its addresses, as speech_jax/core/passwords.py masks them.
+masked() { # TEXT
+  sed -E 's#([A-Za-z][A-Za-z0-9+.-]*://[^[:space:]/:@]*):[^[:space:]]*@#\1:***@#g
+    s#(https?://)[^[:space:]/:@]+@#\1***@#g
+    s#([?&;]([A-Za-z_.-]*(password|passwd|pwd|token|secret|key|signature|credential)|pass|sig)=)[^[:space:]&\#]+#\1***#gI' <<<"$1"
+}
+
 # Runs the command, sends the run's folder to the bucket every five minutes and at the end, and writes how it ended.
 watch() { # RUN SYNC COMMAND…
   local run=$1 sync=$2 job=$root/jobs/$1 child code=0 stopped='' every=${SPEECH_JAX_SYNC_SECONDS:-300} last=$SECONDS
@@ -116,7 +123,7 @@ watch() { # RUN SYNC COMMAND…
   # The trainer ends with 0 after a signal too; only here is it known that it did not come to its end.
   trap 'stopped=1; kill -TERM "$child" 2>/dev/null || true' TERM INT
   printf '%s' "$$" >"$job/pid"
-  printf -- '---- %s: %s\n' "$(date -u +%FT%TZ)" "$*"
+  printf -- '---- %s: %s\n' "$(date -u +%FT%TZ)" "$(masked "$*")"
   if [[ -n "$sync" && ! -d "$root/runs/$run" ]] && gcloud storage ls "$sync/$run" >/dev/null 2>&1; then
     mkdir -p "$root/runs/$run" # a new machine: go on with what the old one had saved
     gcloud storage rsync "$sync/$run" "$root/runs/$run" --recursive --quiet

@@ -20,8 +20,9 @@ class WatchConfig:
     """Seconds after which a step that has not finished is reported on stderr, with the stacks of all threads. The run
     continues. 0: never."""
     mlflow: str = ""
-    """URI of an MLflow store to log to as well, for example sqlite:///mlflow.db. Requires `pip install mlflow`. Empty:
-    none."""
+    """URI of an MLflow store to log to as well, for example sqlite:///mlflow.db, or "env": the one in the environment
+    variable MLFLOW_TRACKING_URI, where a password is safe: other users of a machine see its command lines. Configs,
+    checkpoints and logs hold no password. Requires `pip install mlflow`. Empty: none."""
     wandb: str = ""
     """Weights & Biases project to log to as well, offline in the run's folder. Requires `pip install wandb`. Empty:
     none."""

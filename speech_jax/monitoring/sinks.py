@@ -6,6 +6,7 @@ Each is imported only if the config names it. If one cannot be written, that is 
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
+from speech_jax.core.passwords import is_masked, mask_passwords
 from speech_jax.monitoring.tracking import flat
 
 Parts = Mapping[str, Mapping[str, float | None]]
@@ -22,7 +24,7 @@ class MLflowSink:
     """A run in an MLflow store. A resumed run stays the same run there.
 
     Args:
-        uri: the store, such as sqlite:///mlflow.db.
+        uri: the store, such as sqlite:///mlflow.db; "env" is the one in MLFLOW_TRACKING_URI.
         folder: the run's folder; its name becomes the run's name, and the file mlflow_run in it holds the run's id.
 
     Raises:
@@ -31,6 +33,7 @@ class MLflowSink:
 
     def __init__(self, uri: str, folder: Path):
         mlflow = _library("mlflow", "trainer.watch.mlflow")
+        uri = _store(uri)
         id_file = folder / "mlflow_run"
         try:
             self._client = mlflow.MlflowClient(tracking_uri=uri)
@@ -42,12 +45,13 @@ class MLflowSink:
                 self._run = self._client.create_run(experiment_id, run_name=folder.resolve().name).info.run_id
                 id_file.write_text(self._run, encoding="utf-8")
         except Exception as error:  # stores raise errors of many kinds
-            line = " ".join(str(error).split())
+            line = mask_passwords(" ".join(str(error).split()), uri)
             raise UserError(
                 f"trainer.watch.mlflow: found {uri!r} ({line[:200]}), expected a store to write to"
             ) from error
         self._metric = importlib.import_module("mlflow.entities").Metric
-        self._write = _until_failure(self._send, "MLflow")
+        self._uri = uri
+        self._write = _until_failure(self._send, "MLflow", uri)
 
     def write(self, kind: str, step: int, parts: Parts) -> None:
         """Log one line, see `Tracker.write`."""
@@ -60,7 +64,7 @@ class MLflowSink:
 
     def close(self) -> None:
         """Mark the run as finished."""
-        _until_failure(lambda: self._client.set_terminated(self._run), "MLflow")()
+        _until_failure(lambda: self._client.set_terminated(self._run), "MLflow", self._uri)()
 
 
 class WandbSink:
@@ -103,6 +107,20 @@ class WandbSink:
         _until_failure(self._run.finish, "Weights & Biases")()
 
 
+def _store(uri: str) -> str:
+    """Return the address of the MLflow store, which "env" leaves to the environment."""
+    if uri == "env":
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if not uri:
+            raise UserError("trainer.watch.mlflow: found 'env' without MLFLOW_TRACKING_URI, expected it to be set")
+    if is_masked(uri):
+        raise UserError(
+            f"trainer.watch.mlflow: found {uri!r} from a saved config, which has no password, expected the store's "
+            "address, or 'env' and the address in MLFLOW_TRACKING_URI"
+        )
+    return uri
+
+
 def _library(name: str, field: str) -> Any:
     try:
         return importlib.import_module(name)
@@ -110,8 +128,8 @@ def _library(name: str, field: str) -> Any:
         raise UserError(f"{field}: found no {name} installed, expected it: pip install {name}") from error
 
 
-def _until_failure(call: Callable, tracker: str) -> Callable:
-    """Wrap a function: its first error is logged, and later calls do nothing."""
+def _until_failure(call: Callable, tracker: str, address: str = "") -> Callable:
+    """Wrap a function: its first error is logged, without the password of `address`, and later calls do nothing."""
     failed: list[bool] = []
 
     def guarded(*arguments: Any) -> None:
@@ -121,6 +139,7 @@ def _until_failure(call: Callable, tracker: str) -> Callable:
             call(*arguments)
         except Exception as error:
             failed.append(True)
-            log.warning("%s cannot be written any more (%s); metrics.jsonl is still written", tracker, error)
+            line = mask_passwords(str(error), address)
+            log.warning("%s cannot be written any more (%s); metrics.jsonl is still written", tracker, line)
 
     return guarded

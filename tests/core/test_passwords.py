@@ -1,5 +1,6 @@
 """Passwords in addresses: masked wherever text leaves the program, and nothing else is changed."""
 
+import json
 import logging
 import sys
 
@@ -85,7 +86,7 @@ def test_a_saved_config_has_no_password_and_is_no_other():
     saved = DataConfig(sources=(SourceConfig(path="https://me:***@h/x.jsonl"), SourceConfig(path="b")))
     assert differences(config, saved) == []
     watch = WatchConfig(mlflow=r"sqlite:///C:\a@b.db")
-    assert from_dict(WatchConfig, __import__("json").loads(to_text(watch))) == watch
+    assert from_dict(WatchConfig, json.loads(to_text(watch))) == watch
 
 
 def test_differences_are_named():

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import types
 import urllib.error
@@ -215,9 +216,49 @@ def test_no_watchdog_where_none_is_wanted(capfd):
 
 @pytest.mark.parametrize("sink, name", [(MLflowSink, "mlflow"), (WandbSink, "wandb")])
 def test_a_tracker_that_is_not_installed_is_said(tmp_path, monkeypatch, sink, name):
-    monkeypatch.setitem(__import__("sys").modules, name, None)
+    monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=f"trainer.watch.{name}: found no {name} installed, expected it: pip install"):
         sink("x", tmp_path)
+
+
+@pytest.fixture
+def unreachable_mlflow(monkeypatch):
+    """A stand-in for MLflow whose store fails with the password in its words; returns the addresses it is given."""
+    addresses = []
+
+    class MlflowClient:
+        def __init__(self, tracking_uri):
+            addresses.append(tracking_uri)
+            raise RuntimeError(f"cannot reach {tracking_uri}: password 'hunter@2' (hunter%402) refused")
+
+    monkeypatch.setitem(sys.modules, "mlflow", types.SimpleNamespace(MlflowClient=MlflowClient))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return addresses
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_no_error_of_a_store_has_its_password(tmp_path, monkeypatch, unreachable_mlflow, by_environment):
+    address = "postgresql://me:hunter%402@127.0.0.1/db"
+    if by_environment:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(UserError) as raised:
+        MLflowSink("env" if by_environment else address, tmp_path)
+    masked = "postgresql://me:***@127.0.0.1/db"
+    assert str(raised.value) == (
+        f"trainer.watch.mlflow: found '{masked}' (cannot reach {masked}: password '***' (***) refused), "
+        "expected a store to write to"
+    )
+    assert unreachable_mlflow == [address]
+
+
+@pytest.mark.parametrize("uri, message", [
+    ("env", "found 'env' without MLFLOW_TRACKING_URI, expected it to be set"),
+    ("postgresql://me:***@127.0.0.1/db", r"found 'postgresql://me:\*\*\*@127.0.0.1/db' from a saved config"),
+])  # fmt: skip
+def test_an_address_that_nothing_can_be_reached_with(tmp_path, unreachable_mlflow, uri, message):
+    with pytest.raises(UserError, match=f"trainer.watch.mlflow: {message}"):
+        MLflowSink(uri, tmp_path)
+    assert not unreachable_mlflow
 
 
 def test_mlflow_gets_the_log_and_goes_on_with_its_run(tmp_path):

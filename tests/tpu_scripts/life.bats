@@ -51,6 +51,19 @@ load common
   "$SCRIPTS/delete.sh" "${one[@]}" --yes # there is none: that is what was wanted
 }
 
+@test "the log shows a command without its passwords, and the trainer gets them" {
+  worker=$HOME/speech_jax/worker.sh
+  mkdir -p "$HOME/speech_jax"
+  cp "$SCRIPTS/worker.sh" "$worker"
+  "$worker" start r "" -- bash -c 'echo "${@: -1}" | sha256sum' x --mlflow postgresql://me:hunter2@h/db \
+    --data sqlite:///a@b.db https://ghp_abc@h/x "postgresql://h/db?user=me&password=hunter2"
+  log=$HOME/speech_jax/jobs/r/log.txt
+  eventually grep -q 'exit 0' "$HOME/speech_jax/jobs/r/ended"
+  grep -qF -- '--mlflow postgresql://me:***@h/db --data sqlite:///a@b.db https://***@h/x postgresql://h/db?user=me&password=***' "$log"
+  grep -qF -- "$(echo 'postgresql://h/db?user=me&password=hunter2' | sha256sum)" "$log"
+  run ! grep -q 'hunter2\|ghp_abc' "$log"
+}
+
 @test "two slices of four workers each: all of them are set up and started" {
   there v5e-16 2
   [ "$(ls "$CLOUD/nodes")" = $'my-tpu-0\nmy-tpu-1' ]

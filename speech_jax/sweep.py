@@ -71,11 +71,14 @@ def main(argv: Sequence[str]) -> int:
     runs = plan(config)
     import jax  # after the flags are parsed, so that --help does not wait for it
 
+    from speech_jax.runs.claims import check_run
     from speech_jax.runs.train import train
 
     trainings = [(run, parse_config(["--config", config.config, *rest, *run.flags])) for run in runs]  # all checked now
-    for run, training in trainings:
+    for _, training in trainings:
+        check_run(training)
         check_metrics(training, config)
+    for run, training in trainings:
         result = train(training)
         if result.stopped:
             print(f"stopped in {run.folder}; the same command resumes", file=sys.stderr)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from speech_jax.config import parse_config
+from speech_jax.core.claims import check_claims
 from speech_jax.core.errors import run_front_door
 from speech_jax.core.log import setup_logging
 from speech_jax.training.config import HostsConfig
@@ -14,6 +15,7 @@ from speech_jax.training.config import HostsConfig
 def main(argv: Sequence[str]) -> int:
     """Parse the config, find the other processes of the run, and train. Returns the exit code."""
     config = parse_config(argv)
+    check_claims(config.hosts, "hosts")
     # Loaded after the flags are parsed, so that --help does not wait for JAX.
     import jax
 

@@ -8,15 +8,22 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
+from speech_jax.core.claims import not_used_by
 from speech_jax.core.config_dict import describe_value, differences, from_dict, new_field, to_dict
 from speech_jax.core.errors import UserError
+
+_CEPSTRAL = ("num_cepstra", "lifter", "lifter_offset", "log_energy")  # used by MFCC only
+_SPECTRAL = (
+    "window", "n_fft", "window_shape", "padding", "remove_dc", "pre_emphasis_by", "power", "num_mels", "mel_scale",
+    "mel_norm", "fmin", "fmax", "log", "floor", "floor_by", "ceiling", "top_range", "delta_window",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class AudioConfig:
     """Settings of the features of a waveform. The default is NeMo's front end since version 2.4 (`presets.nemo`).
 
-    Lengths are in samples. Fields that the chosen kind of features does not use are ignored.
+    Lengths are in samples. A run refuses fields that the chosen kind of features does not use.
 
     Example:
         >>> from speech_jax.audio.config import AudioConfig
@@ -155,6 +162,23 @@ class AudioConfig:
         """Upper edge of the highest band, in hertz."""
         return self.fmax if self.fmax > 0 else self.sample_rate / 2 + self.fmax
 
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        idle = not_used_by("features", self.features, dict.fromkeys(_SPECTRAL, "log_mel mfcc"))
+        idle |= not_used_by("features", self.features, dict.fromkeys(_CEPSTRAL, "mfcc"))
+        if (self.num_cepstra, self.lifter_offset) == (20, 1):  # of presets.librosa, which serves for both kinds
+            idle.pop("num_cepstra", None)
+            idle.pop("lifter_offset", None)
+        elif self.lifter == 0:
+            idle["lifter_offset"] = "with {lifter}"
+        if self.pre_emphasis == 0:
+            idle["pre_emphasis_by"] = "with {pre_emphasis}"
+        if self.features == "waveform" and self.pre_emphasis_by == "frame":
+            idle["pre_emphasis"] = "with {features} and {pre_emphasis_by}"
+        if self.deltas == 0:
+            idle["delta_window"] = "with {deltas}"
+        return idle | not_used_by("normalize", self.normalize, {"mean": "global", "std": "global"})
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -218,6 +242,21 @@ class AugmentConfig:
         counts = ("freq_masks", "freq_width", "time_masks", "time_width_max")
         checks += [(getattr(self, n) >= 0, n, getattr(self, n), "0 or more") for n in counts]
         _check("AugmentConfig", checks)
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        idle = {}
+        for effect, names in (
+            ("reverb", ("reverb_seconds", "reverb_direct", "reverb_length")),
+            ("noise", ("noise_snr", "noise_colors")),
+            ("gain", ("gain_db",)),
+            ("freq_masks", ("freq_width",)),
+            ("time_masks", ("time_width", "time_width_max")),
+        ):
+            if not getattr(self, effect):
+                idle |= dict.fromkeys(names, f"with {{{effect}}}")
+        masked = self.freq_masks or self.time_masks
+        return idle if masked else idle | {"mask_value": "with {freq_masks} and {time_masks}"}
 
 
 def _check(where: str, checks: list[tuple]) -> None:

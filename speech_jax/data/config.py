@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from speech_jax.core.claims import not_used_by
 from speech_jax.core.config_dict import new_field
 
 
@@ -33,6 +34,10 @@ class SourceConfig:
     """Keep only this many utterances, the first ones; 0 keeps all."""
     speakers: tuple[str, ...] = new_field(())
     """Keep only the utterances of these speakers; empty keeps all."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        return not_used_by("kind", self.kind, {"split": "tfds shards synthetic", "name": "tfds"})
 
 
 @dataclass(frozen=True)
@@ -106,3 +111,10 @@ class DataConfig:
     allow_pipes: bool = False
     """Run the commands of a Kaldi wav.scp, the lines that end in "|". They run without a shell, but can be any program:
     only for files that you trust."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        idle = dict.fromkeys(("threads", "cache_mb"), "with {workers}") if self.workers else {}
+        if all(source.kind != "kaldi" for source in self.sources):
+            idle |= {"allow_pipes": "without a source of kind 'kaldi'"}
+        return idle

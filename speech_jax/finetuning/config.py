@@ -31,6 +31,11 @@ class AdapterConfig:
     train: tuple[str, ...] = (r"^head/",)
     """Regular expressions of the network's parameters that are trained together with the adapters."""
 
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        names = ("rank", "scale", "targets", "train")
+        return dict.fromkeys(names, "with {kind}") if self.kind == "none" else {}
+
 
 @dataclass(frozen=True)
 class StartConfig:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from speech_jax.core.claims import not_used_by
 from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 
@@ -93,6 +94,13 @@ class ConformerConfig:
         ):
             if not ok:
                 raise UserError(f"ConformerConfig: found {text}")
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        idle = {} if self.conv_norm == "group" else {"conv_norm_groups": "with {conv_norm}"}
+        if not self.remat:
+            idle["remat_keeps"] = "with {remat}"
+        return idle | ({"stochastic_depth": "with {layers}"} if self.layers == 1 else {})  # it is 0 at the first layer
 
 
 @dataclass(frozen=True)
@@ -268,6 +276,17 @@ class Wav2Vec2Config:
             if not ok:
                 raise UserError(f"Wav2Vec2Config: found {text}")
 
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        uses = dict.fromkeys(("position_kernel", "position_groups"), "transformer")
+        uses |= dict.fromkeys(("positions", "rotary_base", "kernel_size", "dropout_conv"), "conformer")
+        idle = not_used_by("block", self.block, uses)
+        if self.positions != "rotary":
+            idle |= {"rotary_base": "with {positions}"}
+        if not self.mask_time:
+            idle |= {"mask_time_span": "with {mask_time}"}
+        return idle if self.mask_channels else idle | {"mask_channels_span": "with {mask_channels}"}
+
 
 @dataclass(frozen=True)
 class AttentionConfig:
@@ -293,6 +312,12 @@ class AttentionConfig:
     """dynamic: second parameter of the prior; the mean step is (prior_length - 1) · alpha / (alpha + beta)."""
     mixtures: int = 5
     """gmm: number of Gaussians."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        uses = dict.fromkeys(("filters", "filter_length"), "location forward dynamic") | {"mixtures": "gmm"}
+        uses |= dict.fromkeys(("dynamic_filters", "prior_length", "prior_alpha", "prior_beta"), "dynamic")
+        return not_used_by("kind", self.kind, uses)
 
 
 @dataclass(frozen=True)
@@ -384,6 +409,10 @@ class Tacotron2Config:
             self.encoder_width + (self.speaker_width if self.speakers else 0) + (self.style.width if self.style else 0)
         )
 
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        return {} if self.held_rate else {"held": "with {held_rate}"}
+
 
 @dataclass(frozen=True)
 class ConditionConfig:
@@ -414,6 +443,11 @@ class ConditionConfig:
                 f"task.model.condition: found context {self.context}, bands {self.bands}, width {self.width}, window "
                 f"{self.window}, scales {self.scales}, expected 0 or more, an odd number, and positive numbers"
             )
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        uses = {"width": "frames", "context": "frames stretch", "scales": "stretch transposed_bands"}
+        return not_used_by("kind", self.kind, uses | {"bands": "transposed_bands", "window": "transposed"})
 
 
 def check_hop(config: ConditionConfig, hop: int) -> None:
@@ -515,3 +549,8 @@ class WaveNetConfig:
     def skip_factor(self) -> float:
         """Factor on the sum of the skips, with the default of `skip_scale` applied."""
         return self.skip_scale or self.layers**-0.5
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        uses = {"mixtures": "logistics", "levels": "logistics", "classes": "mulaw"}
+        return not_used_by("output", self.output, uses | {"min_log_scale": "gaussian logistics"})

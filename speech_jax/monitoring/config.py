@@ -26,3 +26,7 @@ class WatchConfig:
     wandb: str = ""
     """Weights & Biases project to log to as well, offline in the run's folder. Requires `pip install wandb`. Empty:
     none."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        return {} if self.metrics_port else {"metrics_host": "with {metrics_port}"}

@@ -24,6 +24,7 @@ from speech_jax.lowering.flops import largest_values, matmul_flops
 from speech_jax.lowering.programs import allocations, measure, shard_bytes
 from speech_jax.models import attention
 from speech_jax.objectives.mix import terms
+from speech_jax.runs.claims import check_run
 from speech_jax.runs.config import CompileConfig
 from speech_jax.runs.objective import build_task, replays
 from speech_jax.runs.resolve import check_settings, resolve
@@ -77,6 +78,7 @@ def read(config: TrainConfig, options: CompileConfig) -> tuple[TrainConfig, Any,
     Raises:
         UserError: If the config names no task, or a shape is not written as ROWSxSECONDSxLABELS.
     """
+    check_run(config)
     check_settings(config)
     with_pre = replays(config) and options.step == "train"
     if options.bucket:

@@ -15,9 +15,10 @@ from speech_jax.core.types import Objective, PyTree, Task
 from speech_jax.data.plan import check_plan, left_out
 from speech_jax.finetuning.fisher import estimate_fisher
 from speech_jax.objectives.schedules import make_alpha
+from speech_jax.runs.claims import check_run
 from speech_jax.runs.objective import build_task, load_teacher, replays
 from speech_jax.runs.private import check_private_settings, describe, private_run
-from speech_jax.runs.resolve import check_settings, open_start, resolve
+from speech_jax.runs.resolve import check_settings, resolve
 from speech_jax.runs.start import adapt, read_start, student
 from speech_jax.runs.streams import LEFT_OUT_SHOWN, Sources, Stream, check_unseen, load_stream, warn_of_misfits
 from speech_jax.tasks.ctc_task import with_teacher
@@ -79,6 +80,8 @@ def prepare(config: TrainConfig) -> PreparedRun:
         UserError: For anything that a user can correct.
     """
     # ---- 1. Settings.
+    for line in check_run(config):
+        log.warning("%s", line)
     check_settings(config)
     check_optimizer(config.optimizer, config.trainer.steps)
     make_alpha(config.alpha)

@@ -84,6 +84,11 @@ class CTCTaskConfig(TaskConfig):
 
         return recognition_program(self, bucket, vocab_size)
 
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        given = getattr(self.model, "num_features", self.audio.width)  # a network over samples has none
+        return {} if given == self.audio.width else {"model.num_features": "with {audio.width}"}
+
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
@@ -100,3 +105,7 @@ class TeacherConfig:
     """Temperature of both posteriors; > 1 makes them softer."""
     hidden: float = 0.0
     """Weight of the difference between the encoders' frame similarities, added to the divergence; 0 is off."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        return {} if self.checkpoint else dict.fromkeys(("weight", "temperature", "hidden"), "with {checkpoint}")

@@ -114,6 +114,7 @@ class PretrainTaskConfig(TaskConfig):
         """Return the fields that the others leave without effect, see `core.claims`."""
         methods = {name: name for name in ("best_rq", "autoencoder", "contrastive")}
         masks = ("freq_masks", "freq_width", "time_masks", "time_width", "time_width_max", "mask_value")
-        idle = not_used_by("method", self.method, methods) | {f"augment.{name}": "without SpecAugment" for name in masks}
+        idle = not_used_by("method", self.method, methods)
+        idle |= {f"augment.{name}": "in pre-training, which hides frames itself" for name in masks}
         given = self.model.num_features
         return idle if given == self.audio.width else idle | {"model.num_features": "with {audio.width}"}

@@ -139,3 +139,12 @@ class Tacotron2TaskConfig(TaskConfig):
         from speech_jax.tasks.tacotron2_task import speech_program
 
         return speech_program(self, bucket, vocab_size)
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        idle = {} if self.guided else {"guided_sigma": "with {guided}"}
+        if self.speakers == "one":
+            idle["model.speaker_width"] = "with {speakers}"
+        if self.model.num_mels != self.audio.width:
+            idle["model.num_mels"] = "with {audio.width}"
+        return idle | ({"audio.dither": "in a voice"} if self.audio.dither else {})  # it trains on features without

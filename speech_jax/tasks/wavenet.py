@@ -127,3 +127,12 @@ class WaveNetTaskConfig(TaskConfig):
         from speech_jax.tasks.wavenet_task import waveform_program
 
         return waveform_program(self, bucket)
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        idle = {} if self.speakers != "one" else {"model.speaker_width": "with {speakers}"}
+        if self.model.num_mels != self.audio.width:
+            idle["model.num_mels"] = "with {audio.width}"
+        if self.model.hop != self.audio.hop:
+            idle["model.hop"] = "with {audio.hop}"
+        return idle | ({"audio.dither": "in a vocoder"} if self.audio.dither else {})  # it trains on features without

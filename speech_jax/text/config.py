@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from speech_jax.core.claims import not_used_by
 from speech_jax.core.errors import UserError
 
 
@@ -27,6 +28,10 @@ class TokenizerConfig:
     """For char: the characters in the order of their ids; empty takes those of the training texts, sorted."""
     language: str = "en"
     """Language whose rules normalize texts before encoding (for en, numbers become words); empty turns it off."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        return not_used_by("kind", self.kind, {"vocab_size": "bpe unigram", "alphabet": "char"})
 
 
 Units = Literal["tacotron2", "arpabet", "graphemes", "ipa"]

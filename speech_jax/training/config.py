@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from speech_jax.core.claims import not_used_by
 from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.monitoring.config import WatchConfig
@@ -84,11 +85,34 @@ class OptimizerConfig:
     information on the old domain, scaled to a mean of 1."""
     ewc_batches: int = 50
     """Batches of the old domain (`pre`) from which the Fisher information is estimated, before the first step."""
+    ewc_per: Literal["utterance", "batch"] = new_field("utterance")
+    """Gradients whose squares are the Fisher information: of single utterances, as it is defined, or the mean gradient
+    of each batch, which takes one backward pass per batch but ranks parameters otherwise."""
+    ewc_microbatch: int = new_field(4)
+    """Utterances whose gradients are computed at the same time (`ewc_per` utterance). More is faster on an accelerator
+    and takes as many times the memory of the parameters."""
     anchor_free: tuple[str, ...] = (r"^head/",)
     """Regular expressions of parameters without `anchor` and `ewc`."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each layer to the one below it. The head has 1, the topmost of n layers
     (`layers_<n-1>`) this factor, and everything below the layers this factor to the power of n + 1."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        names = {"b1": "adamw adam lion", "b2": "adamw adam lion rmsprop", "eps": "adamw adam rmsprop"}
+        names |= {"momentum": "sgd rmsprop"}
+        schedules = {"end_lr": "noam tri_stage cosine wsd", "hold_steps": "tri_stage", "decay_steps": "tri_stage wsd"}
+        schedules |= {"falls": "steps", "fall_factor": "steps"}
+        idle = not_used_by("name", self.name, names) | not_used_by("schedule", self.schedule, schedules)
+        if not (self.weight_decay or self.l2):
+            idle["no_decay"] = "with {weight_decay} and {l2}"
+        if not (self.anchor or self.ewc):
+            idle["anchor_free"] = "with {anchor} and {ewc}"
+        if self.ewc_per != "utterance":
+            idle["ewc_microbatch"] = "with {ewc_per}"
+        if not self.ewc:
+            idle |= dict.fromkeys(("ewc_batches", "ewc_per", "ewc_microbatch"), "with {ewc}")
+        return idle
 
 
 @dataclass(frozen=True)
@@ -134,6 +158,11 @@ class PrivacyConfig:
         """
         return {"noise_multiplier": self.noise_multiplier, "clip_norm": self.clip_norm, "delta": self.delta}
 
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        names = ("clip_norm", "delta", "max_epsilon", "microbatch", "log_exact")
+        return {} if self.on else dict.fromkeys(names, "with {noise_multiplier}")
+
 
 @dataclass(frozen=True)
 class StepConfig:
@@ -172,6 +201,10 @@ class CheckpointConfig:
     """Metric that ranks checkpoints, "<evaluation set>/<metric>", for example "dev/wer". None keeps only the newest."""
     mode: Literal["min", "max"] = "min"
     """min: a smaller `metric` is better; max: a larger one."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        return {} if self.metric is not None else {"keep_best": "with {metric}", "mode": "with {metric}"}
 
 
 @dataclass(frozen=True)
@@ -213,6 +246,12 @@ class MeshConfig:
     min_shard: int = 16384
     """Parameters with fewer elements than this are not split by "auto"."""
 
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        if self.fsdp == 1:
+            return {"min_shard": "with {fsdp}"}
+        return {} if any(axes == "auto" for _, axes in self.rules) or not self.rules else {"min_shard": "with {rules}"}
+
 
 @dataclass(frozen=True)
 class HostsConfig:
@@ -229,6 +268,11 @@ class HostsConfig:
     """Index of this process, from 0. -1: from the launcher or JAX_PROCESS_ID."""
     heartbeat: int = 100
     """Seconds without a sign of life after which a process counts as dead and the others stop."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        names = ("coordinator", "count", "index", "heartbeat")
+        return dict.fromkeys(names, "with {launcher}") if self.launcher == "none" else {}
 
 
 @dataclass(frozen=True)
@@ -270,3 +314,7 @@ class TrainerConfig:
     """Resume although the settings of the data pipeline have changed. The order of the data will differ."""
     watch: WatchConfig = new_field(WatchConfig())
     """Monitoring: metrics endpoint, profiler, watchdog, external trackers."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        return {} if self.tensorboard else {"examples": "with {tensorboard}"}

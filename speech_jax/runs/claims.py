@@ -1,0 +1,191 @@
+"""Settings of a run that nothing uses, or that cannot be meant together: an error before any data is read.
+
+Rules inside one room are the `idle` methods of its configs (core/claims.py); here are those between rooms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from speech_jax.config import TrainConfig
+from speech_jax.core.claims import check_claims, refuse_idle, value_at
+from speech_jax.core.errors import UserError
+from speech_jax.data.config import PlanConfig
+from speech_jax.objectives.schedules import make_alpha
+from speech_jax.training.config import TrainerConfig
+
+RECADAM_REST = 0.1  # share of the way from start to end that RecAdam's alpha may still have before it at the last step
+
+
+def check_run(config: TrainConfig) -> list[str]:
+    """Check the settings of a run as its user gave them, before the task of a checkpoint is filled in.
+
+    Args:
+        config: the run.
+
+    Returns:
+        Lines for the log: settings without effect that are legitimate, such as a constant alpha of 0 in a sweep.
+
+    Raises:
+        UserError: for any other setting that reaches nothing, by name.
+    """
+    check_alpha(config)  # first, as its messages say more
+    check_claims(config)
+    refuse_idle(config, idle_in_run(config))
+    check_names(config)
+    check_stages(config)
+    if config.teacher.checkpoint and config.teacher.weight == 0:
+        raise UserError(
+            "teacher.weight: found 0, with which nothing is learned from teacher.checkpoint, expected more than 0"
+        )
+    return ends_of_alpha(config) + long_warmup(config) + no_evaluation(config)
+
+
+def check_alpha(config: TrainConfig) -> None:
+    """Check that alpha weighs something, and that its schedule reaches its end within the run.
+
+    Raises:
+        UserError: for an alpha without L_pre, a schedule that does not change, or one that is longer than the run.
+    """
+    alpha, steps = config.alpha, config.trainer.steps
+    value = make_alpha(alpha)
+    if config.pre is None and config.pre_task is None and value != 0.0:
+        name = "start" if alpha.kind == "constant" else "kind"
+        found = f"alpha.{name}: found {getattr(alpha, name)!r}"
+        raise UserError(f"{found} without pre, expected recordings in pre, or an unsupervised loss in pre_task")
+    if alpha.kind != "constant" and alpha.start == alpha.end:
+        raise UserError(
+            f"alpha.kind: found {alpha.kind!r} from alpha.start {alpha.start} to alpha.end {alpha.end}, expected two "
+            "different numbers, or 'constant'"
+        )
+    if alpha.kind in ("linear", "cosine") and alpha.begin + alpha.steps > steps:
+        raise UserError(
+            f"alpha.steps: found {alpha.steps} after alpha.begin {alpha.begin}, expected an end within the {steps} "
+            f"steps of trainer.steps: alpha would stop at {_at_end(value, steps):.3g}, alpha.end is {alpha.end}"
+        )
+    if alpha.kind == "recadam" and abs(_at_end(value, steps) - alpha.end) > RECADAM_REST * abs(alpha.start - alpha.end):
+        raise UserError(
+            f"alpha.middle: found {alpha.middle} with alpha.rate {alpha.rate}, expected a sigmoid that has done "
+            f"{1 - RECADAM_REST:.0%} of its way within the {steps} steps of trainer.steps: alpha would stop at "
+            f"{_at_end(value, steps):.3g}, alpha.end is {alpha.end}"
+        )
+
+
+def ends_of_alpha(config: TrainConfig) -> list[str]:
+    """Return lines for the log if a constant alpha, one of the ends of a sweep, leaves a stream without effect."""
+    alpha, lines = make_alpha(config.alpha), []
+    if alpha == 0.0 and config.pre is not None and not config.optimizer.ewc:
+        lines.append("pre: nothing is learned from it with alpha.start 0: this is plain fine-tuning")
+    if alpha == 0.0 and config.pre_task is not None:
+        lines.append("pre_task: it has no effect with alpha.start 0")
+    if alpha == 1.0:
+        lines.append("data: nothing is learned from it with alpha.start 1: only L_pre is trained")
+    return lines
+
+
+def _at_end(alpha: Any, steps: int) -> float:
+    return float(alpha(np.float32(max(steps - 1, 0))))
+
+
+def idle_in_run(config: TrainConfig) -> dict[str, str]:
+    """Return the settings that others of the run leave without effect, as an `idle` method does (core/claims.py)."""
+    idle = {} if config.init_from else {"start": "without init_from"}
+    if not config.evaluate:
+        names = ["trainer." + n for n in ("eval_first", "examples", "guards", "patience")]
+        names += ["trainer.checkpoint.metric"]
+        names += [f"task.{n}" for n in ("speak", "clip_seconds") if hasattr(config.task, n)]
+        idle |= {name: "without evaluate" for name in names if value_at(config, name)}  # 0 turns it off anyway
+    if config.pre is None or make_alpha(config.alpha) in (0.0, 1.0):
+        reason = "without recordings in pre" if config.pre is None else "with {alpha.start}"
+        idle["trainer.step.gradients"] = f"{reason}: there is one gradient"
+    return idle | _idle_in_plans(config)
+
+
+def _idle_in_plans(config: TrainConfig) -> dict[str, str]:
+    """Return the settings of `DataConfig` that are used only in training, or only in evaluation.
+
+    Streams may share their settings: what another stream uses with the same value is not idle.
+    """
+    streams = {"data": (config.data, False)} | ({} if config.pre is None else {"pre": (config.pre, False)})
+    streams |= {f"evaluate.{i}.data": (e.data, True) for i, e in enumerate(config.evaluate)}
+    unused = {name: _idle_in_stream(data.plan, evaluated) for name, (data, evaluated) in streams.items()}
+
+    def shared(name: str, field: str) -> bool:
+        used = (value_at(data, field) for other, (data, _) in streams.items() if field not in unused[other])
+        return value_at(streams[name][0], field) in used
+
+    return {
+        f"{name}.{field}": reason.replace("{", "{" + f"{name}.plan.")
+        for name, fields in unused.items()
+        for field, reason in fields.items()
+        if not shared(name, field)
+    }
+
+
+def _idle_in_stream(plan: PlanConfig, evaluated: bool) -> dict[str, str]:
+    """Return the settings of a stream that its other settings, or its use, leave without effect."""
+    if evaluated:
+        names = ("min_seconds", "max_seconds", "max_labels", "bucket_seconds", "bucket_labels")
+        idle = dict.fromkeys(("seed", *(f"plan.{name}" for name in names)), "in an evaluation set")
+    else:
+        idle = {"plan.eval_max_seconds": "in training"}
+        if plan.bucket_seconds:
+            names = ("num_buckets", "seconds_multiple", "max_seconds")
+            idle |= {f"plan.{name}": "with {bucket_seconds}" for name in names}
+        if plan.bucket_labels:
+            idle |= {f"plan.{name}": "with {bucket_labels}" for name in ("label_multiple", "max_labels")}
+    if plan.rows:
+        idle |= {f"plan.{name}": "with {rows}" for name in ("seconds_per_batch", "max_rows")}
+    return idle
+
+
+def check_names(config: TrainConfig) -> None:
+    """Raise UserError for two evaluation sets of one name: the metrics of one would hide the other's."""
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(e.name for e in config.evaluate):
+        if name in numbers:
+            first, second = (
+                f"evaluate.{i} ({', '.join(source.path for source in config.evaluate[i].data.sources)})"
+                for i in (numbers[name], number)
+            )
+            raise UserError(f"evaluate: found the name {name!r} for both {first} and {second}, expected one name each")
+        numbers[name] = number
+
+
+def long_warmup(config: TrainConfig) -> list[str]:
+    """Return a line for the log if the warm-up is as long as the run; no error, as its learning rates are used."""
+    warmup, steps = config.optimizer.warmup_steps, config.trainer.steps
+    if warmup <= steps:
+        return []
+    return [f"optimizer.warmup_steps: {warmup} of trainer.steps {steps}: the learning rate never reaches peak_lr"]
+
+
+def no_evaluation(config: TrainConfig) -> list[str]:
+    """Return a line for the log if there is nothing to evaluate; no error, as a derived config keeps its interval."""
+    every = config.trainer.eval_every
+    if config.evaluate or not every or every == TrainerConfig().eval_every:
+        return []
+    return [f"trainer.eval_every: {every} without evaluate: nothing is evaluated"]
+
+
+def check_stages(config: TrainConfig) -> None:
+    """Raise UserError for a stage of the optimizer or the profiler that begins or ends after the run."""
+    optimizer, steps = config.optimizer, config.trainer.steps
+    if optimizer.schedule == "steps" and not optimizer.falls:
+        raise UserError("optimizer.schedule: found 'steps' without optimizer.falls, expected them, or 'constant'")
+    stages = [("optimizer.falls", fall) for fall in optimizer.falls]
+    stages += [("optimizer.hold", hold) for _, hold in optimizer.hold]
+    first = config.trainer.watch.profile.partition(":")[0]
+    stages += [("trainer.watch.profile", int(first))] if first.isdecimal() else []
+    for name, step in stages:
+        if step >= steps:
+            hint = "; optimizer.groups with None freezes for the whole run" if name == "optimizer.hold" else ""
+            raise UserError(f"{name}: found step {step}, expected one before the end, trainer.steps {steps}{hint}")
+    before = optimizer.warmup_steps + optimizer.hold_steps
+    if optimizer.schedule in ("tri_stage", "wsd") and before + optimizer.decay_steps > steps:
+        raise UserError(
+            f"optimizer.decay_steps: found {optimizer.decay_steps} after {before} steps of warmup_steps and "
+            f"hold_steps, expected an end within the {steps} steps of trainer.steps"
+        )

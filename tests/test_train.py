@@ -292,8 +292,8 @@ def test_transcripts_with_more_labels_than_frames_are_announced(corpus, trained,
     tokenizer = Tokenizer.from_json(load_assets(start.out_dir)["tokenizer"])
     stream = load_stream(DataConfig(sources=(SourceConfig(path=str(manifest)),)), tokenizer, 16000)
     with caplog.at_level("WARNING", logger="speech_jax"):
-        warn_of_misfits("task", stream, start.task.stream_options())
-    assert "task: 1 of 2 transcripts have more labels" in caplog.text
+        warn_of_misfits("data", stream, start.task.stream_options())
+    assert "data: 1 of 2 transcripts have more labels" in caplog.text
 
 
 def test_a_new_vocabulary_keeps_what_the_head_learned_for_each_character(corpus, trained, tmp_path, caplog):
@@ -515,7 +515,6 @@ def test_a_run_reads_every_file_once_and_builds_its_task_once(corpus, trained, t
     run = prepare(config)
     assert sorted(path.stem for path, _ in manifests) == ["new", "old", "old_test"]
     assert len(assets) == len(tasks) == len(texts) == 1
-    run.base_params()  # as the adapter's file does at the end
     assert len(params) == len({str(args) for args in params})  # no file twice
     assert run.streams["task"].utterances.texts is run.eval_streams["new"].utterances.texts
 

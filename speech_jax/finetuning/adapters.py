@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from speech_jax.core.config_dict import from_dict, to_dict
 from speech_jax.core.errors import UserError
-from speech_jax.core.rules import leaf_name, named_leaves, nest_leaves
+from speech_jax.core.rules import leaf_name, match_rules, named_leaves, nest_leaves
 from speech_jax.core.types import Batch, Model, Objective, PyTree, Task
 from speech_jax.finetuning.config import AdapterConfig
 from speech_jax.objectives.mix import Mix
@@ -164,29 +164,30 @@ def _fingerprint(leaves: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def save_adapter(path: str | Path, params: PyTree, start: PyTree, config: AdapterConfig, tokenizer: str) -> None:
+def save_adapter(path: str | Path, params: PyTree, config: AdapterConfig, tokenizer: str, *, step: int) -> None:
     """Write what was trained, and nothing else, as safetensors.
 
-    The file has the adapters, the parameters of the base that changed, and the tokenizer.
+    The file has the adapters, the parameters of the base that `config.train` names, and the tokenizer. It can be loaded
+    onto any base that is equal in all others.
 
     Args:
         path: the file.
         params: {"base": …, "adapter": …} after training.
-        start: parameters of the base before training; the file can be loaded onto these.
         config: the adapters' config.
         tokenizer: the tokenizer's JSON.
+        step: step of the checkpoint that the parameters are from, which is noted in the file.
     """
-    before = named_leaves(start)
-    changed = {
-        name: np.asarray(leaf, order="C")
-        for name, leaf in named_leaves(params[BASE]).items()
-        if name not in before or not np.array_equal(leaf, before[name])
+    rates = match_rules(params, adapter_groups(config), "adapter.train")
+    trained = named_leaves(rates).keys()  # the frozen have None, which is no leaf
+    leaves = {name: np.asarray(leaf, order="C") for name, leaf in named_leaves(params).items()}
+    rest = {name.removeprefix(f"{BASE}/"): leaf for name, leaf in leaves.items() if name not in trained}
+    metadata = {
+        "config": json.dumps(to_dict(config)),
+        "rest": _fingerprint(rest),
+        "tokenizer": tokenizer,
+        "step": str(step),
     }
-    tensors = {f"{ADAPTER}/{n}": np.asarray(a, order="C") for n, a in named_leaves(params[ADAPTER]).items()}
-    tensors |= {f"{BASE}/{name}": leaf for name, leaf in changed.items()}
-    unchanged = {name: leaf for name, leaf in before.items() if name not in changed}
-    metadata = {"config": json.dumps(to_dict(config)), "rest": _fingerprint(unchanged), "tokenizer": tokenizer}
-    save_file(tensors, str(path), metadata=metadata)
+    save_file({name: leaf for name, leaf in leaves.items() if name in trained}, str(path), metadata=metadata)
 
 
 def load_adapter(path: str | Path, start: PyTree) -> tuple[PyTree, str]:

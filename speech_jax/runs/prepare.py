@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from speech_jax.config import TrainConfig, make_assets
+from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.core.types import Objective, PyTree, Task
 from speech_jax.data.plan import check_plan, left_out
@@ -27,7 +26,7 @@ from speech_jax.training.feed import Feed, PairedBatches
 from speech_jax.training.optimizer import check_optimizer
 from speech_jax.training.privacy import Accountant
 from speech_jax.training.sharding import make_mesh
-from speech_jax.training.state import init_values
+from speech_jax.training.state import Init, init_values
 
 
 class PreparedRun(NamedTuple):
@@ -40,11 +39,10 @@ class PreparedRun(NamedTuple):
         feed: Training batches.
         task: Model, evaluation, and both terms of the loss.
         optimizer: Its settings; with adapters they say what moves.
-        init: (params, model_state) to start from, or None.
+        init: (params, model_state) to start from, or None. A function that makes them for a run that resumes.
         fisher: Weights of the parameters for `optimizer.ewc`, or None.
         accountant: Privacy accountant, or None.
         assets: JSON that every checkpoint carries.
-        base_params: Returns the parameters that an adapter is put on.
     """
 
     config: TrainConfig
@@ -53,11 +51,10 @@ class PreparedRun(NamedTuple):
     feed: Feed
     task: Task
     optimizer: OptimizerConfig
-    init: tuple[PyTree, PyTree] | None
+    init: Init
     fisher: PyTree | None
     accountant: Accountant | None
     assets: dict[str, Any]
-    base_params: Callable[[], PyTree]
 
 
 def prepare(config: TrainConfig) -> PreparedRun:
@@ -88,9 +85,10 @@ def prepare(config: TrainConfig) -> PreparedRun:
     make_mesh(config.mesh)
     if config.task is not None and config.trainer.step.privacy.on:
         check_private_settings(config)
-    for data in (config.data, config.pre, *(e.data for e in config.evaluate)):
+    evaluated = {f"evaluate.{i}.data": e.data for i, e in enumerate(config.evaluate)}
+    for flag, data in ({"data": config.data, "pre": config.pre} | evaluated).items():
         if data is not None:
-            check_plan(data.plan)
+            check_plan(data.plan, f"{flag}.plan")
 
     # ---- 2. and 3. Task, tokenizer and speakers, from a checkpoint or from the texts.
     sources = Sources()
@@ -100,24 +98,29 @@ def prepare(config: TrainConfig) -> PreparedRun:
     # ---- 3. Recordings and the plans of their batches.
     options = config.task.stream_options()
 
-    def stream(data, *, shuffle: bool = True, reader=run.reader) -> Stream:
+    def stream(flag, data, *, shuffle: bool = True, reader=run.reader) -> Stream:
         return load_stream(
-            data, reader, config.task.audio.sample_rate, shuffle=shuffle, speakers=run.speakers, options=options,
-            sources=sources,
+            data, reader, config.task.audio.sample_rate, flag=flag, shuffle=shuffle, speakers=run.speakers,
+            options=options, sources=sources,
         )  # fmt: skip
 
-    streams = {"task": stream(config.data)}
+    streams = {"task": stream("data", config.data)}
     if replays(config) or config.optimizer.ewc:
-        streams["pre"] = stream(config.pre, reader=run.reader if config.pre_task is None else None)
+        streams["pre"] = stream("pre", config.pre, reader=run.reader if config.pre_task is None else None)
     task_feed = streams["task"].feed()
     feed = PairedBatches(streams["pre"].feed(), task_feed) if replays(config) else task_feed
-    eval_streams = {e.name: stream(e.data, shuffle=False) for e in config.evaluate}
+    eval_streams = {}
+    for number, evaluation in enumerate(config.evaluate):
+        try:
+            eval_streams[evaluation.name] = stream(f"evaluate.{number}.data", evaluation.data, shuffle=False)
+        except UserError as error:
+            raise UserError(f"{error} (evaluation set {evaluation.name!r})") from error
     for name, each in (streams | eval_streams).items():
         log.info("%s: %s", name, each.plan.describe())
         for line in left_out(each.plan, each.utterances, LEFT_OUT_SHOWN):
             log.info("  left out: %s", line)
     for name, each in streams.items():
-        warn_of_misfits(name, each, options)
+        warn_of_misfits("data" if name == "task" else name, each, options)
         check_unseen(name, each, eval_streams)
 
     accountant = private_run(config, {name: (each.utterances, each.plan) for name, each in streams.items()})
@@ -132,29 +135,27 @@ def prepare(config: TrainConfig) -> PreparedRun:
     task, old = build_task(config, run.reader, teacher)
     spec = task.batch_spec(streams["task"].plan.buckets[0])
 
-    # ---- 5. Where it starts. A run that resumes has all of this in its checkpoint.
-    start = fisher = init = None
-    optimizer = config.optimizer
-    if not run.resumes:
-        if run.start is not None:
-            start = read_start(run, task, spec)
+    # ---- 5. Where it starts. A run that resumes has all of this in its checkpoint, but for the reference of a guard
+    # that is new, so that it makes the start model only if there is one.
+    plain_task, optimizer = task, config.optimizer
+
+    def make_init() -> tuple[PyTree, PyTree]:
+        if config.init_from:
+            start = read_start(run, plain_task, spec)
             for line in start.describe():
                 log.info("%s: %s", config.init_from, line)
-            init = start.params, with_teacher(start.model_state, teacher)
-        elif teacher is not None:
-            params, model_state = init_values(student(task.model), spec, config.seed)
-            init = params, with_teacher(model_state, teacher)
-        if config.optimizer.ewc:
-            assert init is not None  # the settings were checked: EWC starts from a checkpoint
-            fisher = fisher_of(config, old, streams["pre"], init)
-    plain_task = task
+            return start.params, with_teacher(start.model_state, teacher)
+        params, model_state = init_values(student(plain_task.model), spec, config.seed)
+        return params, with_teacher(model_state, teacher)
+
+    init: Init = None
+    fisher = None
+    if config.init_from or teacher is not None:
+        init = make_init if run.resumes else make_init()
+    if config.optimizer.ewc and not run.resumes:
+        fisher = fisher_of(config, old, streams["pre"], init)
     if config.adapter.kind != "none":
         task, optimizer, init = adapt(config, task, init)
-
-    def base_params() -> PyTree:
-        if start is not None:
-            return start.params
-        return read_start(run._replace(start=open_start(config)), plain_task, spec).params
 
     return PreparedRun(
         config=config,
@@ -167,18 +168,16 @@ def prepare(config: TrainConfig) -> PreparedRun:
         fisher=fisher,
         accountant=accountant,
         assets=make_assets(config, run.reader, run.speakers),
-        base_params=base_params,
     )
 
 
-def fisher_of(config: TrainConfig, old: Objective, stream: Stream, init: tuple) -> PyTree:
+def fisher_of(config: TrainConfig, old: Objective, stream: Stream, init: Any) -> PyTree:
     """Estimate how much each parameter of the start model matters on the old domain, `stream`."""
     count = config.optimizer.ewc_batches
-    log.info("Fisher information from %d batches of the old domain", count)
     feed = stream.feed(whole=True)
     try:
         params, model_state = init
-        return estimate_fisher(
+        fisher = estimate_fisher(
             old,
             params,
             model_state,
@@ -188,8 +187,16 @@ def fisher_of(config: TrainConfig, old: Objective, stream: Stream, init: tuple) 
                 unit="batch",
                 disable=jax.process_index() > 0 or None,
             ),
-            rows=lambda batch: int(np.sum(batch["index"] >= 0)),
+            per=config.optimizer.ewc_per,
+            microbatch=config.optimizer.ewc_microbatch,
             seed=config.seed,
         )
     finally:
         feed.close()
+    if not fisher.size:
+        raise UserError(
+            f"optimizer.ewc: found no information in the {count} batches of pre (every gradient is 0 or not finite), "
+            "expected old recordings whose texts fit"
+        )
+    log.info("Fisher information of the old domain: %s", fisher.describe())
+    return fisher.weights

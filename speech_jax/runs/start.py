@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -10,10 +11,10 @@ from speech_jax.config import TrainConfig
 from speech_jax.core.types import Batch, Model, PyTree, Task
 from speech_jax.finetuning.adapters import ADAPTER, BASE, adapter_groups, init_adapters, with_adapters
 from speech_jax.finetuning.restore import StartValues, start_from
-from speech_jax.runs.resolve import Resolved
+from speech_jax.runs.resolve import Resolved, open_start
 from speech_jax.tasks.ctc_task import own_state
 from speech_jax.training.config import OptimizerConfig
-from speech_jax.training.state import init_shapes, init_values
+from speech_jax.training.state import Init, init_shapes, init_values
 
 
 def student(model: Model) -> Model:
@@ -30,7 +31,7 @@ def read_start(run: Resolved, task: Task, spec: PyTree) -> StartValues:
     """Read what a run starts from: the checkpoint in `init_from`, as `start` says.
 
     Args:
-        run: The resolved run, with its start checkpoint.
+        run: The resolved run. One that resumes has no start checkpoint open; it is opened then.
         task: Its task.
         spec: Shapes of a batch.
 
@@ -40,7 +41,7 @@ def read_start(run: Resolved, task: Task, spec: PyTree) -> StartValues:
     Raises:
         UserError: If a leaf is missing, has another shape or is left over, or if a pattern of `start` fits nothing.
     """
-    config, model, start = run.config, student(task.model), run.start
+    config, model, start = run.config, student(task.model), run.start or open_start(run.config)
     old, speakers = start.model, run.speakers
     return start_from(
         start.checkpoint,
@@ -56,20 +57,23 @@ def read_start(run: Resolved, task: Task, spec: PyTree) -> StartValues:
     )
 
 
-def adapt(config: TrainConfig, task: Task, init: tuple | None) -> tuple[Task, OptimizerConfig, tuple | None]:
+def adapt(config: TrainConfig, task: Task, init: Any) -> tuple[Task, OptimizerConfig, Init]:
     """Put adapters in place of the whole network.
 
     Args:
         config: The run's config.
         task: Its task.
-        init: (params, model_state) to start from; None for a run that resumes.
+        init: (params, model_state) to start from, or a function that makes them.
 
     Returns:
         The task, the optimizer's settings, and what to start from, all with adapters.
     """
-    if init is not None:
-        params, model_state = init
+
+    def adapted(values: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        params, model_state = values
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
-        init = {BASE: params, ADAPTER: init_adapters(key, params, config.adapter)}, model_state
+        return {BASE: params, ADAPTER: init_adapters(key, params, config.adapter)}, model_state
+
     optimizer = dataclasses.replace(config.optimizer, groups=adapter_groups(config.adapter))
-    return with_adapters(task, config.adapter), optimizer, init
+    start = (lambda: adapted(init())) if callable(init) else adapted(init)
+    return with_adapters(task, config.adapter), optimizer, start

@@ -13,11 +13,12 @@ import jax
 
 from speech_jax.config import TrainConfig
 from speech_jax.core.config_dict import to_text
+from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
-from speech_jax.core.placement import fetch
 from speech_jax.finetuning.adapters import save_adapter
 from speech_jax.runs.prepare import PreparedRun, prepare
 from speech_jax.runs.streams import audio_seconds
+from speech_jax.training.checkpoint import find_checkpoint, read_params
 from speech_jax.training.hosts import assert_equal_across_hosts, run_on_all_or_fail
 from speech_jax.training.loop import FitResult, fit
 
@@ -66,15 +67,29 @@ def train(config: TrainConfig) -> FitResult:
 
     # ===== 4. Write the adapter, a file that fits on the start checkpoint.
     if config.adapter.kind != "none" and not result.stopped:
-        write_adapter(run, result)
+        write_adapter(run)
     return result
 
 
-def write_adapter(run: PreparedRun, result: FitResult) -> None:
-    """Write `adapter.safetensors` into the run's folder."""
-    params = fetch(result.state.params if result.state.ema is None else result.state.ema)
-    if jax.process_index() == 0:
-        file = Path(run.config.out_dir) / "adapter.safetensors"
-        tokenizer = json.dumps(run.assets.get("tokenizer"))
-        save_adapter(file, params, run.base_params(), run.config.adapter, tokenizer)
-        log.info("%s: %.1f MB", file, file.stat().st_size / 1e6)
+def write_adapter(run: PreparedRun) -> None:
+    """Write the best checkpoint's `adapter.safetensors` into the run's folder.
+
+    Where there is no best one, because the guards were broken at every evaluation, the last one's
+    `adapter_last.safetensors` is written instead.
+    """
+    if jax.process_index() > 0:
+        return
+    out, trainer = Path(run.config.out_dir), run.config.trainer
+    best, last = out / "adapter.safetensors", out / "adapter_last.safetensors"
+    for older in (best, last):
+        older.unlink(missing_ok=True)
+    try:
+        folder, file = find_checkpoint(out, "best"), best
+        why = "the last" if trainer.checkpoint.metric is None else f"the best by {trainer.checkpoint.metric}"
+        why += " within the guards" if trainer.guards else ""
+    except UserError as error:
+        log.warning("%s: not written: %s", best, error)
+        folder, file, why = find_checkpoint(out, "last"), last, "the last, which may be beyond the guards"
+    tokenizer = json.dumps(run.assets.get("tokenizer"))
+    save_adapter(file, read_params(folder)[0], run.config.adapter, tokenizer, step=int(folder.name))
+    log.info("%s: step %s, %s, %.1f MB", file, folder.name, why, file.stat().st_size / 1e6)

@@ -10,12 +10,11 @@ import contextlib
 import gc
 import json
 import logging
-import math
 import shutil
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +29,7 @@ from speech_jax.core.rules import nest_leaves
 from speech_jax.core.types import PyTree, TrainState
 from speech_jax.training.checksums import find_damage, write_checksums
 from speech_jax.training.config import CheckpointConfig
+from speech_jax.training.guard import is_guarded, is_within, rank
 from speech_jax.training.layout import (
     HostShape,
     from_groups,
@@ -64,9 +64,10 @@ class Checkpoints:
         if jax.process_index() == 0:  # partial saves of a killed run
             for partial in self.root.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(partial, ignore_errors=True)
-        self._scores: dict[int, float] = {}
+        self._records: dict[int, Mapping[str, Any]] = {}  # for the choice of the best
         for step in saved_steps(self.root):
-            self._note_score(step)
+            with contextlib.suppress(OSError, ValueError):  # damaged; set aside when it is restored
+                self._records[step] = dict(read_item(self.root / str(step), "data"))
         logging.getLogger("absl").addFilter(_not_orbax_errors)
         self._manager = ocp.CheckpointManager(
             self.root,
@@ -78,22 +79,11 @@ class Checkpoints:
             ),
         )
 
-    def _note_score(self, step: int, record: Mapping[str, Any] | None = None) -> None:
-        """Remember the score of a step; smaller is better."""
-        try:
-            record = read_item(self.root / str(step), "data") if record is None else record
-            metric = self._config.metric
-            value = None if metric is None else _guarded(record).get(metric)
-        except (OSError, ValueError, AttributeError):
-            return  # damaged; set aside when it is restored
-        if value is not None and math.isfinite(value):
-            self._scores[step] = -value if self._config.mode == "max" else value
-
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Select the newest and the best checkpoints; orbax calls this after every save."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        ranked = sorted((step for step in steps if step in self._scores), key=lambda step: (self._scores[step], step))
+        ranked = rank({step: self._records[step] for step in steps if step in self._records})
         kept = {*sorted(steps)[-max(self._config.keep_last, 2) :], *ranked[: self._config.keep_best]}
         return [step in kept for step in steps]
 
@@ -107,7 +97,7 @@ class Checkpoints:
         Args:
             step: the step.
             state: the training state; its arrays are copied before this returns.
-            data: JSON, with "metrics" in it if there are any.
+            data: JSON; with "metrics" and the guards' "limits" in it if there are any, see `guard.rank`.
             wait: return only when everything is on disk and hashed.
 
         Raises:
@@ -117,7 +107,7 @@ class Checkpoints:
         self.wait()
         record = dict(data) | {"step": step, "best_metric": self._config.metric, "best_mode": self._config.mode}
         self._step = step
-        self._note_score(step, record)
+        self._records[step] = record
         try:
             self._check_space(state)
             self._manager.save(
@@ -185,7 +175,9 @@ class Checkpoints:
                 shutil.rmtree(folder, ignore_errors=True)
             time.sleep(0.05)
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(
+        self, like: TrainState, decide: Callable[[int, dict[str, Any], dict[str, Any]], None] | None = None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """Restore the newest checkpoint that is whole.
 
         A damaged checkpoint is reported in a warning and renamed to <step>.damaged (only the last such folder is kept),
@@ -193,6 +185,7 @@ class Checkpoints:
 
         Args:
             like: shapes with shardings; the state is restored into them, whatever mesh it was saved from.
+            decide: called with the step, the data of `save` and the assets before the state is read; may raise.
 
         Returns:
             The state and the data of `save`; None if there is no checkpoint.
@@ -209,9 +202,12 @@ class Checkpoints:
             return None
         if step == ALL_DAMAGED:
             raise UserError(f"{self.root}: found only damaged checkpoints, expected one that is whole")
+        self._records = {saved: record for saved, record in self._records.items() if saved <= step}
         folder = self.root / str(step)
-        state = from_groups(read_state(folder, to_groups(like)), like)
-        return state, read_item(folder, "data")
+        record = read_item(folder, "data")
+        if decide is not None:
+            decide(step, record, read_item(folder, "assets"))
+        return from_groups(read_state(folder, to_groups(like)), like), record
 
     def _newest_whole(self) -> int:
         steps = saved_steps(self.root)
@@ -261,17 +257,19 @@ def find_checkpoint(path: str | Path, which: Which = "best") -> Path:
     """Find one whole checkpoint and verify its checksums.
 
     A damaged checkpoint is reported in a warning, and the next best, or the one before, is taken. If `path` is a step's
-    folder or `which` a number, damage is an error instead.
+    folder or `which` a number, damage is an error instead. A best one that is not the last is reported in the log.
 
     Args:
         path: folder of a run, or of one step.
-        which: "best", "last" or a step; in the folder of a run only. "best" is the last one if no metric was recorded.
+        which: "best", "last" or a step; in the folder of a run only. "best" is the best by the run's metric within its
+            guards (`guard.rank`), and the last one of a run without both.
 
     Returns:
         The step's folder.
 
     Raises:
-        UserError: if there is no such checkpoint, or no whole one.
+        UserError: if there is no such checkpoint, no whole one, or no best one: every evaluated checkpoint breaks a
+            guard or has a metric that is not finite.
     """
     path = Path(path).absolute()
     if (path / "state").is_dir():
@@ -302,18 +300,46 @@ def find_checkpoint(path: str | Path, which: Which = "best") -> Path:
 
 
 def _best(folders: list[Path]) -> Path:
-    """Return the best folder by the metric that the newest of them names; the newest if none has it."""
-    records = {folder: read_item(folder, "data") for folder in folders}
-    metric, mode = records[folders[0]].get("best_metric"), records[folders[0]].get("best_mode")
-    sign = -1 if mode == "max" else 1
-    scores = {f: None if metric is None else _guarded(r).get(metric) for f, r in records.items()}
-    finite = {f: sign * s for f, s in scores.items() if s is not None and math.isfinite(s)}
-    return min(finite, key=finite.__getitem__) if finite else folders[0]
+    """Return the best of a run's checkpoints, of which the first is the newest. Raises UserError if there is none."""
+    records = {int(folder.name): read_item(folder, "data") for folder in folders}
+    last, newest = folders[0], records[int(folders[0].name)]
+    metric, guarded = newest.get("best_metric"), is_guarded(newest)
+    ranked = rank(records)
+    if ranked:
+        best = last.with_name(str(ranked[0]))
+        if best != last:
+            by = f"by {metric}" if metric is not None else "within its guards"
+            log.warning("%s: step %s is taken, the best %s; the last is step %s", last.parent, best.name, by, last.name)
+        return best
+    evaluated = {step: record for step, record in records.items() if record.get("metrics")}
+    if not guarded and not any(metric in record["metrics"] for record in evaluated.values()):
+        if metric is not None:
+            log.warning("%s: no checkpoint was evaluated; step %s, the last, is taken", last.parent, last.name)
+        return last
+    raise UserError(
+        f"{last.parent}: {_why_none(evaluated, newest, guarded)}, so that none is the best; to take the last, give "
+        f"--which last (start.which last for init_from) or its own folder {last}"
+    )
 
 
-def _guarded(record: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return the metrics of a checkpoint's record; none if a guard was broken, so that it is never the best."""
-    return (record.get("metrics") or {}) if record.get("within_guards", True) else {}
+def _why_none(evaluated: Mapping[int, Mapping[str, Any]], newest: Mapping[str, Any], guarded: bool) -> str:
+    """Say why no checkpoint may be the best, with the metrics of the newest three."""
+    limits, metric = newest.get("limits") or {}, newest.get("best_metric")
+    if not any(limits.keys() <= record["metrics"].keys() for record in evaluated.values()):
+        return "no checkpoint was evaluated, and it is unknown if its guards hold"
+    if guarded and not any(is_within(record, newest) for record in evaluated.values()):
+        why = "every evaluated checkpoint breaks a guard"
+    elif guarded:
+        why = f"no evaluated checkpoint is within its guards and has a finite {metric}"
+    else:
+        why = f"no evaluated checkpoint has a finite {metric}"
+    details = []
+    for step in sorted(evaluated, reverse=True)[:3]:
+        metrics = evaluated[step]["metrics"]
+        values = [f"{name} {metrics[name]:.4g}, limit {limit:.4g}" for name, limit in limits.items() if name in metrics]
+        values += [f"{metric} {metrics[metric]:.4g}"] if metric in metrics and metric not in limits else []
+        details.append(f"step {step}: {', '.join(values)}")
+    return f"{why} ({'; '.join(details)})"
 
 
 def load_assets(path: str | Path, which: Which = "best") -> dict[str, Any]:

@@ -1,13 +1,86 @@
-"""Guards against forgetting, and early stopping: which checkpoint may be the best, and when a run should end."""
+"""Guards against forgetting, and early stopping: which checkpoint may be the best, and when a run should end.
+
+`rank` decides which checkpoint is the best: when old ones are deleted, and when one is read.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from speech_jax.core.errors import UserError
 from speech_jax.training.config import CheckpointConfig, GuardConfig
+
+
+def within_limits(metrics: Mapping[str, float], limits: Mapping[str, float]) -> bool:
+    """Return True if every guarded metric was measured and does not exceed its limit; NaN exceeds it."""
+    return all(metrics.get(name, math.nan) <= limit for name, limit in limits.items())
+
+
+def score(value: float | None, mode: str | None) -> float | None:
+    """Return a metric's value as a number of which the smallest is the best; None if there is none or it is not finite.
+
+    Args:
+        value: the metric.
+        mode: "max" if larger values are better.
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    return -value if mode == "max" else value
+
+
+def is_guarded(record: Mapping[str, Any]) -> bool:
+    """Return True if the run that saved this record had guards."""
+    return bool(record.get("limits", (record.get("guards") or {}).get("before")))
+
+
+def is_within(record: Mapping[str, Any], newest: Mapping[str, Any]) -> bool:
+    """Return True if an evaluated checkpoint is within the guards of the run's newest record."""
+    if "limits" not in newest:  # saved by an earlier version
+        return record.get("within_guards", True)
+    return within_limits(record["metrics"], newest["limits"])
+
+
+def rank(records: Mapping[int, Mapping[str, Any]]) -> list[int]:
+    """Return the steps that may be called the best, the best first.
+
+    The newest record decides how: by its metric and mode among those within its guards' limits; with guards alone the
+    newest within them. Checkpoints that were not evaluated are left out.
+
+    Args:
+        records: step -> what was saved with its checkpoint: metrics, metric and mode of the ranking, guards' limits.
+
+    Returns:
+        Steps; empty if there is nothing to rank by, or none may be the best.
+    """
+    if not records:
+        return []
+    newest = records[max(records)]
+    metric, mode = newest.get("best_metric"), newest.get("best_mode")
+    if metric is None and not is_guarded(newest):
+        return []
+    scores: dict[int, float] = {}
+    for step, record in records.items():
+        if record.get("metrics") and is_within(record, newest):
+            value = -step if metric is None else score(record["metrics"].get(metric), mode)
+            if value is not None:
+                scores[step] = value
+    return sorted(scores, key=lambda step: (scores[step], step))
+
+
+class Verdict(NamedTuple):
+    """Outcome of an evaluation.
+
+    Attributes:
+        within: all guards hold.
+        best: its checkpoint is the best of the run so far.
+        reasons: why the run should end, one line each.
+    """
+
+    within: bool
+    best: bool
+    reasons: tuple[str, ...] = ()
 
 
 class Guards:
@@ -19,7 +92,7 @@ class Guards:
         patience: evaluations in a row without improvement of that metric after which the run ends; 0: never.
 
     Raises:
-        UserError: for a negative limit or patience, or patience without a metric.
+        UserError: for a negative limit or patience, two guards of one metric, or patience without a metric.
     """
 
     def __init__(self, configs: tuple[GuardConfig, ...], best: CheckpointConfig, patience: int):
@@ -27,68 +100,69 @@ class Guards:
             if config.within < 0 or config.patience < 0:
                 values = f"within {config.within}, patience {config.patience}"
                 raise UserError(f"trainer.guards: found {values} for {config.metric!r}, expected 0 or more")
+            if sum(other.metric == config.metric for other in configs) > 1:
+                raise UserError(f"trainer.guards: found several for {config.metric!r}, expected one per metric")
         if patience and best.metric is None:
             raise UserError(
                 f"trainer.patience: found {patience} without checkpoint.metric, "
                 "expected trainer.checkpoint.metric to be set"
             )
         self._configs, self._metric, self._mode, self._patience = configs, best.metric, best.mode, patience
-        self._references: dict[str, float] = {}  # values before the first step
+        self._references: dict[str, float] = {}  # of the start model; also of guards that a later start left out
         self._evals_broken = {config.metric: 0 for config in configs}  # in a row
         self._best: float | None = None
         self._evals_since_best = 0
 
     @property
-    def needs_start(self) -> bool:
-        """True if the model must be evaluated before the first step, as the reference of the guards."""
-        return bool(self._configs) and not self._references
+    def missing(self) -> tuple[str, ...]:
+        """Metrics of the guards that have not been measured on the start model."""
+        return tuple(config.metric for config in self._configs if config.metric not in self._references)
 
-    def update(self, metrics: Mapping[str, float]) -> tuple[bool, list[str]]:
-        """Compare the metrics of an evaluation with the limits; the first call sets the reference values.
+    @property
+    def limits(self) -> dict[str, float]:
+        """Largest allowed value of each guarded metric: its reference and `within` of that more."""
+        withins = {config.metric: config.within for config in self._configs if config.metric in self._references}
+        return {name: (ref := self._references[name]) + within * abs(ref) for name, within in withins.items()}
+
+    def set_references(self, metrics: Mapping[str, float]) -> None:
+        """Keep the start model's metrics as the reference of the guards that have none.
+
+        Raises UserError if one is missing or is not finite.
+        """
+        for name in self.missing:
+            value = _metric_of(metrics, name)
+            if not math.isfinite(value):
+                raise UserError(f"trainer.guards: found {name} {value} of the start model, expected a finite number")
+            self._references[name] = float(value)
+
+    def update(self, metrics: Mapping[str, float]) -> Verdict:
+        """Compare the metrics of an evaluation with the limits and with the best so far.
 
         Args:
             metrics: "<evaluation set>/<metric>" -> value.
 
-        Returns:
-            True if all guards hold, and the reasons for which the run should end, one line each.
-
         Raises:
             UserError: if the metric of a guard is missing.
         """
+        limits, reasons = self.limits, []
         for config in self._configs:
-            if config.metric not in metrics:
-                names = ", ".join(sorted(metrics))
-                raise UserError(f"trainer.guards: found {config.metric!r}, expected one of {names}")
-        if self.needs_start:
-            self._references = {config.metric: float(metrics[config.metric]) for config in self._configs}
-            return True, []
-        reasons, all_hold = [], True
-        for config in self._configs:
-            limit = self._references[config.metric] * (1 + config.within)
-            holds = bool(metrics[config.metric] <= limit)
-            all_hold &= holds
-            count = 0 if holds else self._evals_broken[config.metric] + 1
+            value, limit = _metric_of(metrics, config.metric), limits[config.metric]
+            count = 0 if value <= limit else self._evals_broken[config.metric] + 1
             self._evals_broken[config.metric] = count
             if config.patience and count >= config.patience:
-                value = metrics[config.metric]
                 reasons.append(
                     f"{config.metric} {value:.4g} exceeds its limit {limit:.4g} for {count} evaluations in a row"
                 )
-        reasons += self._no_improvement(metrics, all_hold)
-        return all_hold, reasons
-
-    def _no_improvement(self, metrics: Mapping[str, float], all_hold: bool) -> list[str]:
-        value = metrics.get(self._metric) if self._metric else None
-        if value is None:
-            return []
-        value = -value if self._mode == "max" else value
-        if all_hold and math.isfinite(value) and (self._best is None or value < self._best):
-            self._best, self._evals_since_best = value, 0
-            return []
-        self._evals_since_best += 1
-        if not self._patience or self._evals_since_best < self._patience:
-            return []
-        return [f"{self._metric} did not improve for {self._evals_since_best} evaluations"]
+        within = within_limits(metrics, limits)
+        best = within and bool(self._configs)  # with guards alone the newest within them is the best
+        if self._metric is not None:
+            value = score(metrics.get(self._metric), self._mode)
+            best = within and value is not None and (self._best is None or value < self._best)
+            self._best = value if best else self._best
+            self._evals_since_best = 0 if best else self._evals_since_best + 1
+            if self._patience and self._evals_since_best >= self._patience:
+                reasons.append(f"{self._metric} did not improve for {self._evals_since_best} evaluations")
+        return Verdict(within, best, tuple(reasons))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -98,13 +172,30 @@ class Guards:
             "beyond": self._evals_broken,
             "best": self._best,
             "without": self._evals_since_best,
+            "ranked_by": self._ranked_by,
         }
 
-    def restore(self, record: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint's `record`; an empty one (of an older version) starts from the beginning."""
+    @property
+    def _ranked_by(self) -> list[Any]:
+        """What the best so far is the best by; its scores cannot be compared with those of another ranking."""
+        return [self._metric, self._mode, {config.metric: config.within for config in self._configs}]
+
+    def restore(self, record: Mapping[str, Any]) -> bool:
+        """Continue from a checkpoint's `record`; an empty one (of an older version) starts from the beginning.
+
+        Returns:
+            False if there was a best so far, ranked by other settings; it is then left behind.
+        """
         self._references = dict(record.get("before", {}))
         counts = record.get("beyond", {})
         self._evals_broken |= {name: n for name, n in counts.items() if name in self._evals_broken}
-        self._best, self._evals_since_best = record.get("best"), int(record.get("without", 0))
-        if set(self._references) != {config.metric for config in self._configs}:
-            self._references = {}
+        if record.get("ranked_by", self._ranked_by) == self._ranked_by:
+            self._best, self._evals_since_best = record.get("best"), int(record.get("without", 0))
+            return True
+        return record.get("best") is None
+
+
+def _metric_of(metrics: Mapping[str, float], name: str) -> float:
+    if name not in metrics:
+        raise UserError(f"trainer.guards: found {name!r}, expected one of {', '.join(sorted(metrics))}")
+    return metrics[name]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,13 @@ from jax.sharding import Mesh
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
+from speech_jax.core.log import log
 from speech_jax.core.placement import replicated
 from speech_jax.core.types import PyTree, Report, Task, TrainState
 from speech_jax.monitoring.progress import Progress, clock
 from speech_jax.monitoring.prometheus import Endpoint
 from speech_jax.monitoring.step_log import Pending, StepLog
-from speech_jax.monitoring.tracking import Tracker
+from speech_jax.monitoring.tracking import Tracker, read_kinds
 from speech_jax.monitoring.watchdog import Profile, Watchdog, make_sinks
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.checkpoint import Checkpoints
@@ -31,13 +32,29 @@ from speech_jax.training.compiling import Programs, compile_programs, init_spec_
 from speech_jax.training.config import MeshConfig, OptimizerConfig, TrainerConfig
 from speech_jax.training.feed import Feed
 from speech_jax.training.frozen import moving_state
-from speech_jax.training.guard import Guards
-from speech_jax.training.hosts import check_shared, run_on_all_or_fail
+from speech_jax.training.guard import Guards, Verdict
+from speech_jax.training.hosts import allgather_text, check_shared, run_on_all_or_fail
 from speech_jax.training.privacy import forget_noise_key, noise_key
 from speech_jax.training.sharding import make_mesh
 from speech_jax.training.signals import RunLock, StopRequested, StopSignal
-from speech_jax.training.state import init_shapes, make_state, num_params
+from speech_jax.training.state import Init, init_shapes, make_state, num_params, start_values
 from speech_jax.training.step import check_names
+
+CHANGES_FILE = "settings.jsonl"
+
+
+class Resumption(NamedTuple):
+    """Judgment of a run that resumes from a checkpoint.
+
+    Attributes:
+        lines: what has changed since the checkpoint, for the log.
+        changes: JSON objects of the changes that apply from the checkpoint's step on, for settings.jsonl.
+        ended: reasons why the run has ended early; empty if it has steps to do.
+    """
+
+    lines: tuple[str, ...] = ()
+    changes: tuple[Mapping[str, Any], ...] = ()
+    ended: tuple[str, ...] = ()
 
 
 class FitResult(NamedTuple):
@@ -45,11 +62,12 @@ class FitResult(NamedTuple):
 
     Attributes:
         state: the last state.
-        reports: evaluation set -> its last Report.
+        reports: evaluation set -> its last Report; empty if the run was finished before.
         stopped: True if a signal ended the run before its last step; it has been saved and can be resumed.
         ended: reasons why the run ended early (a guard, no improvement); empty if it did not.
         compile_seconds: seconds of compilation.
         programs: number of compiled gradient programs, one per loss term and batch shape.
+        finished_before: True if there was nothing to do: the run had been finished, and nothing was written.
     """
 
     state: TrainState
@@ -58,6 +76,7 @@ class FitResult(NamedTuple):
     ended: tuple[str, ...]
     compile_seconds: float
     programs: int
+    finished_before: bool = False
 
 
 def fit(
@@ -71,8 +90,9 @@ def fit(
     assets: Mapping[str, Any],
     texts: Mapping[str, str] | None = None,
     pipeline: Mapping[str, Any] | None = None,
+    resume: Callable[[int, Mapping[str, Any], Mapping[str, Any]], Resumption] | None = None,
     eval_sets: Mapping[str, Callable[[], Iterable]] | None = None,
-    init: tuple[PyTree, PyTree] | None = None,
+    init: Init = None,
     fisher: PyTree | None = None,
     units: Callable[[PyTree], tuple[float, float]] | None = None,
     unit_name: str = "audio_seconds",
@@ -91,11 +111,14 @@ def fit(
         mesh: layout of the devices.
         out_dir: folder of the run: checkpoints, logs, evaluations.
         assets: JSON that is saved with every checkpoint: config, tokenizer, audio settings, versions.
-        texts: file name -> text to write into `out_dir`, once no other run holds it.
-        pipeline: JSON settings that decide the order of the data; resuming with other ones is refused.
+        texts: file name -> text to write into `out_dir`, once it is certain that the run starts or resumes.
+        pipeline: JSON that decides what is in each batch; it is saved with every checkpoint.
+        resume: (step, record, assets) of the checkpoint to resume from -> what it means for this run; raises UserError
+            to refuse. None refuses another `pipeline`, unless `config.force_resume`.
         eval_sets: name -> function that makes the batches. Metrics are logged as "<name>/<metric>", and are those of
             the moving average where one is kept.
-        init: (params, model_state) to start from; ignored on resume.
+        init: (params, model_state) to start from, or a function that makes them. A resume uses them only to measure a
+            guard's reference that its checkpoint does not have.
         fisher: weights of the parameters for `optimizer.ewc`; ignored on resume.
         units: host batch -> (real units, units with padding), for example seconds of audio, for the logged rates.
         unit_name: name of the unit in the logs.
@@ -147,9 +170,6 @@ def fit(
     lock = run_on_all_or_fail(lambda: RunLock(out) if jax.process_index() == 0 else None)
     try:
         check_shared(out)
-        if lock is not None:
-            for name, text in (texts or {}).items():
-                write_file(out / name, text)
         with StopSignal() as stop:
             loop = _TrainingLoop(
                 task=task,
@@ -159,7 +179,9 @@ def fit(
                 mesh=mesh,
                 out=out,
                 assets=assets,
+                texts=texts or {},
                 pipeline=pipeline or {},
+                resume=resume,
                 eval_sets=eval_sets or {},
                 init=init,
                 fisher=fisher,
@@ -188,9 +210,11 @@ class _TrainingLoop:
         mesh: MeshConfig,
         out: Path,
         assets: Mapping[str, Any],
+        texts: Mapping[str, str],
         pipeline: Mapping[str, Any],
+        resume: Callable[[int, Mapping[str, Any], Mapping[str, Any]], Resumption] | None,
         eval_sets: Mapping[str, Callable[[], Iterable]],
-        init: tuple[PyTree, PyTree] | None,
+        init: Init,
         fisher: PyTree | None,
         units: Callable[[PyTree], tuple[float, float]] | None,
         unit_name: str,
@@ -200,7 +224,9 @@ class _TrainingLoop:
         self.task, self.data, self.config, self.eval_sets = task, data, config, eval_sets
         self.out, self.seed, self.optimizer_config = out, seed, optimizer
         self.units = units  # of this process's rows
+        self.init = init
         self.pipeline = json.loads(json.dumps(pipeline))
+        self.texts, self.resume, self.unit_name, self.epsilon = texts, resume, unit_name, epsilon
         self.private = config.step.privacy.on
         if self.private and epsilon is None:
             raise ValueError("a private run needs `epsilon`")
@@ -208,9 +234,10 @@ class _TrainingLoop:
 
         # Where the run starts. DO NOT CHANGE THE ORDER:
         # 1. Shapes and shardings of the state; nothing is computed yet.
-        # 2. Restore the newest whole checkpoint directly into those shardings. Only if there is none, initialize.
-        # 3. Refuse a changed data pipeline before the data is moved to the saved position.
-        # 4. Open the logs last: they drop the lines after the step that the run starts from.
+        # 2. Decide if the run may resume from the newest whole checkpoint, before anything is written.
+        # 3. Restore it directly into those shardings. Only if there is none, initialize.
+        # 4. Open the logs last: they drop the lines after the step that the run starts from. A run that has nothing
+        #    to do opens none, so that its folder stays as it is.
 
         # --- 1. shapes and shardings ---
         self.mesh = make_mesh(mesh)
@@ -231,23 +258,55 @@ class _TrainingLoop:
         self.optimizer = optimizers.make_optimizer(optimizer, params, config.steps)
 
         # --- 2. and 3. restore or initialize ---
+        self.resumption = Resumption()
         self.guards = Guards(config.guards, config.checkpoint, config.patience)
-        self.within_guards = True  # at the last evaluation
+        self.verdict = Verdict(within=True, best=False)  # of the last evaluation
         self.ended: tuple[str, ...] = ()  # why the run ends early
         self.checkpoints = Checkpoints(out, config.checkpoint, assets)
-        restored = self.checkpoints.restore(self.struct)
+        restored = self.checkpoints.restore(self.struct, self._decide)
         if restored is None:
             self.state = make()
         else:
             self.state, record = restored
-            self._check_pipeline(record.get("pipeline") or {})
-            self.guards.restore(record.get("guards") or {})
-            self.ended = tuple(record.get("ended") or ())
+            if not self.guards.restore(record.get("guards") or {}):
+                line = "checkpoint.metric, its mode or the guards changed: the best so far and patience start again"
+                self.resumption = self.resumption._replace(lines=(*self.resumption.lines, line))
+            self.ended = self.resumption.ended
             self.data.restore(record["data"])
         self.start = int(self.state.step)
         self.saved_step = self.start if restored else None
+        self.reports: dict[str, Report] = {}
 
         # --- 4. logs ---
+        self.finished_before = restored is not None and self._has_finished(restored[1])
+        if not self.finished_before:
+            self._open_logs(params, model_state, resumed=restored is not None)
+
+    def _decide(self, step: int, record: Mapping[str, Any], assets: Mapping[str, Any]) -> None:
+        """Set `resumption` for the checkpoint of `step`. Raises UserError if the run may not resume from it."""
+        if self.resume is not None:
+            resume = self.resume
+            self.resumption = run_on_all_or_fail(lambda: resume(step, record, assets))
+        else:
+            self._check_pipeline(record.get("pipeline") or {})
+            self.resumption = Resumption(ended=tuple(record.get("ended") or ()))
+
+    def _has_finished(self, record: Mapping[str, Any]) -> bool:
+        """Return True if a checkpoint's run has nothing to do: no step, and no evaluation that a signal prevented."""
+        if self.ended or self.start < self.config.steps:
+            return bool(self.ended)
+        evaluated = not self.eval_sets or bool(record.get("metrics"))
+        if not evaluated and self.main:
+            evaluated = any(kind == "eval" for kind in read_kinds(self.out, self.start))
+        return allgather_text(str(evaluated))[0] == "True"
+
+    def _open_logs(self, params: PyTree, model_state: PyTree, *, resumed: bool) -> None:
+        """Write the settings in force, and open the logs."""
+        config, out = self.config, self.out
+        if self.main:
+            for name, text in self.texts.items():
+                write_file(out / name, text)
+            write_changes(out / CHANGES_FILE, self.start, self.resumption.changes)
         watch = config.watch
         self.profile = Profile(watch.profile, out / "profile", enabled=self.main)
         self.endpoint = None
@@ -265,20 +324,21 @@ class _TrainingLoop:
             checks=check_names(params, model_state, self.trainable),
             bad=(int(self.state.opt_state.skipped), int(self.state.opt_state.skipped_in_a_row)),
             max_bad=config.max_bad_steps,
-            unit_name=unit_name,
-            epsilon=epsilon if self.private else None,
+            unit_name=self.unit_name,
+            epsilon=self.epsilon if self.private else None,
             beat=self.endpoint.beat if self.endpoint else None,
         )
-        self.reports: dict[str, Report] = {}
         kind = jax.devices()[0].device_kind
         self.progress.say(f"{num_params(params):,} parameters on {self.mesh.size} {kind} device(s)")
-        if restored:
+        if resumed:
             self.progress.say(f"resuming at step {self.start}")
-            for reason in self.ended:
-                self.progress.say(f"the run has ended: {reason}")
+            for line in self.resumption.lines:
+                self.progress.say(line)
 
     def run(self, stop: StopSignal) -> FitResult:
         """Compile, train to the end or to a signal, and close everything."""
+        if self.finished_before:
+            return self._finished()
         programs, stopped = None, False
         try:
             if self.start < self.config.steps and not self.ended:
@@ -297,6 +357,17 @@ class _TrainingLoop:
             self.checkpoints.close()  # also after an error: finishes the save in the background
         seconds, count = (programs.seconds, programs.count) if programs else (0.0, 0)
         return FitResult(self.state, self.reports, stopped, self.ended, seconds, count)
+
+    def _finished(self) -> FitResult:
+        """Return the result of a run that has nothing to do, and write nothing."""
+        self.checkpoints.close()
+        if self.private:
+            forget_noise_key(self.out, self.start)
+        reason = f"the run has ended early at step {self.start}: {'; '.join(self.ended)}"
+        if not self.ended:
+            reason = f"the run has reached its last step {self.start} (trainer.steps)"
+        log.info("nothing to do: %s", reason)
+        return FitResult(self.state, {}, False, self.ended, 0.0, 0, finished_before=True)
 
     def _compile(self, stop: StopSignal) -> Programs:
         keys = [jax.random.key(self.seed), *([noise_key(self.out, self.saved_step)] if self.private else [])]
@@ -326,6 +397,11 @@ class _TrainingLoop:
         self.log.restart_clock()
         pending = None  # the step whose metrics have not been read from the device yet
         step = self.start
+        if step and self.guards.missing and not self.ended:
+            try:
+                self._measure_start(stop)
+            except StopRequested:
+                return True  # all that was trained is saved
         while True:
             stopping = stop.requested(step)
             done = step >= config.steps or bool(self.ended)
@@ -353,7 +429,8 @@ class _TrainingLoop:
 
             # --- save ---
             every = config.checkpoint.every
-            if stopping or done or (every and step > self.start and step % every == 0):
+            best = metrics is not None and self.verdict.best and config.checkpoint.keep_best > 0
+            if stopping or done or best or (every and step > self.start and step % every == 0):
                 self.log.read(pending, self.saved_step)
                 pending = None
                 self._save(step, metrics, wait=stopping or done)
@@ -394,32 +471,60 @@ class _TrainingLoop:
         if not self.eval_sets:
             return False
         if step == self.start and step < self.config.steps:
-            return step == 0 and (self.config.eval_first or self.guards.needs_start)
+            return step == 0 and (self.config.eval_first or bool(self.guards.missing))
         every = self.config.eval_every
         return step >= self.config.steps or (every > 0 and step % every == 0)
 
     def _evaluate(self, step: int, stop: StopSignal) -> dict[str, float]:
         params = self.state.params if self.state.ema is None else self.state.ema
-        metrics: dict[str, float] = {}
         began = time.monotonic()
-        for name, batches in self.eval_sets.items():
-            report = self.task.evaluate(params, self.state.model_state, stop.watch(batches()))
-            self.reports[name] = report
-            metrics |= {f"{name}/{key}": float(value) for key, value in report.metrics.items()}
+        self.reports = self._reports(params, self.state.model_state, self.eval_sets, stop)
+        metrics = _metrics(self.reports)
+        for name, report in self.reports.items():
             self.tracker.report(name, step, report, self.config.examples)
         metric = self.config.checkpoint.metric
         if metric is not None and metric not in metrics:
             names = ", ".join(sorted(metrics))
             raise UserError(f"trainer.checkpoint.metric: found {metric!r}, expected one of {names}")
-        self.within_guards, reasons = self.guards.update(metrics)
-        self.ended = tuple(reasons)
+        if step == 0:
+            self.guards.set_references(metrics)
+        else:
+            self.verdict = self.guards.update(metrics)
+        self.ended = self.verdict.reasons
         self.tracker.write("eval", step, metrics=metrics)
         text = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        text += "" if self.within_guards else " (a guard is broken)"
+        text += " (a guard is broken)" if not self.verdict.within else " (the best so far)" if self.verdict.best else ""
         self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {text}")
         for reason in self.ended:
             self.progress.say(f"stopping at step {step}: {reason}")
         return metrics
+
+    def _reports(
+        self, params: PyTree, model_state: PyTree, sets: Iterable[str], stop: StopSignal
+    ) -> dict[str, Report]:
+        return {name: self.task.evaluate(params, model_state, stop.watch(self.eval_sets[name]())) for name in sets}
+
+    def _measure_start(self, stop: StopSignal) -> None:
+        """Measure the references of guards that were added after the first step, on the model the run started from."""
+        missing = self.guards.missing
+        spec = init_spec_of(self.task.batch_spec, self.data.buckets[-1])
+
+        def read() -> Any:
+            try:
+                return start_values(self.task.model, spec, self.seed, self.init, self.struct)
+            except UserError as error:
+                raise UserError(
+                    f"trainer.guards: {self.checkpoints.root / str(self.start)} has no reference for "
+                    f"{', '.join(missing)}, and the start model cannot be measured: {error}"
+                ) from error
+
+        params, model_state = run_on_all_or_fail(read)
+        sets = dict.fromkeys(name.rpartition("/")[0] for name in missing)
+        metrics = _metrics(self._reports(params, model_state, [name for name in sets if name in self.eval_sets], stop))
+        self.guards.set_references(metrics)
+        references = {name: metrics[name] for name in missing}
+        self.tracker.write("start_model", self.start, metrics=references)
+        self.progress.say("start model: " + " ".join(f"{name} {value:.4g}" for name, value in references.items()))
 
     def _save(self, step: int, metrics: dict[str, float] | None, *, wait: bool, position: Any = None) -> None:
         if self.saved_step != step:
@@ -429,7 +534,8 @@ class _TrainingLoop:
                 "metrics": metrics,
                 "guards": self.guards.record,
                 "ended": self.ended,
-                "within_guards": self.within_guards if metrics is not None else True,
+                "limits": self.guards.limits,
+                "within_guards": None if metrics is None else self.verdict.within,
             }
             self.checkpoints.save(step, self.state, record)
             self.saved_step = step
@@ -445,6 +551,31 @@ class _TrainingLoop:
             f"{saved.get(name)!r}, expected {self.pipeline.get(name)!r}; --trainer.force-resume resumes anyway, "
             "and the order of the data will differ"
         )
+
+
+def write_changes(file: Path, step: int, changes: Sequence[Mapping[str, Any]]) -> None:
+    """Write the settings that change at `step` after those that changed before it.
+
+    A file that is there may have lines of this or of later steps, of a resume whose steps were lost; they are dropped.
+    There is no file if nothing has changed.
+
+    Args:
+        file: JSON Lines; each has a "step".
+        step: the step that the run resumes at.
+        changes: the new lines.
+    """
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    kept = [line for line in lines if json.loads(line)["step"] < step]
+    text = "".join(line + "\n" for line in [*kept, *map(json.dumps, changes)])
+    if text:
+        write_file(file, text)
+    else:
+        file.unlink(missing_ok=True)
+
+
+def _metrics(reports: Mapping[str, Report]) -> dict[str, float]:
+    """Return "<evaluation set>/<metric>" -> value."""
+    return {f"{name}/{key}": float(x) for name, report in reports.items() for key, x in report.metrics.items()}
 
 
 def _place_key(key: jax.Array, mesh: Mesh) -> jax.Array:

@@ -13,13 +13,15 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.placement import replicated
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import Model, PyTree, TrainState
 from speech_jax.training.config import MeshConfig, Rules
 from speech_jax.training.sharding import param_shardings, state_shardings
 
 INIT_STREAM = 0xFFFFFFFF  # no step has this number
+
+# (params, model_state) to start from, or a function that makes them; None: the model's initial ones
+Init = tuple[PyTree, PyTree] | Callable[[], tuple[PyTree, PyTree]] | None
 
 
 class OptState(NamedTuple):
@@ -71,7 +73,7 @@ def make_state(
     *,
     seed: int,
     ema: bool,
-    init: tuple[PyTree, PyTree] | None = None,
+    init: Init = None,
     rules: Rules = (),
 ) -> tuple[Callable[[], TrainState], TrainState, TrainState]:
     """Prepare the training state: its shapes, its shardings, and a function that makes it.
@@ -87,7 +89,8 @@ def make_state(
         mesh_config: rules of the sharding.
         seed: seed of the initialization.
         ema: keep a moving average of the parameters.
-        init: (params, model_state) to start from instead of random ones; host or device arrays.
+        init: (params, model_state) to start from instead of random ones, or a function that makes them; host or device
+            arrays.
         rules: the model's sharding rules, see `param_shardings`.
 
     Returns:
@@ -97,9 +100,8 @@ def make_state(
         UserError: if `init` does not fit the model, naming the parameter and both shapes.
     """
     shapes = init_shapes(model, batch_spec, seed)
-    if init is not None:
-        check_shapes(init[0], shapes[0], "the parameters to start from")
-        check_shapes(init[1], shapes[1], "the model state to start from")
+    if init is not None and not callable(init):
+        _check_init(init, shapes)
     optimizer = make_optimizer(shapes[0])
     abstract = jax.eval_shape(lambda p, m: new_state(p, m, optimizer, ema=ema), *shapes)
     placed = param_shardings(shapes[0], mesh, mesh_config, rules)
@@ -111,17 +113,43 @@ def make_state(
             return jax.jit(
                 lambda: new_state(*_init(model, batch_spec, seed), optimizer, ema=ema), out_shardings=shardings
             )()
-        params = jax.tree.map(_place, init[0], shapes[0], placed)
-        model_state = jax.tree.map(lambda x, s: _place(x, s, replicated(mesh)), init[1], shapes[1])
         build = jax.jit(lambda p, m: new_state(p, m, optimizer, ema=ema), out_shardings=shardings)
-        return build(params, model_state)
+        return build(*start_values(model, batch_spec, seed, init, struct))
 
     return make, struct, shardings
 
 
-def _place(x: Any, like: jax.ShapeDtypeStruct, sharding: Any) -> jax.Array:
+def start_values(
+    model: Model, batch_spec: PyTree, seed: int, init: Init, struct: TrainState
+) -> tuple[PyTree, PyTree]:
+    """Return (params, model_state) that a run starts from, placed as in its state, without the rest of the state.
+
+    Args:
+        model: the network.
+        batch_spec: shapes of a batch to initialize the model with.
+        seed: seed of the initialization.
+        init: as in `make_state`.
+        struct: the state's shapes with their shardings.
+
+    Raises:
+        UserError: if `init` does not fit the model, naming the parameter and both shapes.
+    """
+    like = struct.params, struct.model_state
+    if init is None:
+        return jax.jit(lambda: _init(model, batch_spec, seed), out_shardings=jax.tree.map(lambda s: s.sharding, like))()
+    values = init() if callable(init) else init
+    _check_init(values, like)
+    return jax.tree.map(_place, values, like)
+
+
+def _check_init(init: tuple[PyTree, PyTree], like: tuple[PyTree, PyTree]) -> None:
+    check_shapes(init[0], like[0], "the parameters to start from")
+    check_shapes(init[1], like[1], "the model state to start from")
+
+
+def _place(x: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
     host = np.asarray(x).astype(like.dtype)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    return jax.make_array_from_callback(host.shape, like.sharding, lambda index: host[index])
 
 
 def check_shapes(tree: PyTree, expected: PyTree, what: str) -> None:

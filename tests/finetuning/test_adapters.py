@@ -104,7 +104,7 @@ def test_only_adapters_and_the_head_are_trained(tmp_path, alpha):
     assert sizes <= 2 * trained + 8
 
     file = tmp_path / "adapter.safetensors"
-    save_adapter(file, params, base, TOY, "{}")
+    save_adapter(file, params, TOY, "{}", step=8)
     plain, tokenizer = load_adapter(file, base)
     assert tokenizer == "{}"
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, plain_params(params, TOY))
@@ -119,7 +119,7 @@ def test_two_adapters_fit_one_base(tmp_path):
     found = []
     for seed in (1, 2):
         trained = {"base": base, "adapter": random_like(init_adapters(jax.random.key(0), base, TOY), seed)}
-        save_adapter(tmp_path / f"{seed}.safetensors", trained, base, TOY, "{}")
+        save_adapter(tmp_path / f"{seed}.safetensors", trained, TOY, "{}", step=seed)
         found.append(load_adapter(tmp_path / f"{seed}.safetensors", base)[0])
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found[-1], plain_params(trained, TOY))
     assert toy.digest(found[0]) != toy.digest(found[1])

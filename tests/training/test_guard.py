@@ -14,39 +14,68 @@ from tests.support import toy
 OLD = GuardConfig("old/wer", within=0.1)
 
 
-def looks(guards, *pairs):
+def evaluate(guards, *pairs):
     return [guards.update({"old/wer": old, "new/wer": new}) for old, new in pairs]
 
 
-def test_the_first_look_is_the_reference_and_the_limit_is_relative():
+def started(guards, old=0.2):
+    guards.set_references({"old/wer": old, "new/wer": 0.9})
+    return guards
+
+
+def test_the_start_model_is_the_reference_and_the_limit_is_relative():
     guards = Guards((OLD,), CheckpointConfig(metric="new/wer"), 0)
-    assert guards.needs_start
-    good = [ok for ok, _ in looks(guards, (0.2, 0.9), (0.21, 0.5), (0.2201, 0.3), (0.22, 0.4))]
-    assert good == [True, True, False, True] and not guards.needs_start
+    assert guards.missing == ("old/wer",)
+    verdicts = evaluate(started(guards), (0.21, 0.5), (0.2201, 0.3), (0.22, 0.4))
+    assert [v.within for v in verdicts] == [True, False, True] and guards.missing == ()
+    assert [v.best for v in verdicts] == [True, False, True]
+    negative = started(Guards((OLD,), CheckpointConfig(), 0), -10.0)  # a log-likelihood
+    assert [v.within for v in evaluate(negative, (-9.5, 1), (-8.9, 1))] == [True, False]
 
 
 def test_a_broken_guard_ends_the_run_only_after_its_patience():
-    guards = Guards((GuardConfig("old/wer", 0.0, patience=2),), CheckpointConfig(metric=None), 0)
-    reasons = [why for _, why in looks(guards, (0.2, 1), (0.3, 1), (0.2, 1), (0.3, 1), (0.4, 1))]
-    assert reasons[:4] == [[], [], [], []]
-    assert "old/wer 0.4 exceeds its limit 0.2 for 2 evaluations in a row" in reasons[4][0]
+    guards = started(Guards((GuardConfig("old/wer", 0.0, patience=2),), CheckpointConfig(metric=None), 0))
+    reasons = [v.reasons for v in evaluate(guards, (0.3, 1), (0.2, 1), (0.3, 1), (0.4, 1))]
+    assert reasons[:3] == [(), (), ()]
+    assert "old/wer 0.4 exceeds its limit 0.2 for 2 evaluations in a row" in reasons[3][0]
 
 
 def test_no_progress_ends_the_run_and_progress_beyond_a_guard_is_none():
-    guards = Guards((OLD,), CheckpointConfig(metric="new/wer"), 2)
-    found = looks(guards, (0.2, 0.9), (0.2, 0.5), (0.3, 0.1), (0.2, 0.6))
-    assert [bool(why) for _, why in found] == [False, False, False, True]
-    assert "new/wer did not improve for 2 evaluations" in found[-1][1][0]
+    guards = started(Guards((OLD,), CheckpointConfig(metric="new/wer"), 2))
+    verdicts = evaluate(guards, (0.2, 0.5), (0.3, 0.1), (0.2, 0.6))
+    assert [bool(v.reasons) for v in verdicts] == [False, False, True]
+    assert "new/wer did not improve for 2 evaluations" in verdicts[-1].reasons[0]
 
 
 def test_the_state_survives_a_restart():
     one, other = (Guards((OLD,), CheckpointConfig(metric="new/wer"), 3) for _ in range(2))
-    looks(one, (0.2, 0.9), (0.2, 0.5), (0.3, 0.1))
-    other.restore(json.loads(json.dumps(one.record)))
-    assert looks(one, (0.25, 0.6), (0.2, 0.6)) == looks(other, (0.25, 0.6), (0.2, 0.6))
-    fresh = Guards((OLD, GuardConfig("other/wer")), CheckpointConfig(metric="new/wer"), 0)
-    fresh.restore(one.record)
-    assert fresh.needs_start  # another list of guards has another reference
+    evaluate(started(one), (0.2, 0.5), (0.3, 0.1))
+    record = json.loads(json.dumps(one.record))
+    assert other.restore(record)
+    assert evaluate(one, (0.25, 0.6), (0.2, 0.6)) == evaluate(other, (0.25, 0.6), (0.2, 0.6))
+    two = Guards((OLD, GuardConfig("other/wer")), CheckpointConfig(metric="new/wer"), 0)
+    two.restore(record)
+    assert two.missing == ("other/wer",) and two.limits == {"old/wer": pytest.approx(0.22)}
+    without = Guards((), CheckpointConfig(metric="new/wer"), 0)
+    without.restore(record)
+    again = Guards((OLD,), CheckpointConfig(metric="new/wer"), 0)
+    again.restore(without.record)
+    assert not again.missing  # a start without the guard does not lose its reference
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Guards((OLD,), CheckpointConfig(metric="new/cer"), 3),
+        Guards((OLD,), CheckpointConfig(metric="new/wer", mode="max"), 3),
+        Guards((GuardConfig("old/wer", within=0.0),), CheckpointConfig(metric="new/wer"), 3),
+    ],
+)
+def test_scores_of_another_ranking_are_not_compared(changed):
+    guards = started(Guards((OLD,), CheckpointConfig(metric="new/wer"), 3))
+    evaluate(guards, (0.2, 0.5))
+    assert not changed.restore(guards.record)
+    assert changed.update({"old/wer": 0.2, "new/wer": 0.6, "new/cer": 0.6}).best
 
 
 @pytest.mark.parametrize(
@@ -54,7 +83,9 @@ def test_the_state_survives_a_restart():
     [
         (lambda: Guards((GuardConfig("x", within=-1),), CheckpointConfig(metric=None), 0), "within -1"),
         (lambda: Guards((), CheckpointConfig(metric=None), 3), "without checkpoint.metric"),
-        (lambda: looks(Guards((GuardConfig("odl/wer"),), CheckpointConfig(), 0), (1, 1)), "'odl/wer', expected one of"),
+        (lambda: Guards((OLD, OLD), CheckpointConfig(), 0), "several for 'old/wer', expected one per metric"),
+        (lambda: started(Guards((GuardConfig("odl/wer"),), CheckpointConfig(), 0)), "'odl/wer', expected one of"),
+        (lambda: started(Guards((OLD,), CheckpointConfig(), 0), float("nan")), "old/wer nan of the start model"),
     ],
 )
 def test_bad_guards_are_refused(make, message):

@@ -17,7 +17,8 @@ from speech_jax.objectives.schedules import make_alpha
 from speech_jax.runs.claims import check_run
 from speech_jax.runs.objective import build_task, load_teacher, replays
 from speech_jax.runs.private import check_private_settings, describe, private_run
-from speech_jax.runs.resolve import check_settings, resolve
+from speech_jax.runs.resolve import check_settings, resolve, resumes
+from speech_jax.runs.resume import decide, reads_other_data
 from speech_jax.runs.start import adapt, read_start, student
 from speech_jax.runs.streams import LEFT_OUT_SHOWN, Sources, Stream, check_unseen, load_stream, warn_of_misfits
 from speech_jax.tasks.ctc_task import with_teacher
@@ -42,6 +43,8 @@ class PreparedRun(NamedTuple):
         init: (params, model_state) to start from, or None. A function that makes them for a run that resumes.
         fisher: Weights of the parameters for `optimizer.ewc`, or None.
         accountant: Privacy accountant, or None.
+        pipeline: Digest of each stream's plan.
+        contents: Digests of the recordings of each stream and evaluation set.
         assets: JSON that every checkpoint carries.
     """
 
@@ -54,6 +57,8 @@ class PreparedRun(NamedTuple):
     init: Init
     fisher: PyTree | None
     accountant: Accountant | None
+    pipeline: dict[str, Any]
+    contents: dict[str, Any]
     assets: dict[str, Any]
 
 
@@ -94,6 +99,8 @@ def prepare(config: TrainConfig) -> PreparedRun:
     sources = Sources()
     run = resolve(config, sources)
     config = run.config
+    if run.saved is not None:
+        decide(config, run.saved)
 
     # ---- 3. Recordings and the plans of their batches.
     options = config.task.stream_options()
@@ -126,6 +133,13 @@ def prepare(config: TrainConfig) -> PreparedRun:
     accountant = private_run(config, {name: (each.utterances, each.plan) for name, each in streams.items()})
     if accountant is not None:
         log.info("%s", describe(accountant, config.trainer.steps))
+
+    pipeline: dict[str, Any] = {name: each.plan.fingerprint() for name, each in streams.items()}
+    sets = streams | {f"evaluate/{name}": each for name, each in eval_streams.items()}
+    compared = {} if run.saved is None else run.saved.contents
+    contents = {name: each.contents(compared.get(name, {}).get("sized")) for name, each in sets.items()}
+    if run.saved is not None:
+        decide(config, run.saved, pipeline, contents)
 
     # ---- 4. The task.
     teacher = None
@@ -167,8 +181,30 @@ def prepare(config: TrainConfig) -> PreparedRun:
         init=init,
         fisher=fisher,
         accountant=accountant,
+        pipeline=pipeline,
+        contents=contents,
         assets=make_assets(config, run.reader, run.speakers),
     )
+
+
+def check_resume(config: TrainConfig) -> None:
+    """Check that a run that is there may resume with these settings, without training it.
+
+    Its recordings are read only if the settings that choose them have changed.
+
+    Args:
+        config: The config of the run; a run without checkpoints passes.
+
+    Raises:
+        UserError: If it may not.
+    """
+    if not resumes(config):
+        return
+    run = resolve(config)
+    assert run.saved is not None
+    decide(run.config, run.saved)
+    if reads_other_data(run.saved.config, run.config):
+        prepare(config)
 
 
 def fisher_of(config: TrainConfig, old: Objective, stream: Stream, init: Any) -> PyTree:

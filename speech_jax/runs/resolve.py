@@ -13,10 +13,13 @@ from speech_jax.audio.config import check_same_audio
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Checkpointed, Reader, StartRules
+from speech_jax.data.config import DataConfig
 from speech_jax.data.speakers import named, speaker_table
+from speech_jax.runs.resume import Saved, keep_old_seeds, saved_run
 from speech_jax.runs.streams import Sources
 from speech_jax.training.checkpoint import FOLDER, OpenCheckpoint, open_checkpoint, saved_steps
 from speech_jax.training.config import OptimizerConfig
+from speech_jax.training.layout import read_item
 
 
 class Start(NamedTuple):
@@ -41,14 +44,19 @@ class Resolved(NamedTuple):
         reader: The tokenizer or front end; None where no text is read.
         speakers: Names of the speakers, for a voice or vocoder that learns several.
         start: The checkpoint that a new run starts from; None without one, and for a run that resumes.
-        resumes: There is a checkpoint of this run.
+        saved: The newest checkpoint of this run, if there is one.
     """
 
     config: TrainConfig
     reader: Reader | None
     speakers: tuple[str, ...] = ()
     start: Start | None = None
-    resumes: bool = False
+    saved: Saved | None = None
+
+    @property
+    def resumes(self) -> bool:
+        """True if there is a checkpoint of this run."""
+        return self.saved is not None
 
 
 def resumes(config: TrainConfig) -> bool:
@@ -109,8 +117,13 @@ def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
     if resumes(config):
         checkpoint = open_checkpoint(config.out_dir, "last")
         model = read_model(checkpoint)
-        config = _with_task(config, model, config.out_dir)
-        return Resolved(_with_speakers(config, model.speakers), model.reader, model.speakers, resumes=True)
+        record = read_item(checkpoint.folder, "data")
+        saved = saved_run(config.out_dir, int(checkpoint.folder.name), record, checkpoint.assets)
+        if config.task is None:
+            config = dataclasses.replace(config, task=model.task)
+            check_settings(config)
+        config = keep_old_seeds(_with_speakers(config, model.speakers), saved)
+        return Resolved(config, model.reader, model.speakers, saved=saved)
 
     if not config.init_from:
         if config.task is None:
@@ -153,10 +166,16 @@ def _with_task(config: TrainConfig, model: Checkpointed, folder: str) -> TrainCo
     return config
 
 
+def _streams(config: TrainConfig) -> dict[str, DataConfig]:
+    return {"data": config.data} if config.pre is None else {"data": config.data, "pre": config.pre}
+
+
 def _new_reader(config: TrainConfig, sources: Sources) -> Reader | None:
     """Return a new reader for the task, made from the texts of both streams."""
-    streams = [config.data] if config.pre is None else [config.data, config.pre]
-    return config.task.make_reader(lambda: functools.reduce(operator.add, (sources.load(s).texts for s in streams)))
+    streams = _streams(config)
+    return config.task.make_reader(
+        lambda: functools.reduce(operator.add, (sources.load(stream, flag).texts for flag, stream in streams.items()))
+    )
 
 
 def _new_speakers(config: TrainConfig, old: tuple[str, ...], sources: Sources) -> tuple[str, ...]:
@@ -173,8 +192,8 @@ def _new_speakers(config: TrainConfig, old: tuple[str, ...], sources: Sources) -
         if not old:
             raise UserError(f'{config.init_from}: found no table of speakers, expected start.speakers "add" or "new"')
         return old
-    streams = [config.data] if config.pre is None else [config.data, config.pre]
-    names = sorted({name for stream in streams for name in speaker_table(sources.load(stream))})
+    streams = _streams(config)
+    names = sorted({name for flag, stream in streams.items() for name in speaker_table(sources.load(stream, flag))})
     return tuple(names) if config.start.speakers == "new" else old + tuple(name for name in names if name not in old)
 
 

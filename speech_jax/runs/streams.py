@@ -12,6 +12,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.core.types import Batch, Reader, StreamOptions
 from speech_jax.data.config import DataConfig
+from speech_jax.data.contents import contents_of
 from speech_jax.data.manifest import shared_recording
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import Plan, eval_plan, lengths, make_plan
@@ -58,6 +59,16 @@ class Stream(NamedTuple):
         """Return a digest of all that the processes of a run must agree on."""
         return f"{self.plan.fingerprint()} {self.utterances.digest()}"
 
+    def contents(self, sized: int | None = None) -> dict[str, Any]:
+        """Return digests of what is learned from the recordings, see `contents_of`."""
+        return contents_of(
+            self.utterances,
+            texts=self.reader is not None,
+            speakers=self.speakers is not None,
+            files=self.utterances.audio if self.mels is None else self.utterances.mels,
+            sized=sized,
+        )
+
     def _batches(self, start: int, whole: bool):
         return batches(
             self.utterances,
@@ -79,11 +90,20 @@ class Sources:
         self._read: dict[Any, Utterances] = {}
         self._streams: dict[Any, Utterances] = {}
 
-    def load(self, config: DataConfig) -> Utterances:
-        """Return the utterances of all sets of a stream. Raises UserError naming file and line of what is wrong."""
+    def load(self, config: DataConfig, flag: str) -> Utterances:
+        """Return the utterances of all sets of the stream `flag`, such as "data".
+
+        Raises UserError naming the stream, and file and line of what is wrong.
+        """
         key = (config.sources, config.allow_pipes, config.on_error)
         if key not in self._streams:
-            self._streams[key] = load_sources(config, self._read)
+            try:
+                self._streams[key] = load_sources(config, self._read)
+            except UserError as error:
+                raise UserError(f"{error} ({flag}.sources)") from error
+        if not len(self._streams[key]):
+            sets = ", ".join(source.path or source.name for source in config.sources)
+            raise UserError(f"{flag}.sources: found no utterance in {sets}, expected at least one")
         return self._streams[key]
 
 
@@ -92,6 +112,7 @@ def load_stream(
     reader: Reader | None,
     sample_rate: int,
     *,
+    flag: str = "data",
     shuffle: bool = True,
     speakers: tuple[str, ...] = (),
     options: StreamOptions = StreamOptions(),  # noqa: B008 - a NamedTuple, never changed
@@ -103,6 +124,7 @@ def load_stream(
         config: Sources, buckets and how recordings are read.
         reader: Makes the labels; None makes none.
         sample_rate: Samples per second of the batches.
+        flag: Name of the stream in errors: "data", "pre", "evaluate.0.data".
         shuffle: Endless epochs for training; otherwise one pass, longest first.
         speakers: Names of the speakers of a voice that has several; every utterance must be by one of them.
         options: What the task asks of its batches. With misfits "leave_out", training utterances that have more labels
@@ -115,17 +137,20 @@ def load_stream(
     Raises:
         UserError: If a manifest, a text or a speaker is wrong, or no utterance is left.
     """
-    utterances = (sources or Sources()).load(config)
+    utterances = (sources or Sources()).load(config, flag)
     numbers = speaker_ids(utterances, speakers) if speakers else None
     seconds, labels = lengths(utterances, reader)
     if shuffle and options.max_labels is not None and options.misfits == "leave_out":
-        rows = rows_with_enough_frames(utterances, seconds, labels, options.max_labels(seconds))
+        rows = rows_with_enough_frames(flag, utterances, seconds, labels, options.max_labels(seconds))
         utterances, seconds, labels = utterances.take(rows), seconds[rows], labels[rows]
         numbers = numbers if numbers is None else numbers[rows]
-    if shuffle:
-        plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
-    else:
-        plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
+    try:
+        if shuffle:
+            plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
+        else:
+            plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
+    except UserError as error:
+        raise UserError(f"{flag}.{error}") from error
     return Stream(
         config=config, utterances=utterances, plan=plan, seconds=seconds, labels=labels, reader=reader,
         mels=options.mels, speakers=numbers,
@@ -133,11 +158,11 @@ def load_stream(
 
 
 def rows_with_enough_frames(
-    utterances: Utterances, seconds: np.ndarray, labels: np.ndarray, frames: np.ndarray
+    flag: str, utterances: Utterances, seconds: np.ndarray, labels: np.ndarray, frames: np.ndarray
 ) -> np.ndarray:
     """Return the rows whose text has no more symbols than the recording has frames; warn of the others by name.
 
-    Raises UserError, with the first of them, if no row is left.
+    Raises UserError, with the stream `flag` and the first of them, if no row is left.
     """
     misfits = np.flatnonzero(labels > frames)  # never where a length is missing (NaN), which the plan leaves out
     lines = [
@@ -146,24 +171,33 @@ def rows_with_enough_frames(
         for row in misfits[: LEFT_OUT_SHOWN + 1]
     ]
     if len(misfits) == len(utterances):
-        raise UserError(f"{lines[0]} (the same for all {len(utterances)} utterances)")
+        raise UserError(f"{flag}: {lines[0]} (the same for all {len(utterances)} utterances)")
     for line in lines[:LEFT_OUT_SHOWN]:
-        log.warning("left out: %s", line)
+        log.warning("%s: left out: %s", flag, line)
     if len(misfits) > LEFT_OUT_SHOWN:
-        log.warning("left out: %d more texts with more symbols than frames", len(misfits) - LEFT_OUT_SHOWN)
+        log.warning("%s: left out: %d more texts with more symbols than frames", flag, len(misfits) - LEFT_OUT_SHOWN)
     return np.setdiff1d(np.arange(len(utterances)), misfits)
 
 
-def warn_of_misfits(name: str, stream: Stream, options: StreamOptions) -> None:
-    """Log how many transcripts have more labels than the network makes frames: CTC cannot learn from them."""
+def warn_of_misfits(flag: str, stream: Stream, options: StreamOptions) -> None:
+    """Log how many transcripts have more labels than the network makes frames: CTC cannot learn from them.
+
+    Raises UserError if it could learn from none.
+    """
     if options.max_labels is None or options.misfits != "warn" or stream.reader is None:
         return
-    misfits = int(np.sum(stream.labels > options.max_labels(stream.seconds)))
+    rows = np.concatenate(stream.plan.members)
+    misfits = int(np.sum(stream.labels[rows] > options.max_labels(stream.seconds[rows])))
+    helps = "a smaller task.model.subsampling_factor or a larger task.tokenizer.vocab_size would let them in"
+    if misfits == len(rows):
+        raise UserError(
+            f"{flag}: found {misfits} transcripts that all have more labels than the network makes frames, expected "
+            f"some to learn from: {helps}"
+        )
     if misfits:
         log.warning(
-            "%s: %d of %d transcripts have more labels than the network makes frames and weigh nothing in the loss: "
-            "a smaller task.model.subsampling_factor or a larger task.tokenizer.vocab_size would let them in",
-            name, misfits, len(stream.labels),
+            "%s: %d of %d transcripts have more labels than the network makes frames and weigh nothing in the loss: %s",
+            flag, misfits, len(rows), helps,
         )  # fmt: skip
 
 

@@ -17,10 +17,13 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.finetuning.adapters import save_adapter
 from speech_jax.runs.prepare import PreparedRun, prepare
+from speech_jax.runs.resume import SECRET_FILE, decide, saved_run
 from speech_jax.runs.streams import audio_seconds
 from speech_jax.training.checkpoint import find_checkpoint, read_params
 from speech_jax.training.hosts import assert_equal_across_hosts, run_on_all_or_fail
 from speech_jax.training.loop import FitResult, fit
+
+ADAPTER_FILES = ("adapter.safetensors", "adapter_last.safetensors")  # of the best checkpoint; of the last one
 
 
 def train(config: TrainConfig) -> FitResult:
@@ -44,6 +47,13 @@ def train(config: TrainConfig) -> FitResult:
     recordings = {f"recordings of {name}": stream.facts for name, stream in run.streams.items()}
     assert_equal_across_hosts({"config": lambda: to_text(config)} | recordings)
 
+    texts, pipeline = {"config.json": to_text(config)}, dict(run.pipeline)
+    if run.accountant is None:
+        pipeline |= {"contents": run.contents}
+    else:  # a digest of private recordings is no part of a checkpoint, which may be published
+        pipeline |= {"privacy": run.accountant.config.settings()}
+        texts |= {SECRET_FILE: json.dumps(run.contents)}
+
     # ===== 3. Train. The state is restored or initialized there, after the run's folder is locked: what lies in the
     # folder decides, not what lay there when the recordings were read.
     result = fit(
@@ -54,9 +64,11 @@ def train(config: TrainConfig) -> FitResult:
         mesh=config.mesh,
         out_dir=config.out_dir,
         assets=run.assets,
-        texts={"config.json": to_text(config)},
-        pipeline={name: stream.plan.fingerprint() for name, stream in run.streams.items()}
-        | ({} if run.accountant is None else {"privacy": run.accountant.config.settings()}),
+        texts=texts,
+        pipeline=pipeline,
+        resume=lambda step, record, assets: decide(
+            config, saved_run(config.out_dir, step, record, assets), run.pipeline, run.contents
+        ),
         eval_sets={name: stream.one_pass() for name, stream in run.eval_streams.items()},
         init=run.init,
         fisher=run.fisher,
@@ -66,7 +78,8 @@ def train(config: TrainConfig) -> FitResult:
     )
 
     # ===== 4. Write the adapter, a file that fits on the start checkpoint.
-    if config.adapter.kind != "none" and not result.stopped:
+    written = any((Path(config.out_dir) / name).exists() for name in ADAPTER_FILES)
+    if config.adapter.kind != "none" and not result.stopped and not (result.finished_before and written):
         write_adapter(run)
     return result
 
@@ -80,7 +93,7 @@ def write_adapter(run: PreparedRun) -> None:
     if jax.process_index() > 0:
         return
     out, trainer = Path(run.config.out_dir), run.config.trainer
-    best, last = out / "adapter.safetensors", out / "adapter_last.safetensors"
+    best, last = (out / name for name in ADAPTER_FILES)
     for older in (best, last):
         older.unlink(missing_ok=True)
     try:

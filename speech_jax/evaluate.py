@@ -26,6 +26,7 @@ from speech_jax.evaluation.report import (
     error_table,
     grouping_fields,
     markdown_table,
+    notes,
     read_report,
     worst_utterances,
 )
@@ -71,7 +72,8 @@ class EvaluateConfig:
     which: Literal["best", "last"] = "best"
     """The run's best or last checkpoint."""
     language: str = ""
-    """Language of the normalization of both texts; empty takes the checkpoint's, or English without one."""
+    """Language of the normalization of both texts; empty takes the checkpoint's, else the field `language` of the
+    manifests' rows. `none` only removes capitals and punctuation."""
     costs: Costs = "levenshtein"
     """Edit costs of the word alignment: levenshtein counts errors equally (jiwer), sclite uses NIST's weights."""
     worst: int = 50
@@ -144,18 +146,19 @@ def _measure_speech(config: EvaluateConfig) -> int:
     from speech_jax.inference.recognizer import load_recognizer
     from speech_jax.inference.scoring import recognize_all, set_names
 
-    transcribe, language = None, config.language or "en"
+    transcribe, recognizer_language = None, ""
     if config.checkpoint:
         recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam, config.adapter)
-        language = config.language or recognizer.language or "none"
+        recognizer_language = recognizer.language
         transcribe = functools.partial(
             recognize_all, recognizer, batch_seconds=config.batch_seconds, max_hours=config.max_hours
         )
 
     sets = set_names(config.manifest) if config.manifest else []
     request = SpeechRequest(
-        tuple(zip(sets, config.manifest, strict=True)), config.speech, config.out, config.name, config.worst, language
-    )
+        tuple(zip(sets, config.manifest, strict=True)), config.speech, config.out, config.name, config.worst,
+        config.language, recognizer_language,
+    )  # fmt: skip
     details = [("recognizer", f"{config.checkpoint} ({config.which})")] if config.checkpoint else []
     return evaluate_speech(request, config.measures, transcribe, details)
 
@@ -169,6 +172,9 @@ def _show(evaluation: Evaluation) -> None:
     for by in grouping_fields(evaluation):
         rows += [(f"{by} {row[0]}", *row[1:]) for row in error_table(evaluation, by)]
     print(markdown_table((evaluation.name, *HEADER[1:]), rows))
+    for key, value in notes(evaluation):
+        if key == "normalized as" or (key, value) not in evaluation.details:
+            print(f"{key}: {value}", file=sys.stderr)
     worst = worst_utterances(evaluation, SHOWN_WORST)
     if worst:
         print("\nUtterances with most errors\n\n" + worst.rstrip())

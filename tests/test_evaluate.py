@@ -15,6 +15,8 @@ from speech_jax.core.config_dict import to_dict
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import TrainState
 from speech_jax.data.config import DataConfig
+from speech_jax.data.utterances import Utterance
+from speech_jax.evaluation.normalization import choose_normalization
 from speech_jax.inference import recognizer as recognizer_module
 from speech_jax.inference.scoring import set_names
 from speech_jax.models.config import ConformerConfig
@@ -51,7 +53,7 @@ def manifests(tmp_path):
                 "text": CLIPS.get(clip, ("a",))[0],
                 "seconds": len(audio) / 16000,
             }
-            rows.append(row | {"speaker": clip[0], "domain": name})
+            rows.append(row | {"speaker": clip[0], "domain": name, "language": "en"})
         (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "new" / "broken.wav").write_bytes(b"RIFF broken")
     return [str(tmp_path / name / "test.jsonl") for name in ("old", "new")]
@@ -115,6 +117,78 @@ def test_compare(manifests, tmp_path, capsys):
     assert (tmp_path / "both" / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+GERMAN = {"u1": ("schön", "schon"), "u2": ("weiß 3", "weiss three")}
+
+
+def test_language_comes_from_the_manifests_or_is_asked_for(tmp_path, capsys, caplog):
+    """English normalization would make both German texts equal: 0 % instead of 100 %."""
+    rows = [{"id": i, "audio": "x.wav", "text": text, "seconds": 1.0} for i, (text, _) in GERMAN.items()]
+    peer = write_rows(tmp_path / "peer.jsonl", [{"id": i, "text": text} for i, (_, text) in GERMAN.items()])
+
+    def evaluate(languages, *arguments):
+        named = [row | ({"language": name} if name else {}) for row, name in zip(rows, languages, strict=True)]
+        path = write_rows(tmp_path / "test.jsonl", named)
+        front_door.main(["--hypotheses", peer, "--manifest", path, "--out", str(tmp_path), *arguments])
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert f"normalized as: {report['details']['normalized as']}" in capsys.readouterr().err
+        return report["details"]["normalized as"], report["all"]["wer"]
+
+    assert evaluate(["de-DE", "de"]) == ("de (from the manifests)", 1.0)
+    assert evaluate(["", ""], "--language", "de") == ("de", 1.0)
+    assert evaluate(["", ""], "--language", "none") == ("none", 1.0)
+    assert evaluate(["en", "de"]) == ("de, en (each utterance by its own language, from the manifests)", 2 / 3)
+    assert not caplog.records
+    assert evaluate(["de", "de"], "--language", "en") == ("en (the manifests say de)", 0.0)
+    assert "--language: texts are normalized as en, but the manifests say de" in caplog.text
+    for languages, message in (
+        (["", ""], "--language: found none for transcripts of another system, expected one of en, none"),
+        (["de", ""], r"--language: found none for utterance 'u2' \(.*test.jsonl:2\)"),
+        (["ar", "de"], "--language: found 'ar' in the manifests"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate(languages)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "manifests", "description"),
+    [
+        ("en", "en", "en (as the checkpoint's tokenizer)"),
+        ("en", "de", "en (as the checkpoint's tokenizer; the manifests say de)"),
+        ("", "de", "de (from the manifests)"),
+        ("", "", "none (neither the checkpoint's tokenizer nor the manifests name a language)"),
+    ],
+)
+def test_language_of_a_checkpoint(tokenizer, manifests, description):
+    rows = [Utterance("u", "a.wav", text="a", language=manifests)]
+    assert choose_normalization(rows, checkpoint=tokenizer).description == description
+
+
+def test_compare_refuses_and_takes_what_is_common(tmp_path, capsys):
+    """The same system on all utterances, on half of them, and on an edited manifest: not one table without a word."""
+    rows = [{"id": f"u{n}", "audio": "x.wav", "text": f"a {n}", "seconds": 1.0, "language": "de"} for n in range(6)]
+    peer = write_rows(tmp_path / "peer.jsonl", [{"id": row["id"], "text": row["text"]} for row in rows])
+    edited = [row | {"text": "b"} if n > 1 else row for n, row in enumerate(rows)]
+    reports = []
+    for name, part in (("all", rows), ("half", rows[:3]), ("edited", edited)):
+        (tmp_path / name).mkdir()
+        manifest = write_rows(tmp_path / name / "test.jsonl", part)
+        arguments = ["--hypotheses", peer, "--manifest", manifest, "--name", name, "--out", str(tmp_path / name)]
+        assert front_door.main(arguments) == 0
+        reports.append(str(tmp_path / name / "report.json"))
+    with pytest.raises(UserError, match="half: 3 of 6 utterances; edited: other references in 4 utterances, the first"):
+        front_door.main(["--compare", *reports])
+    capsys.readouterr()
+    assert front_door.main(["--compare", *reports, "--common"]) == 0
+    screen = capsys.readouterr().out
+    assert "- half: 2 of 3 utterances\n- edited: 2 of 6 utterances" in screen
+    assert re.search(r"\| edited +\| +0\.00 ", screen) and re.search(r"\| half +\| same \|", screen)
+
+
 def test_set_names():
     assert set_names(["x/a.jsonl", "x/b.jsonl"]) == ["a", "b"]
     assert set_names(["x/test.jsonl", "y/test.jsonl"]) == ["x/test", "y/test"]
@@ -132,6 +206,7 @@ def test_set_names():
         (["--checkpoint", "missing", "--manifest", "MANIFEST"], "missing"),
         (["--compare", "MANIFEST"], "test.jsonl: found no report"),
         (["--compare", "missing"], "missing"),
+        (["--common", "--checkpoint", "a"], "--common: found it without --compare"),
         (["--compare", "missing", "--out", "MANIFEST"], "test.jsonl: File exists, expected a folder"),
         (["--checkpoint", "a", "--manifest", "MANIFEST", "--windows.core-seconds", "0"], "core_seconds"),
         (["--hypotheses", "MANIFEST", "--manifest", "MANIFEST", "--language", "klingon"], "klingon"),

@@ -49,7 +49,7 @@ def prepare_lj(lj, out, *more):
 
 def test_manifests_shards_and_statistics(tmp_path, lj, capsys):
     out = tmp_path / "out"
-    assert prepare_lj(lj, out, "--shards", "2") == 0
+    assert prepare_lj(lj, out, "--shards", "2", "--language", "de") == 0
     splits = {name: read_manifest(out / f"{name}.jsonl") for name in ("dev", "test", "train")}
     assert [u.id for u in splits["dev"]] == ["LJ-00", "LJ-01"]
     assert {k: len(v) for k, v in splits.items()} == {"dev": 2, "test": 2, "train": 6}
@@ -64,7 +64,7 @@ def test_manifests_shards_and_statistics(tmp_path, lj, capsys):
     assert sum(count for _, _, count in numbers["splits"]["train"]["histogram"]) == 6
     for split, rows in splits.items():
         sharded = {u.id: u for u in read_manifest(out / f"{split}.sharded.jsonl")}
-        assert sharded.keys() == {u.id for u in rows}
+        assert sharded.keys() == {u.id for u in rows} and {u.language for u in sharded.values()} == {"de"}
         for u in rows:
             np.testing.assert_allclose(read_recording(sharded[u.id], 16000), read_recording(u, 16000), atol=1e-4)
     again = load_source(SourceConfig(kind="shards", path=str(out / "shards"), split="train"))
@@ -175,7 +175,7 @@ def check_librispeech(out):
         ("84-121123-0000", "84", "GO", 1.0),
         ("84-121123-0001", "84", "DO YOU HEAR", 1.5),
     ]
-    assert [(u.id, u.seconds) for u in test] == [("367-130732-0000", 0.5)]
+    assert [(u.id, u.seconds, u.language) for u in test] == [("367-130732-0000", 0.5, "en")]
 
 
 def test_librispeech_from_its_tree(tmp_path):
@@ -235,9 +235,9 @@ def test_kaldi_commands_become_files(tmp_path):
     argv = ["kaldi", "--source", str(data), "--out", str(tmp_path / "out")]
     with pytest.raises(UserError, match="allow_pipes"):
         main(argv)
-    main([*argv, "--allow-pipes"])
+    main([*argv, "--allow-pipes", "--language", "de"])
     (row,) = read_manifest(tmp_path / "out" / "train.jsonl")
-    assert row.text == "HELLO" and row.seconds == 1.0 and row.audio.startswith(str(tmp_path / "out" / "audio"))
+    assert row.language == "de" and row.text == "HELLO" and row.seconds == 1.0 and row.audio.startswith(str(tmp_path / "out" / "audio"))
     np.testing.assert_allclose(read_recording(row, 16000), soundfile.read(data / "a.flac")[0], atol=1e-4)
 
 

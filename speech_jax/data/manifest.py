@@ -3,8 +3,9 @@
     {"id": "amy-1", "audio": "wav/amy-1.flac", "text": "good morning", "speaker": "amy", "domain": "a", "seconds": 1.92}
 
 Required: id, audio, text. Optional: start, end (seconds into the recording; end null = to its end), speaker, domain,
-seconds (measured if missing), mel (a file of mel frames that belong to the recording, see data/mels.py). A relative
-path is relative to the manifest's folder, so a prepared folder can be moved. Other fields are ignored.
+seconds (measured if missing), mel (a file of mel frames that belong to the recording, see data/mels.py), language (of
+the text, such as "de": `evaluate` normalizes by it). A relative path is relative to the manifest's folder, so a
+prepared folder can be moved. Other fields are ignored.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _EXPECTED = "a manifest (JSON lines)"
 _ABSOLUTE = "\0"  # marks the folder of a path that is not relative to the manifest; no text contains this character
 _REQUIRED = ("id", "audio", "text")
-_OPTIONAL = ("start", "end", "speaker", "domain", "seconds", "mel")
+_OPTIONAL = ("start", "end", "speaker", "domain", "seconds", "mel", "language")
+_OPTIONAL_TEXTS = ("speaker", "domain", "mel", "language")
 _CODE = ("speech_jax.core.columns", "speech_jax.data.utterances", __name__)
 
 
@@ -163,9 +165,9 @@ def _parse_good(data: bytes, path: str, first: int) -> Utterances:
         numbers.append(number)
         if len(line) > MAX_LINE // 4:
             raise ValueError("perhaps too long")
-    for name in ("speaker", "domain", "mel"):
+    for name in _OPTIONAL_TEXTS:
         columns[name] = [value if value is not None else "" for value in columns[name]]
-    for name in (*_REQUIRED, "speaker", "domain", "mel"):
+    for name in (*_REQUIRED, *_OPTIONAL_TEXTS):
         if set(map(type, columns[name])) - {str} or _NOT_TEXT.search("".join(columns[name])):
             raise ValueError(name)
     if not all(columns["id"]) or not all(columns["audio"]):
@@ -187,6 +189,7 @@ def _parse_good(data: bytes, path: str, first: int) -> Utterances:
             CategoryColumn.from_strings(itertools.repeat(f"{path}:", len(numbers))), np.array(numbers, np.int64)
         ),
         mels=_raw_paths(columns["mel"], mels=True),
+        languages=CategoryColumn.from_strings(columns["language"]),
     )
 
 
@@ -351,6 +354,8 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
                 row["seconds"] = round(float(u.seconds), 6)
             if u.mel:
                 row["mel"] = _relative(u.mel, folder, real)
+            if u.language:
+                row["language"] = u.language
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -394,12 +399,13 @@ def _parse(line: str, where: str) -> Utterance:
         seconds=math.nan if seconds is None else seconds,
         where=where,
         mel=_string(row, "mel", where),
+        language=_string(row, "language", where),
     )
 
 
 def _string(row: dict, name: str, where: str, *, empty: bool = True) -> str:
     value = row.get(name)
-    if value is None and name in ("speaker", "domain", "mel"):
+    if value is None and name in _OPTIONAL_TEXTS:
         return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: found {name} = {_short(value)}, expected a string")

@@ -36,6 +36,7 @@ class Utterance(NamedTuple):
         seconds: length in seconds; NaN = unknown.
         where: FILE:LINE, for messages.
         mel: a file of mel frames that belong to the recording (data/mels.py), or "".
+        language: language of the transcript such as "de", or "".
 
     Example:
         >>> from speech_jax.data.utterances import Utterance
@@ -53,6 +54,7 @@ class Utterance(NamedTuple):
     seconds: float = math.nan
     where: str = ""
     mel: str = ""
+    language: str = ""
 
 
 class PathColumn(NamedTuple):
@@ -151,6 +153,7 @@ class Utterances(Sequence[Utterance]):
         seconds: float64 [rows]; NaN = unknown.
         places: FILE:LINE of the rows.
         mels: files of mel frames, or "".
+        languages: languages of the transcripts, or "".
 
     Example:
         >>> from speech_jax.data.utterances import Utterance, Utterances
@@ -160,7 +163,9 @@ class Utterances(Sequence[Utterance]):
         ('wav/1.flac', [2.5, 3.5], True)
     """
 
-    _COLUMNS = ("ids", "audio", "starts", "ends", "texts", "speakers", "domains", "seconds", "places", "mels")
+    _COLUMNS = (
+        "ids", "audio", "starts", "ends", "texts", "speakers", "domains", "seconds", "places", "mels", "languages",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -175,16 +180,18 @@ class Utterances(Sequence[Utterance]):
         seconds: Float[np.ndarray, "rows"],
         places: PlaceColumn,
         mels: PathColumn,
+        languages: CategoryColumn,
     ):
         self.ids, self.audio, self.starts, self.ends, self.texts = ids, audio, starts, ends, texts
         self.speakers, self.domains, self.seconds, self.places, self.mels = speakers, domains, seconds, places, mels
+        self.languages = languages
 
     @staticmethod
     def of(rows: Iterable[Utterance]) -> Utterances:
         """Return rows as columns, unchanged if they are `Utterances` already."""
         if isinstance(rows, Utterances):
             return rows
-        ids, audio, starts, ends, texts, speakers, domains, seconds, places, mels = (
+        ids, audio, starts, ends, texts, speakers, domains, seconds, places, mels, languages = (
             zip(*rows, strict=True) if (rows := list(rows)) else [()] * len(Utterance._fields)
         )
         return Utterances(
@@ -198,6 +205,7 @@ class Utterances(Sequence[Utterance]):
             seconds=np.array(seconds, np.float64),
             places=PlaceColumn.from_strings(places),
             mels=PathColumn.from_strings(mels),
+            languages=CategoryColumn.from_strings(languages),
         )
 
     @staticmethod
@@ -239,6 +247,7 @@ class Utterances(Sequence[Utterance]):
             seconds=float(self.seconds[row]),
             where=self.places.text(row),
             mel=self.mels.text(row),
+            language=self.languages[row],
         )
 
     def __iter__(self) -> Iterator[Utterance]:
@@ -256,6 +265,7 @@ class Utterances(Sequence[Utterance]):
                 piece.seconds.tolist(),
                 piece.places.texts(),
                 piece.mels.texts(),
+                piece.languages,
             )
 
     def __add__(self, other: Iterable[Utterance]) -> Utterances:
@@ -267,7 +277,9 @@ class Utterances(Sequence[Utterance]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Utterances):
             return NotImplemented
-        return len(self) == len(other) and self.digest() == other.digest()
+        if len(self) != len(other) or self.digest() != other.digest():
+            return False
+        return list(self.languages) == list(other.languages)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -286,6 +298,10 @@ class Utterances(Sequence[Utterance]):
         """Return the rows with `domain` as the domain of those that name none."""
         return self.replace(domains=self.domains.rename(lambda name: name or domain))
 
+    def with_language(self, language: str) -> Utterances:
+        """Return the rows with `language` as the language of those that name none."""
+        return self.replace(languages=self.languages.rename(lambda name: name or language))
+
     def segment_hashes(self) -> Int[np.ndarray, "rows"]:
         """Return a hash of each row's (audio, start, end): equal for equal ones in this process."""
         hashes = self.audio.names.hashes()
@@ -295,7 +311,7 @@ class Utterances(Sequence[Utterance]):
         return hashes
 
     def digest(self) -> str:
-        """Return the SHA-256 of all rows, in hexadecimal."""
+        """Return the SHA-256 of all rows in hexadecimal, without the languages: nothing is trained on them."""
         digest = hashlib.sha256(str(len(self)).encode())
         for column in (self.ids, *self.audio, self.texts.column, self.speakers, self.domains):
             column.update(digest)
@@ -353,6 +369,7 @@ class Utterances(Sequence[Utterance]):
             seconds=arrays["seconds"],
             places=PlaceColumn(categories("places.files"), arrays["places.numbers"]),
             mels=paths("mels"),
+            languages=categories("languages"),
         )
         for name, column in _parts(rows).items():
             if isinstance(column, np.ndarray):

@@ -24,6 +24,7 @@ from speech_jax.data.recordings import read_recording
 from speech_jax.data.utterances import Utterance
 from speech_jax.evaluation.config import MeasureConfig
 from speech_jax.evaluation.measures import MEASURES, Analysis, analyze, check_packages, dtw_path, measure
+from speech_jax.evaluation.normalization import Normalization, choose_normalization
 from speech_jax.evaluation.speech_plots import distributions, pair_picture
 from speech_jax.evaluation.speech_report import (
     Example,
@@ -36,7 +37,6 @@ from speech_jax.evaluation.speech_report import (
     to_text,
 )
 from speech_jax.evaluation.wer import count_errors
-from speech_jax.text.normalize import normalize
 
 EXAMPLE_SECONDS = 30.0  # audio per recording in report.html
 NAMED_IDS = 5  # most ids that a warning names
@@ -54,7 +54,8 @@ class SpeechRequest(NamedTuple):
         out: folder for the reports; empty for none.
         name: name of the system; empty for the name of the first manifest's folder.
         worst: number of the worst utterances in the reports.
-        language: language of the transcripts, for their normalization.
+        language: language of the texts, for their normalization; empty takes the recognizer's, else that of each row.
+        recognizer_language: language of the recognizer's tokenizer; empty if it has none.
     """
 
     manifests: tuple[tuple[str, str], ...]
@@ -62,7 +63,8 @@ class SpeechRequest(NamedTuple):
     out: str = ""
     name: str = ""
     worst: int = 50
-    language: str = "en"
+    language: str = ""
+    recognizer_language: str = ""
 
 
 class UtterancePair(NamedTuple):
@@ -100,7 +102,14 @@ def evaluate_speech(
         UserError: no pair can be measured, or an optional package is missing.
     """
     check_packages(config)
-    pairs, left_out, notes = match_pairs(request)
+    pairs, left_out = match_pairs(request)
+    normalization = Normalization(request.language or "none", "")
+    if transcribe:
+        references = [pair.reference for pair in pairs]
+        normalization = choose_normalization(references, request.language, checkpoint=request.recognizer_language)
+        details = [*details, ("normalized as", normalization.description)]
+        print(f"normalized as: {normalization.description}", file=sys.stderr)
+    notes = check_texts(pairs, normalization)
     items, failed = measure_pairs(pairs, config)
     left_out += failed
     measured = [pair for pair, item in zip(pairs, items, strict=True) if item is not None]
@@ -108,7 +117,7 @@ def evaluate_speech(
     if not items:
         raise UserError(f"{failed[0]} (and so all {len(pairs)} pairs), expected at least one that can be measured")
     if transcribe:
-        items, failed = add_error_rates(measured, items, transcribe, request.language)
+        items, failed = add_error_rates(measured, items, transcribe, normalization)
         left_out += failed
     seconds = sum(item.seconds for item in items)
     evaluation = SpeechEvaluation(
@@ -136,13 +145,13 @@ def evaluate_speech(
     return 2 if left_out else 0
 
 
-def match_pairs(request: SpeechRequest) -> tuple[list[UtterancePair], list[str], list[tuple[str, str]]]:
+def match_pairs(request: SpeechRequest) -> tuple[list[UtterancePair], list[str]]:
     """Match synthesized and reference recordings by id.
 
     A manifest row without `seconds` whose recording cannot be read is named in a warning and counts as missing.
 
     Returns:
-        The pairs, messages on ids without a partner, and notes for the report.
+        The pairs, and messages on ids without a partner.
 
     Raises:
         UserError: the manifests do not correspond, or no id occurs in both.
@@ -164,13 +173,22 @@ def match_pairs(request: SpeechRequest) -> tuple[list[UtterancePair], list[str],
         raise UserError(
             f"{request.speech[0]}: found no id that {request.manifests[0][1]} has too, expected the same ids"
         )
-    differing = [pair for pair in pairs if pair.synthesized.text and not _same_words(pair, request.language)]
-    notes = []
-    if differing:
-        ids = ", ".join(repr(pair.reference.id) for pair in differing[:NAMED_IDS])
-        notes.append(("pairs whose texts differ, measured all the same", f"{len(differing)}, the first {ids}"))
-        print(f"warning: {len(differing)} pairs have different texts, the first {ids}", file=sys.stderr)
-    return pairs, left_out, notes
+    return pairs, left_out
+
+
+def check_texts(pairs: Sequence[UtterancePair], normalization: Normalization) -> list[tuple[str, str]]:
+    """Warn of pairs whose texts have different words. Returns (name, value) lines of the report's head."""
+    differing = [
+        reference.id
+        for _, reference, synthesized in pairs
+        if synthesized.text
+        and normalization.apply(reference.text, reference) != normalization.apply(synthesized.text, reference)
+    ]
+    if not differing:
+        return []
+    ids = ", ".join(map(repr, differing[:NAMED_IDS]))
+    print(f"warning: {len(differing)} pairs have different texts, the first {ids}", file=sys.stderr)
+    return [("pairs whose texts differ, measured all the same", f"{len(differing)}, the first {ids}")]
 
 
 def _without_partner(path: str, ids: Iterable[str], partners: dict, kind: str, partner_path: str) -> list[str]:
@@ -179,10 +197,6 @@ def _without_partner(path: str, ids: Iterable[str], partners: dict, kind: str, p
         for identity in ids
         if identity not in partners
     ]
-
-
-def _same_words(pair: UtterancePair, language: str) -> bool:
-    return normalize(pair.reference.text, language) == normalize(pair.synthesized.text, language)
 
 
 def measure_pairs(pairs: Sequence[UtterancePair], config: MeasureConfig) -> tuple[list[MeasuredPair | None], list[str]]:
@@ -234,7 +248,7 @@ def analyze_pair(pair: UtterancePair, config: MeasureConfig) -> tuple[Analysis, 
 
 
 def add_error_rates(
-    pairs: Sequence[UtterancePair], items: Sequence[MeasuredPair], transcribe: Transcriber, language: str
+    pairs: Sequence[UtterancePair], items: Sequence[MeasuredPair], transcribe: Transcriber, normalization: Normalization
 ) -> tuple[list[MeasuredPair], list[str]]:
     """Add WER and CER of both recordings against the reference text.
 
@@ -242,12 +256,12 @@ def add_error_rates(
         pairs: the recordings.
         items: their measures, in the same order.
         transcribe: the recognizer.
-        language: language of the transcripts, for their normalization.
+        normalization: normalization of the texts, by the language of the reference.
 
     Returns:
         The measured pairs with error rates, and messages on recordings that could not be transcribed.
     """
-    references = [normalize(pair.reference.text, language) for pair in pairs]
+    references = [normalization.apply(pair.reference.text, pair.reference) for pair in pairs]
     result, failed = list(items), []
     for suffix, utterances in (
         ("", [pair.synthesized for pair in pairs]),
@@ -256,7 +270,7 @@ def add_error_rates(
         texts, messages = transcribe(utterances)
         failed += messages
         rows = sorted(texts)
-        hypotheses = {row: normalize(texts[row], language) for row in rows}
+        hypotheses = {row: normalization.apply(texts[row], pairs[row].reference) for row in rows}
         words = count_errors([references[row].split() for row in rows], [hypotheses[row].split() for row in rows])
         characters = count_errors(
             [" ".join(references[row].split()) for row in rows], [" ".join(hypotheses[row].split()) for row in rows]

@@ -20,10 +20,10 @@ from speech_jax.data.plan import eval_plan
 from speech_jax.data.recordings import read_recording
 from speech_jax.data.utterances import Utterance
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
+from speech_jax.evaluation.normalization import Normalization, choose_normalization
 from speech_jax.evaluation.report import Evaluation, Item, score_items, to_html, to_json, to_markdown
 from speech_jax.evaluation.wer import Costs
 from speech_jax.inference.recognizer import Recognizer
-from speech_jax.text.normalize import normalize
 
 
 def set_names(manifests: Sequence[str]) -> list[str]:
@@ -56,7 +56,7 @@ def score_recognizer(
         recognizer: The system.
         sets: Utterances of each set by name.
         details: Facts of the evaluation for the reports.
-        language: Normalization of both texts; empty takes the recognizer's.
+        language: Normalization of both texts; empty takes the recognizer's, else that of each row.
         name: Name of the system in the reports; empty takes the recognizer's.
         costs: Costs of the alignment.
         batch_seconds: Seconds of audio recognized at a time, padding included.
@@ -66,11 +66,13 @@ def score_recognizer(
         (evaluation, one message for each recording that could not be read and is not counted).
 
     Raises:
-        UserError: If no recording could be read.
+        UserError: If no recording could be read, or the language is not supported.
     """
-    language = language or recognizer.language or "none"
-    begun = time.perf_counter()
     utterances = [(set_name, utterance) for set_name, rows in sets.items() for utterance in rows]
+    normalization = choose_normalization(
+        (utterance for _, utterance in utterances), language, checkpoint=recognizer.language
+    )
+    begun = time.perf_counter()
     texts, failed = recognize_all(
         recognizer, [utterance for _, utterance in utterances], batch_seconds=batch_seconds, max_hours=max_hours
     )
@@ -78,13 +80,13 @@ def score_recognizer(
         raise UserError(f"{failed[0]} (and so all {len(failed)} recordings), expected at least one that can be read")
     taken = time.perf_counter() - begun
     items = [
-        score_item(set_name, utterance, texts[row], language)
+        score_item(set_name, utterance, texts[row], normalization)
         for row, (set_name, utterance) in enumerate(utterances)
         if row in texts
     ]
     seconds = sum(item.seconds for item in items)
     speed = f"{seconds:.0f} s in {taken:.1f} s, {seconds / max(taken, 1e-9):.1f} × real time, compiling included"
-    details = [*details, ("normalized as", language), ("costs", costs), ("audio", speed)]
+    details = [*details, ("normalized as", normalization.description), ("costs", costs), ("audio", speed)]
     if failed:
         details.append(("recordings that could not be read, not counted", str(len(failed))))
     return score_items(items, name=name or recognizer.name, costs=costs, details=details), failed
@@ -105,7 +107,7 @@ def score_hypotheses(
         path: File of transcripts; see evaluation/hypotheses.py.
         sets: Utterances of each set by name.
         details: Facts of the evaluation for the reports.
-        language: Normalization of both texts; empty is English.
+        language: Normalization of both texts; empty takes that of each row.
         name: Name of the system in the reports; empty takes the file's.
         costs: Costs of the alignment.
 
@@ -113,16 +115,16 @@ def score_hypotheses(
         The evaluation.
 
     Raises:
-        UserError: If the file cannot be read, or lacks an utterance.
+        UserError: If the file cannot be read or lacks an utterance, or no language is known.
     """
-    language = language or "en"
+    normalization = choose_normalization((u for rows in sets.values() for u in rows), language)
     texts = read_hypotheses(path, [(set_name, u.id) for set_name, rows in sets.items() for u in rows])
     items = [
-        score_item(set_name, utterance, texts[set_name, utterance.id], language)
+        score_item(set_name, utterance, texts[set_name, utterance.id], normalization)
         for set_name, utterances in sets.items()
         for utterance in utterances
     ]
-    details = [("transcripts", path), *details, ("normalized as", language), ("costs", costs)]
+    details = [("transcripts", path), *details, ("normalized as", normalization.description), ("costs", costs)]
     return score_items(items, name=name or Path(path).stem, costs=costs, details=details)
 
 
@@ -176,12 +178,12 @@ def recognize_all(
     return texts, failed
 
 
-def score_item(set_name: str, utterance: Utterance, hypothesis: str, language: str) -> Item:
+def score_item(set_name: str, utterance: Utterance, hypothesis: str, normalization: Normalization) -> Item:
     """Return one utterance with its hypothesis, both texts normalized."""
     return Item(
         id=utterance.id,
-        reference=normalize(utterance.text, language),
-        hypothesis=normalize(hypothesis, language),
+        reference=normalization.apply(utterance.text, utterance),
+        hypothesis=normalization.apply(hypothesis, utterance),
         set=set_name,
         domain=utterance.domain,
         speaker=utterance.speaker,

@@ -23,7 +23,7 @@ GOOD = '{"id": "a", "audio": "a.wav", "text": "x", "seconds": 1}'
 def test_written_is_read(tmp_path):
     rows = [
         Utterance("a", str(tmp_path / "wav" / "a.wav"), 0.5, 1.25, "héllo wörld", "amy", "tel", 0.75),
-        Utterance("b", "/elsewhere/b.flac", text="", seconds=3.5),
+        Utterance("b", "/elsewhere/b.flac", text="", seconds=3.5, language="de"),
         Utterance("c", "sox x.wav -t wav - |", text="c", seconds=1.0),
         Utterance("d", str(tmp_path / "s-00000-of-00001.array_record#3"), text="d", seconds=1.0),
     ]
@@ -139,6 +139,7 @@ NEARLY_GOOD = st.fixed_dictionaries(
         "seconds": TIMES,
         "speaker": st.none() | st.text(max_size=2),
         "mel": st.none() | st.sampled_from(["", "m/1", "/m/1", "x|", 3]),
+        "language": st.none() | st.sampled_from(["", "de", 3]),
     },
 ).map(lambda row: json.dumps({"text": "x", "seconds": 1.5} | row))
 LINES = st.lists(

@@ -87,6 +87,7 @@ def test_prepare(tmp_path, caplog):
         "dev": [("b-c", dev)],
         "test": [("a", test)],
     }
+    assert set(rows["test"].languages) == {"fr"}
     assert "1 of 7 texts have no sound" in caplog.text and "1 clips left out" in caplog.text
     (row,) = rows["dev"]
     assert row.seconds == 0.6 and row.speaker == row.domain == "asterisk-fr"

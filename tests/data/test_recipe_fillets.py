@@ -82,7 +82,7 @@ def test_prepare(tmp_path):
         "test": [(f"{test}-one", "In de test.", "nl-small")],
     }
     assert rows["test"][0].seconds == pytest.approx(0.5, abs=0.01)
-    assert rows["test"][0].domain == "fillets-nl"
+    assert rows["test"][0].domain == "fillets-nl" and rows["test"][0].language == "nl"
 
 
 def test_bad_input(tmp_path):

@@ -167,7 +167,7 @@ def test_prepare(tmp_path, caplog):
         info = soundfile.info(u.audio)
         assert (info.samplerate, info.channels, info.format) == (16_000, 1, "FLAC")
         assert info.frames / 16_000 == pytest.approx(u.seconds, abs=1e-5)
-        assert u.domain == "queen" and Path(u.audio).is_relative_to(out)
+        assert u.domain == "queen" and u.language == "en" and Path(u.audio).is_relative_to(out)
     # MP3 pads a little at both ends.
     assert rows["test"][0].seconds == pytest.approx(1.5, abs=0.25)
     assert rows["train"][0].speaker == "train"

@@ -50,7 +50,7 @@ def test_prepare(tmp_path, caplog):
         out = tmp_path / language
         tuxpaint.prepare(out, tuxpaint.Options(language=language, packages=tmp_path / "debs"))
         (row,) = read_manifest(out / "train.jsonl")
-        assert row.text == text and row.seconds == pytest.approx(seconds, abs=0.02)
+        assert row.language == language and row.text == text and row.seconds == pytest.approx(seconds, abs=0.02)
 
 
 def test_bad_input(tmp_path):

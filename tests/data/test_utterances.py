@@ -28,6 +28,7 @@ ROWS = st.lists(
         seconds=SECONDS | st.just(math.nan),
         where=NAME | TEXT,
         mel=NAME | TEXT,
+        language=st.sampled_from(["", "de", "en"]),
     ),
     max_size=9,
 )
@@ -51,6 +52,7 @@ def test_columns_are_a_list(rows, others, data):
     assert plain(columns.take(np.array(chosen, np.int64))) == plain(rows[i] for i in chosen)
     assert plain(columns + Utterances.of(others)) == plain(columns + others) == plain(rows + others)
     assert plain(rows + columns) == plain(rows + rows)
+    assert plain(columns.with_language("d")) == plain(row._replace(language=row.language or "d") for row in rows)
     assert plain(columns.with_domain("d")) == plain(row._replace(domain=row.domain or "d") for row in rows)
     assert columns.speakers.used() == list(dict.fromkeys(row.speaker for row in rows))
     assert (columns == Utterances.of(others)) == (plain(rows) == plain(others))

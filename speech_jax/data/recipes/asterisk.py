@@ -62,7 +62,7 @@ def prepare(out_dir: Path, options: Options) -> None:
         if not sound.is_file():
             missing += 1
             continue
-        clips.append(Clip(name.replace("/", "-"), sound, text, domain, domain))
+        clips.append(Clip(name.replace("/", "-"), sound, text, domain, domain, options.language))
     if missing:
         log.warning("%d of %d texts have no sound in %s", missing, len(texts), folder)
     if not clips:

@@ -31,6 +31,7 @@ class Clip(NamedTuple):
         text: the transcript.
         speaker: the speaker's name, or "".
         domain: the domain's name, or "".
+        language: language of the transcript such as "de", or "".
     """
 
     id: str
@@ -38,6 +39,7 @@ class Clip(NamedTuple):
     text: str
     speaker: str = ""
     domain: str = ""
+    language: str = ""
 
 
 def letters_only(text: str) -> str:
@@ -95,6 +97,7 @@ def write_clips(
             text=clip.text,
             speaker=clip.speaker,
             domain=clip.domain,
+            language=clip.language,
             seconds=info.frames / info.samplerate,
         )
 

@@ -77,6 +77,7 @@ def prepare(out_dir: Path, options: Options) -> None:
                 text=dialogue.text,
                 speaker=f"{options.language}-{dialogue.speaker}",
                 domain=f"fillets-{options.language}",
+                language=options.language,
             )
             clips.append(clip)
             levels[clip.id] = level

@@ -28,6 +28,8 @@ class Options:
     """Fraction that goes to test, like `dev`."""
     domain: str = ""
     """Domain of the utterances that name none."""
+    language: str = ""
+    """Language of the texts that name none, such as "de", for the manifests; `evaluate` normalizes by it."""
 
 
 def prepare(out_dir: Path, options: Options) -> None:
@@ -35,6 +37,8 @@ def prepare(out_dir: Path, options: Options) -> None:
     utterances = read_folder(options.source, on_error="skip")
     if options.domain:
         utterances = utterances.with_domain(options.domain)
+    if options.language:
+        utterances = utterances.with_language(options.language)
     write_splits(out_dir, utterances, options.split, options.dev, options.test)
 
 

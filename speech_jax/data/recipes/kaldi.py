@@ -30,6 +30,8 @@ class Options:
     """Name of the manifest."""
     domain: str = ""
     """Domain of all utterances."""
+    language: str = ""
+    """Language of the texts, such as "de", for the manifests; `evaluate` normalizes by it. Empty writes none."""
     allow_pipes: bool = False
     """Run the commands of a wav.scp that end in "|", without a shell. Only for files that you trust."""
 
@@ -48,7 +50,7 @@ def prepare(out_dir: Path, options: Options) -> None:
         except UserError as error:
             log.warning("left out: %s", error)
     utterances = [
-        u._replace(audio=files.get(u.audio, u.audio), domain=options.domain)
+        u._replace(audio=files.get(u.audio, u.audio), domain=options.domain, language=options.language)
         for u in utterances
         if not u.audio.endswith("|") or u.audio in files
     ]

@@ -73,7 +73,9 @@ def read_part(folder: Path) -> list[Utterance]:
                 raise UserError(f"{where}: found {line[:60]!r}, expected 'ID TEXT'")
             audio = transcript.parent / f"{name}.flac"
             speaker = name.split("-")[0]
-            chapter.append(Utterance(name, str(audio), text=text.strip(), speaker=speaker, where=where))
+            chapter.append(
+                Utterance(name, str(audio), text=text.strip(), speaker=speaker, where=where, language="en")
+            )
         result += measured(chapter, transcript, "skip")
     check_ids(result)
     return sorted(result, key=lambda u: u.id)

@@ -22,11 +22,15 @@ class Options:
     """Number of utterances in dev, the first of the set. 100 is usual for LJSpeech."""
     test: int = 500
     """Number of utterances in test, those after dev."""
+    language: str = ""
+    """Language of the texts, such as "de", for the manifests; `evaluate` normalizes by it. Empty writes none."""
 
 
 def prepare(out_dir: Path, options: Options) -> None:
     """Write train.jsonl, dev.jsonl and test.jsonl."""
     utterances = read_ljspeech(options.source, speaker=options.speaker, on_error="skip")
+    if options.language:
+        utterances = utterances.with_language(options.language)
     held_out = options.dev + options.test
     if options.dev < 0 or options.test < 0 or held_out >= len(utterances):
         raise UserError(

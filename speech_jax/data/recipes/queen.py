@@ -67,7 +67,9 @@ def prepare(out_dir: Path, options: Options) -> None:
     entries = read_entries(path)
     spoken = [line for line in read_lines(entries, str(path)) if letters_only(line.text)]
     sources = {line.voice.lower(): line.source for line in spoken}
-    clips = [Clip(line.voice.lower(), entries[line.voice + ".SB"], line.text, line.speaker, "queen") for line in spoken]
+    clips = [
+        Clip(line.voice.lower(), entries[line.voice + ".SB"], line.text, line.speaker, "queen", "en") for line in spoken
+    ]
     utterances = write_clips(clips, out_dir, options.sample_rate)
     write_splits(out_dir, utterances, lambda u: split_of(sources[u.id]), exclude=options.exclude)
 

@@ -112,7 +112,7 @@ def prepare(out_dir: Path, options: Options) -> None:
             utterances.append(
                 Utterance(
                     id=name, audio=request.path, text=request.text, speaker=request.voice, domain=domain,
-                    seconds=seconds,
+                    seconds=seconds, language="en",
                 )  # fmt: skip
             )
         if utterances:

@@ -21,6 +21,8 @@ class Options:
     """Splits, for example train_clean100 dev_clean test_clean. Each gets its own manifest."""
     domain: str = ""
     """Domain of all utterances."""
+    language: str = ""
+    """Language of the texts, such as "de", for the manifests; `evaluate` normalizes by it. Empty writes none."""
 
 
 def prepare(out_dir: Path, options: Options) -> None:
@@ -29,4 +31,5 @@ def prepare(out_dir: Path, options: Options) -> None:
         path = out_dir / f"{split.replace('[', '_').replace(']', '').replace(':', '-').replace('%', 'pct')}.jsonl"
         if not path.exists():
             utterances = read_tfds(options.name, split, options.source.resolve())
-            write_manifest(path, [u._replace(domain=options.domain) for u in utterances])
+            named = {"domain": options.domain, "language": options.language}
+            write_manifest(path, [u._replace(**named) for u in utterances])

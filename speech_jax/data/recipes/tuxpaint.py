@@ -54,7 +54,7 @@ def prepare(out_dir: Path, options: Options) -> None:
             without_text += 1
             continue
         name = "-".join(sound.relative_to(stamps).with_name(sound.name.removesuffix(ending)).parts)
-        clips.append(Clip(name, sound, text, domain=f"tuxpaint-{language}"))
+        clips.append(Clip(name, sound, text, domain=f"tuxpaint-{language}", language=language))
         english[name] = texts["en"]
     if without_text:
         log.warning("%d sounds in %s have no text", without_text, language)

@@ -2,7 +2,7 @@
 
 Columns, of which the first that exists is used: the recording `audio`, `path`, `file`, `filename` or `wav`; the text
 `text`, `transcript`, `sentence` or `transcription`; optional `id`, `speaker` or `client_id`, `domain`, `start`, `end`,
-`seconds` or `duration`. So Common Voice's TSV files work as they are. Separator: a tab, "|" or ";" where the header has
+`seconds` or `duration`, `language` or `locale`. So Common Voice's TSV files work as they are. Separator: a tab, "|" or ";" where the header has
 one, else a comma.
 """
 
@@ -27,6 +27,7 @@ _NAMES = {
     "start": ("start",),
     "end": ("end",),
     "seconds": ("seconds", "duration"),
+    "language": ("language", "locale", "lang"),
 }
 _CLIPS = ("", "clips", "wavs", "wav", "audio")  # folders next to the CSV that may contain a relative name
 
@@ -74,7 +75,7 @@ def read_folder(path: str | Path, *, on_error: str = "raise") -> Utterances:
         result.append(
             Utterance(
                 id=name, audio=audio, start=start or 0.0, end=end, text=row["text"], speaker=row["speaker"],
-                domain=row["domain"], seconds=seconds, where=where,
+                domain=row["domain"], seconds=seconds, where=where, language=row["language"],
             )  # fmt: skip
         )
     result = Utterances.of(result)

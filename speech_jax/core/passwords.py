@@ -28,8 +28,8 @@ _WEB = re.compile(r"(?i)(?:.*\+)?(?:https?|wss?)://")
 def mask_passwords(text: str, address: str = "") -> str:
     """Replace the passwords and tokens in the addresses of a text by "***".
 
-    Masked are the password of scheme://user:password@host, a token in the place of the user of a web address, the values
-    of ?password=…, ?token=… and their like, and "password=…" as databases write it. Everything else stays as it is.
+    Masked are the password of scheme://user:password@host, a token in the place of the user of a web address, the
+    values of ?password=…, ?token=… and their like, and "password=…" as databases write it. Everything else stays.
 
     Args:
         text: any text.

@@ -247,8 +247,9 @@ def _plan(seconds, labels, config: PlanConfig, seed: int, sample_rate: int, *, s
     ]
     kept = np.flatnonzero(_fits(seconds, labels, config.min_seconds, limit, label_limit))
     if len(kept) == 0:
-        example = f"; the first: {dropped[0][1]}" if dropped else ""
-        raise UserError(f"found no utterance to make batches of, {len(dropped)} left out{example}")
+        example = f", {len(dropped)} left out; the first: {dropped[0][1]}" if dropped else ", expected at least one"
+        setting = _decider(seconds[0], config, limit, shuffle=shuffle) if dropped else ""
+        raise UserError(f"plan{setting}: found no utterance to make batches of{example}")
     bounds = config.bucket_seconds or _best_bounds(seconds[kept], config)
     label_bounds = config.bucket_labels or _label_bounds(seconds[kept], labels[kept], bounds, config)
 
@@ -289,6 +290,17 @@ def _reason(seconds: float, labels: int, shortest: float, longest: float, most: 
     if not (seconds > 0 and shortest <= seconds <= longest):
         return f"found {seconds:.4g} s, expected {shortest:.4g} to {longest:.4g} s"
     return f"found {labels} labels, expected at most {most}"
+
+
+def _decider(seconds: float, config: PlanConfig, longest: float, *, shuffle: bool) -> str:
+    """Return which setting leaves out an utterance of `seconds`: .max_seconds; "" if its length is unknown."""
+    if not seconds > 0:
+        return ""
+    if seconds > longest:
+        return ".bucket_seconds" if config.bucket_seconds else ".max_seconds" if shuffle else ".eval_max_seconds"
+    if seconds < config.min_seconds:
+        return ".min_seconds"
+    return ".bucket_labels" if config.bucket_labels else ".max_labels"
 
 
 def _rows(bound: float, count: int, config: PlanConfig) -> int:
@@ -369,12 +381,12 @@ def _permutation(n: int, *seed: int) -> Int[np.ndarray, "n"]:
     return np.argsort(draws, kind="stable")
 
 
-def check_plan(config: PlanConfig) -> None:
-    """Raise UserError for settings that allow no plan, whatever the data."""
+def check_plan(config: PlanConfig, flag: str = "plan") -> None:
+    """Raise UserError, which begins with `flag`, for settings that allow no plan, whatever the data."""
 
     def demand(holds: bool, found: str, expected: str) -> None:
         if not holds:
-            raise UserError(f"plan: found {found}, expected {expected}")
+            raise UserError(f"{flag}: found {found}, expected {expected}")
 
     c = config
     demand(c.num_buckets >= 1, f"num_buckets = {c.num_buckets}", "at least 1")

@@ -96,7 +96,8 @@ def read(config: TrainConfig, options: CompileConfig) -> tuple[TrainConfig, Any,
         plans = {"task": load_stream(config.data, reader, rate, **common).plan}
         if with_pre:
             assert config.pre is not None
-            plans["pre"] = load_stream(config.pre, reader if config.pre_task is None else None, rate, **common).plan
+            pre_reader = reader if config.pre_task is None else None
+            plans["pre"] = load_stream(config.pre, pre_reader, rate, flag="pre", **common).plan
         buckets = list(plans["task"].buckets)
         if with_pre:  # each shape of "pre" and of "task" once
             pre = list(plans["pre"].buckets)

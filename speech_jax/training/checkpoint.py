@@ -27,7 +27,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.core.rules import nest_leaves
 from speech_jax.core.types import PyTree, TrainState
-from speech_jax.training.checksums import find_damage, write_checksums
+from speech_jax.training.checksums import find_damage, replace_file, write_checksums
 from speech_jax.training.config import CheckpointConfig
 from speech_jax.training.guard import is_guarded, is_within, rank
 from speech_jax.training.layout import (
@@ -105,9 +105,8 @@ class Checkpoints:
                 are untouched.
         """
         self.wait()
-        record = dict(data) | {"step": step, "best_metric": self._config.metric, "best_mode": self._config.mode}
+        record = self._record(step, data)
         self._step = step
-        self._records[step] = record
         try:
             self._check_space(state)
             self._manager.save(
@@ -126,6 +125,21 @@ class Checkpoints:
         self._thread.start()
         if wait:
             self.wait()
+
+    def _record(self, step: int, data: Mapping[str, Any]) -> dict[str, Any]:
+        record = dict(data) | {"step": step, "best_metric": self._config.metric, "best_mode": self._config.mode}
+        self._records[step] = record
+        return record
+
+    def update(self, step: int, data: Mapping[str, Any]) -> None:
+        """Replace the data of a checkpoint that has been saved, for example by those with the metrics that it lacked."""
+        self.wait()
+        record = self._record(step, data)
+        if jax.process_index() == 0:
+            try:
+                replace_file(self.root / str(step), "data/metadata", json.dumps(record).encode())
+            except OSError as error:
+                raise UserError(f"{self.root / str(step)}: cannot be updated ({error.strerror})") from error
 
     def _check_space(self, state: TrainState) -> None:
         """Detect a full disk before anything is written."""

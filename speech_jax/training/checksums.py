@@ -16,12 +16,26 @@ NAME = "sha256.json"
 
 def write_checksums(folder: Path) -> None:
     """Hash every file under `folder` and write the checksum file into it, atomically."""
+    os.replace(_write_partial(folder, _hashes(folder)), folder / NAME)
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Replace one file of a checkpoint and its checksum; the other files are not read."""
+    hashes = json.loads((folder / NAME).read_bytes())["files"]
+    new = folder.with_name(f".{folder.name}.partial")  # outside, where it is no file of the checkpoint
+    new.write_bytes(content)
+    partial = _write_partial(folder, hashes | {name: _sha256(new)})
+    os.replace(new, folder / name)
+    os.replace(partial, folder / NAME)
+
+
+def _write_partial(folder: Path, hashes: dict[str, str]) -> Path:
     partial = folder / f".{NAME}.partial"
     with open(partial, "w", encoding="utf-8") as f:
-        f.write(_canonical(_hashes(folder)))
+        f.write(_canonical(hashes))
         f.flush()
         os.fsync(f.fileno())
-    os.replace(partial, folder / NAME)
+    return partial
 
 
 def find_damage(folder: Path) -> str | None:

@@ -275,6 +275,7 @@ class _TrainingLoop:
             self.data.restore(record["data"])
         self.start = int(self.state.step)
         self.saved_step = self.start if restored else None
+        self.saved_metrics = restored is not None and bool(restored[1].get("metrics"))  # of that checkpoint
         self.reports: dict[str, Report] = {}
 
         # --- 4. logs ---
@@ -430,7 +431,8 @@ class _TrainingLoop:
             # --- save ---
             every = config.checkpoint.every
             best = metrics is not None and self.verdict.best and config.checkpoint.keep_best > 0
-            if stopping or done or best or (every and step > self.start and step % every == 0):
+            evaluated = metrics is not None and step == self.saved_step  # after a signal or an error prevented it
+            if stopping or done or best or evaluated or (every and step > self.start and step % every == 0):
                 self.log.read(pending, self.saved_step)
                 pending = None
                 self._save(step, metrics, wait=stopping or done)
@@ -470,10 +472,11 @@ class _TrainingLoop:
     def _eval_due(self, step: int) -> bool:
         if not self.eval_sets:
             return False
-        if step == self.start and step < self.config.steps:
-            return step == 0 and (self.config.eval_first or bool(self.guards.missing))
+        if step == 0 and self.config.steps:
+            return self.config.eval_first or bool(self.guards.missing)
         every = self.config.eval_every
-        return step >= self.config.steps or (every > 0 and step % every == 0)
+        due = step >= self.config.steps or (every > 0 and step % every == 0)
+        return due and not (step == self.saved_step and self.saved_metrics)
 
     def _evaluate(self, step: int, stop: StopSignal) -> dict[str, float]:
         params = self.state.params if self.state.ema is None else self.state.ema
@@ -509,16 +512,17 @@ class _TrainingLoop:
         missing = self.guards.missing
         spec = init_spec_of(self.task.batch_spec, self.data.buckets[-1])
 
-        def read() -> Any:
+        def make_init() -> Any:
             try:
-                return start_values(self.task.model, spec, self.seed, self.init, self.struct)
+                return self.init() if callable(self.init) else self.init
             except UserError as error:
                 raise UserError(
                     f"trainer.guards: {self.checkpoints.root / str(self.start)} has no reference for "
                     f"{', '.join(missing)}, and the start model cannot be measured: {error}"
                 ) from error
 
-        params, model_state = run_on_all_or_fail(read)
+        init = run_on_all_or_fail(make_init)
+        params, model_state = start_values(self.task.model, spec, self.seed, init, self.struct)
         sets = dict.fromkeys(name.rpartition("/")[0] for name in missing)
         metrics = _metrics(self._reports(params, model_state, [name for name in sets if name in self.eval_sets], stop))
         self.guards.set_references(metrics)
@@ -527,7 +531,7 @@ class _TrainingLoop:
         self.progress.say("start model: " + " ".join(f"{name} {value:.4g}" for name, value in references.items()))
 
     def _save(self, step: int, metrics: dict[str, float] | None, *, wait: bool, position: Any = None) -> None:
-        if self.saved_step != step:
+        if self.saved_step != step or (metrics is not None and not self.saved_metrics):
             record = {
                 "data": self.data.state if position is None else position,
                 "pipeline": self.pipeline,
@@ -537,8 +541,11 @@ class _TrainingLoop:
                 "limits": self.guards.limits,
                 "within_guards": None if metrics is None else self.verdict.within,
             }
-            self.checkpoints.save(step, self.state, record)
-            self.saved_step = step
+            if self.saved_step == step:
+                self.checkpoints.update(step, record)
+            else:
+                self.checkpoints.save(step, self.state, record)
+            self.saved_step, self.saved_metrics = step, metrics is not None
         if wait:
             self.checkpoints.wait()
 

@@ -183,6 +183,89 @@ def test_the_best_and_the_newest_are_kept(tmp_path):
     assert find_checkpoint(tmp_path / "max").name == "1"
 
 
+def guarded(run, rows, metric="new/loss"):
+    """Save checkpoints with a guard on old/loss of 0.3; rows: step -> (old/loss, new/loss), or None: not evaluated."""
+    checkpoints = Checkpoints(run, CheckpointConfig(metric=metric, keep_last=9), ASSETS)
+    for step, row in rows.items():
+        metrics = None if row is None else dict(zip(("old/loss", "new/loss"), row, strict=True))
+        data = {"data": step, "metrics": metrics, "limits": {"old/loss": 0.3}}
+        checkpoints.save(step, make_state(step), data, wait=True)
+    checkpoints.close()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("rows", "metric", "best"),
+    [
+        ({1: (0.2, 0.9), 2: (0.5, 0.1), 3: (0.3, 0.8), 4: (0.2, float("nan")), 5: None}, "new/loss", "3"),
+        ({1: (0.2, 0.9), 2: (0.3, 0.8), 3: (0.5, 0.1), 4: None}, None, "2"),  # without a metric: the newest within
+    ],
+)
+def test_the_best_is_within_the_guards_and_was_evaluated(tmp_path, caplog, rows, metric, best):
+    assert find_checkpoint(guarded(tmp_path, rows, metric)).name == best
+    assert f"step {best} is taken, the best" in caplog.text and f"the last is step {max(rows)}" in caplog.text
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(metric=metric), ASSETS)
+    checkpoints.save(9, make_state(9), {"data": 9, "limits": {"old/loss": 0.3}}, wait=True)
+    checkpoints.close()
+    assert saved_steps(tmp_path / "checkpoints") == sorted({int(best), max(rows), 9})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({1: (0.5, 0.2), 2: None}, r"every evaluated checkpoint breaks a guard \(step 1: old/loss 0.5, limit 0.3,"),
+        ({1: (float("nan"), 0.2)}, "every evaluated checkpoint breaks a guard .step 1: old/loss nan"),
+        ({1: None, 2: None}, "no checkpoint was evaluated, and it is unknown if its guards hold"),
+        ({1: (0.2, float("nan")), 2: (0.5, 0.1)}, "no evaluated checkpoint is within its guards and has a finite new/"),
+    ],
+)
+def test_a_run_without_a_best_says_why_and_how_to_take_the_last(tmp_path, rows, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_params(guarded(tmp_path, rows))
+    last = tmp_path / "checkpoints" / str(max(rows))
+    assert "\n" not in str(error.value) and "--which last (start.which last for init_from)" in str(error.value)
+    assert str(error.value).endswith(str(last)) and find_checkpoint(last) == find_checkpoint(tmp_path, "last") == last
+
+
+def test_a_metric_that_is_never_finite_has_no_best_and_one_that_was_never_measured_has_the_last(tmp_path, caplog):
+    config = CheckpointConfig(metric="dev/wer")
+    save(tmp_path / "nan", [1, 2], {1: float("nan"), 2: float("inf")}, config).close()
+    with pytest.raises(UserError, match=r"no evaluated checkpoint has a finite dev/wer \(step 2: dev/wer inf; step 1:"):
+        find_checkpoint(tmp_path / "nan")
+    save(tmp_path / "early", [1, 2], {}, config).close()
+    assert find_checkpoint(tmp_path / "early").name == "2" and "no checkpoint was evaluated; step 2" in caplog.text
+    save(tmp_path / "changed", [1], {1: 0.5}, config).close()
+    save(tmp_path / "changed", [2], {2: 0.9}, CheckpointConfig(metric="dev/cer")).close()
+    assert find_checkpoint(tmp_path / "changed").name == "2"  # no value of dev/cer to compare with
+
+
+def test_records_of_earlier_versions_are_ranked_by_what_they_say(tmp_path):
+    def save_old(run, rows):
+        checkpoints = Checkpoints(run, CheckpointConfig(metric="new/loss", keep_last=9), ASSETS)
+        for step, (metrics, within) in rows.items():
+            data = {"data": 0, "metrics": metrics, "within_guards": within, "guards": {"before": {"old/loss": 0.2}}}
+            checkpoints.save(step, make_state(step), data, wait=True)
+        checkpoints.close()
+        return run
+
+    rows = {1: ({"new/loss": 0.5}, True), 2: ({"new/loss": 0.1}, False), 3: (None, True)}
+    assert find_checkpoint(save_old(tmp_path / "some", rows)).name == "1"
+    with pytest.raises(UserError, match="every evaluated checkpoint breaks a guard .step 2: new/loss 0.1.*which last"):
+        find_checkpoint(save_old(tmp_path / "none", {2: rows[2], 3: rows[3]}))
+
+
+def test_the_metrics_of_a_saved_checkpoint_can_be_added(run):
+    checkpoints = Checkpoints(run, CheckpointConfig(metric="dev/wer"), ASSETS)
+    checkpoints.update(10, {"data": 10, "metrics": {"dev/wer": 0.5}})
+    checkpoints.close()
+    assert find_damage(run / "checkpoints" / "10") is None
+    assert find_checkpoint(run, 10) and not list((run / "checkpoints").glob(".*"))
+    checkpoints = Checkpoints(run, CheckpointConfig(metric="dev/wer"), ASSETS)
+    checkpoints.update(20, {"data": 20, "metrics": {"dev/wer": 0.6}})
+    checkpoints.close()
+    assert find_checkpoint(run).name == "10"
+
+
 def test_another_model_is_refused(run):
     checkpoints = Checkpoints(run, CheckpointConfig(), ASSETS)
     with pytest.raises(UserError, match=r"found params 'encoder/bias' with shape \(6,\), expected \(7,\)"):

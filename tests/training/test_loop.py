@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.types import Bucket
+from speech_jax.core.types import Bucket, Report
 from speech_jax.objectives.mix import mix
-from speech_jax.training.checkpoint import load_assets, load_params, saved_steps
-from speech_jax.training.config import CheckpointConfig, StepConfig, TrainerConfig
+from speech_jax.training.checkpoint import find_checkpoint, load_assets, load_params, saved_steps
+from speech_jax.training.config import CheckpointConfig, GuardConfig, StepConfig, TrainerConfig
 from speech_jax.training.feed import PairedBatches, ResumableBatches
 from speech_jax.training.signals import RunLock
 from tests.support import toy
@@ -24,6 +24,10 @@ from tests.support import toy
 def lines(folder, kind):
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in found if line["kind"] == kind]
+
+
+def record(folder, step):
+    return json.loads((folder / "checkpoints" / str(step) / "data" / "metadata").read_text())
 
 
 def dev():
@@ -288,6 +292,104 @@ def test_bad_input_does_not_cost_what_was_computed(tmp_path, where):
     with pytest.raises(UserError, match="a.wav"):
         toy.train(tmp_path / "run", steps=8, alpha=0.5, data=data, every=100, eval_every=5, eval_sets=sets)
     assert saved_steps(tmp_path / "run" / "checkpoints") == [5]
-    resumed = toy.train(tmp_path / "run", steps=8, alpha=0.5)
+    sets = {} if where == "training" else {"dev": dev}  # the evaluation that the error prevented is made up for
+    resumed = toy.train(tmp_path / "run", steps=8, alpha=0.5, eval_every=5, eval_sets=sets)
+    assert [line["step"] for line in lines(tmp_path / "run", "eval")] == ([] if where == "training" else [5, 8])
+    assert bool(record(tmp_path / "run", 5)["metrics"]) == (where == "evaluation")
     whole = toy.train(tmp_path / "whole", steps=8, alpha=0.5)
     assert toy.digest(resumed.state) == toy.digest(whole.state)
+
+
+# --- what is called best is saved ---
+
+
+def evaluating(*values):
+    """A task whose evaluations of "dev" return these values of "loss" and "old", and no more."""
+    values = iter(values)
+
+    def evaluate(params, model_state, batches):
+        loss, old = next(values)
+        return Report({"loss": loss, "old": old})
+
+    return dict(task=toy.make_task()._replace(evaluate=evaluate), eval_sets={"dev": list}, eval_every=2)
+
+
+BEST = CheckpointConfig(every=6, metric="dev/loss")
+
+
+def test_the_best_evaluation_off_the_saving_steps_is_saved_and_kept(tmp_path):
+    """Evaluations at 2, 4, …, checkpoints at 6, 12: the best is that of step 4."""
+    sets = evaluating(*((loss, 1) for loss in (0.6, 0.41, 0.57, 0.59, 0.58, 0.569)))
+    result = toy.train(tmp_path, steps=12, checkpoint=BEST, **sets)
+    assert find_checkpoint(tmp_path).name == "4" and record(tmp_path, 4)["metrics"]["dev/loss"] == 0.41
+    assert saved_steps(tmp_path / "checkpoints") == [4, 6, 12]
+    assert toy.digest(result.state) == toy.digest(toy.train(tmp_path / "whole", steps=12).state)
+    # across a resume: 0.42 at step 14 is not the best so far, 0.40 at step 16 is
+    sets = evaluating((0.42, 1), (0.40, 1), (0.5, 1))
+    toy.train(tmp_path, steps=18, checkpoint=BEST, **sets)
+    assert saved_steps(tmp_path / "checkpoints") == [16, 18] and find_checkpoint(tmp_path).name == "16"
+
+
+def test_keep_best_0_saves_nothing_in_addition(tmp_path):
+    checkpoint = CheckpointConfig(every=6, metric="dev/loss", keep_best=0, keep_last=9)
+    toy.train(tmp_path, steps=12, checkpoint=checkpoint, **evaluating(*((1 / n, 1) for n in range(1, 7))))
+    assert saved_steps(tmp_path / "checkpoints") == [6, 12]
+
+
+def test_the_start_is_no_candidate_for_the_best(tmp_path):
+    sets = evaluating(*((loss, 1) for loss in (0.1, 0.5, 0.6, 0.7)))
+    toy.train(tmp_path, steps=6, checkpoint=BEST, eval_first=True, **sets)
+    assert find_checkpoint(tmp_path).name == "2"
+
+
+def test_with_guards_alone_the_last_within_them_is_kept(tmp_path):
+    sets = evaluating(*((0.5, old) for old in (1, 1, 1.01, 2, 2, 2, 2)))
+    guards = (GuardConfig("dev/old", 0.02),)
+    toy.train(tmp_path, steps=12, checkpoint=CheckpointConfig(every=0), guards=guards, **sets)
+    assert saved_steps(tmp_path / "checkpoints") == [4, 12] and find_checkpoint(tmp_path).name == "4"
+    assert record(tmp_path, 4)["within_guards"] and not record(tmp_path, 12)["within_guards"]
+
+
+def test_another_metric_after_a_resume_is_compared_with_its_own_values(tmp_path, capsys):
+    toy.train(tmp_path, steps=6, checkpoint=BEST, **evaluating((0.5, 3), (0.1, 9), (0.6, 5)))
+    assert find_checkpoint(tmp_path).name == "4"
+    by_old = CheckpointConfig(every=6, metric="dev/old")
+    toy.train(tmp_path, steps=12, checkpoint=by_old, **evaluating((0.5, 6), (0.5, 7), (0.5, 8)))
+    assert "checkpoint.metric, its mode or the guards changed" in capsys.readouterr().err
+    assert find_checkpoint(tmp_path).name == "6"  # 5 is better than 6, which was the first after the resume
+
+
+@pytest.mark.parametrize("given", ["values", "function", "nothing"])
+def test_a_guard_that_is_added_late_is_measured_on_the_start_model(tmp_path, capsys, given):
+    """Its reference is that of step 0, and a second guard does not lose the first one's."""
+    start = toy.init(jax.random.key(5), None)
+    init = {"values": start, "function": lambda: start, "nothing": None}[given]
+
+    def evaluate(params, model_state, batches):
+        mse = toy.evaluate(params, model_state, batches).metrics["mse"]
+        return Report({"mse": mse, "rmse": mse**0.5})
+
+    options = dict(
+        init=init, checkpoint=CheckpointConfig(every=4), eval_sets={"dev": dev}, eval_every=4,
+        task=toy.make_task()._replace(evaluate=evaluate),
+    )  # fmt: skip
+    toy.train(tmp_path, steps=4, eval_first=True, **options)
+    before = lines(tmp_path, "eval")[0]["metrics"]
+    guards = (GuardConfig("dev/mse", within=0.0),)
+    toy.train(tmp_path, steps=8, guards=guards, **options)
+    assert record(tmp_path, 8)["guards"]["before"] == pytest.approx({"dev/mse": before["dev/mse"]})
+    assert f"start model: dev/mse {before['dev/mse']:.4g}" in capsys.readouterr().err
+    options["init"] = None if given == "nothing" else lambda: pytest.fail("the reference is known")
+    toy.train(tmp_path, steps=12, guards=(GuardConfig("dev/mse", within=0.5),), **options)  # another limit
+    assert record(tmp_path, 12)["limits"] == pytest.approx({"dev/mse": 1.5 * before["dev/mse"]})
+
+    def gone():
+        raise UserError("old/run: found no checkpoint")
+
+    options["init"] = gone
+    guards = (*guards, GuardConfig("dev/rmse"))
+    with pytest.raises(UserError, match="trainer.guards: .*checkpoints/12 has no reference for dev/rmse.*old/run"):
+        toy.train(tmp_path, steps=16, guards=guards, **options)
+    options["init"] = init
+    toy.train(tmp_path, steps=16, guards=guards, **options)
+    assert record(tmp_path, 16)["guards"]["before"] == pytest.approx(before)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 from speech_jax.core.memory import keep_freed_memory
@@ -29,6 +30,17 @@ class UserError(Exception):
 
     def __init__(self, message: object = ""):
         super().__init__(mask_passwords(str(message)))
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return the nearest spelling of `word` among `words`, or "" if none is near."""
+    return next(iter(difflib.get_close_matches(word, list(words), n=1)), "")
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """Return the end of an error about an unknown word: "; did you mean 'dev/wer'?", or "" if no word is near."""
+    near = nearest(word, words)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:

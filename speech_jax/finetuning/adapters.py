@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from speech_jax.core.config_dict import from_dict, to_dict
 from speech_jax.core.errors import UserError
-from speech_jax.core.rules import leaf_name, match_rules, named_leaves, nest_leaves
+from speech_jax.core.rules import check_patterns, leaf_name, match_rules, named_leaves, nest_leaves
 from speech_jax.core.types import Batch, Model, Objective, PyTree, Task
 from speech_jax.finetuning.config import AdapterConfig
 from speech_jax.objectives.mix import Mix
@@ -43,7 +43,7 @@ def init_adapters(key: jax.Array, params: PyTree, config: AdapterConfig) -> dict
         A nested dict with {"a": [rows, rank], "b": [rank, out]} in place of every target kernel.
 
     Raises:
-        UserError: if the rank is below 1, a pattern matches no parameter, or a target is not a matrix.
+        UserError: if the rank is below 1, a pattern adds no parameter, or a target is not a matrix.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -60,11 +60,10 @@ def init_adapters(key: jax.Array, params: PyTree, config: AdapterConfig) -> dict
     if config.rank < 1:
         raise UserError(f"adapter.rank: found {config.rank}, expected 1 or more")
     leaves = named_leaves(params)
-    for pattern in config.targets:
-        if not any(re.search(pattern, name) for name in leaves):
-            raise UserError(
-                f"adapter.targets: found {pattern!r}, which fits no parameter; they look like {next(iter(leaves))!r}"
-            )
+    check_patterns(config.targets, leaves, "adapter.targets", distinct=True)
+    check_patterns(config.train, leaves, "adapter.train", optional=AdapterConfig().train, distinct=True)
+    if all(any(re.search(pattern, name) for pattern in config.train) for name in leaves):
+        raise UserError(f"adapter.train: found {config.train}, which is every parameter, expected adapter.kind none")
     adapters: dict[str, Any] = {}
     targets = [name for name in leaves if any(re.search(pattern, name) for pattern in config.targets)]
     for number, name in enumerate(targets):
@@ -142,8 +141,9 @@ def adapter_groups(config: AdapterConfig) -> tuple[tuple[str, float | None], ...
 
     A batch norm's statistics follow its parameters, see `training.frozen`.
     """
-    base = tuple((f"^{BASE}/{p[1:]}" if p.startswith("^") else f"^{BASE}/.*(?:{p})", 1.0) for p in config.train)
-    return ((f"^{ADAPTER}/", 1.0), *base, (f"^{BASE}/", None))
+    # One rule for all that is trained: the default of `train`, the head, may match nothing.
+    base = (f"^{BASE}/{p[1:]}" if p.startswith("^") else f"^{BASE}/.*(?:{p})" for p in config.train)
+    return (("|".join((f"^{ADAPTER}/", *base)), 1.0), (f"^{BASE}/", None))
 
 
 def read_adapter_config(assets: Mapping[str, Any]) -> AdapterConfig:

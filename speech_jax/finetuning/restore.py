@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from speech_jax.core.errors import UserError
-from speech_jax.core.rules import leaf_name, named_leaves
+from speech_jax.core.rules import check_patterns, leaf_name, named_leaves
 from speech_jax.core.types import PyTree
 from speech_jax.finetuning.adapters import plain_params, read_adapter_config
 from speech_jax.finetuning.vocabulary import VocabularyChange, compare_vocabularies, move_tokens
@@ -151,16 +150,8 @@ def _leaves_of_both(params: PyTree, model_state: PyTree) -> dict[str, Any]:
 
 
 def _matching(leaves: dict[str, object], patterns: tuple[str, ...], what: str) -> set[str]:
-    matching: set[str] = set()
-    for pattern in patterns:
-        try:
-            names = {name for name in leaves if re.search(pattern, name)}
-        except re.error as error:
-            raise UserError(f"{what}: found {pattern!r}, expected a regular expression ({error})") from error
-        if not names:
-            raise UserError(f"{what}: found {pattern!r}, which fits no leaf; they look like {next(iter(leaves))!r}")
-        matching |= names
-    return matching
+    check_patterns(patterns, leaves, what)
+    return {name for name in leaves if any(re.search(pattern, name) for pattern in patterns)}
 
 
 def _without(leaves: dict[str, object], other_leaves: dict[str, object], parts: tuple[str, ...]) -> set[str]:

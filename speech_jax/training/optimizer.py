@@ -7,7 +7,7 @@ decay and clipping would reach frozen parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from speech_jax.core.errors import UserError
-from speech_jax.core.rules import leaf_name, match_rules, named_leaves
+from speech_jax.core.rules import check_patterns, compile_pattern, leaf_name, match_rules, named_leaves
 from speech_jax.core.types import PyTree
 from speech_jax.objectives.schedules import Schedule
 from speech_jax.training.config import OptimizerConfig
@@ -51,13 +51,7 @@ def check_optimizer(config: OptimizerConfig, steps: int) -> None:
             raise UserError(f"optimizer.hold: found {hold} steps for {pattern!r}, expected 0 or more")
     for name in ("groups", "hold", "no_decay", "anchor_free"):
         for rule in getattr(config, name):
-            pattern = rule if isinstance(rule, str) else rule[0]
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise UserError(
-                    f"optimizer.{name}: found {pattern!r}, expected a regular expression ({error})"
-                ) from error
+            compile_pattern(rule if isinstance(rule, str) else rule[0], f"optimizer.{name}")
 
 
 def _check_schedule(config: OptimizerConfig, steps: int) -> None:
@@ -174,7 +168,7 @@ def make_optimizer(
     labels = jax.tree.map(lambda f: "freeze" if f is None else "train", factors, is_leaf=lambda f: f is None)
     if "train" not in jax.tree.leaves(labels):
         raise UserError("optimizer.groups: found that every parameter is frozen, expected at least one to train")
-    match_rules(params, (*config.hold, ("", 0)), "optimizer.hold", must_be_used=True)
+    check_reach(config, params, named_leaves(factors).keys())  # the frozen have None, which is no leaf
     parts = []
     if config.anchor or config.ewc:
         parts.append(pull_to_start(config.anchor, config.ewc, config.anchor_free, fisher))
@@ -189,6 +183,33 @@ def make_optimizer(
         parts.append(decay_weights(config.weight_decay, config.no_decay))
     parts.append(scale_by_rate(learning_rate(config, total_steps), rate_factors(config, params)))
     return optax.partition({"train": optax.chain(*parts), "freeze": optax.set_to_zero()}, labels)
+
+
+def check_reach(config: OptimizerConfig, params: PyTree, trained: Collection[str]) -> None:
+    """Check that each pattern, and each penalty, reaches a parameter. The default patterns may match none.
+
+    Args:
+        config: the config.
+        params: the parameters, or their shapes.
+        trained: names of the parameters that `config.groups` do not freeze.
+
+    Raises:
+        UserError: naming the pattern or the penalty.
+    """
+    for tree, which in ((params, ""), (dict.fromkeys(trained, 0), " of what optimizer.groups train")):
+        match_rules(tree, config.hold, f"optimizer.hold{which}", must_be_used=True, default=0)
+    names, defaults = named_leaves(params), OptimizerConfig()
+    for flags, field in ((("weight_decay", "l2"), "no_decay"), (("anchor", "ewc"), "anchor_free")):
+        if not any(getattr(config, flag) for flag in flags):
+            continue
+        patterns = getattr(config, field)
+        check_patterns(patterns, names, f"optimizer.{field}", optional=getattr(defaults, field))
+        given = [flag for flag in flags if getattr(config, flag) not in (0, getattr(defaults, flag))]
+        if given and all(any(re.search(pattern, name) for pattern in patterns) for name in trained):
+            raise UserError(
+                f"optimizer.{given[0]}: found {getattr(config, given[0])}, which reaches no parameter: "
+                f"optimizer.{field} leaves out all that are trained"
+            )
 
 
 def trainable(config: OptimizerConfig, params: PyTree) -> PyTree:
@@ -315,7 +336,7 @@ def freeze_for_steps(hold: tuple[tuple[str, int], ...]) -> optax.GradientTransfo
     def update(updates, state, params=None, **extra):
         del params
         step = extra["step"]
-        first = match_rules(updates, (*hold, ("", 0)), "optimizer.hold")
+        first = match_rules(updates, hold, "optimizer.hold", default=0)
         return jax.tree.map(lambda u, s: jnp.where(step >= s, u, jnp.zeros_like(u)) if s else u, updates, first), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -89,7 +89,8 @@ def param_shardings(params: PyTree, mesh: Mesh, config: MeshConfig, model_rules:
             the config whose axis does not divide the dimension.
     """
     rules = config.rules or (*model_rules, (".*", "auto"))
-    specs = match_rules(params, tuple((p, (spec,)) for p, spec in rules), "mesh.rules")
+    pairs = tuple((p, (spec,)) for p, spec in rules)
+    specs = match_rules(params, pairs, "mesh.rules", must_be_used=bool(config.rules))
 
     def sharding(path: tuple[Any, ...], leaf: Any, spec: tuple[Any]) -> NamedSharding:
         axes = spec[0]

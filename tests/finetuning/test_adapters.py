@@ -131,6 +131,9 @@ def test_two_adapters_fit_one_base(tmp_path):
         (dict(rank=0), "adapter.rank: found 0"),
         (dict(targets=("linear_x",)), "adapter.targets: found 'linear_x', which fits no parameter"),
         (dict(targets=("bias$",)), "expected a matrix"),
+        (dict(targets=("kernel$", "head/kernel")), "adapter.targets: found 'head/kernel', which adds nothing"),
+        (dict(train=("^haed/",)), r"adapter.train: found '\^haed/', which fits no parameter; did you mean '\^head/'"),
+        (dict(train=(".*",)), "adapter.train: found .*, which is every parameter"),
     ],
 )
 def test_bad_settings_are_refused(changes, message):
@@ -147,6 +150,8 @@ def test_a_file_that_is_no_adapter_is_refused(tmp_path, content):
             load_adapter(path, {})
 
 
-def test_the_groups_cover_every_parameter():
-    params = with_adapters(toy.make_task(), TOY).model.init(jax.random.key(0), None)[0]
-    make_optimizer(OptimizerConfig(groups=adapter_groups(TOY)), params, 10)
+def test_the_groups_cover_every_parameter_also_without_a_head():
+    base = toy.init(jax.random.key(0), None)[0]
+    for params in (base, {"encoder": base["encoder"]}):
+        adapters = init_adapters(jax.random.key(0), params, TOY)
+        make_optimizer(OptimizerConfig(groups=adapter_groups(TOY)), {"base": params, "adapter": adapters}, 10)

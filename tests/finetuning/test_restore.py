@@ -123,7 +123,8 @@ def test_what_the_checkpoint_has_too_much_is_left_behind_by_name_only(run):
 @pytest.mark.parametrize("option", ["fresh", "drop"])
 def test_a_pattern_that_fits_nothing_is_refused(run, option):
     folder, _ = run
-    with pytest.raises(UserError, match=rf"start.{option}: found '\^haed/', which fits no leaf"):
+    message = f"start.{option}: found '.haed/', which fits no parameter; did you mean '.head/'"
+    with pytest.raises(UserError, match=message):
         start(folder, lambda *_: None, **{option: ("^haed/",)})
     with pytest.raises(UserError, match="expected a regular expression"):
         start(folder, lambda *_: None, **{option: ("(",)})

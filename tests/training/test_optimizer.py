@@ -272,6 +272,43 @@ def test_bad_holds_and_layer_decays_are_refused(changes, message):
         make_optimizer(OptimizerConfig(**changes), make_params(), 100)
 
 
+REST, FREEZE = (".*", 1.0), ("^encoder/", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(groups=(REST, FREEZE)), "found '.encoder/' after '.*', which leaves it no parameter"),
+        (dict(groups=(REST, (".*", None))), r"groups: found '\.\*' after '\.\*'"),
+        (dict(groups=(("er/.*kernel", 1.0), ("er/", 0.5), FREEZE, REST)), "'.encoder/' after 'er/.*kernel', 'er/'"),
+        (dict(groups=(("^encodr/", None), REST)), r"fits no parameter; did you mean '\^encoder/'\?"),
+        (dict(hold=(("encoder", 3), ("dense", 4))), "optimizer.hold: found 'dense' after 'encoder'"),
+        (dict(hold=(("^encoder/", 3),), groups=(FREEZE, REST)), "hold of what optimizer.groups train: found"),
+        (dict(no_decay=("^haed/",)), r"optimizer.no_decay: found '\^haed/', .* did you mean '\^head/'\?"),
+        (dict(weight_decay=0.1, no_decay=(".*",)), "optimizer.weight_decay: found 0.1, which reaches no parameter"),
+        (dict(anchor=0.1, anchor_free=("^haed/",)), "optimizer.anchor_free: found '.haed/', which fits no parameter"),
+        (dict(anchor=0.1, anchor_free=("^(encoder|head)/",)), "anchor: found 0.1, which reaches no parameter"),
+        (dict(ewc=1.0, groups=(FREEZE, REST)), "optimizer.ewc: found 1.0, which reaches no parameter"),
+    ],
+)
+def test_a_rule_or_a_penalty_that_reaches_no_parameter_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        make_optimizer(OptimizerConfig(**changes), make_params(), 10_000)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(groups=(FREEZE, ("^head/", 10.0), REST)),  # a rest of nothing
+        dict(groups=(("bias$", 1.0), (".*", None))),  # the default weight decay may reach nothing
+        dict(hold=(REST[:1] + (3,),)),
+        dict(anchor=0.1, anchor_free=()),
+    ],
+)
+def test_rules_that_cover_everything_are_fine(changes):
+    make_optimizer(OptimizerConfig(**changes), make_params(), 10_000)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

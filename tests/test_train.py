@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -36,6 +37,7 @@ from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training import checkpoint
 from speech_jax.training.checkpoint import find_checkpoint, load_assets, load_params
 from speech_jax.training.config import CheckpointConfig, MeshConfig, OptimizerConfig, StepConfig, TrainerConfig
+from tests.support import domains
 
 ROOT = Path(__file__).parents[1]
 WORDS = ("one", "two", "three", "four", "five")
@@ -480,6 +482,48 @@ def test_from_recordings_without_text_to_a_recognizer_that_keeps_its_pre_trainin
     other = dataclasses.replace(pretext, model=dataclasses.replace(pretext.model, kernel_size=3))
     with pytest.raises(UserError, match=r"pre_task and task: found model\.\w+: .* and .*, expected the same network"):
         train(dataclasses.replace(second, out_dir=str(tmp_path / "bad"), pre_task=other))
+
+
+def test_no_file_of_a_run_holds_the_password_of_its_store_and_a_resume_reaches_it(
+    start_models, tmp_path, monkeypatch
+):
+    address, used = "postgresql://me:hunter2@127.0.0.1/db", []
+
+    class Client:
+        def __init__(self, tracking_uri):
+            used.append(tracking_uri)
+
+        def get_experiment_by_name(self, name):
+            return types.SimpleNamespace(experiment_id="1")
+
+        def create_run(self, experiment_id, run_name):
+            return types.SimpleNamespace(info=types.SimpleNamespace(run_id="2"))
+
+        def get_run(self, run_id):
+            return self.create_run("1", "")
+
+        def log_batch(self, run, metrics):
+            raise RuntimeError(f"{used[0]} does not answer")
+
+        def set_terminated(self, run):
+            pass
+
+    monkeypatch.setitem(sys.modules, "mlflow", types.SimpleNamespace(MlflowClient=Client))
+    monkeypatch.setitem(sys.modules, "mlflow.entities", types.SimpleNamespace(Metric=lambda *values: values))
+    texts = []
+    for steps in (2, 4):
+        config = domains.finetune(start_models(), tmp_path / "run", steps=steps)
+        watch = dataclasses.replace(config.trainer.watch, mlflow=address)
+        config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, watch=watch))
+        result, text = domains.run(config)
+        assert result is not None, text
+        texts.append(text)
+    assert used == [address] * 2 and "resuming at step 2" in texts[1]
+    files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert not [file for file in files if b"hunter2" in file.read_bytes()]
+    assert "postgresql://me:***@127.0.0.1/db" in (tmp_path / "run" / "config.json").read_text()
+    assert "hunter2" not in "".join(texts) and "trainer.watch" not in texts[1]
+    assert "postgresql://me:***@127.0.0.1/db does not answer" in texts[0]
 
 
 def count_calls(monkeypatch, owner, name: str) -> list:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from speech_jax.core.passwords import mask_passwords
+
 
 class Progress:
     """Progress over the steps of a run, on stderr.
@@ -69,9 +71,10 @@ class Progress:
         self._step = step
 
     def say(self, text: str) -> None:
-        """Print one line without breaking the bar."""
+        """Print one line without breaking the bar, and without the passwords in its addresses."""
         if not self._enabled:
             return
+        text = mask_passwords(text)
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speech_jax.config import TrainConfig, config_from_assets
-from speech_jax.core.config_dict import describe_value, to_dict
+from speech_jax.core.config_dict import describe_value, to_saved_dict
 from speech_jax.core.errors import UserError
+from speech_jax.core.passwords import mask_address
 from speech_jax.training.loop import Resumption
 from speech_jax.training.optimizer import learning_rate
 
@@ -210,7 +211,8 @@ def decide(
     if pipeline is not None and not saved.contents:
         lines.append("the checkpoint is of an earlier version: its recordings could not be compared with these")
     rows = tuple(
-        {"step": saved.step, "setting": c.name, "before": to_dict(c.before), "after": to_dict(c.after)} for c in changes
+        {"step": saved.step, "setting": c.name, "before": to_saved_dict(c.before), "after": to_saved_dict(c.after)}
+        for c in changes
     )
     return Resumption(tuple(lines), rows, ended)
 
@@ -241,6 +243,8 @@ def changed_settings(before: Any, after: Any, name: str = "") -> Iterator[Change
 
     Unlike `core.config_dict.differences` it names every item of two tuples of configs, and tuples of values as a whole.
     """
+    if isinstance(before, str) and isinstance(after, str):
+        before, after = mask_address(before), mask_address(after)  # the checkpoint has no passwords
     if before == after:
         return
     if dataclasses.is_dataclass(before) and type(before) is type(after):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
@@ -229,27 +228,6 @@ class _Board:
     def _give_up(self, error: OSError) -> None:
         log.warning("TensorBoard's file cannot be written any more (%s); the run continues", error.strerror)
         self._writer = None
-
-
-def read_kinds(folder: Path, step: int) -> list[str]:
-    """Return the kinds of the lines of one step in a run's metrics.jsonl; none if there is no such file."""
-    kinds = []
-    with contextlib.suppress(OSError):
-        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                row = json.loads(line)
-                kinds += [row["kind"]] if row["step"] == step else []
-    return kinds
-
-
-def flat(kind: str, parts: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
-    """Return the numbers of a line by TensorBoard's names, such as train/loss and rates/padding, without nulls."""
-    return {
-        f"{kind if part == 'metrics' else part}/{name}": value
-        for part, values in parts.items()
-        for name, value in values.items()
-        if value is not None
-    }
 
 
 def _drop_lines_after(path: Path, start: int) -> set[str]:

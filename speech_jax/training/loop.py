@@ -24,7 +24,7 @@ from speech_jax.core.types import PyTree, Report, Task, TrainState
 from speech_jax.monitoring.progress import Progress, clock
 from speech_jax.monitoring.prometheus import Endpoint
 from speech_jax.monitoring.step_log import Pending, StepLog
-from speech_jax.monitoring.tracking import Tracker, read_kinds
+from speech_jax.monitoring.tracking import Tracker
 from speech_jax.monitoring.watchdog import Profile, Watchdog, make_sinks
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.checkpoint import Checkpoints
@@ -33,7 +33,7 @@ from speech_jax.training.config import MeshConfig, OptimizerConfig, TrainerConfi
 from speech_jax.training.feed import Feed
 from speech_jax.training.frozen import moving_state
 from speech_jax.training.guard import Guards, Verdict
-from speech_jax.training.hosts import allgather_text, check_shared, run_on_all_or_fail
+from speech_jax.training.hosts import check_shared, run_on_all_or_fail
 from speech_jax.training.privacy import forget_noise_key, noise_key
 from speech_jax.training.sharding import make_mesh
 from speech_jax.training.signals import RunLock, StopRequested, StopSignal
@@ -279,7 +279,8 @@ class _TrainingLoop:
         self.reports: dict[str, Report] = {}
 
         # --- 4. logs ---
-        self.finished_before = restored is not None and self._has_finished(restored[1])
+        no_steps = self.start >= config.steps and (self.saved_metrics or not self.eval_sets)
+        self.finished_before = restored is not None and (bool(self.ended) or no_steps)
         if not self.finished_before:
             self._open_logs(params, model_state, resumed=restored is not None)
 
@@ -291,15 +292,6 @@ class _TrainingLoop:
         else:
             self._check_pipeline(record.get("pipeline") or {})
             self.resumption = Resumption(ended=tuple(record.get("ended") or ()))
-
-    def _has_finished(self, record: Mapping[str, Any]) -> bool:
-        """Return True if a checkpoint's run has nothing to do: no step, and no evaluation that a signal prevented."""
-        if self.ended or self.start < self.config.steps:
-            return bool(self.ended)
-        evaluated = not self.eval_sets or bool(record.get("metrics"))
-        if not evaluated and self.main:
-            evaluated = any(kind == "eval" for kind in read_kinds(self.out, self.start))
-        return allgather_text(str(evaluated))[0] == "True"
 
     def _open_logs(self, params: PyTree, model_state: PyTree, *, resumed: bool) -> None:
         """Write the settings in force, and open the logs."""
@@ -497,6 +489,7 @@ class _TrainingLoop:
         self.tracker.write("eval", step, metrics=metrics)
         text = " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         text += " (a guard is broken)" if not self.verdict.within else " (the best so far)" if self.verdict.best else ""
+        text += "".join(f" ({name}: {note})" for name, report in self.reports.items() for note in report.notes)
         self.progress.say(f"step {step} evaluated in {clock(time.monotonic() - began)}: {text}")
         for reason in self.ended:
             self.progress.say(f"stopping at step {step}: {reason}")

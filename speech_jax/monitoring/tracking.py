@@ -230,6 +230,16 @@ class _Board:
         self._writer = None
 
 
+def flat(kind: str, parts: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
+    """Return the numbers of a line by TensorBoard's names, such as train/loss and rates/padding, without nulls."""
+    return {
+        f"{kind if part == 'metrics' else part}/{name}": value
+        for part, values in parts.items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
 def _drop_lines_after(path: Path, start: int) -> set[str]:
     """Drop the lines of steps after `start`, and a last line that is incomplete; atomically.
 

@@ -104,7 +104,7 @@ class TrainConfig:
     trainer: TrainerConfig = TrainerConfig()
     """Steps, evaluation, checkpoints, logging."""
     seed: int = 0
-    """Seed of initialization, data order, augmentation and dropout."""
+    """Seed of initialization, order of the data, dropout, augmentation and noise, of both `data` and `pre`."""
 
 
 def load_config_file(path: str) -> TrainConfig:

@@ -94,8 +94,8 @@ class DataConfig:
     """Sets of recordings; their utterances are concatenated."""
     plan: PlanConfig = field(default_factory=PlanConfig)
     """Buckets and batches."""
-    seed: int = 0
-    """Seed of the shuffle."""
+    seed: int | None = None
+    """Seed of the order of the utterances in training. None: `seed` of the run."""
     on_error: Literal["skip", "raise"] = "skip"
     """For a recording that cannot be read: "skip" logs it and continues without it, "raise" stops."""
     workers: int = 0

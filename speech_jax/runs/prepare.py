@@ -14,13 +14,21 @@ from speech_jax.core.types import Objective, PyTree, Task
 from speech_jax.data.plan import check_plan, left_out
 from speech_jax.finetuning.fisher import estimate_fisher
 from speech_jax.objectives.schedules import make_alpha
-from speech_jax.runs.claims import check_run
+from speech_jax.runs.claims import check_metrics, check_run
 from speech_jax.runs.objective import build_task, load_teacher, replays
 from speech_jax.runs.private import check_private_settings, describe, private_run
 from speech_jax.runs.resolve import check_settings, resolve, resumes
 from speech_jax.runs.resume import decide, reads_other_data
 from speech_jax.runs.start import adapt, read_start, student
-from speech_jax.runs.streams import LEFT_OUT_SHOWN, Sources, Stream, check_unseen, load_stream, warn_of_misfits
+from speech_jax.runs.streams import (
+    LEFT_OUT_SHOWN,
+    Sources,
+    Stream,
+    check_distinct,
+    check_unseen,
+    load_stream,
+    warn_of_misfits,
+)
 from speech_jax.tasks.ctc_task import with_teacher
 from speech_jax.training.config import OptimizerConfig
 from speech_jax.training.feed import Feed, PairedBatches
@@ -107,13 +115,17 @@ def prepare(config: TrainConfig) -> PreparedRun:
 
     def stream(flag, data, *, shuffle: bool = True, reader=run.reader) -> Stream:
         return load_stream(
-            data, reader, config.task.audio.sample_rate, flag=flag, shuffle=shuffle, speakers=run.speakers,
-            options=options, sources=sources,
+            data, reader, config.task.audio.sample_rate, flag=flag, seed=config.seed, shuffle=shuffle,
+            speakers=run.speakers, options=options, sources=sources,
         )  # fmt: skip
 
     streams = {"task": stream("data", config.data)}
-    if replays(config) or config.optimizer.ewc:
-        streams["pre"] = stream("pre", config.pre, reader=run.reader if config.pre_task is None else None)
+    if config.pre is not None:  # also where nothing is learned from it: a sweep's alpha 0 is prepared as its others are
+        pre = stream("pre", config.pre, reader=run.reader if config.pre_task is None else None)
+        if config.pre_task is None:
+            check_distinct(streams["task"], pre)
+        if replays(config) or config.optimizer.ewc:
+            streams["pre"] = pre
     task_feed = streams["task"].feed()
     feed = PairedBatches(streams["pre"].feed(), task_feed) if replays(config) else task_feed
     eval_streams = {}
@@ -147,6 +159,7 @@ def prepare(config: TrainConfig) -> PreparedRun:
         assert run.reader is not None  # the settings were checked: a recognizer has one
         teacher = load_teacher(config, run.reader)
     task, old = build_task(config, run.reader, teacher)
+    check_metrics(config, task.metrics)
     spec = task.batch_spec(streams["task"].plan.buckets[0])
 
     # ---- 5. Where it starts. A run that resumes has all of this in its checkpoint, but for the reference of a guard

@@ -113,6 +113,7 @@ def load_stream(
     sample_rate: int,
     *,
     flag: str = "data",
+    seed: int = 0,
     shuffle: bool = True,
     speakers: tuple[str, ...] = (),
     options: StreamOptions = StreamOptions(),  # noqa: B008 - a NamedTuple, never changed
@@ -125,6 +126,7 @@ def load_stream(
         reader: Makes the labels; None makes none.
         sample_rate: Samples per second of the batches.
         flag: Name of the stream in errors: "data", "pre", "evaluate.0.data".
+        seed: Seed of the run, for a config that has none of its own.
         shuffle: Endless epochs for training; otherwise one pass, longest first.
         speakers: Names of the speakers of a voice that has several; every utterance must be by one of them.
         options: What the task asks of its batches. With misfits "leave_out", training utterances that have more labels
@@ -146,7 +148,8 @@ def load_stream(
         numbers = numbers if numbers is None else numbers[rows]
     try:
         if shuffle:
-            plan = make_plan(seconds, labels, config.plan, seed=config.seed, sample_rate=sample_rate)
+            seed = seed if config.seed is None else config.seed
+            plan = make_plan(seconds, labels, config.plan, seed=seed, sample_rate=sample_rate)
         else:
             plan = eval_plan(seconds, labels, config.plan, sample_rate=sample_rate)
     except UserError as error:
@@ -199,6 +202,19 @@ def warn_of_misfits(flag: str, stream: Stream, options: StreamOptions) -> None:
             "%s: %d of %d transcripts have more labels than the network makes frames and weigh nothing in the loss: %s",
             flag, misfits, len(rows), helps,
         )  # fmt: skip
+
+
+def check_distinct(data: Stream, pre: Stream) -> None:
+    """Check that L_pre, the task's own loss, is not taken over the recordings of the task again.
+
+    Raises UserError if both streams have the same recordings; where `data` only contains those of `pre`, whose weight
+    may be raised on purpose, it is a warning.
+    """
+    task, old = (np.unique(stream.utterances.segment_hashes()) for stream in (data, pre))
+    if np.array_equal(task, old):
+        raise UserError(f"pre: found the {len(old)} recordings of data again, expected those of the old domain")
+    if np.isin(old, task).all():
+        log.warning("pre: data has all of its %d recordings too: only their weight is raised", len(old))
 
 
 def check_unseen(name: str, stream: Stream, eval_streams: dict[str, Stream]) -> None:

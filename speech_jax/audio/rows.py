@@ -6,6 +6,9 @@ utterance gets the same noise in a longer bucket.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -21,6 +24,14 @@ def row_keys(key: jax.Array, rows: int, index: Int[Array, " rows"] | None, effec
     """
     index = jnp.arange(rows) if index is None else jnp.asarray(index)
     return fold(jax.vmap(lambda i: jax.random.fold_in(key, i))(index.astype(jnp.uint32)), effect)
+
+
+def place_key(key: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
+    """Return the key of draws that follow the place in the batch, such as dropout: another one in each micro-batch.
+
+    Draws that belong to an utterance take the key itself: they are the same whether the batch is split or not.
+    """
+    return jax.random.fold_in(key, batch["micro_batch"]) if "micro_batch" in batch else key
 
 
 def fold(keys: jax.Array, number: int) -> jax.Array:

@@ -84,6 +84,7 @@ def tacotron2(config: Tacotron2Config, symbols: int) -> Model:
     ) -> tuple[dict[str, Array], PyTree]:
         key = jax.random.key(0) if key is None else key
         conv_key, post_key, row_key = jax.random.split(key, 3)
+        conv_key, post_key = rows.place_key(conv_key, batch), rows.place_key(post_key, batch)
         seeds = utterance_seeds(row_key, batch["index"])
         stats = model_state["batch_stats"]
         memory, encoder_stats = encode(parts, params, stats, batch, key=conv_key, seeds=seeds, train=train)

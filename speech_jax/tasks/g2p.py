@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from speech_jax.audio.rows import place_key
 from speech_jax.core.placement import run_sharded
 from speech_jax.core.types import Batch, Bucket, LossOut, Model, PyTree, Report, Task
 from speech_jax.data.config import PlanConfig
 from speech_jax.data.plan import Plan, eval_plan, make_plan
 from speech_jax.decoding.ctc import greedy_decode
-from speech_jax.evaluation.wer import ErrorCounts, count_errors
+from speech_jax.evaluation.wer import ErrorCounts, count_errors, empty_transcripts
 from speech_jax.models.g2p import G2PConfig, letter_to_sound
-from speech_jax.objectives.ctc import ctc_loss
+from speech_jax.objectives.ctc import count_nonblank, ctc_loss
 from speech_jax.text.dictionary import Pronunciation
 from speech_jax.text.letters import CLASSES, LETTERS, class_ids, is_pronounceable, letter_ids
 
@@ -136,6 +137,7 @@ def g2p_task(config: G2PConfig, words: Sequence[Entry], dictionary: Mapping[str,
         return {"letters": batch["letters"], "mask": mask}
 
     def apply(params, model_state, batch, *, key=None, train=False):
+        key = key if key is None else place_key(key, batch)
         return network.apply(params, model_state, inputs(batch), key=key, train=train)
 
     def losses(outputs, batch):
@@ -148,7 +150,8 @@ def g2p_task(config: G2PConfig, words: Sequence[Entry], dictionary: Mapping[str,
         """Return the CTC loss in nats per phoneme."""
         outputs, model_state = apply(params, model_state, batch, key=key, train=True)
         total, labels, misfits, rows = losses(outputs, batch)
-        metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows)}
+        nonblank = count_nonblank(outputs["logits"], outputs["mask"] & (batch["index"] >= 0)[:, None])
+        metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows), "nonblank": (nonblank, labels)}
         return LossOut(total / jnp.maximum(labels, 1.0), labels, model_state, metrics)
 
     @jax.jit
@@ -169,9 +172,12 @@ def g2p_task(config: G2PConfig, words: Sequence[Entry], dictionary: Mapping[str,
             {"id": word, "reference": " ".join(dictionary[word][0]), "hypothesis": " ".join(phones)}
             for word, phones in shown
         ]
-        return Report({"loss": total / max(labels, 1.0)} | error_rates(hypotheses, dictionary), examples)
+        rates = {"loss": total / max(labels, 1.0)} | error_rates(hypotheses, dictionary)
+        return Report(rates, examples, notes=empty_transcripts(hypotheses, hypotheses.values()))
 
-    return Task(Model(lambda key, batch: network.init(key, inputs(batch)), apply), objective, batch_spec, evaluate)
+    model = Model(lambda key, batch: network.init(key, inputs(batch)), apply)
+    names = ("loss", "per", "wer", "per_stress", "wer_stress")
+    return Task(model, objective, batch_spec, evaluate, metrics=dict.fromkeys(names, "min"))
 
 
 def error_rates(

@@ -78,20 +78,43 @@ def test_a_resumed_run_is_pulled_to_where_the_first_began(tmp_path):
     assert toy.digest(without.state.params) != toy.digest(whole.state.params)
 
 
-def test_fisher_information_of_a_linear_model():
-    """For y = w x + noise at the minimum, the mean squared gradient of w is that of x times the noise's variance."""
+def linear_loss(params, model_state, batch, key, step):
+    error = batch["x"] @ params["w"] - batch["y"]
+    return LossOut(jnp.mean(error**2) / 2, jnp.float32(len(error)), model_state, {})
+
+
+def linear_batches(scales, weights, count, rows):
     rng = np.random.default_rng(0)
+    for _ in range(count):
+        x = rng.normal(size=(rows, len(scales))) * scales
+        y = x @ weights + rng.normal(size=rows)
+        yield {"x": x.astype(np.float32), "y": y.astype(np.float32), "index": np.arange(rows)}
+
+
+@pytest.mark.parametrize("per", ["utterance", "batch"])
+def test_fisher_information_of_a_linear_model(per):
+    """For y = w x + noise at the minimum, the mean squared gradient of w is that of x times the noise's variance."""
     scales = np.array([0.5, 1.0, 2.0, 4.0])
+    batches = linear_batches(scales, np.ones(4), 2000 if per == "batch" else 400, 16)
+    fisher = estimate_fisher(linear_loss, {"w": jnp.ones(4)}, {}, batches, per=per)
+    np.testing.assert_allclose(fisher.weights["w"], scales**2 / np.mean(scales**2), rtol=0.15)
+    assert fisher.weights["w"].mean() == pytest.approx(1.0, rel=1e-5)
 
-    def objective(params, model_state, batch, key, step):
-        error = batch["x"] @ params["w"] - batch["y"]
-        return LossOut(jnp.mean(error**2) / 2, jnp.float32(len(error)), model_state, {})
 
-    def batches():
-        for _ in range(2000):
-            x = rng.normal(size=(16, 4)) * scales
-            yield {"x": x.astype(np.float32), "y": (x @ np.ones(4) + rng.normal(size=16)).astype(np.float32)}
-
-    found = estimate_fisher(objective, {"w": jnp.ones(4)}, {}, batches(), rows=lambda b: len(b["y"]))["w"]
-    np.testing.assert_allclose(found, scales**2 / np.mean(scales**2), rtol=0.15)
-    assert found.mean() == pytest.approx(1.0, rel=1e-5)
+def test_the_fisher_information_is_that_of_single_utterances_whatever_they_are_batched_with():
+    """Away from a minimum, too; fillers, and an utterance whose gradient is not finite, count for nothing."""
+    scales, params = np.array([0.5, 1.0, 2.0]), {"w": jnp.array([1.0, -2.0, 0.5])}
+    [whole] = linear_batches(scales, np.ones(3), 1, 12)
+    whole["y"][7] = np.nan
+    x, y = (whole[name].astype(np.float64) for name in "xy")
+    gradients = ((x @ np.array(params["w"], np.float64) - y)[:, None] * x)[np.isfinite(y)]
+    expected = np.mean(gradients**2, axis=0)
+    for rows, microbatch in ((1, 1), (4, 3), (12, 5), (12, 16)):
+        batches = [{name: array[i : i + rows] for name, array in whole.items()} for i in range(0, 12, rows)]
+        filler = {"x": np.full_like(batches[-1]["x"], 9), "y": batches[-1]["y"] * 0, "index": np.full(rows, -1)}
+        fisher = estimate_fisher(linear_loss, params, {}, [*batches, filler], microbatch=microbatch)
+        np.testing.assert_allclose(fisher.weights["w"], expected / expected.mean(), rtol=1e-5)
+        assert (fisher.examples, fisher.left_out) == (11, 1)
+        sizes = np.sum(gradients**2, axis=1)
+        assert (fisher.size, fisher.deviation) == pytest.approx((sizes.mean(), sizes.std()), rel=1e-5)
+        assert "11 gradients (1 left out" in fisher.describe()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -38,6 +38,8 @@ class AverageConfig:
     """Manifests to evaluate on; the first is the old domain, the second the new one."""
     ratio: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Weights of the end model."""
+    which: Literal["best", "last"] = "best"
+    """The best or last checkpoint of both runs; for another one, give the folder of its step."""
     keep: float | None = None
     """Write the model of this ratio to the checkpoint folder OUT/model; unset writes none."""
     beam: BeamConfig = field(default_factory=BeamConfig)
@@ -52,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     # Loaded after the flags are parsed, so that --help does not wait for JAX.
     from speech_jax.artifacts.recognizer import load_recognizer_parts, save_recognizer
 
-    start, end = load_recognizer_parts(config.start), load_recognizer_parts(config.end)
+    start, end = (load_recognizer_parts(folder, config.which) for folder in (config.start, config.end))
     if config.manifest:
         sweep(config, start, end)
     if config.keep is not None:
@@ -101,8 +103,9 @@ def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -
             points.append(Point(recognizer.name, "averaging", *rates))
     text, image = compare(reports)
     if points:
-        text += "\n" + pareto_table(points, old=names[0], new=names[1])
-        write_file(out / "pareto.png", plot_pareto(points, old=names[0], new=names[1]))
+        old, new = (f"{name}/wer" for name in names[:2])
+        text += "\n" + pareto_table(points, old=old, new=new)
+        write_file(out / "pareto.png", plot_pareto(points, old=old, new=new))
         write_file(out / "pareto.json", json.dumps([p._asdict() for p in points], indent=1))
         print(f"on the front: {', '.join(p.name for p in pareto_front(points))}", file=sys.stderr)
     print(text)

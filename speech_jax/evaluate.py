@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -33,6 +33,9 @@ from speech_jax.evaluation.report import (
 from speech_jax.evaluation.speech_pairs import SpeechRequest, evaluate_speech
 from speech_jax.evaluation.wer import Costs
 from speech_jax.inference.config import WindowConfig
+
+if TYPE_CHECKING:
+    from speech_jax.inference.recognizer import Recognizer
 
 SHOWN_WORST = 5  # on the screen; the reports have --worst
 
@@ -109,7 +112,6 @@ def main(argv: Sequence[str]) -> int:
     if config.compare:
         return _compare(config)
     # Loaded after the flags are parsed, so that --help does not wait for JAX.
-    from speech_jax.inference.recognizer import load_recognizer
     from speech_jax.inference.scoring import score_hypotheses, score_recognizer, set_names, write_reports
 
     if not config.manifest:
@@ -122,9 +124,9 @@ def main(argv: Sequence[str]) -> int:
         )  # fmt: skip
         failed: list[str] = []
     else:
-        recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam, config.adapter)
+        recognizer, source = _load_recognizer(config)
         evaluation, failed = score_recognizer(
-            recognizer, sets, details=[("checkpoint", f"{config.checkpoint} ({config.which})"), *_inputs(config)],
+            recognizer, sets, details=[("checkpoint", source), *_inputs(config)],
             language=config.language, name=config.name, costs=config.costs, batch_seconds=config.batch_seconds,
             max_hours=config.max_hours,
         )  # fmt: skip
@@ -143,12 +145,12 @@ def _measure_speech(config: EvaluateConfig) -> int:
         raise UserError("found --speech with --hypotheses or --compare, expected --speech alone or with --checkpoint")
     if config.out:
         _make_folder(Path(config.out))
-    from speech_jax.inference.recognizer import load_recognizer
     from speech_jax.inference.scoring import recognize_all, set_names
 
-    transcribe, recognizer_language = None, ""
+    transcribe, recognizer_language, details = None, "", []
     if config.checkpoint:
-        recognizer = load_recognizer(config.checkpoint, config.which, config.windows, config.beam, config.adapter)
+        recognizer, source = _load_recognizer(config)
+        details = [("recognizer", source)]
         recognizer_language = recognizer.language
         transcribe = functools.partial(
             recognize_all, recognizer, batch_seconds=config.batch_seconds, max_hours=config.max_hours
@@ -159,8 +161,18 @@ def _measure_speech(config: EvaluateConfig) -> int:
         tuple(zip(sets, config.manifest, strict=True)), config.speech, config.out, config.name, config.worst,
         config.language, recognizer_language,
     )  # fmt: skip
-    details = [("recognizer", f"{config.checkpoint} ({config.which})")] if config.checkpoint else []
     return evaluate_speech(request, config.measures, transcribe, details)
+
+
+def _load_recognizer(config: EvaluateConfig) -> tuple[Recognizer, str]:
+    """Return the recognizer, and its checkpoint, step and adapter for the reports."""
+    from speech_jax.inference.recognizer import load_recognizer
+    from speech_jax.training.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(config.checkpoint, config.which)
+    recognizer = load_recognizer(checkpoint, windows=config.windows, beam=config.beam, adapter=config.adapter)
+    adapter = f", adapter {config.adapter}" if config.adapter else ""
+    return recognizer, f"{config.checkpoint} ({config.which}, step {checkpoint.folder.name}{adapter})"
 
 
 def _inputs(config: EvaluateConfig) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from safetensors import safe_open
 
+from speech_jax import average, convert, evaluate, transcribe
 from speech_jax import train as front_door
 from speech_jax.artifacts.recognizer import load_recognizer_parts
 from speech_jax.audio.config import AugmentConfig
@@ -24,6 +27,7 @@ from speech_jax.config import EvalConfig, TrainConfig, config_from_assets, load_
 from speech_jax.core.errors import UserError
 from speech_jax.data import manifest
 from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+from speech_jax.finetuning.adapters import load_adapter
 from speech_jax.finetuning.config import AdapterConfig, StartConfig
 from speech_jax.models.config import ConformerConfig
 from speech_jax.objectives.config import AlphaConfig
@@ -36,7 +40,14 @@ from speech_jax.text.config import TokenizerConfig
 from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training import checkpoint
 from speech_jax.training.checkpoint import find_checkpoint, load_assets, load_params
-from speech_jax.training.config import CheckpointConfig, MeshConfig, OptimizerConfig, StepConfig, TrainerConfig
+from speech_jax.training.config import (
+    CheckpointConfig,
+    GuardConfig,
+    MeshConfig,
+    OptimizerConfig,
+    StepConfig,
+    TrainerConfig,
+)
 from tests.support import domains
 
 ROOT = Path(__file__).parents[1]
@@ -524,6 +535,91 @@ def test_no_file_of_a_run_holds_the_password_of_its_store_and_a_resume_reaches_i
     assert "postgresql://me:***@127.0.0.1/db" in (tmp_path / "run" / "config.json").read_text()
     assert "hunter2" not in "".join(texts) and "trainer.watch" not in texts[1]
     assert "postgresql://me:***@127.0.0.1/db does not answer" in texts[0]
+
+
+# --- what is called best is the best ---
+
+
+def test_the_adapter_file_is_the_best_checkpoints_and_needs_no_start_model(start_models, tmp_path):
+    """Also when the run resumes after `init_from` is gone; a guard that is added late needs it."""
+    start = start_models()
+    shutil.copytree(start.out_dir, tmp_path / "start")
+    config = domains.finetune(dataclasses.replace(start, out_dir=str(tmp_path / "start")), tmp_path / "run", steps=12)
+    trainer = dataclasses.replace(config.trainer, eval_every=2, checkpoint=CheckpointConfig(every=6, metric="A/loss"))
+    config = dataclasses.replace(
+        config,
+        adapter=AdapterConfig(kind="lora", rank=4),
+        optimizer=dataclasses.replace(config.optimizer, peak_lr=0.01),
+        trainer=trainer,
+    )
+    _, text = domains.run(config)
+    losses = {row["step"]: row["metrics"]["A/loss"] for row in domains.logged(config, "eval")}
+    best = min(losses, key=losses.__getitem__)
+    assert best not in (6, 12)  # it is off the saving steps, and not the last
+    file = tmp_path / "run" / "adapter.safetensors"
+    assert f"{file}: step {best}, the best by A/loss" in text
+    with safe_open(file, framework="np") as tensors:
+        assert tensors.metadata()["step"] == str(best)
+    plain, _ = load_adapter(file, load_params(start.out_dir)[0])
+    assert domains.distance(plain, load_recognizer_parts(config.out_dir).params) == 0
+
+    # --- a guard that is added on a later start ---
+    guards = (GuardConfig("A/loss", within=0.0),)
+    guarded = dataclasses.replace(config, trainer=dataclasses.replace(trainer, steps=13, guards=guards))
+    before = domains.logged(start, "eval")[-1]["metrics"]["A/loss"]
+    result, text = domains.run(guarded)
+    assert result is not None and f"start model: A/loss {before:.4g}" in text
+    record = json.loads((find_checkpoint(config.out_dir, "last") / "data" / "metadata").read_text())
+    assert record["guards"]["before"] == pytest.approx({"A/loss": before}, rel=1e-5)
+    # the adapters forgot something at every evaluation, so that there is no best
+    assert f"{file}: not written: " in text and not file.exists()
+    assert file.with_name("adapter_last.safetensors").exists()
+    with pytest.raises(UserError, match="every evaluated checkpoint breaks a guard .step 13: A/loss .*--which last"):
+        find_checkpoint(config.out_dir)
+
+    # --- init_from is gone ---
+    shutil.rmtree(tmp_path / "start")
+    other = (*guards, GuardConfig("B/loss"))
+    _, text = domains.run(dataclasses.replace(config, trainer=dataclasses.replace(trainer, steps=14, guards=other)))
+    assert "error: trainer.guards: " in text and "13 has no reference for B/loss" in text
+    result, text = domains.run(dataclasses.replace(config, trainer=dataclasses.replace(trainer, steps=14)))
+    assert result is not None and file.exists() and not file.with_name("adapter_last.safetensors").exists()
+
+
+def test_every_front_door_says_that_there_is_no_best_and_names_which_last(start_models, tmp_path):
+    start = start_models()
+    config = domains.finetune(start, tmp_path / "run", steps=4)
+    trainer = dataclasses.replace(
+        config.trainer,
+        eval_every=2,
+        guards=(GuardConfig("A/loss", within=0.0, patience=1),),
+        checkpoint=CheckpointConfig(every=2, metric="B/loss"),
+    )
+    config = dataclasses.replace(config, trainer=trainer, optimizer=dataclasses.replace(config.optimizer, peak_lr=0.01))
+    result, text = domains.run(config)
+    assert result is not None and result.ended and "step 0 evaluated" in text
+    run_folder, manifest_path = config.out_dir, start.evaluate[0].data.sources[0].path
+    message = "every evaluated checkpoint breaks a guard .step 2: A/loss .*, limit .*--which last .start.which last"
+    doors = {
+        evaluate: ["--checkpoint", run_folder, "--manifest", manifest_path],
+        transcribe: ["--checkpoint", run_folder, manifest_path],
+        average: ["--start", start.out_dir, "--end", run_folder, "--keep", "0.5", "--out", str(tmp_path / "average")],
+        convert: [run_folder, "--to", "nemo", "--out", str(tmp_path / "x.nemo")],
+    }
+    for door, arguments in doors.items():
+        with pytest.raises(UserError, match=message):
+            door.main(arguments)
+    for changes in ({"init_from": run_folder}, {"teacher": TeacherConfig(run_folder)}):
+        with pytest.raises(UserError, match=message):
+            prepare(dataclasses.replace(domains.finetune(start, tmp_path / "next"), **changes))
+    command = [sys.executable, "-m", "speech_jax.evaluate", *doors[evaluate]]
+    process = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert process.returncode == 2 and process.stderr.startswith("error: ") and process.stderr.count("\n") == 1
+    assert average.main([*doors[average], "--which", "last"]) == 0
+    assert evaluate.main([*doors[evaluate], "--which", "last", "--out", str(tmp_path / "report")]) == 0
+    assert "run (last, step 2)" in (tmp_path / "report" / "report.md").read_text()
+    last = str(find_checkpoint(run_folder, "last"))  # the step's own folder, where there is no flag
+    prepare(dataclasses.replace(domains.finetune(start, tmp_path / "next"), teacher=TeacherConfig(last)))
 
 
 def count_calls(monkeypatch, owner, name: str) -> list:

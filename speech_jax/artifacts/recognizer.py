@@ -14,7 +14,7 @@ from speech_jax.finetuning.adapters import load_adapter, plain_params, read_adap
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.tasks.ctc_task import network_shapes, own_state
 from speech_jax.text.tokenizer import Tokenizer
-from speech_jax.training.checkpoint import Which, open_checkpoint
+from speech_jax.training.checkpoint import OpenCheckpoint, Which, open_checkpoint
 from speech_jax.training.state import check_shapes
 
 
@@ -34,11 +34,13 @@ class RecognizerParts(NamedTuple):
     model_state: PyTree
 
 
-def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str = "") -> RecognizerParts:
+def load_recognizer_parts(
+    path: str | Path | OpenCheckpoint, which: Which = "best", adapter: str = ""
+) -> RecognizerParts:
     """Read the recognizer in a run's folder, or in the folder of one of its steps.
 
     Args:
-        path: The folder.
+        path: The folder, or an open checkpoint.
         which: The run's best or last checkpoint, or a step.
         adapter: An adapter's file to merge into the parameters.
 
@@ -58,7 +60,7 @@ def load_recognizer_parts(path: str | Path, which: Which = "best", adapter: str 
     if adapter:
         params, tokens = load_adapter(adapter, params)
         tokenizer = Tokenizer.from_json(tokens)
-    check_shapes((params, model_state), network_shapes(task, tokenizer.vocab_size), f"{path}: the parameters")
+    check_shapes((params, model_state), network_shapes(task, tokenizer.vocab_size), f"{checkpoint.path}: the parameters")
     return RecognizerParts(task, tokenizer, params, model_state)
 
 

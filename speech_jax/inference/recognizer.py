@@ -16,7 +16,7 @@ from speech_jax.decoding.words import Transcript
 from speech_jax.inference.config import WindowConfig
 from speech_jax.inference.ctc_recognizer import CTCRecognizer, make_search
 from speech_jax.tasks.ctc_task import build_model
-from speech_jax.training.checkpoint import Which
+from speech_jax.training.checkpoint import OpenCheckpoint, Which, open_checkpoint
 
 
 class Recognizer(Protocol):
@@ -88,7 +88,7 @@ class Recognizer(Protocol):
 
 
 def load_recognizer(
-    path: str | Path,
+    path: str | Path | OpenCheckpoint,
     which: Which = "best",
     windows: WindowConfig | None = None,
     beam: BeamConfig | None = None,
@@ -97,7 +97,7 @@ def load_recognizer(
     """Load the recognizer in a run's folder.
 
     Args:
-        path: The folder of a run, or of one of its steps.
+        path: The folder of a run, or of one of its steps; or an open checkpoint.
         which: The run's best or last checkpoint, or a step.
         windows: Windows of recordings that do not fit in one pass.
         beam: Beam search, with the language model that it names; None takes the best path.
@@ -129,8 +129,9 @@ def load_recognizer(
         >>> transcript.text, transcript.seconds
         ('', 1.0)
     """
-    parts = load_recognizer_parts(path, which, adapter)
-    return make_recognizer(parts, Path(path).resolve().name, windows, beam)
+    checkpoint = open_checkpoint(path, which)
+    parts = load_recognizer_parts(checkpoint, adapter=adapter)
+    return make_recognizer(parts, Path(checkpoint.path).resolve().name, windows, beam)
 
 
 def make_recognizer(

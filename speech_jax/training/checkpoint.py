@@ -132,7 +132,7 @@ class Checkpoints:
         return record
 
     def update(self, step: int, data: Mapping[str, Any]) -> None:
-        """Replace the data of a checkpoint that has been saved, for example by those with the metrics that it lacked."""
+        """Replace the data of a saved checkpoint, for example by those with the metrics that it lacked."""
         self.wait()
         record = self._record(step, data)
         if jax.process_index() == 0:
@@ -436,7 +436,12 @@ class OpenCheckpoint(NamedTuple):
         return read_params(self.folder, ema=ema)
 
 
-def open_checkpoint(path: str | Path, which: Which = "best") -> OpenCheckpoint:
-    """Find and verify one checkpoint, and read its assets. Raises UserError as `find_checkpoint` does."""
+def open_checkpoint(path: str | Path | OpenCheckpoint, which: Which = "best") -> OpenCheckpoint:
+    """Find and verify one checkpoint, and read its assets; an open one is returned as it is.
+
+    Raises UserError as `find_checkpoint` does.
+    """
+    if isinstance(path, OpenCheckpoint):
+        return path
     folder = find_checkpoint(path, which)
     return OpenCheckpoint(str(path), folder, read_assets(folder))

@@ -52,10 +52,28 @@ POINTS = [Point("0.1", "alpha", 0.10, 0.30), Point("0.1", "alpha", 0.12, 0.28), 
 def test_the_front_is_what_nothing_beats():
     assert [p.old for p in pareto_front(POINTS)] == [0.10, 0.12, 0.50]
     table = pareto_table(POINTS, old="queen", new="asterisk")
-    assert "11.00 (10.00–12.00)" in table and "29.00 (28.00–30.00)" in table
+    assert "11.00 ± 1.41 (10.00–12.00)" in table and "29.00 ± 1.41 (28.00–30.00)" in table
     starred = [line for line in table.splitlines() if line.rstrip().rstrip("|").rstrip().endswith("*")]
     assert len(starred) == 2
     assert plot_pareto(POINTS, before=0.1).startswith(b"\x89PNG")
+
+
+def test_pareto_plot_of_many_long_names(monkeypatch):
+    """The legend is below the axes; names that are long or would overlap are numbers with a line in the legend."""
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    plot_pareto([Point(f"r{n}", "a", n / 10, 1 - n / 10) for n in range(4)])
+    plot_pareto([Point(f"a model with quite a long name {n}", f"$m_{n}", n / 10, 1 - n / 10) for n in range(12)])
+    plot_pareto([Point(f"model {n}", "a", n / 1000, 1 - n / 1000) for n in range(9)] + [Point("far", "a", 1.0, 0.0)])
+    shown = [[text.get_text() for text in figure.axes[0].texts] for figure in figures]
+    assert shown == [["r0", "r1", "r2", "r3"], [str(n) for n in range(1, 13)], [str(n) for n in range(1, 11)]]
+    (legend,) = figures[1].legends
+    assert [text.get_text() for text in legend.get_texts()][11:13] == ["\\$m_11", "1: a model with quite a long name 0"]
+    for figure in figures:
+        figure.draw_without_rendering()
+        box = figure.legends[0].get_window_extent()
+        assert not box.overlaps(figure.axes[0].get_tightbbox()) and figure.bbox.contains(*box.min)
+    assert "In the plot, model 1 is שלום." in pareto_table([Point("שלום", "m", 0.1, 0.2)])
 
 
 @pytest.fixture(scope="module")

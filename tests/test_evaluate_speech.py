@@ -106,6 +106,7 @@ def test_figures_page_and_what_is_left_out(manifests, tones, tmp_path, capsys):
     for name in ("mcd", "mcd_frames", "voicing_error", "duration_error", "segmental_snr", "estoi", "cer"):
         assert report["all"][name]["low"] <= report["all"][name]["mean"] <= report["all"][name]["high"]
 
+    assert "normalized as: none (neither" in errors  # neither the tones' tokenizer nor the manifests say one
     for text in ("MCD dB", "WER %", "beeps", "voices"):
         assert text in screen
     page = (out / "report.html").read_text()
@@ -218,7 +219,11 @@ def test_summary_is_a_ratio_of_sums_with_a_bootstrap_interval():
     rates = 100 * errors[rows].sum(axis=1) / words[rows].sum(axis=1)
     np.testing.assert_allclose([found.low, found.high], np.quantile(rates, [0.025, 0.975]), rtol=0.03)
     assert summarize(items, "mcd") is None
-    assert summarize(items[:1], "wer")[:3] == (items[0].value("wer"),) * 3
+    assert summarize(items[:1], "wer")[:3] == (items[0].value("wer"), None, None)  # no interval of one pair
+    assert summarize([items[0], MeasuredPair("x", {"wer": (200.0, 0.0)})], "wer").mean == pytest.approx(
+        items[0].value("wer") + 200 / words[0]
+    )
+    assert summarize([MeasuredPair("x", {"wer": (200.0, 0.0)})], "wer") is None
 
 
 def test_the_worst_are_those_with_the_worst_value():

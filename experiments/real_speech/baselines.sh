@@ -15,6 +15,6 @@ for set in asterisk queen; do
         out="runs/real_speech/baselines/${peer}.${set}.jsonl"
         [ -f "${out}" ] || "${PEERS:?set PEERS to the Python that has the peers}" "${here}/baselines.py" \
             --peer "${peer}" --manifest "${data}/${set}/test.jsonl" --out "${out}"
-        ${python} -m speech_jax.evaluate --hypotheses "${out}" --manifest "${data}/${set}/test.jsonl"
+        ${python} -m speech_jax.evaluate --hypotheses "${out}" --language en --manifest "${data}/${set}/test.jsonl"
     done
 done

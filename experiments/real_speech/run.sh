@@ -54,7 +54,7 @@ for peer in pocketsphinx whisper-tiny.en; do # only where baselines.sh has writt
   [[ -f $runs/baselines/$peer.queen.jsonl && -f $runs/baselines/$peer.asterisk.jsonl ]] || continue
   mkdir -p "$reports/$peer"
   cat "$runs/baselines/$peer".{queen,asterisk}.jsonl >"$reports/$peer/transcripts.jsonl"
-  "$python" -m speech_jax.evaluate --hypotheses "$reports/$peer/transcripts.jsonl" --name "$peer" \
+  "$python" -m speech_jax.evaluate --hypotheses "$reports/$peer/transcripts.jsonl" --language en --name "$peer" \
     --manifest "${tests[@]}" --out "$reports/$peer" >/dev/null
   peers+=("$reports/$peer/report.json")
 done

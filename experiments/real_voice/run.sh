@@ -23,7 +23,7 @@ mkdir -p "$runs" "$reports"
 whisper() { # NAME FOLDER MANIFEST: transcribe the recordings of the manifest, if PEERS is set
   if [[ -n ${PEERS:-} && ! -f $2/whisper.jsonl ]]; then
     "$PEERS" experiments/real_speech/baselines.py --peer whisper-tiny.en --manifest "$3" --out "$2/whisper.jsonl"
-    "$python" -m speech_jax.evaluate --hypotheses "$2/whisper.jsonl" --manifest "$3" --name "$1" \
+    "$python" -m speech_jax.evaluate --hypotheses "$2/whisper.jsonl" --language en --manifest "$3" --name "$1" \
       --out "$2/whisper" >/dev/null
   fi
 }

@@ -43,10 +43,7 @@ def bar_chart(
     group_width = max(1.2, 0.34 * len(systems))
     width = min(100.0, max(6.0, 1.2 + group_width * len(groups)))
     labels = [wrap_name(name, 72) for name in plot_names(systems, "system")]
-    letters = 6 + max(len(line) for label in labels for line in label.split("\n"))
-    columns = max(1, int(_LETTERS_PER_INCH * width) // letters)
-    lines = sum(sorted((label.count("\n") + 1 for label in labels), reverse=True)[:: min(columns, len(labels))])
-    figure = Figure(figsize=(width, 4.0 + 0.19 * lines), layout="constrained")
+    figure = Figure(figsize=(width, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     bar = 0.8 / len(systems)
@@ -77,10 +74,22 @@ def bar_chart(
     axes.set_ylabel("WER, %")
     axes.set_title("Word error rate")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    put_legend_below(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def put_legend_below(figure) -> None:
+    """Add a legend below the axes, in as many columns as fit, and make the figure taller by its height."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if not labels:
+        return
+    letters = 6 + max(len(line) for label in labels for line in label.split("\n"))
+    columns = max(1, min(len(labels), int(_LETTERS_PER_INCH * figure.get_figwidth()) // letters))
+    lines = sum(sorted((label.count("\n") + 1 for label in labels), reverse=True)[::columns])
+    figure.set_figheight(figure.get_figheight() + 0.19 * lines)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def plot_names(names: Sequence[str], kind: str) -> list[str]:

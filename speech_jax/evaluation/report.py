@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -286,13 +287,19 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        first, *rest = (
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
+        padding = [" " * (width - len(cell)) for cell, width in zip(row, widths, strict=True)]
+        first, *rest = map(_isolate, row)
+        first, rest = first + padding[0], [space + cell for space, cell in zip(padding[1:], rest, strict=True)]
         return "| " + " | ".join([first, *rest]) + " |"
 
     rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
     return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def _isolate(cell: str) -> str:
+    """Put a right-to-left text between Unicode's isolates, so that it does not reorder the cells beside it."""
+    right_to_left = any(unicodedata.bidirectional(character) in ("R", "AL") for character in cell)
+    return f"\u2068{cell}\u2069" if right_to_left else cell
 
 
 # --- Markdown, HTML and JSON -----------------------------------------------------------------------------------------
@@ -336,10 +343,15 @@ def escape_markdown(text: str) -> str:
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 }
+h1, h2, h3, p, li, div { overflow-wrap: anywhere }
+.wide { overflow-x: auto; overflow-wrap: normal }
+table { border-collapse: collapse; margin: .3em 0 }
 th, td { padding: .2em .7em; text-align: right; border-bottom: 1px solid #ddd }
+td { white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6em }
 .line { margin: .2em 0 1.2em }
+.op { overflow-wrap: anywhere; max-width: 100% }
 .op { display: inline-block; text-align: center; margin: 0 .15em; vertical-align: top; min-width: .6em }
 .op span { display: block; min-height: 1.4em }
 .S { background: #ffe3b3 }
@@ -350,20 +362,41 @@ small { color: #666 }
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing is loaded and nothing runs
 
 
+def html_head(title: str, policy: str, style: str) -> str:
+    """Return the beginning of a page, up to its heading; `title` is escaped already."""
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<style>{style}</style></head><body><h1 dir="auto">{title}</h1>'
+    )
+
+
+def html_notes(lines: Iterable[tuple[str, str]]) -> str:
+    """Return (name, value) lines as an HTML list."""
+    e = html.escape
+    return "<ul>" + "".join(f'<li>{e(key)}: <span dir="auto">{e(value)}</span></li>' for key, value in lines) + "</ul>"
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table that scrolls by itself where it is wider than the page; its first column has names."""
+    e = html.escape
+    parts = ['<div class="wide"><table><tr>', *(f"<th>{e(cell)}</th>" for cell in header), "</tr>"]
+    for name, *cells in rows:
+        parts.append(f'<tr><td><span dir="auto">{e(name)}</span></td>')
+        parts.append("".join(f"<td>{e(cell)}</td>" for cell in cells) + "</tr>")
+    return "".join([*parts, "</table></div>"])
+
+
 def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
     """Return the report as one self-contained HTML page; every text in it is escaped."""
     e = html.escape
     title = e(evaluation.name or "Evaluation")
     parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        f"<style>{STYLE}</style></head><body><h1>{title}</h1>",
-        "<ul>" + "".join(f"<li>{e(key)}: {e(value)}</li>" for key, value in notes(evaluation)) + "</ul>",
+        html_head(title, _POLICY, STYLE),
+        html_notes(notes(evaluation)),
     ]
-    for title, rows in _sections(evaluation):
-        parts.append(f"<h2>{e(title)}</h2><table><tr>" + "".join(f"<th>{e(h)}</th>" for h in HEADER) + "</tr>")
-        parts += ["<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-        parts.append("</table>")
+    parts += [f"<h2>{e(title)}</h2>{html_table(HEADER, rows)}" for title, rows in _sections(evaluation)]
     rows = evaluation.worst(worst)
     if rows:
         parts.append(
@@ -373,8 +406,9 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
         )
     for row in rows:
         item, count = evaluation.items[row], evaluation.words[row]
-        parts.append(f"<div><b>{e(item.id)}</b> <small>{_describe_errors(count)}, ")
-        parts.append(f'{e(item.speaker)} {item.seconds:.1f} s</small></div><div class="line">')
+        parts.append(f'<div><b dir="auto">{e(item.id)}</b> <small>{_describe_errors(count)}, ')
+        parts.append(f'<span dir="auto">{e(item.speaker)}</span> {item.seconds:.1f} s</small></div>')
+        parts.append('<div class="line" dir="auto">')
         for op in edit_operations(item.reference, item.hypothesis, evaluation.costs):
             style = "" if op.kind == "=" else f" {op.kind}"
             above, below = e(op.reference or ""), e(op.hypothesis or "")

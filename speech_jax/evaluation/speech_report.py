@@ -19,6 +19,9 @@ from speech_jax.evaluation.report import (
     bootstrap_ratios,
     escape_markdown,
     grouping_fields,
+    html_head,
+    html_notes,
+    html_table,
     markdown_table,
     rows_by,
 )
@@ -92,19 +95,21 @@ class Summary(NamedTuple):
 
     Attributes:
         mean: mean over pairs; for a rate errors / words.
-        low: lower bound of the 95 % interval by the bootstrap over utterances.
-        high: upper bound.
+        low: lower bound of the 95 % interval by the bootstrap over utterances; None for one pair.
+        high: upper bound; None for one pair.
         pairs: number of pairs that have the measure.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     pairs: int
 
 
 def summarize(items: Sequence[MeasuredPair], name: str, *, draws: int = 1000, seed: int = 0) -> Summary | None:
     """Summarize a measure over the pairs that have it; None if no pair has it.
+
+    Words that were recognized where the reference has none are errors of the WER, though their pair has no rate.
 
     Args:
         items: the pairs.
@@ -112,13 +117,14 @@ def summarize(items: Sequence[MeasuredPair], name: str, *, draws: int = 1000, se
         draws: number of bootstrap samples.
         seed: of the random draws.
     """
-    values = np.array([item.values[name] for item in items if not math.isnan(item.value(name))], np.float64)
-    if not len(values):
+    pairs = (item.values.get(name, (math.nan, 0.0)) for item in items)
+    values = np.array([(total, count) for total, count in pairs if total > 0 or count and not math.isnan(total)])
+    if not len(values) or not values[:, 1].any():
         return None
     mean = float(values[:, 0].sum() / values[:, 1].sum())
     if len(values) == 1:
-        return Summary(mean, mean, mean, 1)
-    low, high = np.quantile(bootstrap_ratios(values, draws, seed), [0.025, 0.975])
+        return Summary(mean, None, None, 1)
+    low, high = np.nanquantile(bootstrap_ratios(values, draws, seed), [0.025, 0.975])
     return Summary(mean, float(low), float(high), len(values))
 
 
@@ -136,8 +142,8 @@ def overview_table(evaluation: SpeechEvaluation) -> tuple[tuple[str, ...], list[
     for name in evaluation.measured():
         summary = summarize(evaluation.items, name)
         assert summary is not None  # a measured one
-        cells = [format_value(name, value) for value in summary[:3]]
-        rows.append((MEASURES[name].label, cells[0], f"{cells[1]} to {cells[2]}", str(summary.pairs)))
+        mean = format_value(name, summary.mean)
+        rows.append((MEASURES[name].label, mean, _interval(name, summary), str(summary.pairs)))
     return ("", "mean", "95 %", "pairs"), rows
 
 
@@ -165,8 +171,14 @@ def group_table(
 
 
 def _cell(name: str, summary: Summary, intervals: bool) -> str:
-    mean, low, high = (format_value(name, value) for value in summary[:3])
-    return f"{mean} ({low} to {high})" if intervals else mean
+    mean = format_value(name, summary.mean)
+    return f"{mean} ({_interval(name, summary)})" if intervals else mean
+
+
+def _interval(name: str, summary: Summary) -> str:
+    if summary.low is None or summary.high is None:
+        return "–"
+    return f"{format_value(name, summary.low)} to {format_value(name, summary.high)}"
 
 
 def worst_table(evaluation: SpeechEvaluation, count: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -240,7 +252,7 @@ class Example(NamedTuple):
 
 # Nothing is loaded and nothing runs; audio and pictures are embedded in the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
-_MORE_STYLE = "img { max-width: 100% } audio { height: 2.2em; vertical-align: middle } .wide { overflow-x: auto }"
+_MORE_STYLE = "img { max-width: 100% } audio { height: 2.2em; vertical-align: middle }"
 
 
 def to_html(
@@ -261,16 +273,10 @@ def to_html(
     e = html.escape
     title = e(evaluation.name or "Synthesized speech")
     parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        f"<style>{STYLE}{_MORE_STYLE}</style></head><body><h1>{title}</h1>",
-        "<ul>" + "".join(f"<li>{e(key)}: {e(value)}</li>" for key, value in evaluation.details) + "</ul>",
+        html_head(title, _POLICY, STYLE + _MORE_STYLE),
+        html_notes(evaluation.details),
     ]
-    for heading, (header, rows) in _sections(evaluation, worst):
-        parts.append(f'<h2>{e(heading)}</h2><div class="wide"><table><tr>')
-        parts.append("".join(f"<th>{e(cell)}</th>" for cell in header) + "</tr>")
-        parts += ["<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-        parts.append("</table></div>")
+    parts += [f"<h2>{e(heading)}</h2>{html_table(*table)}" for heading, table in _sections(evaluation, worst)]
     meanings = (f"<li>{e(MEASURES[n].label)}: {e(MEASURES[n].meaning)}</li>" for n in evaluation.measured())
     parts.append("<h2>What is measured</h2><ul>" + "".join(meanings) + "</ul>")
     if distributions:
@@ -288,9 +294,10 @@ def _example_html(evaluation: SpeechEvaluation, example: Example) -> str:
     e, item = html.escape, evaluation.items[example.row]
     values = [(MEASURES[name].label, format_value(name, item.value(name))) for name in evaluation.measured()]
     figures = ", ".join(f"{label} {value}" for label, value in values if value)
-    hypothesis = f"<br>recognized: {e(item.hypothesis)}" if "wer" in item.values else ""
+    hypothesis = f'<br>recognized: <span dir="auto">{e(item.hypothesis)}</span>' if "wer" in item.values else ""
     return (
-        f"<h3>{e(item.id)}</h3><p>{e(item.text)}{hypothesis}<br><small>{e(figures)}</small></p>"
+        f'<h3 dir="auto">{e(item.id)}</h3><p><span dir="auto">{e(item.text)}</span>{hypothesis}<br>'
+        f"<small>{e(figures)}</small></p>"
         f"<p>reference {_player(example.reference)} synthesized {_player(example.synthesized)}</p>"
         + _image(example.picture, f"spectrograms and F0 of {item.id}")
     )

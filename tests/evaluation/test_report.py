@@ -3,6 +3,7 @@
 import html.parser
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -112,6 +113,17 @@ def test_html_is_escaped_and_loads_nothing():
     assert not names & {"script", "img", "link", "iframe"}
     assert not any(key in ("src", "href") or key.startswith("on") for _, a in parser.tags for key in a)
     assert sum(EVIL in text for text in parser.text) >= 6  # shown as it is, not swallowed
+
+
+def test_right_to_left_texts_and_long_words_stay_in_place():
+    rows = [Item("עברית", "שלום עולם", "שלום", "עברית", speaker="אבי"), Item("x", "a" * 300, "b" * 300, "y")]
+    page = to_html(score_items(rows, name="שם"))
+    assert page.count('<div class="line" dir="auto">') == 2 and '<h1 dir="auto">שם' in page
+    assert '<b dir="auto">עברית</b>' in page and '<td><span dir="auto">עברית</span></td>' in page
+    assert ".op { overflow-wrap: anywhere" in page and 'name="viewport"' in page
+    lines = to_markdown(score_items(rows)).splitlines()
+    assert any(line.startswith("| \u2068עברית\u2069 |") for line in lines)
+    assert len({len(line.replace("\u2068", "").replace("\u2069", "")) for line in lines[-20:] if line[:1] == "|"}) <= 2
 
 
 def test_markdown_is_escaped():
@@ -246,7 +258,7 @@ def test_equal_systems_single_utterances_and_sets_without_words():
     groups = report.to_json(evaluation)["set"]
     assert (groups["empty"]["wer"], groups["empty"]["wer_interval"], groups["empty"]["cer"]) == (None, None, None)
     assert groups["one"]["wer"] == 0.5 and groups["one"]["wer_interval"] is None
-    for page in (to_markdown(evaluation), to_html(evaluation)):
+    for page in (to_markdown(evaluation), re.sub("<[^>]*>", "", to_html(evaluation))):
         assert "words inserted where the reference has none: 2 in 1 utterances" in page
         assert "inf" not in page and "nan" not in page and "2 errors, no reference words" in page
     # A draw of the bootstrap without reference words has no rate: it is not counted as one word.

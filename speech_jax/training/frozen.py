@@ -8,6 +8,7 @@ trained.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,6 +35,18 @@ def first_steps(config: OptimizerConfig, params: PyTree) -> dict[str, int]:
     factors = named_leaves(match_rules(params, config.groups, "optimizer.groups"))  # None is no leaf
     held = named_leaves(match_rules(params, (*config.hold, ("", 0)), "optimizer.hold"))
     return {name: first if name in factors else NEVER for name, first in held.items()}
+
+
+def count_params(config: OptimizerConfig, params: PyTree) -> str:
+    """Return how many parameters are trained, held for their first steps, frozen and adapted, for the log."""
+    sizes = dict.fromkeys(("trained", "held at first", "frozen", "of these adapted"), 0)
+    count = {name: math.prod(leaf.shape) for name, leaf in named_leaves(params).items()}
+    for name, first in first_steps(config, params).items():
+        sizes["frozen" if first == NEVER else "held at first" if first else "trained"] += count[name]
+        if f"adapter/{name.removeprefix('base/')}/a" in count:
+            sizes["of these adapted"] += count[name]
+    parts = ", ".join(f"{size:,} {kind}" for kind, size in sizes.items() if size or kind in ("trained", "frozen"))
+    return f"{sum(count.values()):,} parameters ({parts})"
 
 
 def moving_state(config: OptimizerConfig, params: PyTree, model_state: PyTree) -> PyTree:

@@ -31,13 +31,13 @@ from speech_jax.training.checkpoint import Checkpoints
 from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
 from speech_jax.training.config import MeshConfig, OptimizerConfig, TrainerConfig
 from speech_jax.training.feed import Feed
-from speech_jax.training.frozen import moving_state
+from speech_jax.training.frozen import count_params, moving_state
 from speech_jax.training.guard import Guards, Verdict
 from speech_jax.training.hosts import check_shared, run_on_all_or_fail
 from speech_jax.training.privacy import forget_noise_key, noise_key
 from speech_jax.training.sharding import make_mesh
 from speech_jax.training.signals import RunLock, StopRequested, StopSignal
-from speech_jax.training.state import Init, init_shapes, make_state, num_params, start_values
+from speech_jax.training.state import Init, init_shapes, make_state, start_values
 from speech_jax.training.step import check_names
 
 CHANGES_FILE = "settings.jsonl"
@@ -320,9 +320,10 @@ class _TrainingLoop:
             unit_name=self.unit_name,
             epsilon=self.epsilon if self.private else None,
             beat=self.endpoint.beat if self.endpoint else None,
+            warmup=self.optimizer_config.warmup_steps,
         )
         kind = jax.devices()[0].device_kind
-        self.progress.say(f"{num_params(params):,} parameters on {self.mesh.size} {kind} device(s)")
+        self.progress.say(f"{count_params(optimizer, params)} on {self.mesh.size} {kind} device(s)")
         if resumed:
             self.progress.say(f"resuming at step {self.start}")
             for line in self.resumption.lines:

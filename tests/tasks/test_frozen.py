@@ -10,7 +10,7 @@ from speech_jax.core.types import OWN, TEACHER
 from speech_jax.finetuning.adapters import adapter_groups
 from speech_jax.finetuning.config import AdapterConfig
 from speech_jax.training.config import OptimizerConfig, StepConfig
-from speech_jax.training.frozen import NEVER, first_steps, hold_statistics, moving_state
+from speech_jax.training.frozen import NEVER, count_params, first_steps, hold_statistics, moving_state
 from speech_jax.training.optimizer import make_optimizer, trainable
 from speech_jax.training.state import new_state
 from tests.support.every_task import TASKS, initial
@@ -117,3 +117,21 @@ def test_the_output_of_what_is_frozen_does_not_depend_on_batch_mates(name, outpu
     np.testing.assert_allclose(one[output][0][valid], other[output][0][valid], atol=1e-5)
     [one, other] = (outputs_of(task, params, model_state, rows) for rows in (batch, mates))
     assert np.abs(one[output][0][valid] - other[output][0][valid]).max() > 1e-3
+
+
+def test_the_parameters_are_counted_by_what_happens_to_them():
+    task, batch = TASKS["lora, batch norm"]()
+    params, _ = initial(task, batch)
+    sizes = {name: leaf.size for name, leaf in named_leaves(params).items()}
+    config = OptimizerConfig(groups=adapter_groups(AdapterConfig("lora", rank=2)))
+    trained = sum(size for name, size in sizes.items() if name.startswith("adapter/") or "/head/" in name)
+    total, adapted = sum(sizes.values()), 2 * 3 * 16 * 16  # queries, keys and values of two layers
+    expected = f"{total:,} parameters ({trained:,} trained, {total - trained:,} frozen, {adapted:,} of these adapted)"
+    assert count_params(config, params) == expected
+    task, batch = TASKS["ctc, batch norm"]()
+    params, _ = initial(task, batch)
+    config = OptimizerConfig(groups=(("^head/", None), ("", 1.0)), hold=(("layers_1", 3),))
+    sizes = {name: leaf.size for name, leaf in named_leaves(params).items()}
+    head, held = (sum(size for name, size in sizes.items() if part in name) for part in ("head/", "layers_1"))
+    trained = sum(sizes.values()) - head - held
+    assert f"({trained:,} trained, {held:,} held at first, {head:,} frozen)" in count_params(config, params)

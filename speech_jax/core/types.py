@@ -107,12 +107,14 @@ class Report(NamedTuple):
         images: name -> float array [height, width] to draw in gray, for example a spectrogram, or an RGB picture,
             uint8 [height, width, 3].
         audio: name -> (samples [time] in [-1, 1], sample rate).
+        notes: what the metrics alone do not say, for the log, such as "all transcripts are empty".
     """
 
     metrics: Mapping[str, float]
     examples: list[dict] = []
     images: Mapping[str, Any] = {}
     audio: Mapping[str, Any] = {}
+    notes: tuple[str, ...] = ()
 
 
 class Task(NamedTuple):

@@ -105,6 +105,11 @@ def wer(references: Sequence[str], hypotheses: Sequence[str], *, costs: Costs = 
     return sum(count_errors([r.split() for r in references], [h.split() for h in hypotheses], costs), ErrorCounts())
 
 
+def empty_transcripts(references: Iterable, hypotheses: Iterable) -> tuple[str, ...]:
+    """Return a note for the log if there are texts to recognize and all transcripts are empty; else no note."""
+    return ("all transcripts are empty",) if any(references) and not any(hypotheses) else ()
+
+
 def cer(references: Sequence[str], hypotheses: Sequence[str], *, costs: Costs = "levenshtein") -> ErrorCounts:
     """Count character errors over all pairs of texts; runs of white space count as one space.
 

@@ -15,6 +15,13 @@ from speech_jax.monitoring.progress import Progress, format_log_line
 from speech_jax.monitoring.tracking import Meter, Tracker
 
 
+COLLAPSE_STEPS = 500
+"""Steps in a row, after the warm-up, of nothing but blanks that are said once: CTC begins like that and leaves it."""
+
+COLLAPSE_BELOW = 0.05
+"""Frames with a symbol, per label, below which a recognizer counts as one that outputs only blanks; trained: 1 to 3."""
+
+
 class Pending(NamedTuple):
     """A step that was dispatched to the device and whose metrics have not been read yet.
 
@@ -45,6 +52,7 @@ class StepLog:
         unit_name: name of the unit in the rates, for example audio_seconds.
         epsilon: steps -> epsilon spent, for a private run; None otherwise.
         beat: called with every step whose metrics have been read.
+        warmup: steps within which a recognizer may output nothing but blanks.
     """
 
     def __init__(
@@ -60,12 +68,15 @@ class StepLog:
         unit_name: str,
         epsilon: Callable[[int], float] | None,
         beat: Callable[[int], None] | None = None,
+        warmup: int = 0,
     ):
         self._progress, self._tracker = progress, tracker
         self._steps, self._every, self._checks, self._max_bad = steps, every, checks, max_bad
         self._bad, self._bad_in_a_row = bad
         self._unit_name, self._epsilon, self._beat = unit_name, epsilon, beat
         self._meter = Meter()
+        self._warmup, self._collapse_said = warmup, False
+        self._blank_since: dict[str, int] = {}  # metric -> step of the first log line without a symbol
 
     def restart_clock(self) -> None:
         """Start measuring time now, so that compilation does not count."""
@@ -98,11 +109,30 @@ class StepLog:
         if step % self._every == 0 or step == self._steps:
             means, rates = self._measure(step)
             self._tracker.write("train", step, metrics=means, rates=rates)
+            self._notice_collapse(step, means)
             self._meter.reset()
             values = format_log_line(means, rates, self._unit_name)
         elif self._progress.due():
             values = format_log_line(*self._measure(step), self._unit_name)
         self._progress.update(step, values)
+
+    def _notice_collapse(self, step: int, means: Mapping[str, float]) -> None:
+        """Say once that a recognizer has output nothing but blanks for too long, and what helps."""
+        for name, value in means.items():
+            if name.rpartition("/")[2] != "nonblank":
+                continue
+            if value >= COLLAPSE_BELOW or step <= self._warmup:
+                self._blank_since.pop(name, None)
+                continue
+            since = self._blank_since.setdefault(name, step)
+            if step - since >= COLLAPSE_STEPS and not self._collapse_said:
+                self._collapse_said = True
+                self._progress.say(
+                    f"step {step}: almost only blanks since step {since} ({name} {value:.2g} frames per label): the "
+                    "transcripts are empty. Early in a training from scratch this may pass; if it stays, these help: a "
+                    "longer optimizer.warmup_steps or a lower optimizer.peak_lr, texts that belong to their "
+                    "recordings, a smaller task.model.subsampling_factor, a pre-trained encoder (init_from)"
+                )
 
     def _bad_step(
         self, step: int, logs: Mapping[str, tuple[Any, Any]], finite: np.ndarray, saved_step: int | None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
@@ -28,6 +29,20 @@ def is_feasible(
     index = jnp.arange(labels.shape[1])[None]
     repeats = ((labels[:, 1:] == labels[:, :-1]) & (index[:, 1:] < label_lengths[:, None])).sum(-1)
     return (frames > 0) & (label_lengths + repeats <= frames)
+
+
+def count_nonblank(
+    logits: Float[Array, "batch time vocab"], mask: Bool[Array, "batch time"], *, blank_id: int = 0
+) -> Float[Array, ""]:
+    """Return the number of valid frames whose best class is not the blank: 0 where nothing would be recognized.
+
+    Args:
+        logits: unnormalized scores of any float type.
+        mask: True on valid frames of rows that are no fillers.
+        blank_id: class of the blank.
+    """
+    logits = jax.lax.stop_gradient(logits)
+    return jnp.sum(mask & (logits[..., blank_id] < jnp.max(logits, axis=-1))).astype(jnp.float32)
 
 
 def ctc_loss(

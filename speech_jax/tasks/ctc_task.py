@@ -30,14 +30,14 @@ from speech_jax.core.types import (
     Task,
 )
 from speech_jax.decoding.ctc import BestPath, best_path, greedy_decode
-from speech_jax.evaluation.wer import cer, wer
+from speech_jax.evaluation.wer import cer, empty_transcripts, wer
 from speech_jax.models import conformer, crnn, plain_conformer, wav2vec2
 from speech_jax.models.config import ConformerConfig, CRNNConfig, PlainConformerConfig, Wav2Vec2Config
 from speech_jax.models.conformer import conformer_ctc
 from speech_jax.models.crnn import crnn_ctc
 from speech_jax.models.plain_conformer import plain_conformer_ctc
 from speech_jax.models.wav2vec2 import wav2vec2_ctc
-from speech_jax.objectives.ctc import ctc_loss
+from speech_jax.objectives.ctc import count_nonblank, ctc_loss
 from speech_jax.objectives.distill import posterior_loss, similarity_loss
 from speech_jax.objectives.means import PENALTY, loss_of, weighted_means
 from speech_jax.tasks.ctc import CTCTaskConfig, TeacherConfig
@@ -229,7 +229,8 @@ def _losses(outputs, batch):
 def ctc_value(outputs: dict[str, Array], batch: Batch) -> tuple[Array, Array, dict]:
     """Return (CTC loss in nats per label, labels that count, metrics) of the network's outputs."""
     total, labels, rows, misfits = _losses(outputs, batch)
-    metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows)}
+    nonblank = count_nonblank(outputs["logits"], outputs["mask"] & (batch["index"] >= 0)[:, None])
+    metrics = {"ctc": (total, labels), "labels_do_not_fit": (misfits, rows), "nonblank": (nonblank, labels)}
     return total / jnp.maximum(labels, 1.0), labels, metrics
 
 
@@ -285,6 +286,6 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
                 audio = {"utterance": (batch["audio"][0, : batch["audio_lengths"][0]], config.audio.sample_rate)}
         errors = {"wer": wer(references, hypotheses).rate, "cer": cer(references, hypotheses).rate}
         metrics = {"loss": total / max(labels, 1.0), **errors}
-        return Report(metrics, examples, images, audio)
+        return Report(metrics, examples, images, audio, notes=empty_transcripts(references, hypotheses))
 
     return evaluate

@@ -15,6 +15,7 @@ from speech_jax.core.types import Report
 from speech_jax.lowering.flops import peak_flops, program_flops
 from speech_jax.monitoring import progress as progress_module
 from speech_jax.monitoring.progress import Progress, clock
+from speech_jax.monitoring.step_log import Pending, StepLog
 from speech_jax.monitoring.tracking import Meter, Tracker
 from speech_jax.training.feed import PairedBatches, ResumableBatches
 from tests.support import toy
@@ -245,6 +246,37 @@ def test_workers_are_closed():
     data.close()
     data.close()
     assert closed == [True]
+
+
+def collapse_lines(nonblank, *, name="nonblank", every=50, steps=3000):
+    """What is said in a run with a warm-up of 200 steps; `nonblank`: step -> frames with a symbol per label."""
+    said = []
+    progress = types.SimpleNamespace(say=said.append, due=lambda: False, update=lambda *_: None)
+    tracker = types.SimpleNamespace(write=lambda *_, **__: None)
+    log = StepLog(
+        progress, tracker, steps=steps, every=every, checks=["the loss"], bad=(0, 0), max_bad=9, unit_name="seconds",
+        epsilon=None, warmup=200,
+    )  # fmt: skip
+    for step in range(1, steps + 1):
+        logs = {name: (10.0 * nonblank(step), 10.0), "loss": (5.0, 1.0), "none": (0.0, 0.0)}
+        log.read(Pending(step, logs, np.array([True]), (0.0, 0.0, 0.0, 0.0)), None)
+    return said
+
+
+def test_a_recognizer_that_outputs_only_blanks_for_long_is_named_once():
+    (line,) = collapse_lines(lambda step: 0.0)
+    assert line.startswith("step 750: almost only blanks since step 250 (nonblank 0 frames per label)")
+    for help_ in ("optimizer.warmup_steps", "optimizer.peak_lr", "subsampling_factor", "init_from", "texts that belong"):
+        assert help_ in line
+    (line,) = collapse_lines(lambda step: 1.5 if step < 1000 else 0.01, name="task/nonblank", every=400)
+    assert line.startswith("step 2400: almost only blanks since step 1600 (task/nonblank 0.01 frames")
+
+
+def test_a_normal_start_and_sparse_texts_are_no_collapse():
+    assert collapse_lines(lambda step: 0.0 if step < 700 else 0.3) == []
+    assert collapse_lines(lambda step: 0.0 if step % 300 < 100 else 1.0) == []
+    assert collapse_lines(lambda step: 0.0, name="loss/other") == []
+    assert collapse_lines(lambda step: 0.0, steps=600) == []
 
 
 def test_audio_without_a_sample_is_left_out_of_tensorboard(tmp_path):

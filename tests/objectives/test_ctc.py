@@ -7,7 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_jax.objectives.ctc import ctc_loss, is_feasible
+from speech_jax.decoding.ctc import greedy_decode
+from speech_jax.objectives.ctc import count_nonblank, ctc_loss, is_feasible
+
+
+def test_frames_with_a_symbol_are_counted():
+    rng = np.random.default_rng(0)
+    logits, mask = rng.integers(0, 3, (4, 30, 5)).astype(np.float32), np.arange(30) < np.array([[30], [7], [1], [0]])
+    best = np.argmax(logits, -1)  # with equal scores the first class, the blank, is the best
+    garbage = np.where(mask[..., None], logits, np.nan)
+    for kind in (jnp.float32, jnp.bfloat16):
+        assert count_nonblank(jnp.asarray(garbage, kind), jnp.asarray(mask)) == np.sum((best != 0) & mask)
+    blank = jnp.asarray(logits).at[..., 0].set(3.0)
+    assert count_nonblank(blank, jnp.asarray(mask)) == 0 and not greedy_decode(blank, jnp.asarray(mask))[1].any()
+    assert count_nonblank(blank, jnp.asarray(mask), blank_id=4) == mask.sum()
 
 
 def log_softmax(x):

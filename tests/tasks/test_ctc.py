@@ -125,6 +125,21 @@ def test_labels_that_do_not_fit_are_counted_and_the_loss_stays_finite(made):
     assert np.isfinite(out.value)
 
 
+def test_a_recognizer_that_outputs_only_blanks_is_counted_and_named(made):
+    task, params, model_state = made
+    batch = make_batch(13, [7000, 6000, 0], samples=8000)
+    objective = jax.jit(task.objective)
+    frames, labels = objective(params, model_state, batch, jax.random.key(0), 0).metrics["nonblank"]
+    assert frames > 0 and labels == batch["label_lengths"][:2].sum()
+    head = params["head"]
+    blank = params | {"head": head | {"bias": head["bias"].at[0].set(100.0)}}
+    assert objective(blank, model_state, batch, jax.random.key(0), 0).metrics["nonblank"] == (0, labels)
+    report = task.evaluate(blank, model_state, [batch])
+    assert report.metrics["wer"] == 1 and report.notes == ("all transcripts are empty",)
+    no_text = batch | {"label_lengths": np.zeros_like(batch["label_lengths"])}
+    assert task.evaluate(blank, model_state, [no_text]).notes == ()
+
+
 def test_augmentation_draws_by_step_and_utterance_only():
     config = CTCTaskConfig(model=CONFORMER, augment=AugmentConfig(speed=(0.9, 1.1), freq_masks=2, time_masks=2))
     task = ctc_task(config, TOKENIZER)
@@ -144,4 +159,4 @@ def test_evaluation_reports_error_rates_and_transcripts(made):
     assert [e["reference"] for e in report.examples] == [
         TOKENIZER.decode(batch["labels"][row, : batch["label_lengths"][row]]) for row in (0, 1)
     ]
-    assert report.images["features"].shape[0] == 80
+    assert report.images["features"].shape[0] == 80 and report.notes == ()

@@ -108,6 +108,8 @@ def test_filler_rows_weigh_nothing_and_labels_that_do_not_fit_are_counted(batch,
     misfits, rows = out.metrics["labels_do_not_fit"]
     assert (misfits, rows) == (1, len(WORDS))  # "www" has fourteen phonemes, and six frames
     assert out.weight == sum(len(entry.phones) for entry in WORDS if entry.word != "www")
+    frames, labels = out.metrics["nonblank"]
+    assert 0 <= frames <= sum(len(entry.word) for entry in WORDS) * CONFIG.frames_per_letter and labels == out.weight
     filler = batch | {"index": np.where(batch["index"] == 0, -1, batch["index"])}
     less = TASK.objective(params, {}, filler, jax.random.key(0), 0)
     assert less.weight == out.weight - len(WORDS[0].phones) and np.isfinite(less.value)

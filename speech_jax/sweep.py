@@ -21,7 +21,7 @@ from speech_jax.config import TrainConfig, parse_config
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
-from speech_jax.evaluation.pareto import Point, pareto_table, plot_pareto
+from speech_jax.evaluation.pareto import Point, Summary, pareto_table, plot_pareto, summarize
 
 SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # abbreviations of flags
 
@@ -41,7 +41,8 @@ class SweepConfig:
     """NAME=V1,V2,…: a flag of the training and its values; alpha and lr stand for alpha.start and optimizer.peak-lr.
     Several form a grid."""
     seeds: int = 1
-    """Runs per combination, with seeds 0 to N - 1 for initialization, data order, augmentation and dropout."""
+    """Runs per combination, with seeds 0 to N - 1, see `--seed`. Table, plot and points.json then show mean and
+    standard deviation."""
     old: str = "old/wer"
     """Metric of the old domain, as SET/METRIC of the config's evaluation sets."""
     new: str = "new/wer"
@@ -53,7 +54,7 @@ class SweepRun(NamedTuple):
 
     Attributes:
         name: Its settings.
-        seed: Seed of initialization, data order, augmentation and dropout.
+        seed: Seed of the run.
         folder: Folder of the run.
         flags: Flags of the training.
     """
@@ -72,12 +73,14 @@ def main(argv: Sequence[str]) -> int:
     import jax  # after the flags are parsed, so that --help does not wait for it
 
     from speech_jax.runs.claims import check_run
+    from speech_jax.runs.prepare import check_resume
     from speech_jax.runs.train import train
 
     trainings = [(run, parse_config(["--config", config.config, *rest, *run.flags])) for run in runs]  # all checked now
     for _, training in trainings:
         check_run(training)
         check_metrics(training, config)
+        check_resume(training)
     for run, training in trainings:
         result = train(training)
         if result.stopped:
@@ -107,17 +110,25 @@ def plan(config: SweepConfig) -> list[SweepRun]:
         flags = [word for key, value in chosen for word in (f"--{SHORT.get(key, key)}", value)]
         for seed in range(config.seeds):
             folder = Path(config.out) / name.replace(", ", "_").replace("/", "-") / f"seed_{seed}"
-            run_flags = ["--out-dir", str(folder), "--seed", str(seed), "--data.seed", str(seed)]
+            run_flags = ["--out-dir", str(folder), "--seed", str(seed)]
             runs.append(SweepRun(name, seed, folder, [*flags, *run_flags]))
     return runs
 
 
 def check_metrics(training: TrainConfig, config: SweepConfig) -> None:
-    """Raise UserError unless the training evaluates both metrics."""
+    """Raise UserError unless the training evaluates both metrics, and less of them is better, as the plot takes it."""
+    from speech_jax.runs.claims import metric_of  # these load JAX
+    from speech_jax.runs.resolve import task_of
+
+    task = task_of(training)
+    metrics = task.build(task.placeholder_reader(100)).metrics
     sets = [e.name for e in training.evaluate]
+    known = {f"{name}/{metric}": better for name in sets for metric, better in metrics.items()}
     for flag, metric in (("--old", config.old), ("--new", config.new)):
-        if metric.rpartition("/")[0] not in sets:
+        if not metrics and metric.rpartition("/")[0] not in sets:  # a task that does not name its metrics
             raise UserError(f"{flag}: found {metric!r}, expected a metric of one of the sets {', '.join(sets)}")
+        if metrics and metric_of(known, metric, flag) == "max":
+            raise UserError(f"{flag}: found {metric!r}, of which more is better, expected an error rate or a loss")
 
 
 def report(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
@@ -132,9 +143,16 @@ def report(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
     table = pareto_table(final, old=config.old, new=config.new)
     out = Path(config.out)
     write_file(out / "table.md", table + "\n")
-    write_file(out / "points.json", json.dumps([p._asdict() for p in final], indent=1) + "\n")
+    write_file(out / "points.json", json.dumps([to_json(summary) for summary in summarize(final)], indent=1) + "\n")
     write_file(out / "pareto.png", plot_pareto(final, old=config.old, new=config.new, intermediate=intermediate))
     print(table, flush=True)
+
+
+def to_json(summary: Summary) -> dict:
+    """Return a setting's mean and standard deviation over its seeds, and the runs' own figures, as JSON."""
+    deviations = {"old_std": summary.old_std, "new_std": summary.new_std}
+    runs = [{"old": point.old, "new": point.new} for point in summary.runs]
+    return summary.mean._asdict() | deviations | {"seeds": len(runs), "runs": runs}
 
 
 def evaluations(folder: Path, config: SweepConfig) -> list[tuple[int, float, float]]:

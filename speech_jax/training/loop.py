@@ -323,7 +323,7 @@ class _TrainingLoop:
             warmup=self.optimizer_config.warmup_steps,
         )
         kind = jax.devices()[0].device_kind
-        self.progress.say(f"{count_params(optimizer, params)} on {self.mesh.size} {kind} device(s)")
+        self.progress.say(f"{count_params(self.optimizer_config, params)} on {self.mesh.size} {kind} device(s)")
         if resumed:
             self.progress.say(f"resuming at step {self.start}")
             for line in self.resumption.lines:

@@ -63,9 +63,7 @@ def manifests(tmp_path):
 def tones(monkeypatch):
     reader = recognizer(core_seconds=1.0, context_seconds=0.4)  # "long" is longer than one window
     assert reader.longest < len(say(CLIPS["long"][1])) and reader.longest > len(say(CLIPS["three"][1]))
-    monkeypatch.setattr(
-        "speech_jax.inference.recognizer.load_recognizer", lambda path, which, windows, beam, adapter: reader
-    )
+    monkeypatch.setattr(front_door, "_load_recognizer", lambda config: (reader, config.checkpoint))
 
 
 def test_tables_reports_and_the_broken_recording(manifests, tones, tmp_path, capsys):

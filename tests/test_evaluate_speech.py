@@ -75,9 +75,7 @@ def manifests(tmp_path):
 @pytest.fixture
 def tones(monkeypatch):
     reader = recognizer(core_seconds=2.0, context_seconds=0.4)
-    monkeypatch.setattr(
-        "speech_jax.inference.recognizer.load_recognizer", lambda path, which, windows, beam, adapter: reader
-    )
+    monkeypatch.setattr(front_door, "_load_recognizer", lambda config: (reader, config.checkpoint))
 
 
 def test_figures_page_and_what_is_left_out(manifests, tones, tmp_path, capsys):

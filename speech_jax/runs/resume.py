@@ -89,6 +89,10 @@ ASPECTS = {
 }  # fmt: skip
 
 
+class Words(str):
+    """Words in place of a setting's value, for a change of recordings; shown without quotes."""
+
+
 class Change(NamedTuple):
     """A setting that differs from the checkpoint's.
 
@@ -180,14 +184,16 @@ def decide(
     for stream in sorted(aspects.keys() - named):
         name = {"task": "data"}.get(stream, stream)
         if forced or stream.startswith("evaluate"):
-            changes.append(Change(name, "the recordings", f"recordings with {', '.join(aspects[stream])}"))
+            words = Words(f"recordings with {', '.join(aspects[stream])}")
+            changes.append(Change(name, Words("the recordings"), words))
         else:
             refused.append(
                 f"{name}: found recordings with {', '.join(aspects[stream])}, expected those of step {saved.step}; "
                 "--trainer.force-resume resumes anyway"
             )
     if pipeline is not None and ("pre" in pipeline) != ("pre" in saved.pipeline):  # alpha has become or left 0
-        change = Change("pre", *("replayed" if "pre" in p else "not replayed" for p in (saved.pipeline, pipeline)))
+        used = (Words("replayed" if "pre" in p else "not replayed") for p in (saved.pipeline, pipeline))
+        change = Change("pre", *used)
         changes = [c for c in changes if c.name != "pre"]
         if config.trainer.step.privacy.on:
             refused.append(f"pre: found {change.after}, expected {change.before} as at step {saved.step}: {EPSILON}")
@@ -278,6 +284,8 @@ def rate_line(before: TrainConfig, after: TrainConfig, step: int) -> str:
 
 def show(value: Any) -> str:
     """Format a setting's value for a message; configs by their names."""
+    if isinstance(value, Words):
+        return value
     if dataclasses.is_dataclass(value):
         return str(getattr(value, "name", None) or getattr(value, "metric", None) or type(value).__name__)
     if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):

@@ -25,11 +25,14 @@ def make_step(
     mesh: Mesh | None = None,
     rate: optax.Schedule | None = None,
     moving_state: PyTree | None = None,
+    penalties: Callable | None = None,
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics, jax.Array]]:
     """Make the pure function (state, batch) -> (state, metrics, finite)."""
     options: dict[str, Any] = {"mesh": mesh, "moving_state": moving_state}
     gradients = [(term, make_gradient(term, trainable, config, **options)) for term in terms(objective)]
-    update = make_update(objective, optimizer, trainable, config, rate=rate, moving_state=moving_state)
+    update = make_update(
+        objective, optimizer, trainable, config, rate=rate, moving_state=moving_state, penalties=penalties
+    )
 
     def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, jax.Array]:
         key = jax.random.key(seed)

@@ -481,7 +481,8 @@ def test_from_recordings_without_text_to_a_recognizer_that_keeps_its_pre_trainin
         second,
         out_dir=str(tmp_path / "shared"),
         pre=None,
-        pre_task=dataclasses.replace(pretext, augment=second.task.augment),
+        task=dataclasses.replace(second.task, augment=AugmentConfig(gain=1.0)),  # frames are hidden without SpecAugment
+        pre_task=dataclasses.replace(pretext, augment=AugmentConfig(gain=1.0)),
     )
     train(shared)
     lines = [json.loads(line) for line in Path(shared.out_dir, "metrics.jsonl").read_text().splitlines()]
@@ -577,11 +578,17 @@ def test_the_adapter_file_is_the_best_checkpoints_and_needs_no_start_model(start
     with pytest.raises(UserError, match="every evaluated checkpoint breaks a guard .step 13: A/loss .*--which last"):
         find_checkpoint(config.out_dir)
 
-    # --- init_from is gone ---
-    shutil.rmtree(tmp_path / "start")
+    # --- another model lies in init_from, then it is gone ---
     other = (*guards, GuardConfig("B/loss"))
-    _, text = domains.run(dataclasses.replace(config, trainer=dataclasses.replace(trainer, steps=14, guards=other)))
-    assert "error: trainer.guards: " in text and "13 has no reference for B/loss" in text
+    late = dataclasses.replace(config, trainer=dataclasses.replace(trainer, steps=14, guards=other))
+    shutil.rmtree(tmp_path / "start")
+    for problem in ("found other parameters than those that this run started from (step 40)", "found no checkpoint"):
+        if "other" in problem:
+            shutil.copytree(find_checkpoint(config.out_dir, "last"), tmp_path / "start" / "checkpoints" / "40")
+        else:
+            shutil.rmtree(tmp_path / "start")
+        _, text = domains.run(late)
+        assert "error: trainer.guards: " in text and "13 has no reference for B/loss" in text and problem in text
     result, text = domains.run(dataclasses.replace(config, trainer=dataclasses.replace(trainer, steps=14)))
     assert result is not None and file.exists() and not file.with_name("adapter_last.safetensors").exists()
 

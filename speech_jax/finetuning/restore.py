@@ -99,7 +99,7 @@ def start_from(
         UserError: if there is no whole checkpoint, a leaf is missing, is left over or has another shape (naming it and
             both shapes), or a pattern matches nothing.
     """
-    checkpoint = source if isinstance(source, OpenCheckpoint) else open_checkpoint(source, which)
+    checkpoint = open_checkpoint(source, which)
     path = checkpoint.path
     params, model_state = checkpoint.params(ema=ema)
     model_state = select_state(model_state)

@@ -196,7 +196,7 @@ def prepare(config: TrainConfig) -> PreparedRun:
         accountant=accountant,
         pipeline=pipeline,
         contents=contents,
-        assets=make_assets(config, run.reader, run.speakers),
+        assets=make_assets(config, run.reader, run.speakers) | ({"start": run.origin} if run.origin else {}),
     )
 
 

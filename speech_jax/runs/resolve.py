@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from speech_jax.data.speakers import named, speaker_table
 from speech_jax.runs.resume import Saved, keep_old_seeds, saved_run
 from speech_jax.runs.streams import Sources
 from speech_jax.training.checkpoint import FOLDER, OpenCheckpoint, open_checkpoint, saved_steps
+from speech_jax.training.checksums import hash_arrays
 from speech_jax.training.config import OptimizerConfig
 from speech_jax.training.layout import read_item
 
@@ -45,6 +47,7 @@ class Resolved(NamedTuple):
         speakers: Names of the speakers, for a voice or vocoder that learns several.
         start: The checkpoint that a new run starts from; None without one, and for a run that resumes.
         saved: The newest checkpoint of this run, if there is one.
+        origin: Step and hash of the checkpoint that the run started from, which its checkpoints keep; None without one.
     """
 
     config: TrainConfig
@@ -52,6 +55,7 @@ class Resolved(NamedTuple):
     speakers: tuple[str, ...] = ()
     start: Start | None = None
     saved: Saved | None = None
+    origin: Mapping[str, str] | None = None
 
     @property
     def resumes(self) -> bool:
@@ -123,7 +127,7 @@ def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
             config = dataclasses.replace(config, task=model.task)
             check_settings(config)
         config = keep_old_seeds(_with_speakers(config, model.speakers), saved)
-        return Resolved(config, model.reader, model.speakers, saved=saved)
+        return Resolved(config, model.reader, model.speakers, saved=saved, origin=checkpoint.assets.get("start"))
 
     if not config.init_from:
         if config.task is None:
@@ -146,12 +150,23 @@ def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
             "was learned to the symbols that both have"
         )
     reader = model.reader if keeps and model.reader is not None else _new_reader(config, sources)
-    return Resolved(config, reader, speakers, start)
+    origin = {"step": checkpoint.folder.name, "sha256": hash_arrays(checkpoint.folder)}
+    return Resolved(config, reader, speakers, start, origin=origin)
 
 
-def open_start(config: TrainConfig) -> Start:
-    """Open the checkpoint in `init_from` of a run whose task is settled."""
-    checkpoint = open_checkpoint(config.init_from, config.start.which)
+def open_start(run: Resolved) -> Start:
+    """Open the checkpoint that a run which resumes has started from.
+
+    Raises UserError if it is gone, or another one lies there now.
+    """
+    config, origin = run.config, run.origin or {}
+    step = origin.get("step", "")  # no number if init_from is a step's folder of another name
+    checkpoint = open_checkpoint(config.init_from, int(step) if step.isdecimal() else config.start.which)
+    if origin and hash_arrays(checkpoint.folder) != origin["sha256"]:
+        raise UserError(
+            f"{config.init_from}: found other parameters than those that this run started from (step {step}), "
+            "expected the same checkpoint"
+        )
     model = read_model(checkpoint)
     return Start(checkpoint, model, config.task.start_rules(model))
 

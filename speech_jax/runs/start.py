@@ -41,7 +41,7 @@ def read_start(run: Resolved, task: Task, spec: PyTree) -> StartValues:
     Raises:
         UserError: If a leaf is missing, has another shape or is left over, or if a pattern of `start` fits nothing.
     """
-    config, model, start = run.config, student(task.model), run.start or open_start(run.config)
+    config, model, start = run.config, student(task.model), run.start or open_start(run)
     old, speakers = start.model, run.speakers
     return start_from(
         start.checkpoint,

@@ -38,6 +38,13 @@ def _write_partial(folder: Path, hashes: dict[str, str]) -> Path:
     return partial
 
 
+def hash_arrays(folder: Path) -> str:
+    """Return one hash for all arrays of a checkpoint, from its checksum file."""
+    hashes = json.loads((folder / NAME).read_bytes())["files"]
+    arrays = {name: digest for name, digest in hashes.items() if name.startswith("state/")}
+    return hashlib.sha256(_canonical(arrays).encode()).hexdigest()
+
+
 def find_damage(folder: Path) -> str | None:
     """Check every file of a checkpoint against its checksum.
 

@@ -192,19 +192,21 @@ class CheckpointConfig:
     """Checkpoints that are written and kept."""
 
     every: int = 1000
-    """Steps between checkpoints. One is always written at the end and on SIGTERM; 0 writes only those."""
+    """Steps between checkpoints. One is always written at the end, on SIGTERM, and after an evaluation that is the best so
+    far (unless `keep_best` is 0); 0 writes only those."""
     keep_last: int = 2
     """Number of newest checkpoints to keep. At least 2 are kept, so that a damaged one has a fallback."""
     keep_best: int = 1
-    """Number of best checkpoints by `metric` to keep in addition."""
+    """Number of best checkpoints to keep in addition: by `metric` within the guards; with guards alone the newest within
+    them."""
     metric: str | None = None
-    """Metric that ranks checkpoints, "<evaluation set>/<metric>", for example "dev/wer". None keeps only the newest."""
+    """Metric that ranks checkpoints, "<evaluation set>/<metric>", for example "dev/wer". None: the last is the best."""
     mode: Literal["min", "max"] = "min"
     """min: a smaller `metric` is better; max: a larger one."""
 
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""
-        return {} if self.metric is not None else {"keep_best": "with {metric}", "mode": "with {metric}"}
+        return {} if self.metric is not None else {"mode": "with {metric}"}
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ class GuardConfig:
     metric: str
     """Name of the metric, "<evaluation set>/<metric>", for example "old/wer". Smaller is better."""
     within: float = 0.02
-    """Allowed relative increase over the value before the first step; 0.02 is 2 %."""
+    """Allowed relative increase over the value of the model that the run starts from; 0.02 is 2 %."""
     patience: int = 0
     """Evaluations in a row above the limit after which the run ends. 0: never."""
 
@@ -297,7 +299,8 @@ class TrainerConfig:
     eval_first: bool = False
     """Also evaluate before the first step. Guards do this in any case."""
     guards: tuple[GuardConfig, ...] = ()
-    """Metrics of old domains that must not get worse. A checkpoint that breaks a guard is never the best."""
+    """Metrics of old domains that must not get worse. A checkpoint that breaks a guard, or was not evaluated, is never the
+    best."""
     patience: int = 0
     """Evaluations in a row without a better `checkpoint.metric` after which the run ends. 0: never."""
     log_every: int = 50
@@ -317,4 +320,7 @@ class TrainerConfig:
 
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""
-        return {} if self.tensorboard else {"examples": "with {tensorboard}"}
+        idle = {} if self.tensorboard else {"examples": "with {tensorboard}"}
+        if self.checkpoint.metric is None and not self.guards:
+            idle["checkpoint.keep_best"] = "with {checkpoint.metric} and without trainer.guards"
+        return idle

@@ -177,7 +177,7 @@ class Guards:
 
     @property
     def _ranked_by(self) -> list[Any]:
-        """What the best so far is the best by; its scores cannot be compared with those of another ranking."""
+        """Settings that decide what is the best; scores are not compared across a change of them."""
         return [self._metric, self._mode, {config.metric: config.within for config in self._configs}]
 
     def restore(self, record: Mapping[str, Any]) -> bool:

@@ -69,7 +69,8 @@ def test_each_penalty_is_a_term_of_its_own_in_the_log(start_models, tmp_path):
     assert result is not None, text
     assert "Fisher information of the old domain: 24 gradients, squared norm" in text
     first, _, last = (row["metrics"] for row in logged(config))
-    before, after = (named_leaves(load_params(folder)[0]) for folder in (start.out_dir, f"{config.out_dir}/checkpoints/2"))
+    folders = start.out_dir, f"{config.out_dir}/checkpoints/2"
+    before, after = (named_leaves(load_params(folder)[0]) for folder in folders)
     pulled = [name for name in before if not name.startswith("head/")]
     squares = {name: (after[name].astype(np.float64) - before[name]) ** 2 for name in pulled}
     assert last["penalty/anchor"] == pytest.approx(0.25 * sum(x.sum() for x in squares.values()), rel=1e-5)

@@ -124,10 +124,9 @@ def _wavenet() -> tuple[Task, dict]:
 
 
 def _g2p() -> tuple[Task, dict]:
-    words = [Entry(word, tuple(phones.split())) for word, phones in (
-        ("cat", "K AE1 T"), ("dog", "D AO1 G"), ("fox", "F AA1 K S"), ("ox", "AA1 K S"), ("banana", "B AH0 N AE1 N AH0"),
-        ("cats", "K AE1 T S"), ("dogs", "D AO1 G Z"),
-    )]  # fmt: skip
+    pronunciations = {"cat": "K AE1 T", "dog": "D AO1 G", "fox": "F AA1 K S", "ox": "AA1 K S", "cats": "K AE1 T S"}
+    pronunciations |= {"banana": "B AH0 N AE1 N AH0", "dogs": "D AO1 G Z"}
+    words = [Entry(word, tuple(phones.split())) for word, phones in pronunciations.items()]
     task = g2p_task(G2PConfig(width=12, embedding=8, dropout=0.0), words, {word.word: [word.phones] for word in words})
     return task, next(word_batches(words, word_plan(words, rows=ROWS, shuffle=False)))
 

@@ -1,4 +1,4 @@
-"""Micro-batches equal the whole batch, for every objective and mixture; batch norms that are trained are the exception."""
+"""Micro-batches equal the whole batch, for every objective and mixture. Trained batch norms are the exception."""
 
 import jax
 import jax.numpy as jnp

@@ -140,7 +140,8 @@ def test_steps_equal_an_independent_computation_in_float64(case):
     )
     step_config = StepConfig(accumulate=parts, ema=0.9)
     adapter = AdapterConfig("lora", rank=2, targets=("^encoder/kernel",)) if kind == "lora" else None
-    task = Task(Model(None, None), mix(objective, objective, lambda step: 0.8 - 0.1 * step), None, lambda *_: Report({}))
+    mixed = mix(objective, objective, lambda step: 0.8 - 0.1 * step)
+    task = Task(Model(None, None), mixed, None, lambda *_: Report({}))
     params, names = plain, {"encoder": ("encoder", "kernel"), "head": ("head", "kernel")}
     if adapter is not None:
         task = with_adapters(task, adapter)

@@ -125,9 +125,9 @@ def check_metrics(training: TrainConfig, config: SweepConfig) -> None:
     sets = [e.name for e in training.evaluate]
     known = {f"{name}/{metric}": better for name in sets for metric, better in metrics.items()}
     for flag, metric in (("--old", config.old), ("--new", config.new)):
-        if not metrics and metric.rpartition("/")[0] not in sets:  # a task that does not name its metrics
+        if metric.rpartition("/")[0] not in sets:
             raise UserError(f"{flag}: found {metric!r}, expected a metric of one of the sets {', '.join(sets)}")
-        if metrics and metric_of(known, metric, flag) == "max":
+        if metrics and metric_of(known, metric, flag) == "max":  # not where the task does not name its metrics
             raise UserError(f"{flag}: found {metric!r}, of which more is better, expected an error rate or a loss")
 
 

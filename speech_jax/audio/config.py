@@ -12,6 +12,7 @@ from speech_jax.core.claims import not_used_by
 from speech_jax.core.config_dict import describe_value, differences, from_dict, new_field, to_dict
 from speech_jax.core.errors import UserError
 
+MASKS = ("freq_masks", "freq_width", "time_masks", "time_width", "time_width_max", "mask_value")  # SpecAugment's fields
 _CEPSTRAL = ("num_cepstra", "lifter", "lifter_offset", "log_energy")  # used by MFCC only
 _SPECTRAL = (
     "window", "n_fft", "window_shape", "padding", "remove_dc", "pre_emphasis_by", "power", "num_mels", "mel_scale",

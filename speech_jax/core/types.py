@@ -117,6 +117,9 @@ class Report(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+Better = Literal["min", "max", "either"]
+
+
 class Task(NamedTuple):
     """Model, loss and evaluation, as training/ takes them.
 
@@ -126,6 +129,9 @@ class Task(NamedTuple):
         batch_spec: (Bucket) -> pytree of jax.ShapeDtypeStruct, for compiling ahead of time.
         evaluate: (params, model_state, batches) -> Report.
         sharding: (pattern, a mesh axis or None per dimension): default sharding of the parameters.
+        metrics: name of each metric that `evaluate` reports -> whether smaller or larger values are better, so that a
+            run can check the metrics in its settings before the first step. Empty: they are checked when they are
+            first measured.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -148,6 +154,7 @@ class Task(NamedTuple):
     batch_spec: Callable
     evaluate: Callable
     sharding: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
+    metrics: Mapping[str, Better] = {}
 
 
 class Reader(Protocol):

@@ -5,13 +5,16 @@ Rules inside one room are the `idle` methods of its configs (core/claims.py); he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from speech_jax.audio.config import MASKS
 from speech_jax.config import TrainConfig
 from speech_jax.core.claims import check_claims, refuse_idle, value_at
-from speech_jax.core.errors import UserError
+from speech_jax.core.errors import UserError, did_you_mean
+from speech_jax.core.types import Better, TaskConfig
 from speech_jax.data.config import PlanConfig
 from speech_jax.objectives.schedules import make_alpha
 from speech_jax.training.config import TrainerConfig
@@ -100,7 +103,45 @@ def idle_in_run(config: TrainConfig) -> dict[str, str]:
     if config.pre is None or make_alpha(config.alpha) in (0.0, 1.0):
         reason = "without recordings in pre" if config.pre is None else "with {alpha.start}"
         idle["trainer.step.gradients"] = f"{reason}: there is one gradient"
+    if shares_recordings(config) and hasattr(config.task, "augment"):
+        reason = "with a pre_task on the recordings of data, whose frames are hidden instead"
+        idle |= {f"task.augment.{name}": reason for name in MASKS}
     return idle | _idle_in_plans(config)
+
+
+def shares_recordings(config: TrainConfig) -> bool:
+    """Return True if the unsupervised L_pre is on the recordings of the task, in the same forward pass."""
+    return config.pre_task is not None and config.pre is None and make_alpha(config.alpha) != 0.0
+
+
+def idle_in_start(config: TrainConfig) -> dict[str, str]:
+    """Return the settings of `start` without effect on a run whose task is known."""
+    task: Any = config.task
+    idle = {}
+    if not task.named_speakers:
+        idle["start.speakers"] = "in a task without speakers"
+    elif task.speakers != "data":
+        idle["start.speakers"] = "with {task.speakers}"
+    return idle
+
+
+def check_kept_reader(config: TrainConfig, old: TaskConfig) -> None:
+    """Check that a run that keeps the reader of its start checkpoint gives no settings of another one.
+
+    Args:
+        config: the run, with its task.
+        old: the checkpoint's task.
+
+    Raises:
+        UserError: naming the settings.
+    """
+    for name in ("tokenizer", "frontend"):
+        given = getattr(config.task, name, None)
+        if given is not None and given not in (type(given)(), getattr(old, name, None)):
+            raise UserError(
+                f"task.{name}: found {given}, which nothing uses: that of init_from is kept; expected it left out, or "
+                "start.tokenizer 'new'"
+            )
 
 
 def _idle_in_plans(config: TrainConfig) -> dict[str, str]:
@@ -141,6 +182,42 @@ def _idle_in_stream(plan: PlanConfig, evaluated: bool) -> dict[str, str]:
     return idle
 
 
+def check_metrics(config: TrainConfig, metrics: Mapping[str, Better]) -> None:
+    """Check the metrics of checkpoints and guards against those that the task reports.
+
+    Args:
+        config: the run.
+        metrics: `Task.metrics`; empty where the task does not say.
+
+    Raises:
+        UserError: for a metric that no evaluation has, with the nearest spelling, or a direction in which it gets
+            worse.
+    """
+    known = {f"{e.name}/{name}": better for e in config.evaluate for name, better in metrics.items()}
+    if not known:
+        return
+    best = config.trainer.checkpoint
+    if best.metric is not None:
+        better = metric_of(known, best.metric, "trainer.checkpoint.metric")
+        if better not in (best.mode, "either"):
+            raise UserError(
+                f"trainer.checkpoint.mode: found {best.mode!r} with metric {best.metric!r}, expected {better!r}: the "
+                "worst checkpoint would be the best"
+            )
+    for number, guard in enumerate(config.trainer.guards):
+        name = f"trainer.guards.{number}.metric"
+        if metric_of(known, guard.metric, name) == "max":
+            smaller = ", ".join(metric for metric, better in known.items() if better != "max")
+            raise UserError(f"{name}: found {guard.metric!r}, of which more is better, expected one of {smaller}")
+
+
+def metric_of(known: Mapping[str, Better], metric: str, flag: str) -> Better:
+    """Return the direction that is better of a metric. Raises UserError, naming the flag, for an unknown one."""
+    if metric not in known:
+        raise UserError(f"{flag}: found {metric!r}, expected one of {', '.join(known)}{did_you_mean(metric, known)}")
+    return known[metric]
+
+
 def check_names(config: TrainConfig) -> None:
     """Raise UserError for two evaluation sets of one name: the metrics of one would hide the other's."""
     numbers: dict[str, int] = {}
@@ -176,13 +253,17 @@ def check_stages(config: TrainConfig) -> None:
     if optimizer.schedule == "steps" and not optimizer.falls:
         raise UserError("optimizer.schedule: found 'steps' without optimizer.falls, expected them, or 'constant'")
     stages = [("optimizer.falls", fall) for fall in optimizer.falls]
-    stages += [("optimizer.hold", hold) for _, hold in optimizer.hold]
     first = config.trainer.watch.profile.partition(":")[0]
     stages += [("trainer.watch.profile", int(first))] if first.isdecimal() else []
     for name, step in stages:
         if step >= steps:
-            hint = "; optimizer.groups with None freezes for the whole run" if name == "optimizer.hold" else ""
-            raise UserError(f"{name}: found step {step}, expected one before the end, trainer.steps {steps}{hint}")
+            raise UserError(f"{name}: found step {step}, expected one before the end, trainer.steps {steps}")
+    for pattern, hold in optimizer.hold:
+        if hold > steps:
+            raise UserError(
+                f"optimizer.hold: found {hold} steps for {pattern!r}, expected at most the {steps} of trainer.steps; "
+                "None in optimizer.groups freezes for the whole run"
+            )
     before = optimizer.warmup_steps + optimizer.hold_steps
     if optimizer.schedule in ("tri_stage", "wsd") and before + optimizer.decay_steps > steps:
         raise UserError(

@@ -120,10 +120,9 @@ def prepare(config: TrainConfig) -> PreparedRun:
         )  # fmt: skip
 
     streams = {"task": stream("data", config.data)}
+    pre = None
     if config.pre is not None:  # also where nothing is learned from it: a sweep's alpha 0 is prepared as its others are
         pre = stream("pre", config.pre, reader=run.reader if config.pre_task is None else None)
-        if config.pre_task is None:
-            check_distinct(streams["task"], pre)
         if replays(config) or config.optimizer.ewc:
             streams["pre"] = pre
     task_feed = streams["task"].feed()
@@ -145,6 +144,8 @@ def prepare(config: TrainConfig) -> PreparedRun:
     accountant = private_run(config, {name: (each.utterances, each.plan) for name, each in streams.items()})
     if accountant is not None:
         log.info("%s", describe(accountant, config.trainer.steps))
+    if pre is not None and config.pre_task is None:
+        check_distinct(streams["task"], pre)
 
     pipeline: dict[str, Any] = {name: each.plan.fingerprint() for name, each in streams.items()}
     sets = streams | {f"evaluate/{name}": each for name, each in eval_streams.items()}

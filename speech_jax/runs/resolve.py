@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from speech_jax.artifacts.folder import read_model
 from speech_jax.audio.config import check_same_audio
 from speech_jax.config import TrainConfig
-from speech_jax.core.errors import UserError
-from speech_jax.core.types import Checkpointed, Reader, StartRules
+from speech_jax.core.claims import refuse_idle
+from speech_jax.core.errors import UserError, did_you_mean
+from speech_jax.core.types import Checkpointed, Reader, StartRules, TaskConfig
 from speech_jax.data.config import DataConfig
 from speech_jax.data.speakers import named, speaker_table
+from speech_jax.runs.claims import check_kept_reader, idle_in_start
 from speech_jax.runs.resume import Saved, keep_old_seeds, saved_run
 from speech_jax.runs.streams import Sources
 from speech_jax.training.checkpoint import FOLDER, OpenCheckpoint, open_checkpoint, saved_steps
@@ -82,12 +84,15 @@ def check_settings(config: TrainConfig) -> None:
     teacher = config.teacher
     if teacher.checkpoint and not (0 <= teacher.weight <= 1 and teacher.temperature > 0 and teacher.hidden >= 0):
         raise UserError(f"teacher: found {teacher}, expected 0 <= weight <= 1, temperature > 0, hidden >= 0")
+    if config.task is not None and config.init_from:
+        refuse_idle(config, idle_in_start(config))
     sets = [e.name for e in config.evaluate]
     metrics = {"trainer.checkpoint.metric": config.trainer.checkpoint.metric}
     metrics |= {f"trainer.guards.{i}.metric": guard.metric for i, guard in enumerate(config.trainer.guards)}
     for name, metric in metrics.items():
         if sets and metric is not None and metric.rpartition("/")[0] not in sets:
-            raise UserError(f"{name}: found {metric!r}, expected a metric of one of the sets {', '.join(sets)}")
+            near = did_you_mean(metric, (f"{each}/{metric.rpartition('/')[2]}" for each in sets))
+            raise UserError(f"{name}: found {metric!r}, expected a metric of one of the sets {', '.join(sets)}{near}")
     if config.pre_task is not None and config.pre is None and config.teacher.checkpoint:
         raise UserError("teacher: found one with a pre_task without pre, expected recordings in pre for it")
     if config.adapter.kind == "none":
@@ -98,6 +103,17 @@ def check_settings(config: TrainConfig) -> None:
         raise UserError("optimizer.groups: found them with adapters, expected adapter.train to say what else moves")
     if optimizer.ewc or optimizer.anchor:
         raise UserError("optimizer: found anchor or ewc with adapters, expected one of the two ways against forgetting")
+
+
+def task_of(config: TrainConfig) -> TaskConfig:
+    """Return the task of a run: the config's, or that of its own checkpoint or of the one in `init_from`."""
+    if config.task is not None:
+        return config.task
+    if resumes(config):
+        return read_model(open_checkpoint(config.out_dir, "last")).task
+    if not config.init_from:
+        raise UserError("task: found None, expected a task, or a checkpoint to take it from in init_from")
+    return read_model(open_checkpoint(config.init_from, config.start.which)).task
 
 
 def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
@@ -130,10 +146,7 @@ def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
         return Resolved(config, model.reader, model.speakers, saved=saved, origin=checkpoint.assets.get("start"))
 
     if not config.init_from:
-        if config.task is None:
-            raise UserError(
-                "config.task: found None, expected a task, or a checkpoint to take it from in config.init_from"
-            )
+        task_of(config)  # refuses a run that has none
         speakers = _new_speakers(config, (), sources)
         return Resolved(_with_speakers(config, speakers), _new_reader(config, sources), speakers)
 
@@ -149,7 +162,11 @@ def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
             f"{config.init_from}: {start.rules.conflict}; expected the same, or start.tokenizer 'new' to move what "
             "was learned to the symbols that both have"
         )
+    if keeps and model.reader is not None:
+        check_kept_reader(config, model.task)
     reader = model.reader if keeps and model.reader is not None else _new_reader(config, sources)
+    if reader is None:
+        refuse_idle(config, {"start.tokenizer": "in a task that reads no text"})
     origin = {"step": checkpoint.folder.name, "sha256": hash_arrays(checkpoint.folder)}
     return Resolved(config, reader, speakers, start, origin=origin)
 

@@ -193,6 +193,7 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
         batch_spec=batch_spec,
         evaluate=_evaluator(model, config, tokenizer),
         sharding=SHARDING.get(type(config.model), ()),
+        metrics={"loss": "min", "wer": "min", "cer": "min"},
     )
 
 

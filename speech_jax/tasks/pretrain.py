@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from speech_jax.audio.config import AudioConfig, AugmentConfig
+from speech_jax.audio.config import MASKS, AudioConfig, AugmentConfig
 from speech_jax.core.claims import not_used_by
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Task, TaskConfig
@@ -113,8 +113,7 @@ class PretrainTaskConfig(TaskConfig):
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""
         methods = {name: name for name in ("best_rq", "autoencoder", "contrastive")}
-        masks = ("freq_masks", "freq_width", "time_masks", "time_width", "time_width_max", "mask_value")
         idle = not_used_by("method", self.method, methods)
-        idle |= {f"augment.{name}": "in pre-training, which hides frames itself" for name in masks}
+        idle |= {f"augment.{name}": "in pre-training, which hides frames itself" for name in MASKS}
         given = self.model.num_features
         return idle if given == self.audio.width else idle | {"model.num_features": "with {audio.width}"}

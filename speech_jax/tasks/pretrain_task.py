@@ -19,10 +19,11 @@ from jaxtyping import Array
 
 from speech_jax.audio import rows
 from speech_jax.audio.augment import augment_audio
+from speech_jax.audio.config import MASKS
 from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.core.errors import UserError
 from speech_jax.core.placement import run_sharded
-from speech_jax.core.types import Batch, LossOut, Model, Objective, PyTree, Report, Task
+from speech_jax.core.types import Batch, Better, LossOut, Model, Objective, PyTree, Report, Task
 from speech_jax.models import conformer
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.conformer import conformer_encoder
@@ -36,6 +37,11 @@ from speech_jax.tasks.ctc_task import batch_spec, build_model, ctc_value
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 from speech_jax.text.tokenizer import Tokenizer
 
+METRICS: dict[str, dict[str, Better]] = {  # of each method, besides its loss
+    "best_rq": {"accuracy": "max", "code_perplexity": "either", "guess_perplexity": "either"},
+    "autoencoder": {"hidden_error": "min", "shown_error": "min"},
+    "contrastive": {"accuracy": "max", "diversity_penalty": "min", "code_perplexity": "either"},
+}
 _HIDE = 16  # number of the effect in rows.row_keys
 
 
@@ -178,7 +184,8 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
         masked, model_state = encode_batch(params, model_state, batch, jax.random.key(0) if key is None else key, train)
         return {"encoded": masked.encoded, "mask": masked.mask, "hidden": masked.hidden}, model_state
 
-    return Task(Model(init, apply), objective, batch_spec, evaluate, conformer.SHARDING)
+    metrics = {"loss": "min", "encoded_spread": "either"} | METRICS[config.method]
+    return Task(Model(init, apply), objective, batch_spec, evaluate, conformer.SHARDING, metrics)
 
 
 def with_pretext(task: Task, pretext: Task) -> Task:
@@ -212,9 +219,10 @@ def shared_objective(
         The objective.
 
     Raises:
-        UserError: If the augmentation of the two tasks differs.
+        UserError: If the augmentation of the two tasks' waveforms differs. Their SpecAugment is not used.
     """
-    if ctc.augment != config.augment:
+    unused = {name: getattr(ctc.augment, name) for name in MASKS}
+    if ctc.augment != dataclasses.replace(config.augment, **unused):
         raise UserError("pre_task.augment: found another than task.augment, expected the same (one forward pass)")
     network = build_model(ctc, tokenizer.vocab_size)
     pretext = _pretext(config)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int
 from speech_jax.audio.features import extract_features, num_features
 from speech_jax.core.types import (
     Batch,
+    Better,
     Bucket,
     LossOut,
     Model,
@@ -111,7 +112,15 @@ def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
         return batch_spec(bucket) | speaker
 
     evaluate = make_evaluate(config, front_end, make_parts(network_config(config)), apply, losses, stages[-1][1])
-    return Task(Model(init, apply), objective, spec, evaluate)
+    return Task(Model(init, apply), objective, spec, evaluate, metrics=reported_metrics(config))
+
+
+def reported_metrics(config: Tacotron2TaskConfig) -> dict[str, Better]:
+    """Return the metrics that `evaluate` reports, and which of their values are better."""
+    alignment: dict[str, Better] = {"focus": "max", "coverage": "max", "failures": "min"}
+    losses = ("loss", "before", "after", "stop", *(("guided",) if config.guided else ()))
+    free: dict[str, Better] = {f"free_{name}": better for name, better in alignment.items()} if config.speak else {}
+    return dict.fromkeys(losses, "min") | alignment | free
 
 
 def stage(step: Int[Array, ""], stages: tuple[tuple[int, int], ...]) -> Int[Array, ""]:

@@ -105,7 +105,8 @@ def wavenet_task(config: WaveNetTaskConfig) -> Task:
         return LossOut(total / jnp.maximum(count, 1.0), count, model_state, {"nll": (total, count)})
 
     spec = functools.partial(wavenet_batch_spec, config)
-    return Task(Model(init, apply), objective, spec, _evaluator(config, network))
+    metrics = dict.fromkeys(("loss", "mel_distance") if config.clip_seconds else ("loss",), "min")
+    return Task(Model(init, apply), objective, spec, _evaluator(config, network), metrics=metrics)
 
 
 def prepare(config: WaveNetTaskConfig, batch: Batch) -> dict[str, Array]:

@@ -78,5 +78,27 @@ def test_a_sweep_runs_and_draws_and_does_nothing_twice(corpus, trained, tmp_path
     again = front_door.evaluations(Path(trainings[0].out_dir), config())
     assert [step for step, *_ in again] == [1, 2]  # nothing was trained again
 
+    # the same folder with other settings: refused before anything is trained, and nothing is written
+    table = (tmp_path / "out" / "table.md").read_text()
+    for flags, setting in (
+        (["--optimizer.peak-lr", "0.1"], "optimizer.peak_lr 0.1"),
+        (["--data.plan.rows", "16"], "data.plan.rows: found 16, expected 8"),
+    ):
+        with pytest.raises(UserError, match=f"out/alpha=0/seed_0: .*{setting}"):
+            front_door.main([*arguments, "--seeds", "2", *flags])
+    assert len(trainings) == 2 and (tmp_path / "out" / "table.md").read_text() == table
+    config_text = json.loads((tmp_path / "out" / "alpha=0" / "seed_0" / "config.json").read_text())
+    assert config_text["optimizer"]["peak_lr"] == own.optimizer.peak_lr
+
+    # more seeds: only those are trained, and both streams follow the seed
+    assert front_door.main([*arguments, "--seeds", "2", "--old", "old/loss"]) == 0
+    assert [(t.seed, t.data.seed, t.pre.seed) for t in trainings[2:]] == [(seed, None, None) for seed in (0, 1, 0, 1)]
+    table = capsys.readouterr().out.strip().splitlines()[-4:]
+    assert "old/loss |" in table[0] and "new WER %" in table[0] and "±" in table[2]
+    points = json.loads((tmp_path / "out" / "points.json").read_text())
+    old = [run["old"] for run in points[0]["runs"]]
+    assert points[0]["seeds"] == 2 and points[0]["old"] == pytest.approx(sum(old) / 2)
+    assert points[0]["old_std"] == pytest.approx(abs(old[0] - old[1]) / 2**0.5) and points[0]["old_std"] > 0
+
     with pytest.raises(UserError, match="--new: found 'mars/wer', expected a metric of one of the sets old, new"):
         front_door.main([*arguments, "--new", "mars/wer"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -19,11 +20,14 @@ def main(argv: Sequence[str]) -> int:
     # Loaded after the flags are parsed, so that --help does not wait for JAX.
     import jax
 
+    from speech_jax.monitoring.watchdog import Watchdog
     from speech_jax.runs.train import train
     from speech_jax.training.hosts import start_hosts
 
-    start_hosts(config.hosts)
-    setup_logging(quiet=jax.process_index() > 0)
+    with contextlib.closing(Watchdog(config.trainer.watch.stalled_after, process=None)) as watchdog:
+        watchdog.begin("the start of JAX with the other processes")
+        start_hosts(config.hosts)
+        setup_logging(quiet=jax.process_index() > 0)
     train(dataclasses.replace(config, hosts=HostsConfig()))  # how hosts find each other is no part of the run
     return 0
 

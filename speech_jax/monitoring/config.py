@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WatchConfig:
-    """Monitoring of a run. Process 0 serves and logs; every process reports its own stalled steps."""
+    """Monitoring of a run. Process 0 serves and logs; every process reports what hangs in it."""
 
     metrics_port: int = 0
     """Port of the Prometheus endpoint, for example 9100. 0: no endpoint."""
@@ -17,8 +17,8 @@ class WatchConfig:
     """Steps to trace with XProf, as "FIRST:LAST": "10:20" traces steps 11 to 20 into profile/ of the run's folder.
     Empty: no trace."""
     stalled_after: float = 900.0
-    """Seconds after which a step that has not finished is reported on stderr, with the stacks of all threads. The run
-    continues. 0: never."""
+    """Seconds after which a step that has not finished is reported on stderr, with the stacks of all threads; also a
+    phase before the first step, such as compiling. The run continues. 0: never."""
     mlflow: str = ""
     """URI of an MLflow store to log to as well, for example sqlite:///mlflow.db, or "env": the one in the environment
     variable MLFLOW_TRACKING_URI, where a password is safe: other users of a machine see its command lines. Configs,

@@ -23,6 +23,9 @@ METRICS = {
     "info": ("gauge", "Always 1; labels: version, kind of device."),
     "step": ("gauge", "Finished steps."),
     "steps_planned": ("gauge", "Steps of the whole run."),
+    "phase_timestamp_seconds": (
+        "gauge", "Unix time at which the run's phase began; label: the phase, which is training after the first step.",
+    ),
     "last_step_timestamp_seconds": ("gauge", "Unix time at which the metrics of the last step were read."),
     "loss": ("gauge", "Mean loss since the last log line, combined and of each term of the mix."),
     "alpha": ("gauge", "Weight of the old loss in the mix."),
@@ -69,6 +72,8 @@ class Endpoint:
         self._lock = threading.Lock()
         self._values: dict[str, dict[Labels, float]] = {}
         self._set("steps_planned", steps)
+        self._training = False
+        self.begin("starting")
         kind = jax.local_devices()[0].device_kind
         self._set("info", 1, version=__version__, device_kind=kind)
         endpoint = self
@@ -104,8 +109,16 @@ class Endpoint:
 
     # --- updates ---
 
+    def begin(self, phase: str) -> None:
+        """Record the phase of a run that has not made a step yet; later it is always training."""
+        if not self._training:
+            with self._lock:
+                self._values["phase_timestamp_seconds"] = {(("phase", phase),): time.time()}
+
     def beat(self, step: int) -> None:
         """Record that the metrics of this step have been read."""
+        self.begin("training")
+        self._training = True
         self._set("step", step)
         self._set("last_step_timestamp_seconds", time.time())
 

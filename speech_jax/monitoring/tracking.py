@@ -115,6 +115,7 @@ class Tracker:
             if tensorboard:
                 self._board = _Board(folder / "tensorboard", start)
         except OSError as error:
+            self.close()
             raise UserError(f"{folder}: the run's logs cannot be written ({error.strerror})") from error
 
     def write(self, kind: str, step: int, **parts: Mapping[str, float]) -> None:

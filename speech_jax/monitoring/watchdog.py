@@ -1,4 +1,4 @@
-"""Monitoring settings, a profiler trace of some steps, and a watchdog that reports steps that hang."""
+"""External trackers, a profiler trace of some steps, and a watchdog that reports a run that hangs."""
 
 from __future__ import annotations
 
@@ -75,54 +75,65 @@ class Profile:
 class Watchdog:
     """Reports a step that takes longer than `seconds`, once, with the stacks of all threads on stderr.
 
+    So it does with the phases before the first step, such as compiling.
+
     Args:
-        seconds: time limit of a step; 0 never reports.
-        stalled: called once for each reported step.
+        seconds: time limit of a step, or of a phase; 0 never reports.
+        stalled: called once for each that is reported.
+        process: index of this process, for the report; None while it is unknown.
 
     Raises:
         UserError: for a negative or infinite limit.
     """
 
-    def __init__(self, seconds: float, stalled: Callable[[], None] | None = None):
+    def __init__(self, seconds: float, stalled: Callable[[], None] | None = None, *, process: int | None = 0):
         if not 0 <= seconds < 1e9:
             raise UserError(f"trainer.watch.stalled_after: found {seconds}, expected a number of seconds, or 0")
         self._seconds, self._stalled = seconds, stalled
-        self._step: tuple[int, float] | None = None  # number and start time of the running step
-        self._reported = 0
+        self._of = "" if process is None else f" of process {process}"
+        self._phase: tuple[str, float] | None = None  # name and start time of what runs now
+        self._reported: tuple[str, float] | None = None
         self._closed = threading.Event()
         self._thread = None
         if seconds:
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
 
+    def begin(self, phase: str) -> None:
+        """Time a phase of the start, such as "compiling", up to the next phase or step."""
+        self._end()
+        self._phase = (phase, time.monotonic())
+
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
         """Time a step: its batch, its dispatch, and reading the step before."""
-        began = time.monotonic()
-        self._step = (number, began)
+        self.begin(f"step {number}")
         try:
             yield
         finally:
-            self._step = None
-            if self._reported == number:
-                _print(f"step {number} is done after {time.monotonic() - began:.0f} s")
+            self._end()
+
+    def _end(self) -> None:
+        phase, self._phase = self._phase, None
+        if phase is not None and self._reported == phase:
+            _print(f"{phase[0]} is done after {time.monotonic() - phase[1]:.0f} s")
 
     def _watch(self) -> None:
         while not self._closed.wait(min(self._seconds / 4, 10.0)):
-            step = self._step  # read once: the main thread may reset it
-            if step is None or step[0] == self._reported or time.monotonic() - step[1] < self._seconds:
+            phase = self._phase  # read once: the main thread may reset it
+            if phase is None or phase == self._reported or time.monotonic() - phase[1] < self._seconds:
                 continue
-            self._reported = step[0]
-            seconds = time.monotonic() - step[1]
-            _print(
-                f"step {step[0]} of process {jax.process_index()} is not done after {seconds:.0f} s; still running, at:"
-            )
+            self._reported = phase
+            seconds = time.monotonic() - phase[1]
+            # JAX is not asked for anything here: it may be what hangs.
+            _print(f"{phase[0]}{self._of} is not done after {seconds:.0f} s; still running, at:")
             faulthandler.dump_traceback(file=2, all_threads=True)
             if self._stalled is not None:
                 self._stalled()
 
     def close(self) -> None:
         """Stop watching."""
+        self._end()
         self._closed.set()
         if self._thread is not None:
             self._thread.join()

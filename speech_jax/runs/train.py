@@ -16,6 +16,7 @@ from speech_jax.core.config_dict import to_text
 from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.finetuning.adapters import save_adapter
+from speech_jax.monitoring.watch import Watch
 from speech_jax.runs.prepare import PreparedRun, prepare
 from speech_jax.runs.resume import SECRET_FILE, decide, saved_run
 from speech_jax.runs.streams import audio_seconds
@@ -38,9 +39,20 @@ def train(config: TrainConfig) -> FitResult:
     Raises:
         UserError: For anything that a user can correct.
     """
+    with run_on_all_or_fail(lambda: Watch(config.trainer.watch, config.trainer.steps)) as watch:
+        return _train(config, watch)
+
+
+def _train(config: TrainConfig, watch: Watch) -> FitResult:
     # ===== 1. Prepare: settings, checkpoint, manifests, task, start, in the order that runs/prepare.py explains.
     # Every process prepares the whole run by itself; an error on one ends all of them.
-    run = run_on_all_or_fail(lambda: prepare(config))
+    def prepared() -> PreparedRun:
+        watch.begin("reading the recordings")
+        run = prepare(config)
+        watch.begin("the wait for the other processes")
+        return run
+
+    run = run_on_all_or_fail(prepared)
     config = run.config
 
     # ===== 2. Agree: processes that read different files would train on different batches without an error.
@@ -75,6 +87,7 @@ def train(config: TrainConfig) -> FitResult:
         units=lambda batch: audio_seconds(batch, config.task.audio.sample_rate),
         seed=config.seed,
         epsilon=None if run.accountant is None else run.accountant.epsilon,
+        watch=watch,
     )
 
     # ===== 4. Write the adapter, a file that fits on the start checkpoint.

@@ -5,6 +5,7 @@ The order matters: a checkpoint must hold the position of the data that the save
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
@@ -22,10 +23,10 @@ from speech_jax.core.log import log
 from speech_jax.core.placement import replicated
 from speech_jax.core.types import PyTree, Report, Task, TrainState
 from speech_jax.monitoring.progress import Progress, clock
-from speech_jax.monitoring.prometheus import Endpoint
 from speech_jax.monitoring.step_log import Pending, StepLog
 from speech_jax.monitoring.tracking import Tracker
-from speech_jax.monitoring.watchdog import Profile, Watchdog, make_sinks
+from speech_jax.monitoring.watch import Watch
+from speech_jax.monitoring.watchdog import Profile, make_sinks
 from speech_jax.training import optimizer as optimizers
 from speech_jax.training.checkpoint import Checkpoints
 from speech_jax.training.compiling import Programs, compile_programs, init_spec_of
@@ -98,6 +99,7 @@ def fit(
     unit_name: str = "audio_seconds",
     seed: int = 0,
     epsilon: Callable[[int], float] | None = None,
+    watch: Watch | None = None,
 ) -> FitResult:
     """Train until `config.steps`, or resume the run in `out_dir` if there is one.
 
@@ -124,6 +126,7 @@ def fit(
         unit_name: name of the unit in the logs.
         seed: seed of the initialization and of all randomness in training.
         epsilon: steps -> epsilon spent (`privacy.Accountant`); required if `config.step.privacy` is on.
+        watch: what watches the run already; None starts it here, as `config.watch` says.
 
     Returns:
         The last state, the last reports, and how the run ended.
@@ -170,7 +173,7 @@ def fit(
     lock = run_on_all_or_fail(lambda: RunLock(out) if jax.process_index() == 0 else None)
     try:
         check_shared(out)
-        with StopSignal() as stop:
+        with StopSignal() as stop, contextlib.ExitStack() as closing:  # in the reverse order, also after an error
             loop = _TrainingLoop(
                 task=task,
                 data=train_data,
@@ -189,6 +192,8 @@ def fit(
                 unit_name=unit_name,
                 seed=seed,
                 epsilon=epsilon,
+                watch=watch or closing.enter_context(run_on_all_or_fail(lambda: Watch(config.watch, config.steps))),
+                closing=closing,
             )
             return loop.run(stop)
     finally:
@@ -220,9 +225,12 @@ class _TrainingLoop:
         unit_name: str,
         seed: int,
         epsilon: Callable[[int], float] | None,
+        watch: Watch,
+        closing: contextlib.ExitStack,
     ):
         self.task, self.data, self.config, self.eval_sets = task, data, config, eval_sets
         self.out, self.seed, self.optimizer_config = out, seed, optimizer
+        self.watch, self.closing = watch, closing
         self.units = units  # of this process's rows
         self.init = init
         self.pipeline = json.loads(json.dumps(pipeline))
@@ -262,7 +270,9 @@ class _TrainingLoop:
         self.guards = Guards(config.guards, config.checkpoint, config.patience)
         self.verdict = Verdict(within=True, best=False)  # of the last evaluation
         self.ended: tuple[str, ...] = ()  # why the run ends early
+        watch.begin("restoring the state")
         self.checkpoints = Checkpoints(out, config.checkpoint, assets)
+        closing.callback(self.checkpoints.close)  # finishes the save in the background
         restored = self.checkpoints.restore(self.struct, self._decide)
         if restored is None:
             self.state = make()
@@ -300,15 +310,15 @@ class _TrainingLoop:
             for name, text in self.texts.items():
                 write_file(out / name, text)
             write_changes(out / CHANGES_FILE, self.start, self.resumption.changes)
-        watch = config.watch
-        self.profile = Profile(watch.profile, out / "profile", enabled=self.main)
-        self.endpoint = None
-        if watch.metrics_port and self.main:
-            self.endpoint = Endpoint(watch.metrics_host, watch.metrics_port, config.steps)
-        self.watchdog = Watchdog(watch.stalled_after, self.endpoint.stalled if self.endpoint else None)
+        self.profile = Profile(config.watch.profile, out / "profile", enabled=self.main)
+        self.closing.callback(self.profile.close)
+        endpoint = self.watch.endpoint
         self.progress = Progress(config.steps, self.start, seconds=config.progress_seconds, enabled=self.main)
-        sinks = ([self.endpoint] if self.endpoint else []) + (make_sinks(watch, out) if self.main else [])
-        self.tracker = Tracker(out, self.start, tensorboard=config.tensorboard, enabled=self.main, sinks=sinks)
+        self.closing.callback(self.progress.close)
+        sinks = ([endpoint] if endpoint else []) + (make_sinks(config.watch, out) if self.main else [])
+        start = self.start if resumed else -1
+        self.tracker = Tracker(out, start, tensorboard=config.tensorboard, enabled=self.main, sinks=sinks)
+        self.closing.callback(self.tracker.close)
         self.log = StepLog(
             self.progress,
             self.tracker,
@@ -319,7 +329,7 @@ class _TrainingLoop:
             max_bad=config.max_bad_steps,
             unit_name=self.unit_name,
             epsilon=self.epsilon if self.private else None,
-            beat=self.endpoint.beat if self.endpoint else None,
+            beat=endpoint.beat if endpoint else None,
             warmup=self.optimizer_config.warmup_steps,
         )
         kind = jax.devices()[0].device_kind
@@ -330,7 +340,7 @@ class _TrainingLoop:
                 self.progress.say(line)
 
     def run(self, stop: StopSignal) -> FitResult:
-        """Compile, train to the end or to a signal, and close everything."""
+        """Compile, and train to the end or to a signal."""
         if self.finished_before:
             return self._finished()
         programs, stopped = None, False
@@ -343,18 +353,11 @@ class _TrainingLoop:
         except StopRequested:  # while compiling
             stopped = True
             self._save(self.start, None, wait=True)
-        finally:
-            self.watchdog.close()
-            self.profile.close()
-            self.progress.close()
-            self.tracker.close()
-            self.checkpoints.close()  # also after an error: finishes the save in the background
         seconds, count = (programs.seconds, programs.count) if programs else (0.0, 0)
         return FitResult(self.state, self.reports, stopped, self.ended, seconds, count)
 
     def _finished(self) -> FitResult:
         """Return the result of a run that has nothing to do, and write nothing."""
-        self.checkpoints.close()
         if self.private:
             forget_noise_key(self.out, self.start)
         reason = f"the run has ended early at step {self.start}: {'; '.join(self.ended)}"
@@ -364,6 +367,7 @@ class _TrainingLoop:
         return FitResult(self.state, {}, False, self.ended, 0.0, 0, finished_before=True)
 
     def _compile(self, stop: StopSignal) -> Programs:
+        self.watch.begin("compiling")
         keys = [jax.random.key(self.seed), *([noise_key(self.out, self.saved_step)] if self.private else [])]
         programs = compile_programs(
             self.task,
@@ -388,6 +392,7 @@ class _TrainingLoop:
     def _train(self, programs: Programs | None, stop: StopSignal) -> bool:
         """Run the steps; return True if a signal ended them."""
         config = self.config
+        self.watch.begin("the evaluation before the first step")
         self.log.restart_clock()
         pending = None  # the step whose metrics have not been read from the device yet
         step = self.start
@@ -438,7 +443,7 @@ class _TrainingLoop:
                 self.log.read(pending, self.saved_step)
                 pending = None
                 self.progress.say(self.profile.start_or_stop(step))
-            with self.watchdog.step(step + 1), self.profile.step(step + 1):
+            with self.watch.step(step + 1), self.profile.step(step + 1):
                 assert programs is not None  # compiled where there are steps to run
                 pending = self._step(programs, step, pending)
             step += 1

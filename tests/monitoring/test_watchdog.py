@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 import urllib.error
@@ -22,6 +23,7 @@ from speech_jax.monitoring.config import WatchConfig
 from speech_jax.monitoring.prometheus import METRICS, Endpoint
 from speech_jax.monitoring.sinks import MLflowSink, WandbSink
 from speech_jax.monitoring.watchdog import Profile, Watchdog
+from speech_jax.training import loop
 from tests.support import toy
 
 MONITORING = Path(__file__).parents[2] / "tpu_scripts" / "monitoring"
@@ -202,6 +204,67 @@ def test_a_step_that_stalls_is_named_with_its_stack_and_goes_on(capfd):
     assert "in deep_inside" in err and "step 7 is done after" in err
     assert err.count("is not done") == 1 == len(stalls)  # once a step, and no other step
     assert "step 6" not in err and "step 8" not in err
+
+
+def test_a_phase_before_the_first_step_is_named_with_its_stack(capfd):
+    def read_everything():
+        time.sleep(0.8)
+
+    watchdog = Watchdog(0.2, process=None)
+    watchdog.begin("reading the recordings")
+    read_everything()
+    watchdog.begin("compiling")
+    with watchdog.step(1):
+        pass
+    time.sleep(0.4)  # an evaluation
+    watchdog.close()
+    err = capfd.readouterr().err
+    assert re.search(r"^reading the recordings is not done after \d+ s", err) and "in read_everything" in err
+    assert "reading the recordings is done after 1 s" in err and err.count("is not done") == 1
+
+
+def phase_of(page):
+    (name,) = [name for name in samples(page) if name.startswith("phase_timestamp_seconds")]
+    return re.fullmatch(r'phase_timestamp_seconds\{phase="(.*)"\}', name)[1]
+
+
+def test_the_page_is_up_before_the_first_step_with_its_phase(tmp_path, capfd):
+    port, phases = free_port(), []
+
+    def look(*_):
+        phases.append(phase_of(fetch(port)[1]))
+
+    def objective(*arguments):
+        look()  # traced while compiling
+        return toy.make_objective()(*arguments)
+
+    def evaluate(*arguments):
+        look()
+        return toy.evaluate(*arguments)
+
+    task = toy.make_task(objective)._replace(evaluate=evaluate)
+    data = toy.feed(seed=1, wrap=lambda index, batch: (look(), time.sleep(0.6 if index == 0 else 0), batch)[-1])
+    toy.train(
+        tmp_path, task=task, data=data, steps=4, eval_sets={"dev": lambda: [toy.make_batch(0, seed=9)]},
+        eval_first=True, eval_every=0, watch=WatchConfig(metrics_port=port, stalled_after=0.25),
+    )  # fmt: skip
+    named = list(dict.fromkeys(phases))
+    assert named == ["compiling", "the evaluation before the first step", "step 1", "step 2", "training"]
+    assert "step 1 of process 0 is not done after" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["Tracker", "StepLog", "init_shapes", "make_sinks"])
+def test_a_run_that_cannot_begin_leaves_nothing_open(tmp_path, monkeypatch, broken):
+    def fail(*_, **__):
+        raise UserError("no")
+
+    monkeypatch.setattr(loop, broken, fail)
+    port, threads = free_port(), {thread.name for thread in threading.enumerate()}
+    with pytest.raises(UserError, match="^no$"):
+        toy.train(tmp_path, watch=WatchConfig(metrics_port=port))
+    with pytest.raises(OSError):
+        fetch(port)
+    assert not {"watchdog", "metrics"} & ({thread.name for thread in threading.enumerate()} - threads)
 
 
 def test_no_watchdog_where_none_is_wanted(capfd):

@@ -45,7 +45,7 @@ def system_names(reports: Sequence[Report]) -> list[str]:
 
 def differences(reports: Sequence[Report]) -> list[str]:
     """Return a line for each respect in which a report cannot be compared with the others; empty if all can be."""
-    return _settings(reports) + _missing_and_edited(system_names(reports), [_rows(report) for report in reports])
+    return _settings(reports) + _missing_and_edited(system_names(reports), _tables(reports))
 
 
 def align(reports: Sequence[Report], *, common: bool = False) -> tuple[list[Report], list[str]]:
@@ -71,7 +71,7 @@ def align(reports: Sequence[Report], *, common: bool = False) -> tuple[list[Repo
             f"--compare: found {'; '.join(found)}; expected reports on the same utterances and references, normalized "
             f"for one language, with the same costs{hint}"
         )
-    tables = [_rows(report) for report in reports]
+    tables = _tables(reports)
     ids = [[identity for _, identity in table] for table in tables]
     if common and all(len(set(part)) == len(part) for part in ids):
         tables = [{("", identity): row for (_, identity), row in table.items()} for table in tables]
@@ -89,6 +89,25 @@ def align(reports: Sequence[Report], *, common: bool = False) -> tuple[list[Repo
     ]
     lines = [f"{name}: {len(keys)} of {len(table)} utterances" for name, table in zip(names, tables, strict=True)]
     return result, lines if common else []
+
+
+def _tables(reports: Sequence[Report]) -> list[dict[Key, Mapping[str, Any]]]:
+    """Return the utterances of each report by set and id.
+
+    Sets are named by as much of their paths as tells those of one evaluation apart: "test" of one report and "A/test"
+    of another are one set, where no other set "…/test" has the id.
+    """
+    tables = [_rows(report) for report in reports]
+    sets: dict[str, set[str]] = {}
+    for name, identity in (key for table in tables for key in table):
+        sets.setdefault(identity, set()).add(name)
+
+    def full(key: Key) -> Key:
+        names = [name for name in sets[key[1]] if f"/{name}".endswith(f"/{key[0]}")]
+        longest = max(names, key=len)
+        return (longest, key[1]) if all(f"/{longest}".endswith(f"/{name}") for name in names) else key
+
+    return [{full(key): row for key, row in table.items()} for table in tables]
 
 
 def _rows(report: Report) -> dict[Key, Mapping[str, Any]]:

@@ -236,6 +236,17 @@ def test_common_utterances(by):
             compare.compare(wrong, common=True)
 
 
+def test_sets_are_named_by_more_or_less_of_their_paths():
+    """An evaluation on A/t and B/t names them so, one on A/t alone names it t."""
+    both = [row._replace(set="A/t" if n < 40 else "B/t") for n, row in enumerate(items())]
+    alone = [row._replace(set="t") for row in items()[:40]]
+    with pytest.raises(UserError, match="found alone: 40 of 60 utterances, none of the set 'B/t'; expected"):
+        compare.compare([as_report(both, "both"), as_report(alone, "alone")])
+    deep = [row._replace(set="x/A/t") for row in items()[:40]]
+    text, _ = compare.compare([as_report(alone, "alone"), as_report(both[:40], "both"), as_report(deep, "deep")])
+    assert text.splitlines()[2].split("|")[2].strip() == "t"  # the first's name
+
+
 def test_same_ids_in_two_sets_are_two_utterances():
     rows = [Item("u", f"a {name}", f"b {name}", name) for name in ("s", "t")]
     reports = [as_report(rows, "x"), as_report(rows[::-1], "y")]

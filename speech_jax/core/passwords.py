@@ -7,10 +7,10 @@ from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
 
-# scheme://user:password@host. A quoted password ends at its quote, another one at white space; numbers up to a slash
-# are a port.
-_SCHEME_AND_USER = r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)([^\s/:@\"'<>\[]*)"
-_PASSWORD = r"(?::(?!\d{1,5}[/?#])((?:(?!://)%s)*))?@"
+# scheme://user:password@host, or scheme:/… as pathlib writes it. A quoted password ends at its quote, another one at
+# white space; numbers up to a slash are a port.
+_SCHEME_AND_USER = r"([A-Za-z][A-Za-z0-9+.-]{1,30}:/{1,2})([^\s/:@\"'<>\[]*)"
+_PASSWORD = r"(?::(?!\d{1,5}[/?#])((?:(?!:/)%s)*))?@"
 _ADDRESSES = [
     re.compile(r"(?<=\")" + _SCHEME_AND_USER + _PASSWORD % r"[^\"\n]"),
     re.compile(r"(?<=')" + _SCHEME_AND_USER + _PASSWORD % r"[^'\n]"),
@@ -22,7 +22,7 @@ _IN_QUERY = re.compile(
     r"([^&#\s\"'<>]+)"
 )
 _IN_DSN = re.compile(r"(?i)(?<![\w?&.-])(passw(?:or)?d\s*=\s*)('[^']*'|[^\s&,;)]+)")
-_WEB = re.compile(r"(?i)(?:.*\+)?(?:https?|wss?)://")
+_WEB = re.compile(r"(?i)(?:.*\+)?(?:https?|wss?):/{1,2}")
 
 
 def mask_passwords(text: str, address: str = "") -> str:
@@ -50,7 +50,7 @@ def mask_passwords(text: str, address: str = "") -> str:
         text = _IN_DSN.sub(_mask_value, _IN_QUERY.sub(_mask_value, text))
     if "%40" in text:
         text = _QUOTED_ADDRESS.sub(_mask_value, text)
-    if "://" in text and "@" in text:
+    if ":/" in text and "@" in text:
         for pattern in _ADDRESSES:
             text = pattern.sub(_mask_user_part, text)
     return text

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,8 @@ MASKED = "postgresql://me:***@127.0.0.1/db"
     ("postgresql%3A%2F%2Fme%3Ahunter2%40h", "postgresql%3A%2F%2Fme%3A***%40h"),
     ("invalid dsn: host=h password=hunter2 dbname=x", "invalid dsn: host=h password=*** dbname=x"),
     ("a=http://u:p@h;b=http://x:y@z", "a=http://u:***@h;b=http://x:***@z"),
+    (str(Path("/run/https://me:hunter2@h/x.jsonl")), "/run/https:/me:***@h/x.jsonl"),
+    (str(Path("https://ghp_abc@h/x.jsonl")), "https:/***@h/x.jsonl"),
 ])  # fmt: skip
 def test_what_is_secret_is_masked(text, masked):
     assert mask_passwords(text) == masked == mask_passwords(masked)
@@ -42,6 +45,7 @@ def test_what_is_secret_is_masked(text, masked):
     "sqlite:///runs/a@b:c.db", "sqlite:////abs/ml.db", r"C:\Users\me@x:y", "file:///C:/x:y@z", "gs://bucket/a@b",
     "http://host:8080/a@b?x=1", "http://[::1]:5000/x@y", "git@github.com:a/b", "postgresql://me@h/db",
     "abfss://container@account.dfs.core.windows.net/x", "me@x.com: https://x.com/y:z", "pad_token=5 key=3", "a/***@b",
+    "C:/Users/me:x@y", "C://Users/me:x@y", "log:/var/me@x", "sqlite:/runs/me@x:y.db",
 ])  # fmt: skip
 def test_everything_else_stays(text):
     assert mask_passwords(text) == mask_address(text) == text

@@ -266,8 +266,8 @@ def collapse_lines(nonblank, *, name="nonblank", every=50, steps=3000):
 def test_a_recognizer_that_outputs_only_blanks_for_long_is_named_once():
     (line,) = collapse_lines(lambda step: 0.0)
     assert line.startswith("step 750: almost only blanks since step 250 (nonblank 0 frames per label)")
-    for help_ in ("optimizer.warmup_steps", "optimizer.peak_lr", "subsampling_factor", "init_from", "texts that belong"):
-        assert help_ in line
+    for advice in ("optimizer.warmup_steps", "optimizer.peak_lr", "subsampling_factor", "init_from", "texts that"):
+        assert advice in line
     (line,) = collapse_lines(lambda step: 1.5 if step < 1000 else 0.01, name="task/nonblank", every=400)
     assert line.startswith("step 2400: almost only blanks since step 1600 (task/nonblank 0.01 frames")
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import importlib.metadata
+import io
 import runpy
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from speech_jax.audio.config import fingerprint
-from speech_jax.core.config_dict import from_dict, new_field, to_saved_dict
+from speech_jax.core.config_dict import from_dict, mask_config, new_field, to_saved_dict
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Reader, TaskConfig
 from speech_jax.core.version import __version__
@@ -157,15 +160,28 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
         raise UserError("found no --config, expected --config FILE, a Python file with `config = TrainConfig(…)`")
     example = TrainConfig(out_dir="runs/NAME", data=DataConfig(sources=(SourceConfig(path="train.jsonl"),)))
     default = load_config_file(path) if path else example  # for --help and shell completion
-    parsed = tyro.cli(
+    parse = functools.partial(
+        tyro.cli,
         _with_task_of(default),
         prog="python -m speech_jax.train --config FILE",
         description=(TrainConfig.__doc__ or "").partition("\n")[0],
-        default=default,
-        args=argv,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    parsed = _parse_in_private(parse, default, argv)
     return TrainConfig(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(TrainConfig)})
+
+
+def _parse_in_private(parse: Callable, default: TrainConfig, argv: list[str]) -> TrainConfig:
+    """Call `parse`, and show no password in its help, which has the defaults, and in its errors, which have flags."""
+    shown, words = mask_config(default), list(mask_config(tuple(argv)))
+    if shown is default and words == argv:
+        return parse(default=default, args=argv)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return parse(default=default, args=argv)
+    except SystemExit:
+        parse(default=shown, args=words)  # ends in the same way
+        raise
 
 
 def _with_task_of(default: TrainConfig | Any) -> type[TrainConfig]:

@@ -18,6 +18,7 @@ from speech_jax.audio.trim import cut_report, cut_text
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import open_atomic
 from speech_jax.core.log import log
+from speech_jax.core.passwords import mask_address
 from speech_jax.data import preparing
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import RECIPES
@@ -114,7 +115,7 @@ def run_recipe(name: str, prepare, options, out: Path) -> list[str]:
     Raises:
         UserError: If the folder belongs to another recipe or other options, or if there are no recordings.
     """
-    settings = {key: str(value) for key, value in dataclasses.asdict(options).items()}
+    settings = {key: mask_address(str(value)) for key, value in dataclasses.asdict(options).items()}
     text = json.dumps({"recipe": name, "options": settings})
     digest = hashlib.sha256(text.encode()).hexdigest()
     note = out / "recipe.json"

@@ -46,15 +46,22 @@ def to_dict(config: Any) -> Any:
 
 def to_saved_dict(config: Any) -> Any:
     """Return `to_dict(config)` for files and checkpoints: with the passwords in addresses masked."""
-    return _masked(to_dict(config))
+    return to_dict(mask_config(config))
 
 
-def _masked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _masked(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_masked(item) for item in value]
-    return mask_address(value) if isinstance(value, str) else value
+def mask_config(config: Any) -> Any:
+    """Return a config (a dataclass, tuple or scalar) with the passwords in addresses masked; itself if it has none."""
+    if isinstance(config, str):
+        masked = mask_address(config)
+        return config if masked == config else masked
+    if isinstance(config, tuple):
+        items = tuple(map(mask_config, config))
+        return config if all(a is b for a, b in zip(items, config, strict=True)) else items
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    changed = {name: new for name, value in values.items() if (new := mask_config(value)) is not value}
+    return dataclasses.replace(config, **changed) if changed else config
 
 
 def to_text(config: Any) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from speech_jax.core.config_dict import describe_differences, differences, from_dict, to_text
+from speech_jax.config import parse_config
+from speech_jax.core.config_dict import describe_differences, differences, from_dict, mask_config, to_text
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.log import log
 from speech_jax.core.passwords import is_masked, mask_address, mask_passwords
@@ -84,11 +85,29 @@ def test_a_front_door_masks_what_it_prints_and_what_libraries_read(monkeypatch, 
     assert "Traceback" in printed and f"RuntimeError: {MASKED}" in printed and "hunter2" not in printed
 
 
+@pytest.mark.parametrize("flags", [["--help"], ["--trainer.watch.mlfow", ADDRESS], ["--trainer.steps", ADDRESS]])
+def test_help_and_wrong_flags_show_none(tmp_path, capsys, flags):
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from speech_jax.config import TrainConfig\nfrom speech_jax.data.config import DataConfig, SourceConfig\n"
+        "config = TrainConfig('runs/x', DataConfig((SourceConfig(path='https://me:hunter2@h/x'),)))\n"
+    )
+    with pytest.raises(SystemExit) as exit_:
+        parse_config(["--config", str(file), *flags])
+    shown = "".join(capsys.readouterr())
+    assert exit_.value.code == (0 if flags == ["--help"] else 2)
+    assert "https://me:***@h/x" in shown or MASKED in shown
+    assert "hunter2" not in shown
+    config = parse_config(["--config", str(file), "--trainer.watch.mlflow", ADDRESS])
+    assert config.trainer.watch.mlflow == ADDRESS and config.data.sources[0].path == "https://me:hunter2@h/x"
+
+
 def test_a_saved_config_has_no_password_and_is_no_other():
     config = DataConfig(sources=(SourceConfig(path="https://me:hunter2@h/x.jsonl"), SourceConfig(path="b")))
     assert "hunter2" not in to_text(config) and "https://me:***@h/x.jsonl" in to_text(config)
     saved = DataConfig(sources=(SourceConfig(path="https://me:***@h/x.jsonl"), SourceConfig(path="b")))
     assert differences(config, saved) == []
+    assert mask_config(config) == saved and mask_config(saved) is saved
     watch = WatchConfig(mlflow=r"sqlite:///C:\a@b.db")
     assert from_dict(WatchConfig, json.loads(to_text(watch))) == watch
 

@@ -14,7 +14,6 @@ from speech_jax.lowering.flops import peak_flops
 from speech_jax.monitoring.progress import Progress, format_log_line
 from speech_jax.monitoring.tracking import Meter, Tracker
 
-
 COLLAPSE_STEPS = 500
 """Steps in a row, after the warm-up, of nothing but blanks that are said once: CTC begins like that and leaves it."""
 

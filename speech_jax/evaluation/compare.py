@@ -83,8 +83,8 @@ def align(reports: Sequence[Report], *, common: bool = False) -> tuple[list[Repo
             "one"
         )
     fields = {key: {field: first[key][field] for field in ("set", "id", "domain", "speaker")} for key in keys}
-    result = [
-        dict(report) | {"utterances": [table[key] | fields[key] for key in keys]}
+    result: list[Report] = [
+        {**report, "utterances": [{**table[key], **fields[key]} for key in keys]}
         for report, table in zip(reports, tables, strict=True)
     ]
     lines = [f"{name}: {len(keys)} of {len(table)} utterances" for name, table in zip(names, tables, strict=True)]

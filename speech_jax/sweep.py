@@ -72,13 +72,12 @@ def main(argv: Sequence[str]) -> int:
     runs = plan(config)
     import jax  # after the flags are parsed, so that --help does not wait for it
 
-    from speech_jax.runs.claims import check_run
-    from speech_jax.runs.prepare import check_resume
+    from speech_jax.runs.prepare import check_given, check_resume
     from speech_jax.runs.train import train
 
     trainings = [(run, parse_config(["--config", config.config, *rest, *run.flags])) for run in runs]  # all checked now
     for _, training in trainings:
-        check_run(training)
+        check_given(training)
         check_metrics(training, config)
         check_resume(training)
     for run, training in trainings:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from tqdm import tqdm
 
-from speech_jax.config import TrainConfig, make_assets
+from speech_jax.config import TrainConfig, config_from_assets, make_assets
 from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.core.types import Objective, PyTree, Task
@@ -30,8 +31,10 @@ from speech_jax.runs.streams import (
     warn_of_misfits,
 )
 from speech_jax.tasks.ctc_task import with_teacher
+from speech_jax.training.checkpoint import FOLDER, saved_steps
 from speech_jax.training.config import OptimizerConfig
 from speech_jax.training.feed import Feed, PairedBatches
+from speech_jax.training.layout import read_item
 from speech_jax.training.optimizer import check_optimizer
 from speech_jax.training.privacy import Accountant
 from speech_jax.training.sharding import make_mesh
@@ -90,7 +93,7 @@ def prepare(config: TrainConfig) -> PreparedRun:
         UserError: For anything that a user can correct.
     """
     # ---- 1. Settings.
-    for line in check_run(config):
+    for line in check_given(config):
         log.warning("%s", line)
     check_settings(config)
     check_optimizer(config.optimizer, config.trainer.steps)
@@ -199,6 +202,29 @@ def prepare(config: TrainConfig) -> PreparedRun:
         contents=contents,
         assets=make_assets(config, run.reader, run.speakers) | ({"start": run.origin} if run.origin else {}),
     )
+
+
+def check_given(config: TrainConfig) -> list[str]:
+    """Check the settings of a run as its user gave them, see `check_run`; return lines for the log.
+
+    A run that began with settings that nothing uses, in an earlier version, resumes with them.
+
+    Raises:
+        UserError: For a setting that reaches nothing.
+    """
+    try:
+        return check_run(config)
+    except UserError as error:
+        if not resumes(config):
+            raise
+        root = Path(config.out_dir) / FOLDER
+        began = config_from_assets(read_item(root / str(saved_steps(root)[-1]), "assets"))
+        try:
+            check_run(began)
+        except UserError as before:
+            if str(before).partition(":")[0] == str(error).partition(":")[0]:  # about the same setting
+                return [str(error)]
+        raise
 
 
 def check_resume(config: TrainConfig) -> None:

@@ -1,4 +1,4 @@
-"""What watches a run from its beginning to its end: the watchdog and the metrics endpoint."""
+"""The watchdog and the metrics endpoint of a run, from its beginning to its end."""
 
 from __future__ import annotations
 

@@ -176,6 +176,8 @@ class AudioConfig:
             idle["pre_emphasis_by"] = "with {pre_emphasis}"
         if self.features == "waveform" and self.pre_emphasis_by == "frame":
             idle["pre_emphasis"] = "with {features} and {pre_emphasis_by}"
+        if self.framing == "snip_edges" and self.padding != "symmetric":  # that of presets.kaldi serves both
+            idle["padding"] = "with {framing}"
         if self.deltas == 0:
             idle["delta_window"] = "with {deltas}"
         return idle | not_used_by("normalize", self.normalize, {"mean": "global", "std": "global"})

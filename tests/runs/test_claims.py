@@ -1,0 +1,206 @@
+"""Settings that reach nothing are errors before the first step: ft01, ft02, ft17 and others of their kind."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from speech_jax.audio.config import AudioConfig, AugmentConfig
+from speech_jax.config import EvalConfig, load_config_file
+from speech_jax.core.errors import UserError
+from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+from speech_jax.finetuning.config import AdapterConfig, StartConfig
+from speech_jax.objectives.config import AlphaConfig
+from speech_jax.runs.claims import check_run
+from speech_jax.runs.prepare import prepare
+from speech_jax.tasks.ctc import TeacherConfig
+from speech_jax.tasks.pretrain import AutoencoderConfig, PretrainTaskConfig
+from speech_jax.text.config import TokenizerConfig
+from speech_jax.training.config import CheckpointConfig, GuardConfig, OptimizerConfig, StepConfig, WatchConfig
+from tests.support.domains import base, finetune, part
+
+ROOT = Path(__file__).parents[2]
+replace = dataclasses.replace
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.py")), ids=lambda file: file.stem)
+def test_the_configs_set_nothing_in_vain(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert check_run(load_config_file(str(file))) == []
+
+
+def config(**changes):
+    """Return the config of a fine-tuning of 4 steps on files that no check of settings reads."""
+    return replace(finetune(base(Path("corpus"), Path("start")), Path("run")), **changes)
+
+
+PRE = part(Path("corpus"), "A-train")
+TASK = base(Path("corpus"), Path("start")).task
+TRAINER = config().trainer
+DEV = config().evaluate[0]
+
+
+def trainer(**changes):
+    return replace(TRAINER, **changes)
+
+
+def best(**changes):
+    return trainer(checkpoint=CheckpointConfig(**changes))
+
+
+REFUSED = {
+    # alpha
+    "alpha.start: found 0.3 without pre": dict(alpha=AlphaConfig(start=0.3)),
+    "alpha.kind: found 'linear' without pre": dict(alpha=AlphaConfig("linear", end=1.0, steps=2)),
+    "alpha.steps: found 1000 after alpha.begin 0, expected an end within the 4 steps .* stop at 0.997": dict(
+        pre=PRE, alpha=AlphaConfig("linear", start=1.0)
+    ),
+    "alpha.steps: found 3 after alpha.begin 2": dict(pre=PRE, alpha=AlphaConfig("cosine", start=1.0, begin=2, steps=3)),
+    "alpha.middle: found 500 with alpha.rate 0.01, .* 90%": dict(pre=PRE, alpha=AlphaConfig("recadam", start=1.0)),
+    "alpha.kind: found 'linear' from alpha.start 0.3 to alpha.end 0.3": dict(
+        pre=PRE, alpha=AlphaConfig("linear", 0.3, 0.3, steps=2)
+    ),
+    "alpha.end: found 0.1, which nothing uses with alpha.kind 'constant'": dict(pre=PRE, alpha=AlphaConfig(end=0.1)),
+    "trainer.step.gradients: found 'pcgrad', .* without recordings in pre": dict(
+        trainer=trainer(step=StepConfig(gradients="pcgrad"))
+    ),
+    "trainer.step.gradients: found 'pcgrad', .* with alpha.start 0.0": dict(
+        pre=PRE, trainer=trainer(step=StepConfig(gradients="pcgrad"))
+    ),
+    # the start
+    r"start.fresh: found \('\^head/',\), which nothing uses without init_from": dict(
+        init_from="", start=StartConfig(fresh=("^head/",))
+    ),
+    "adapter.rank: found 4, which nothing uses with adapter.kind 'none'": dict(adapter=AdapterConfig(rank=4)),
+    "teacher.weight: found 0.3, which nothing uses with teacher.checkpoint ''": dict(teacher=TeacherConfig(weight=0.3)),
+    "teacher.weight: found 0, with which nothing": dict(teacher=TeacherConfig("start", weight=0.0, hidden=1.0)),
+    # the optimizer
+    "optimizer.momentum: found 0.5, .* with optimizer.name 'adamw'": dict(optimizer=OptimizerConfig(momentum=0.5)),
+    "optimizer.hold_steps: found 2, .* optimizer.schedule 'noam'": dict(optimizer=OptimizerConfig(hold_steps=2)),
+    "optimizer.anchor_free: found .*anchor 0.0 and optimizer.ewc 0.0": dict(optimizer=OptimizerConfig(anchor_free=())),
+    "optimizer.ewc_batches: found 9, .* with optimizer.ewc 0.0": dict(optimizer=OptimizerConfig(ewc_batches=9)),
+    "optimizer.falls: found step 4, expected one before the end, trainer.steps 4": dict(
+        optimizer=OptimizerConfig(schedule="steps", falls=(2, 4))
+    ),
+    "optimizer.schedule: found 'steps' without optimizer.falls": dict(optimizer=OptimizerConfig(schedule="steps")),
+    "optimizer.hold: found 5 steps for 'x', expected at most the 4": dict(optimizer=OptimizerConfig(hold=(("x", 5),))),
+    "optimizer.decay_steps: found 9 after 1 steps": dict(
+        optimizer=OptimizerConfig(schedule="wsd", warmup_steps=1, decay_steps=9)
+    ),
+    # evaluation
+    r"found the name 'dev' for both evaluate.0 \(.*A-dev.jsonl\) and evaluate.2 \(.*B-dev.jsonl\)": dict(
+        evaluate=(EvalConfig("dev", DEV.data), EvalConfig("x", DEV.data), EvalConfig("dev", part(Path("c"), "B-dev")))
+    ),
+    "trainer.checkpoint.mode: found 'max', .* with trainer.checkpoint.metric None": dict(trainer=best(mode="max")),
+    "trainer.checkpoint.metric: found 'A/wer', .* without evaluate": dict(evaluate=(), trainer=best(metric="A/wer")),
+    r"trainer.guards: found \(Guard.*, which nothing uses without evaluate": dict(
+        evaluate=(), trainer=trainer(guards=(GuardConfig("A/wer"),))
+    ),
+    "trainer.examples: found 3, .* with trainer.tensorboard False": dict(trainer=trainer(examples=3)),
+    "trainer.watch.profile: found step 10": dict(trainer=trainer(watch=WatchConfig(profile="10:20"))),
+    "trainer.watch.metrics_host: .* with trainer.watch.metrics_port 0": dict(
+        trainer=trainer(watch=WatchConfig(metrics_host="0.0.0.0"))
+    ),
+    "trainer.step.privacy.microbatch: .*noise_multiplier 0.0": dict(
+        trainer=trainer(step=StepConfig(privacy=replace(StepConfig().privacy, microbatch=4)))
+    ),
+    # recordings
+    "data.plan.max_rows: found 4, .* with data.plan.rows 8": dict(
+        data=replace(PRE, plan=PlanConfig(rows=8, row_multiple=1, max_rows=4))
+    ),
+    "data.plan.eval_max_seconds: found 9.0, .* in training": dict(
+        data=replace(PRE, plan=PlanConfig(eval_max_seconds=9.0))
+    ),
+    "evaluate.0.data.plan.max_seconds: found 9.0, .* in an evaluation set": dict(
+        evaluate=(EvalConfig("A", replace(PRE, plan=PlanConfig(max_seconds=9.0))),)
+    ),
+    "data.sources.0.split: found 'train', .*kind 'manifest'": dict(
+        data=DataConfig(sources=(SourceConfig(path="x", split="train"),))
+    ),
+    "data.cache_mb: found 9, .* with data.workers 2": dict(data=replace(PRE, workers=2, cache_mb=9)),
+    # tasks
+    "task.augment.noise_snr: .* with task.augment.noise 0.0": dict(
+        task=replace(TASK, augment=AugmentConfig(noise_snr=(0.0, 9.0)))
+    ),
+    "task.augment.freq_masks: found 2, .* with a pre_task on the recordings of data": dict(
+        task=replace(TASK, augment=AugmentConfig(freq_masks=2)), pre_task=PretrainTaskConfig(model=TASK.model),
+        alpha=AlphaConfig(start=0.3),
+    ),
+    "task.model.num_features: found 40, .* with task.audio.width 80": dict(
+        task=replace(TASK, model=replace(TASK.model, num_features=40))
+    ),
+    "task.audio.lifter: found 22.0, .* with task.audio.features 'log_mel'": dict(
+        task=replace(TASK, audio=AudioConfig(lifter=22.0))
+    ),
+    "task.tokenizer.vocab_size: found 64, .* with task.tokenizer.kind 'char'": dict(
+        task=replace(TASK, tokenizer=TokenizerConfig(vocab_size=64))
+    ),
+    "task.autoencoder.width: found 8, .* with task.method 'best_rq'": dict(
+        task=PretrainTaskConfig(autoencoder=AutoencoderConfig(width=8))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_a_setting_that_reaches_nothing_is_refused_before_data_is_read(message):
+    with pytest.raises(UserError, match=message):
+        prepare(config(**REFUSED[message]))
+
+
+SHARED = replace(PRE, plan=PlanConfig(max_seconds=9.0, eval_max_seconds=20.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        (dict(pre=PRE), ["pre: nothing is learned from it with alpha.start 0: this is plain fine-tuning"]),
+        (dict(pre=PRE, alpha=AlphaConfig(start=0.3)), []),
+        (dict(pre=PRE, alpha=AlphaConfig(start=1.0)), ["data: nothing is learned from it with alpha.start 1"]),
+        (dict(pre=PRE, alpha=AlphaConfig("cosine", 1.0, steps=4)), []),
+        (dict(pre=PRE, alpha=AlphaConfig("recadam", 1.0, rate=2.0, middle=1)), []),
+        (dict(pre=PRE, optimizer=OptimizerConfig(ewc=1.0, warmup_steps=1)), []),
+        (dict(pre_task=PretrainTaskConfig()), ["pre_task: it has no effect with alpha.start 0"]),
+        (dict(optimizer=OptimizerConfig()), ["optimizer.warmup_steps: 1000 of trainer.steps 4"]),
+        (dict(evaluate=(), trainer=trainer(eval_every=2)), ["trainer.eval_every: 2 without evaluate"]),
+        (dict(data=SHARED, evaluate=(EvalConfig("A", SHARED),)), []),  # one plan for both
+        (dict(start=StartConfig(which="last"), adapter=AdapterConfig("lora", rank=4)), []),
+    ],
+)
+def test_what_is_legitimate_passes_and_what_has_no_effect_is_logged(changes, lines):
+    found = check_run(config(**changes))
+    assert len(found) == len(lines) and all(f.startswith(line) for f, line in zip(found, lines, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(trainer=best(metric="B/wre")), "metric: found 'B/wre', expected one of .*; did you mean 'B/wer'"),
+        (dict(trainer=best(metric="b/wer")), "found 'b/wer', expected a metric of one of the sets A, B; .* 'B/wer'"),
+        (dict(trainer=best(metric="B/loss", mode="max")), "trainer.checkpoint.mode: found 'max' .* expected 'min'"),
+        (dict(trainer=trainer(guards=(GuardConfig("A/ver"),))), "trainer.guards.0.metric: found 'A/ver', .* 'A/wer'"),
+        (dict(start=StartConfig(speakers="new")), "start.speakers: found 'new', .* in a task without speakers"),
+    ],
+)
+def test_a_metric_or_a_start_that_the_task_has_not_is_refused(start_models, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        prepare(replace(finetune(start_models(), tmp_path / "run"), **changes))
+
+
+def test_the_old_recordings_are_read_and_compared_also_at_alpha_0(start_models, tmp_path):
+    start = start_models()
+    corpus = Path(start.data.sources[0].path).parent
+    with pytest.raises(UserError, match="missing.jsonl"):
+        prepare(finetune(start, tmp_path / "run", pre=part(corpus, "missing")))
+    same = replace(part(corpus, "B-train", rows=4), seed=3)
+    for alpha in (0.0, 0.3):
+        with pytest.raises(UserError, match="pre: found the 24 recordings of data again"):
+            prepare(finetune(start, tmp_path / "run", pre=same, alpha=AlphaConfig(start=alpha)))
+    prepare(finetune(start, tmp_path / "run", pre=part(corpus, "A-train")))
+
+
+def test_settings_of_a_tokenizer_that_is_not_made_are_refused(start_models, tmp_path):
+    start = start_models()
+    task = replace(start.task, tokenizer=TokenizerConfig(kind="bpe", vocab_size=64))
+    with pytest.raises(UserError, match="task.tokenizer: found .*, which nothing uses: that of init_from is kept"):
+        prepare(finetune(start, tmp_path / "run", task=task))
+    prepare(finetune(start, tmp_path / "run", task=start.task))

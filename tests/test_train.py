@@ -593,6 +593,18 @@ def test_the_adapter_file_is_the_best_checkpoints_and_needs_no_start_model(start
     assert result is not None and file.exists() and not file.with_name("adapter_last.safetensors").exists()
 
 
+def test_the_adapter_of_a_run_with_a_pre_task_fits_its_base(start_models, tmp_path):
+    start = start_models()
+    pretext = PretrainTaskConfig(model=start.task.model, audio=start.task.audio, best_rq=BestRQConfig(codes=16))
+    config = domains.finetune(
+        start, tmp_path, steps=2, evaluate=(), pre_task=pretext, alpha=AlphaConfig(start=0.3), adapter=AdapterConfig("lora")
+    )
+    result, text = domains.run(config)
+    assert result is not None, text
+    put_on = load_recognizer_parts(start.out_dir, adapter=str(tmp_path / "adapter.safetensors"))
+    assert domains.distance(put_on.params, load_recognizer_parts(config.out_dir).params) < 1e-6
+
+
 def test_every_front_door_says_that_there_is_no_best_and_names_which_last(start_models, tmp_path):
     start = start_models()
     config = domains.finetune(start, tmp_path / "run", steps=4)

@@ -69,7 +69,7 @@ def adapt(config: TrainConfig, task: Task, init: Any) -> tuple[Task, OptimizerCo
         The task, the optimizer's settings, and what to start from, all with adapters.
     """
 
-    def adapted(values: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+    def adapted(values: Any) -> tuple[PyTree, PyTree]:
         params, model_state = values
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
         return {BASE: params, ADAPTER: init_adapters(key, params, config.adapter)}, model_state

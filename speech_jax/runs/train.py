@@ -15,7 +15,7 @@ from speech_jax.config import TrainConfig
 from speech_jax.core.config_dict import to_text
 from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
-from speech_jax.finetuning.adapters import save_adapter
+from speech_jax.finetuning.adapters import BASE, save_adapter
 from speech_jax.monitoring.watch import Watch
 from speech_jax.runs.prepare import PreparedRun, prepare
 from speech_jax.runs.resume import SECRET_FILE, decide, saved_run
@@ -117,5 +117,7 @@ def write_adapter(run: PreparedRun) -> None:
         log.warning("%s: not written: %s", best, error)
         folder, file, why = find_checkpoint(out, "last"), last, "the last, which may be beyond the guards"
     tokenizer = json.dumps(run.assets.get("tokenizer"))
-    save_adapter(file, read_params(folder)[0], run.config.adapter, tokenizer, step=int(folder.name))
+    params, _ = read_params(folder)
+    params[BASE].pop("pretext", None)  # what only training uses is not in a recognizer that the file is applied to
+    save_adapter(file, params, run.config.adapter, tokenizer, step=int(folder.name))
     log.info("%s: step %s, %s, %.1f MB", file, folder.name, why, file.stat().st_size / 1e6)

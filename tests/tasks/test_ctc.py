@@ -154,7 +154,7 @@ def test_evaluation_reports_error_rates_and_transcripts(made):
     task, params, model_state = made
     batch = make_batch(13, [7000, 6000, 0], samples=8000)
     report = task.evaluate(params, model_state, [batch])
-    assert set(report.metrics) == {"loss", "wer", "cer"}
+    assert set(report.metrics) == {"loss", "wer", "cer"} == set(task.metrics)
     assert np.isfinite(list(report.metrics.values())).all()
     assert [e["reference"] for e in report.examples] == [
         TOKENIZER.decode(batch["labels"][row, : batch["label_lengths"][row]]) for row in (0, 1)

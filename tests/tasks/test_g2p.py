@@ -120,6 +120,7 @@ def test_numpy_says_what_jax_says(batch, params):
     network = read_network(network_bytes(params))
     outputs, _ = TASK.model.apply(rounded, {}, batch)
     report = TASK.evaluate(rounded, {}, [batch])
+    assert set(report.metrics) == set(TASK.metrics)
     assert np.asarray(outputs["logits"]).std() > 0.1
     said = {example["id"]: example["hypothesis"] for example in report.examples}
     assert len(said) == 8 and any(said.values())

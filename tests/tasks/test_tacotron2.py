@@ -71,13 +71,16 @@ def test_it_learns_and_its_attention_aligns():
     assert report.metrics["before"] < 0.1 * first["before"]
     assert report.metrics["guided"] < 0.3 * first["guided"] and report.metrics["focus"] > 0.5
     assert report.metrics["coverage"] == 1.0
+    assert set(report.metrics) == set(task.metrics)
     assert {"alignment", "mel", "stop"} == set(report.images)
     for picture in report.images.values():
         assert picture.dtype == np.uint8 and picture.shape[2] == 3 and len(np.unique(picture)) > 8
     sound, rate = report.audio["teacher_forced"]
     assert rate == 22_050 and 0.4 < len(sound) / rate < 0.6 and 0.001 < np.abs(sound).max() <= 1
 
-    spoken = tacotron2_task(config(reduction=((0, 2),), speak=2), FRONT_END).evaluate(params, state, [one])
+    speaking = tacotron2_task(config(reduction=((0, 2),), speak=2), FRONT_END)
+    spoken = speaking.evaluate(params, state, [one])
+    assert set(spoken.metrics) == set(speaking.metrics)
     assert {"free_alignment", "free_mel"} <= set(spoken.images) and "free" in spoken.audio
     assert spoken.metrics["loss"] == pytest.approx(report.metrics["loss"])
     # it has learned three words by heart: spoken freely, the attention of most goes to the end

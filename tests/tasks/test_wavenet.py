@@ -155,7 +155,7 @@ def test_it_learns_and_its_evaluation_can_be_heard():
     assert np.mean(values[-10:]) < values[0] - 1.5
     report = task.evaluate(params, state, [one])
     assert report.metrics["loss"] == pytest.approx(np.mean(values[-10:]), abs=1.0)
-    assert report.metrics["mel_distance"] > 0
+    assert report.metrics["mel_distance"] > 0 and set(report.metrics) == set(task.metrics)
     picture = report.images["mel"]
     assert picture.shape[-1] == 3 and picture.std() > 0
     made, rate = report.audio["made"]

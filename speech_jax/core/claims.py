@@ -56,6 +56,26 @@ def refuse_idle(config: Any, idle: Mapping[str, str], name: str = "") -> None:
             raise UserError(f"{given[0]}: found {given[1]!r}, which nothing uses {reason}, expected it left out")
 
 
+def without_idle(config: Any, idle: Mapping[str, str] | None = None) -> Any:
+    """Return a tree of configs with every idle field at its default: the part of it that has an effect.
+
+    Args:
+        config: a config, or a tuple of them.
+        idle: further idle fields of the config, by dotted name.
+    """
+    if isinstance(config, tuple):
+        return tuple(without_idle(item) for item in config)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    for path in (*getattr(config, "idle", dict)(), *(idle or ())):
+        parent, _, name = path.rpartition(".")
+        owner = value_at(config, parent)
+        default = default_of(next(field for field in dataclasses.fields(owner) if field.name == name))
+        config = _with_value(config, path, default)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **{name: without_idle(value) for name, value in values.items()})
+
+
 def not_used_by(field: str, kind: str, uses: Mapping[str, str]) -> dict[str, str]:
     """Return the names in `uses` as idle, decided by `field`, unless `kind`, its value, is among their kinds.
 
@@ -82,6 +102,16 @@ def join(name: str, part: str | int) -> str:
 def default_of(field: dataclasses.Field) -> Any:
     """Return a field's default; `dataclasses.MISSING` if it has none."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _with_value(config: Any, path: str, value: Any) -> Any:
+    """Return the config, or tuple of configs, with another value of the field of a dotted name."""
+    first, _, rest = path.partition(".")
+    if rest:
+        value = _with_value(value_at(config, first), rest, value)
+    if isinstance(config, tuple):
+        return (*config[: int(first)], value, *config[int(first) + 1 :])
+    return dataclasses.replace(config, **{first: value})
 
 
 def _given(owner: Any, name: str, path: str) -> tuple[str, Any] | None:

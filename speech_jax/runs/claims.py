@@ -248,11 +248,12 @@ def no_evaluation(config: TrainConfig) -> list[str]:
 
 
 def check_stages(config: TrainConfig) -> None:
-    """Raise UserError for a stage of the optimizer or the profiler that begins or ends after the run."""
+    """Raise UserError for a stage of the optimizer, the task or the profiler that begins or ends after the run."""
     optimizer, steps = config.optimizer, config.trainer.steps
     if optimizer.schedule == "steps" and not optimizer.falls:
         raise UserError("optimizer.schedule: found 'steps' without optimizer.falls, expected them, or 'constant'")
     stages = [("optimizer.falls", fall) for fall in optimizer.falls]
+    stages += [("task.reduction", step) for step, _ in getattr(config.task, "reduction", ())]  # of a voice
     first = config.trainer.watch.profile.partition(":")[0]
     stages += [("trainer.watch.profile", int(first))] if first.isdecimal() else []
     for name, step in stages:

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speech_jax.config import TrainConfig, config_from_assets
+from speech_jax.core.claims import without_idle
 from speech_jax.core.config_dict import describe_value, to_saved_dict
 from speech_jax.core.errors import UserError
 from speech_jax.core.passwords import mask_address
+from speech_jax.runs.claims import idle_in_run
 from speech_jax.training.loop import Resumption
 from speech_jax.training.optimizer import learning_rate
 
@@ -165,7 +167,8 @@ def decide(
     changes: list[Change] = []
     refused: list[str] = []
     named = set()  # streams whose changed settings are named
-    for change in changed_settings(_same_seeds(saved.config, config), _same_seeds(config, saved.config)):
+    before, after = (without_idle(c, idle_in_run(c)) for c in (saved.config, config))  # the rest reached nothing
+    for change in changed_settings(_same_seeds(before, after), _same_seeds(after, before)):
         kind, reason = class_of(change, saved.config)
         stream = _stream_of(change.name)
         if kind == FREE or _same_file(change):

@@ -13,6 +13,7 @@ from speech_jax.finetuning.config import AdapterConfig, StartConfig
 from speech_jax.objectives.config import AlphaConfig
 from speech_jax.runs.claims import check_run
 from speech_jax.runs.prepare import prepare
+from speech_jax.runs.resume import Saved, decide
 from speech_jax.tasks.ctc import TeacherConfig
 from speech_jax.tasks.pretrain import AutoencoderConfig, PretrainTaskConfig
 from speech_jax.text.config import TokenizerConfig
@@ -196,6 +197,17 @@ def test_the_old_recordings_are_read_and_compared_also_at_alpha_0(start_models, 
         with pytest.raises(UserError, match="pre: found the 24 recordings of data again"):
             prepare(finetune(start, tmp_path / "run", pre=same, alpha=AlphaConfig(start=alpha)))
     prepare(finetune(start, tmp_path / "run", pre=part(corpus, "A-train")))
+
+
+def test_a_run_of_an_earlier_version_resumes_without_what_reached_nothing():
+    now = config()
+    task = replace(TASK, tokenizer=TokenizerConfig(vocab_size=64), model=replace(TASK.model, conv_norm_groups=4))
+    idle = dict(task=task, adapter=AdapterConfig(rank=2), alpha=AlphaConfig(steps=7), start=StartConfig(which="last"))
+    before = replace(now, init_from="", **idle)
+    after = replace(now, init_from="", task=TASK)
+    assert decide(after, Saved(2, before, {}, {}, ())).lines == ()
+    with pytest.raises(UserError, match="adapter.kind"):
+        decide(replace(after, adapter=AdapterConfig("lora")), Saved(2, before, {}, {}, ()))
 
 
 def test_settings_of_a_tokenizer_that_is_not_made_are_refused(start_models, tmp_path):

@@ -21,6 +21,7 @@ from speech_jax.config import TrainConfig, parse_config
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
+from speech_jax.core.types import Better
 from speech_jax.evaluation.pareto import Point, Summary, pareto_table, plot_pareto, summarize
 
 SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # abbreviations of flags
@@ -122,7 +123,7 @@ def check_metrics(training: TrainConfig, config: SweepConfig) -> None:
     task = task_of(training)
     metrics = task.build(task.placeholder_reader(100)).metrics
     sets = [e.name for e in training.evaluate]
-    known = {f"{name}/{metric}": better for name in sets for metric, better in metrics.items()}
+    known: dict[str, Better] = {f"{name}/{metric}": better for name in sets for metric, better in metrics.items()}
     for flag, metric in (("--old", config.old), ("--new", config.new)):
         if metric.rpartition("/")[0] not in sets:
             raise UserError(f"{flag}: found {metric!r}, expected a metric of one of the sets {', '.join(sets)}")

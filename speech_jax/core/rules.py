@@ -80,12 +80,12 @@ def _check_used(patterns: Sequence[re.Pattern], winners: Mapping[str, int | None
     for number, pattern in enumerate(patterns):
         if number in used:
             continue
-        taken = {winners[name] for name in winners if pattern.search(name)}
+        taken = {winner for name, winner in winners.items() if winner is not None and pattern.search(name)}
         if not taken:
             raise unmatched(pattern.pattern, winners, source)
         is_rest = number == len(patterns) - 1 and all(pattern.search(name) for name in winners)
         if not (is_rest and len(taken) > 1):
-            earlier = ", ".join(repr(patterns[i].pattern) for i in sorted(taken) if i is not None)
+            earlier = ", ".join(repr(patterns[i].pattern) for i in sorted(taken))
             raise UserError(
                 f"{source}: found {pattern.pattern!r} after {earlier}, which leaves it no parameter, expected it "
                 "before: the first match wins"

@@ -114,7 +114,9 @@ class DataConfig:
 
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""
-        idle = dict.fromkeys(("threads", "cache_mb"), "with {workers}") if self.workers else {}
+        idle: dict[str, str] = {}
+        if self.workers:
+            idle |= dict.fromkeys(("threads", "cache_mb"), "with {workers}")
         if all(source.kind != "kaldi" for source in self.sources):
             idle |= {"allow_pipes": "without a source of kind 'kaldi'"}
         return idle

@@ -278,7 +278,7 @@ class Wav2Vec2Config:
 
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""
-        uses = dict.fromkeys(("position_kernel", "position_groups"), "transformer")
+        uses: dict[str, str] = dict.fromkeys(("position_kernel", "position_groups"), "transformer")
         uses |= dict.fromkeys(("positions", "rotary_base", "kernel_size", "dropout_conv"), "conformer")
         idle = not_used_by("block", self.block, uses)
         if self.positions != "rotary":
@@ -315,7 +315,7 @@ class AttentionConfig:
 
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""
-        uses = dict.fromkeys(("filters", "filter_length"), "location forward dynamic") | {"mixtures": "gmm"}
+        uses = {"mixtures": "gmm"} | dict.fromkeys(("filters", "filter_length"), "location forward dynamic")
         uses |= dict.fromkeys(("dynamic_filters", "prior_length", "prior_alpha", "prior_beta"), "dynamic")
         return not_used_by("kind", self.kind, uses)
 

@@ -193,7 +193,7 @@ def check_metrics(config: TrainConfig, metrics: Mapping[str, Better]) -> None:
         UserError: for a metric that no evaluation has, with the nearest spelling, or a direction in which it gets
             worse.
     """
-    known = {f"{e.name}/{name}": better for e in config.evaluate for name, better in metrics.items()}
+    known: dict[str, Better] = {f"{e.name}/{name}": better for e in config.evaluate for name, better in metrics.items()}
     if not known:
         return
     best = config.trainer.checkpoint

@@ -184,7 +184,7 @@ def pretrain_task(config: PretrainTaskConfig) -> Task:
         masked, model_state = encode_batch(params, model_state, batch, jax.random.key(0) if key is None else key, train)
         return {"encoded": masked.encoded, "mask": masked.mask, "hidden": masked.hidden}, model_state
 
-    metrics = {"loss": "min", "encoded_spread": "either"} | METRICS[config.method]
+    metrics: dict[str, Better] = {"loss": "min", "encoded_spread": "either", **METRICS[config.method]}
     return Task(Model(init, apply), objective, batch_spec, evaluate, conformer.SHARDING, metrics)
 
 

@@ -120,7 +120,7 @@ def reported_metrics(config: Tacotron2TaskConfig) -> dict[str, Better]:
     alignment: dict[str, Better] = {"focus": "max", "coverage": "max", "failures": "min"}
     losses = ("loss", "before", "after", "stop", *(("guided",) if config.guided else ()))
     free: dict[str, Better] = {f"free_{name}": better for name, better in alignment.items()} if config.speak else {}
-    return dict.fromkeys(losses, "min") | alignment | free
+    return {**dict.fromkeys(losses, "min"), **alignment, **free}
 
 
 def stage(step: Int[Array, ""], stages: tuple[tuple[int, int], ...]) -> Int[Array, ""]:

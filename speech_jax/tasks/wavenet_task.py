@@ -20,6 +20,7 @@ from speech_jax.audio.mulaw import zero_class
 from speech_jax.core.placement import fetch, run_sharded
 from speech_jax.core.types import (
     Batch,
+    Better,
     Bucket,
     LossOut,
     Model,
@@ -105,7 +106,7 @@ def wavenet_task(config: WaveNetTaskConfig) -> Task:
         return LossOut(total / jnp.maximum(count, 1.0), count, model_state, {"nll": (total, count)})
 
     spec = functools.partial(wavenet_batch_spec, config)
-    metrics = dict.fromkeys(("loss", "mel_distance") if config.clip_seconds else ("loss",), "min")
+    metrics: dict[str, Better] = {"loss": "min", "mel_distance": "min"} if config.clip_seconds else {"loss": "min"}
     return Task(Model(init, apply), objective, spec, _evaluator(config, network), metrics=metrics)
 
 

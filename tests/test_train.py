@@ -596,9 +596,8 @@ def test_the_adapter_file_is_the_best_checkpoints_and_needs_no_start_model(start
 def test_the_adapter_of_a_run_with_a_pre_task_fits_its_base(start_models, tmp_path):
     start = start_models()
     pretext = PretrainTaskConfig(model=start.task.model, audio=start.task.audio, best_rq=BestRQConfig(codes=16))
-    config = domains.finetune(
-        start, tmp_path, steps=2, evaluate=(), pre_task=pretext, alpha=AlphaConfig(start=0.3), adapter=AdapterConfig("lora")
-    )
+    changes = dict(evaluate=(), pre_task=pretext, alpha=AlphaConfig(start=0.3), adapter=AdapterConfig("lora"))
+    config = domains.finetune(start, tmp_path, steps=2, **changes)
     result, text = domains.run(config)
     assert result is not None, text
     put_on = load_recognizer_parts(start.out_dir, adapter=str(tmp_path / "adapter.safetensors"))

@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from speech_jax.audio.io import is_reference
 from speech_jax.data.utterances import PathColumn, Utterances
@@ -61,8 +60,8 @@ def contents_of(
     return contents | {"sized": len(sizes), "sizes": _digest(sizes.astype("<i8"))}
 
 
-def _sizes(files: PathColumn, rows: int, count: int | None) -> Int[np.ndarray, "k"]:
-    """Return the sizes in bytes of the files of `count` rows, or of as many as can be read quickly."""
+def _sizes(files: PathColumn, rows: int, count: int | None) -> np.ndarray:
+    """Return int64 sizes in bytes of the files of `count` rows, or of as many as can be read quickly."""
     stride = max(1, round(0.618 * rows))  # any number of first rows of this order is spread evenly
     while math.gcd(stride, rows) > 1:
         stride += 1

@@ -72,6 +72,17 @@ def test_a_private_run_says_at_the_start_what_it_spends_and_never_logs_more(corp
     for change in (PrivacyConfig(), dataclasses.replace(PRIVACY, noise_multiplier=4.0)):
         with pytest.raises(UserError, match="trainer.step.privacy.noise_multiplier: found .*, expected 2.0"):
             train(private(corpus, config.out_dir, privacy=change, steps=5))
+    manifest = corpus / "new.jsonl"  # in another order an utterance could be in more batches than were counted
+    text = manifest.read_text()
+    manifest.write_text("".join(reversed(text.splitlines(keepends=True))))
+    try:
+        with pytest.raises(UserError, match="data: found recordings with other utterances or another order"):
+            train(private(corpus, config.out_dir, steps=5))
+    finally:
+        manifest.write_text(text)
+    digest = json.loads((Path(config.out_dir) / "recordings.secret").read_text())["task"]["texts"]
+    files = [p for p in Path(config.out_dir, FOLDER).rglob("*") if p.is_file()]
+    assert files and not any(digest.encode() in p.read_bytes() for p in files)
     assert train(private(corpus, config.out_dir, steps=5)).state.step == 5
 
     # from there, on its task alone, adapters that a teacher holds; only they get noise

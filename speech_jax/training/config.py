@@ -314,7 +314,7 @@ class TrainerConfig:
     examples: int = 8
     """Transcripts per evaluation that TensorBoard shows."""
     force_resume: bool = False
-    """Resume although the settings of the data pipeline have changed. The order of the data will differ."""
+    """Resume although the recordings or their batches have changed. The order of the data will differ."""
     watch: WatchConfig = new_field(WatchConfig())
     """Monitoring: metrics endpoint, profiler, watchdog, external trackers."""
 

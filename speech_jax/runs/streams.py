@@ -214,7 +214,7 @@ def check_distinct(data: Stream, pre: Stream) -> None:
     if old[0] not in task or not np.isin(old, task).all():  # the first test is cheap, and enough for two domains
         return
     if np.isin(task, old).all():
-        raise UserError(f"pre: found the {len(old)} recordings of data again, expected those of the old domain")
+        raise UserError(f"pre: found the same {len(old)} recordings as in data, expected those of the old domain")
     log.warning("pre: data has all of its %d recordings too: only their weight is raised", len(old))
 
 

@@ -194,7 +194,7 @@ def test_the_old_recordings_are_read_and_compared_also_at_alpha_0(start_models, 
         prepare(finetune(start, tmp_path / "run", pre=part(corpus, "missing")))
     same = replace(part(corpus, "B-train", rows=4), seed=3)
     for alpha in (0.0, 0.3):
-        with pytest.raises(UserError, match="pre: found the 24 recordings of data again"):
+        with pytest.raises(UserError, match="pre: found the same 24 recordings as in data"):
             prepare(finetune(start, tmp_path / "run", pre=same, alpha=AlphaConfig(start=alpha)))
     prepare(finetune(start, tmp_path / "run", pre=part(corpus, "A-train")))
 

@@ -21,6 +21,7 @@ from speech_jax.audio import rows
 from speech_jax.audio.augment import augment_audio
 from speech_jax.audio.config import MASKS
 from speech_jax.audio.features import extract_features, num_features, num_frames
+from speech_jax.core.config_dict import describe_differences, differences
 from speech_jax.core.errors import UserError
 from speech_jax.core.placement import run_sharded
 from speech_jax.core.types import Batch, Better, LossOut, Model, Objective, PyTree, Report, Task
@@ -223,7 +224,10 @@ def shared_objective(
     """
     unused = {name: getattr(ctc.augment, name) for name in MASKS}
     if ctc.augment != dataclasses.replace(config.augment, **unused):
-        raise UserError("pre_task.augment: found another than task.augment, expected the same (one forward pass)")
+        differing = describe_differences(differences(config.augment, ctc.augment, "augment"))
+        raise UserError(
+            f"pre_task.augment: found another than the task's ({differing}), expected the same (one forward pass)"
+        )
     network = build_model(ctc, tokenizer.vocab_size)
     pretext = _pretext(config)
 

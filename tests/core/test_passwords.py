@@ -10,7 +10,7 @@ import pytest
 from speech_jax.config import parse_config
 from speech_jax.core.config_dict import describe_differences, differences, from_dict, mask_config, to_text
 from speech_jax.core.errors import UserError, run_front_door
-from speech_jax.core.log import log
+from speech_jax.core.log import MaskingFormatter, log, mask_record
 from speech_jax.core.passwords import is_masked, mask_address, mask_passwords
 from speech_jax.data.config import DataConfig, SourceConfig
 from speech_jax.models.config import ConformerConfig, CRNNConfig
@@ -66,6 +66,13 @@ def test_errors_and_logs_are_masked(caplog):
         log.warning("%s: %d %% of %s", "x", 5, ADDRESS)
         log.info("nothing %s", 3)
     assert caplog.messages == [f"x: 5 % of {MASKED}", "nothing 3"]
+    try:
+        raise ValueError(ADDRESS)
+    except ValueError:
+        record = logging.LogRecord("library", logging.ERROR, "f", 1, "at %s", (ADDRESS,), sys.exc_info())
+    text = MaskingFormatter("%(message)s").format(record)
+    assert text.count(MASKED) == 2 and "Traceback" in text and "hunter2" not in text
+    assert mask_record(logging.LogRecord("library", logging.ERROR, "f", 1, "%d", ("x",), None))
 
 
 @pytest.mark.parametrize("kind", [UserError, ValueError])

@@ -124,7 +124,7 @@ class Tracker:
         Numbers that are not finite become null. A full disk is logged and does not end the run.
 
         Args:
-            kind: "train", "eval", "compile" or "bad_step".
+            kind: "train", "eval", "start_model", "compile" or "bad_step".
             step: the step.
             **parts: metrics and rates, name -> number.
         """

@@ -9,7 +9,7 @@ MASK = "***"
 
 # scheme://user:password@host, or scheme:/… as pathlib writes it. A quoted password ends at its quote, another one at
 # white space; numbers up to a slash are a port.
-_SCHEME_AND_USER = r"([A-Za-z][A-Za-z0-9+.-]{1,30}:/{1,2})([^\s/:@\"'<>\[]*)"
+_SCHEME_AND_USER = r"([A-Za-z][A-Za-z0-9+.-]{1,30}:/{1,2})([^\s/:\"'<>\[]*)"
 _PASSWORD = r"(?::(?!\d{1,5}[/?#])((?:(?!:/)%s)*))?@"
 _ADDRESSES = [
     re.compile(r"(?<=\")" + _SCHEME_AND_USER + _PASSWORD % r"[^\"\n]"),
@@ -21,7 +21,8 @@ _IN_QUERY = re.compile(
     r"(?i)([?&](?:[\w.-]{0,40}(?:password|passwd|pwd|token|secret|key|signature|credential)[\w.-]{0,40}|pass|sig)=)"
     r"([^&#\s\"'<>]+)"
 )
-_IN_DSN = re.compile(r"(?i)(?<![\w?&.-])(passw(?:or)?d\s*=\s*)('[^']*'|[^\s&,;)]+)")
+_IN_DSN = re.compile(r"(?i)((?:(?<![\w?&.-])passw(?:or)?d|;\s*pwd)\s*=\s*)('[^']*'|[^\s&,;)]+)")
+_IN_QUOTED_DSN = re.compile(r"(?i)(%3B(?:password|pwd)%3D)([^%&\s\"']+)")
 _WEB = re.compile(r"(?i)(?:.*\+)?(?:https?|wss?):/{1,2}")
 
 
@@ -48,6 +49,8 @@ def mask_passwords(text: str, address: str = "") -> str:
             text = text.replace(form, MASK)
     if "=" in text:
         text = _IN_DSN.sub(_mask_value, _IN_QUERY.sub(_mask_value, text))
+    if "%3D" in text:
+        text = _IN_QUOTED_DSN.sub(_mask_value, text)
     if "%40" in text:
         text = _QUOTED_ADDRESS.sub(_mask_value, text)
     if ":/" in text and "@" in text:
@@ -80,7 +83,7 @@ def _mask_user_part(match: re.Match) -> str:
 
 def _secrets(address: str, shortest: int = 4) -> list[str]:
     """Return the passwords and tokens of an address; those of few letters only hide words of the text."""
-    found = [match[2] for pattern in (_IN_QUERY, _IN_DSN) for match in pattern.finditer(address)]
+    found = [match[2] for pattern in (_IN_QUERY, _IN_DSN, _IN_QUOTED_DSN) for match in pattern.finditer(address)]
     for match in _ADDRESSES[0].finditer(f'"{address}"'):
         scheme, user, password = match.groups()
         found += [password or (user if _WEB.fullmatch(scheme) else "")]

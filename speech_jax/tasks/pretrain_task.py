@@ -223,10 +223,11 @@ def shared_objective(
         UserError: If the augmentation of the two tasks' waveforms differs. Their SpecAugment is not used.
     """
     unused = {name: getattr(ctc.augment, name) for name in MASKS}
-    if ctc.augment != dataclasses.replace(config.augment, **unused):
-        differing = describe_differences(differences(config.augment, ctc.augment, "augment"))
+    differing = differences(dataclasses.replace(config.augment, **unused), ctc.augment, "augment")
+    if differing:
         raise UserError(
-            f"pre_task.augment: found another than the task's ({differing}), expected the same (one forward pass)"
+            f"pre_task.augment: found another than the task's ({describe_differences(differing)}), expected the same "
+            "(one forward pass)"
         )
     network = build_model(ctc, tokenizer.vocab_size)
     pretext = _pretext(config)

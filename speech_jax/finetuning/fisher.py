@@ -100,7 +100,8 @@ def estimate_fisher(
 
         def add(total: PyTree, chunk: Array) -> tuple[PyTree, tuple[Array, Array]]:
             each = jax.vmap(squares)(jnp.minimum(chunk, rows - 1))
-            sizes = sum(jnp.sum(x.reshape(len(chunk), -1), axis=1) for x in jax.tree.leaves(each))
+            squared = [jnp.sum(x.reshape(len(chunk), -1), axis=1) for x in jax.tree.leaves(each)]
+            sizes = jnp.sum(jnp.stack(squared), axis=0)
             real = (chunk < rows) & (batch["index"][jnp.minimum(chunk, rows - 1)] >= 0)
             good = real & jnp.isfinite(sizes)
 

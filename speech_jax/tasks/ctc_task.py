@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from speech_jax.audio.augment import augment_audio, spec_augment
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract_features, num_features, num_frames
+from speech_jax.audio.rows import place_key
 from speech_jax.core.errors import UserError
 from speech_jax.core.placement import run_sharded
 from speech_jax.core.types import (
@@ -172,6 +173,7 @@ def ctc_task(config: CTCTaskConfig, tokenizer: Tokenizer, teacher: Teacher | Non
             outputs, _ = network.apply(params, own_state(model_state), inputs, key=None, train=False)
             return {**outputs, "features": features}, model_state
         audio_key, dither_key, feature_key, model_key = jax.random.split(key, 4)
+        model_key = place_key(model_key, batch)
         index = batch["index"]  # randomness belongs to the utterance, not to its place in the batch
         rate = config.audio.sample_rate
         audio, lengths = augment_audio(audio_key, audio, lengths, config.augment, index=index, sample_rate=rate)

@@ -105,6 +105,7 @@ def mask_and_encode(
     """
     audio, lengths, index = batch["audio"], batch["audio_lengths"], batch["index"]
     audio_key, dither_key, model_key, hide_key = jax.random.split(key, 4)
+    model_key = rows.place_key(model_key, batch)
     if train:
         rate = config.audio.sample_rate
         augment = functools.partial(augment_audio, audio_key, audio, lengths, index=index, sample_rate=rate)

@@ -74,7 +74,7 @@ def tacotron2_task(config: Tacotron2TaskConfig, front_end: FrontEnd) -> Task:
         padding = -mel.shape[1] % reduction
         symbols = jnp.arange(batch["labels"].shape[1])[None]
         real = (batch["index"] >= 0)[:, None]
-        extra = {"speaker": batch["speaker"]} if "speaker" in batch else {}
+        extra = {name: batch[name] for name in ("speaker", "micro_batch") if name in batch}
         return extra | {
             "text": batch["labels"],
             "text_mask": (symbols < batch["label_lengths"][:, None]) & real,

@@ -117,7 +117,7 @@ def compile_programs(
     rate: Schedule,
     moving_state: PyTree,
     log_every: int = 1,
-    penalties: Callable[[PyTree, PyTree], Mapping[str, tuple[Array, PyTree]]] | None = None,
+    penalties: Callable[[PyTree, PyTree], Mapping[str, tuple[jax.Array, PyTree]]] | None = None,
     say: Callable[[str], None],
     check_stop: Callable[[], None],
 ) -> Programs:

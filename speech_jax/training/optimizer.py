@@ -320,7 +320,7 @@ def penalties(config: OptimizerConfig, params: PyTree, opt_state: PyTree) -> dic
     if config.ewc:
         weights = named_leaves(pull.fisher)
         pulls["ewc"] = {name: config.ewc * weights[name] * delta for name, delta in change.items()}
-    return {name: (0.5 * optax.tree.vdot(gradient, change), gradient) for name, gradient in pulls.items()}
+    return {name: (jnp.asarray(0.5 * optax.tree.vdot(gradient, change)), gradient) for name, gradient in pulls.items()}
 
 
 def freeze_for_steps(hold: tuple[tuple[str, int], ...]) -> optax.GradientTransformationExtraArgs:

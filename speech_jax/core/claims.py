@@ -34,7 +34,7 @@ def check_claims(config: Any, name: str = "") -> None:
         ...     check_claims(AlphaConfig(start=0.3, steps=500), "alpha")
         ... except UserError as error:
         ...     print(error)
-        alpha.steps: found 500, which nothing uses with alpha.kind 'constant', expected it left out
+        alpha.steps: found 500, which nothing uses with alpha.kind 'constant', expected its default, 1000
     """
     if isinstance(config, tuple):
         for number, item in enumerate(config):
@@ -53,7 +53,8 @@ def refuse_idle(config: Any, idle: Mapping[str, str], name: str = "") -> None:
         given = _given(value_at(config, parent), field, join(name, path))
         if given is not None:
             reason = re.sub(r"{([\w.]+)}", lambda match: _described(config, match[1], name), reason)
-            raise UserError(f"{given[0]}: found {given[1]!r}, which nothing uses {reason}, expected it left out")
+            flag, value, default = given
+            raise UserError(f"{flag}: found {value!r}, which nothing uses {reason}, expected its default, {default!r}")
 
 
 def without_idle(config: Any, idle: Mapping[str, str] | None = None) -> Any:
@@ -114,20 +115,20 @@ def _with_value(config: Any, path: str, value: Any) -> Any:
     return dataclasses.replace(config, **{first: value})
 
 
-def _given(owner: Any, name: str, path: str) -> tuple[str, Any] | None:
-    """Return (name, value) of a field that is not at its default: of a nested config, of its first such field."""
+def _given(owner: Any, name: str, path: str) -> tuple[str, Any, Any] | None:
+    """Return (name, value, default) of a field not at its default: of a nested config, of its first such field."""
     value = getattr(owner, name)
     default = default_of(next(field for field in dataclasses.fields(owner) if field.name == name))
     return _difference(value, default, path)
 
 
-def _difference(value: Any, default: Any, path: str) -> tuple[str, Any] | None:
+def _difference(value: Any, default: Any, path: str) -> tuple[str, Any, Any] | None:
     if value == default:
         return None
     if dataclasses.is_dataclass(value) and type(value) is type(default):
         pairs = ((getattr(value, f.name), getattr(default, f.name), f.name) for f in dataclasses.fields(value))
         return next(filter(None, (_difference(v, d, join(path, name)) for v, d, name in pairs)), None)
-    return path, value
+    return path, value, default
 
 
 def _described(config: Any, path: str, name: str) -> str:

@@ -96,9 +96,7 @@ def idle_in_run(config: TrainConfig) -> dict[str, str]:
     """Return the settings that others of the run leave without effect, as an `idle` method does (core/claims.py)."""
     idle = {} if config.init_from else {"start": "without init_from"}
     if not config.evaluate:
-        names = ["trainer." + n for n in ("eval_first", "examples", "guards", "patience")]
-        names += ["trainer.checkpoint.metric"]
-        names += [f"task.{n}" for n in ("speak", "clip_seconds") if hasattr(config.task, n)]
+        names = ["trainer." + n for n in ("eval_first", "examples", "guards", "patience", "checkpoint.metric")]
         idle |= {name: "without evaluate" for name in names if value_at(config, name)}  # 0 turns it off anyway
     if config.pre is None or make_alpha(config.alpha) in (0.0, 1.0):
         reason = "without recordings in pre" if config.pre is None else "with {alpha.start}"
@@ -240,11 +238,14 @@ def long_warmup(config: TrainConfig) -> list[str]:
 
 
 def no_evaluation(config: TrainConfig) -> list[str]:
-    """Return a line for the log if there is nothing to evaluate; no error, as a derived config keeps its interval."""
-    every = config.trainer.eval_every
-    if config.evaluate or not every or every == TrainerConfig().eval_every:
-        return []
-    return [f"trainer.eval_every: {every} without evaluate: nothing is evaluated"]
+    """Return lines for the log about how to evaluate, if nothing is; no error, as derived configs keep them."""
+    every, lines = config.trainer.eval_every, []
+    if not config.evaluate and every not in (0, TrainerConfig().eval_every):
+        lines.append(f"trainer.eval_every: {every} without evaluate: nothing is evaluated")
+    speak = getattr(config.task, "speak", 0)  # of a voice
+    if not config.evaluate and speak:
+        lines.append(f"task.speak: {speak} without evaluate: nothing is evaluated")
+    return lines
 
 
 def check_stages(config: TrainConfig) -> None:

@@ -74,7 +74,7 @@ class TrainConfig:
     """
 
     out_dir: str
-    """Folder of the run: checkpoints, logs, resolved config. A run that is there is resumed if its settings allow it."""
+    """Folder of the run: checkpoints, logs, resolved config. A run that is there is resumed, if its settings allow."""
     data: DataConfig
     """Recordings of L_task."""
     task: CTCTaskConfig | PretrainTaskConfig | Tacotron2TaskConfig | WaveNetTaskConfig | TaskConfig | None = None

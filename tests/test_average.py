@@ -112,5 +112,6 @@ def test_bad_input(runs, tmp_path):
         front_door.main(arguments)
     save_recognizer(tmp_path / "other", read_nemo(GOLDEN / "conformer.nemo").parts)
     arguments[3] = str(tmp_path / "other")
-    with pytest.raises(UserError, match=r"--start and --end: found task.model.\w+: .+ and .+, expected the same network"):
+    found = r"--start and --end: found task.model.\w+: .+ and .+, expected the same network"
+    with pytest.raises(UserError, match=found):
         front_door.main([*arguments, "--keep", "0.5"])

@@ -237,7 +237,8 @@ def test_kaldi_commands_become_files(tmp_path):
         main(argv)
     main([*argv, "--allow-pipes", "--language", "de"])
     (row,) = read_manifest(tmp_path / "out" / "train.jsonl")
-    assert row.language == "de" and row.text == "HELLO" and row.seconds == 1.0 and row.audio.startswith(str(tmp_path / "out" / "audio"))
+    assert (row.language, row.text, row.seconds) == ("de", "HELLO", 1.0)
+    assert row.audio.startswith(str(tmp_path / "out" / "audio"))
     np.testing.assert_allclose(read_recording(row, 16000), soundfile.read(data / "a.flac")[0], atol=1e-4)
 
 

@@ -60,7 +60,8 @@ def load_recognizer_parts(
     if adapter:
         params, tokens = load_adapter(adapter, params)
         tokenizer = Tokenizer.from_json(tokens)
-    check_shapes((params, model_state), network_shapes(task, tokenizer.vocab_size), f"{checkpoint.path}: the parameters")
+    shapes = network_shapes(task, tokenizer.vocab_size)
+    check_shapes((params, model_state), shapes, f"{checkpoint.path}: the parameters")
     return RecognizerParts(task, tokenizer, params, model_state)
 
 

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from speech_jax.config import TrainConfig, config_from_assets
 from speech_jax.core.claims import without_idle
 from speech_jax.core.config_dict import describe_value, to_saved_dict
@@ -271,8 +273,8 @@ def changed_settings(before: Any, after: Any, name: str = "") -> Iterator[Change
 
 def rate_line(before: TrainConfig, after: TrainConfig, step: int) -> str:
     """Return a line about a learning rate that jumps at `step`, or "" if it does not."""
-    old = float(learning_rate(before.optimizer, before.trainer.steps)(step))
-    new = float(learning_rate(after.optimizer, after.trainer.steps)(step))
+    old = float(learning_rate(before.optimizer, before.trainer.steps)(jnp.int32(step)))
+    new = float(learning_rate(after.optimizer, after.trainer.steps)(jnp.int32(step)))
     if abs(new - old) <= 0.01 * max(abs(old), abs(new)):
         return ""
     line = f"the learning rate jumps at step {step}: {old:.3g} before, {new:.3g} from there"

@@ -192,13 +192,13 @@ class CheckpointConfig:
     """Checkpoints that are written and kept."""
 
     every: int = 1000
-    """Steps between checkpoints. One is always written at the end, on SIGTERM, and after an evaluation that is the best so
-    far (unless `keep_best` is 0); 0 writes only those."""
+    """Steps between checkpoints. One is always written at the end, on SIGTERM, and after an evaluation that is the best
+    so far (unless `keep_best` is 0); 0 writes only those."""
     keep_last: int = 2
     """Number of newest checkpoints to keep. At least 2 are kept, so that a damaged one has a fallback."""
     keep_best: int = 1
-    """Number of best checkpoints to keep in addition: by `metric` within the guards; with guards alone the newest within
-    them."""
+    """Number of best checkpoints to keep in addition: by `metric` within the guards; with guards alone the newest
+    within them."""
     metric: str | None = None
     """Metric that ranks checkpoints, "<evaluation set>/<metric>", for example "dev/wer". None: the last is the best."""
     mode: Literal["min", "max"] = "min"
@@ -299,8 +299,8 @@ class TrainerConfig:
     eval_first: bool = False
     """Also evaluate before the first step. Guards do this in any case."""
     guards: tuple[GuardConfig, ...] = ()
-    """Metrics of old domains that must not get worse. A checkpoint that breaks a guard, or was not evaluated, is never the
-    best."""
+    """Metrics of old domains that must not get worse. A checkpoint that breaks a guard, or was not evaluated, is never
+    the best."""
     patience: int = 0
     """Evaluations in a row without a better `checkpoint.metric` after which the run ends. 0: never."""
     log_every: int = 50

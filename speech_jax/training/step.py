@@ -54,9 +54,9 @@ def make_gradient(
 
     With micro-batches, the sums that the loss divides by are added over all of them before the division, so that
     losses and gradients add up to the whole batch's (but for batch norms that are trained, whose statistics are a
-    micro-batch's). The randomness of step n is fold_in(key, n), whether the batch is split or not; a micro-batch has its
-    number in batch["micro_batch"], for draws that do not belong to an utterance (`audio.rows.place_key`). The key is an
-    argument so that runs which differ only in their seed share a compiled program.
+    micro-batch's). The randomness of step n is fold_in(key, n), whether the batch is split or not. A micro-batch has
+    its number in batch["micro_batch"], for draws that do not belong to an utterance (`audio.rows.place_key`). The key
+    is an argument so that runs which differ only in their seed share a compiled program.
 
     Args:
         term: the loss, and the selection of its part of a batch.

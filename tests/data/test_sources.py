@@ -181,7 +181,8 @@ def test_folder_with_csv_and_common_voice_tsv(tmp_path):
     ]
     (tmp_path / "validated.tsv").write_text('client_id\tpath\tsentence\tlocale\nx1\tb.mp3\tHe said "no.\ten\n')
     (row,) = load("folder", tmp_path / "validated.tsv")
-    assert (row.id, row.speaker, row.text, row.language) == ("b", "x1", 'He said "no.', "en") and row.seconds == pytest.approx(2, abs=0.1)
+    assert (row.id, row.speaker, row.text, row.language) == ("b", "x1", 'He said "no.', "en")
+    assert row.seconds == pytest.approx(2, abs=0.1)
     fails("folder", tmp_path, "2 CSV or TSV files")
 
 

@@ -2,8 +2,8 @@
 
 Columns, of which the first that exists is used: the recording `audio`, `path`, `file`, `filename` or `wav`; the text
 `text`, `transcript`, `sentence` or `transcription`; optional `id`, `speaker` or `client_id`, `domain`, `start`, `end`,
-`seconds` or `duration`, `language` or `locale`. So Common Voice's TSV files work as they are. Separator: a tab, "|" or ";" where the header has
-one, else a comma.
+`seconds` or `duration`, `language` or `locale`. So Common Voice's TSV files work as they are. Separator: a tab, "|" or
+";" where the header has one, else a comma.
 """
 
 from __future__ import annotations

@@ -169,8 +169,7 @@ def decide(
     changes: list[Change] = []
     refused: list[str] = []
     named = set()  # streams whose changed settings are named
-    before, after = (without_idle(c, idle_in_run(c)) for c in (saved.config, config))  # the rest reached nothing
-    for change in changed_settings(_same_seeds(before, after), _same_seeds(after, before)):
+    for change in _changes(_same_seeds(saved.config, config), _same_seeds(config, saved.config)):
         kind, reason = class_of(change, saved.config)
         stream = _stream_of(change.name)
         if kind == FREE or _same_file(change):
@@ -269,6 +268,15 @@ def changed_settings(before: Any, after: Any, name: str = "") -> Iterator[Change
             yield from changed_settings(first, second, f"{name}.{number}")
     else:
         yield Change(name, before, after)
+
+
+def _changes(before: TrainConfig, after: TrainConfig) -> Iterator[Change]:
+    """Yield the settings that differ, but for those that had no effect before and are left out now."""
+    effective = without_idle(before, idle_in_run(before))
+    names = [change.name for change in changed_settings(effective, after)]
+    for change in changed_settings(before, after):
+        if any(change.name == name or change.name.startswith(f"{name}.") for name in names):
+            yield change
 
 
 def rate_line(before: TrainConfig, after: TrainConfig, step: int) -> str:

@@ -130,9 +130,9 @@ def main(argv: Sequence[str]) -> int:
             language=config.language, name=config.name, costs=config.costs, batch_seconds=config.batch_seconds,
             max_hours=config.max_hours,
         )  # fmt: skip
-    _show(evaluation)
-    if config.out:
+    if config.out:  # before anything is printed: a closed pipe (| head) must not cost the reports
         write_reports(evaluation, Path(config.out), config.worst)
+    _show(evaluation)
     for message in failed:
         print(f"error: {message}", file=sys.stderr)
     if failed:
@@ -195,12 +195,12 @@ def _show(evaluation: Evaluation) -> None:
 def _compare(config: EvaluateConfig) -> int:
     reports = [read_report(path, lambda path: _read(path)) for path in config.compare]
     text, image = compare(reports, config.by, number_of_samples=config.samples, common=config.common)
-    print(text)
     if config.out:
         folder = Path(config.out)
         write_file(folder / "compare.md", text + "\n")
         write_file(folder / "compare.png", image)
         print(f"wrote {folder}/compare.md, compare.png", file=sys.stderr)
+    print(text)
     return 0
 
 

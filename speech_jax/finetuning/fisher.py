@@ -24,6 +24,7 @@ class Fisher(NamedTuple):
         left_out: number of those whose gradient was not finite.
         size: mean over the examples of the squared norm of the gradient.
         deviation: standard deviation of the squared norm between examples.
+        per: name of the examples.
     """
 
     weights: PyTree
@@ -31,6 +32,7 @@ class Fisher(NamedTuple):
     left_out: int
     size: float
     deviation: float
+    per: str = "utterances"
 
     def describe(self) -> str:
         """Return number, spread and concentration of the estimate, for the log."""
@@ -39,9 +41,9 @@ class Fisher(NamedTuple):
         left_out = f" ({self.left_out} left out: their gradient is not finite)" if self.left_out else ""
         error = self.deviation / max(self.examples, 1) ** 0.5
         return (
-            f"{self.examples} gradients{left_out}, squared norm {self.size:.4g} with a standard deviation of "
-            f"{self.deviation:.4g} between them, so ± {error:.2g} of the mean; half of the information is in "
-            f"{100 * half / flat.size:.3g} % of the parameters"
+            f"mean squared gradient of {self.examples} {self.per}{left_out}: its norm is {self.size:.3g} ± {error:.2g} "
+            f"(standard error; {self.deviation:.3g} between them), half of it in {100 * half / flat.size:.3g} % of the "
+            "parameters"
         )
 
 
@@ -128,4 +130,5 @@ def estimate_fisher(
     mean = sum(leaf.sum() for leaf in leaves) / sum(leaf.size for leaf in leaves)
     weights = jax.tree.map(lambda t: (t / mean if mean > 0 else t).astype(np.float32), total)
     size, deviation = (float(np.mean(sizes)), float(np.std(sizes))) if sizes else (0.0, 0.0)
-    return Fisher(weights, len(sizes), left_out, size, deviation)
+    examples = "utterances" if per == "utterance" else "batches"
+    return Fisher(weights, len(sizes), left_out, size, deviation, examples)

@@ -250,6 +250,7 @@ def check_resume(config: TrainConfig) -> None:
 def fisher_of(config: TrainConfig, old: Objective, stream: Stream, init: Any) -> PyTree:
     """Estimate how much each parameter of the start model matters on the old domain, `stream`."""
     count = config.optimizer.ewc_batches
+    log.info("estimating the Fisher information on %d batches of pre", count)
     feed = stream.feed(whole=True)
     try:
         params, model_state = init

@@ -34,6 +34,7 @@ FREE, CONTINUES, FIXED = "free", "continues", "fixed"
 NETWORK = "it is a part of the trained network"
 STATE = "the optimizer's state is made for it"
 READ_ONCE = "it is read before the first step only"
+DRAWS = "the draws of all steps follow from it"
 ORDER = "it decides the order of the data; --trainer.force-resume resumes anyway"
 EPSILON = "the reported epsilon would be wrong"
 
@@ -64,7 +65,8 @@ CLASSES: tuple[tuple[str, str, str], ...] = (
     (r"task\.(frames|stop_weight|guided|guided_sigma|reduction|speak|crop_frames|mels|input_noise|clip_seconds)",
      CONTINUES, ""),
     # the start
-    (r"seed|init_from|start\.(which|fresh|drop|tokenizer|speakers)", FIXED, READ_ONCE),
+    (r"seed", FIXED, DRAWS),
+    (r"init_from|start\.(which|fresh|drop|tokenizer|speakers)", FIXED, READ_ONCE),
     (r"adapter\.(kind|rank|scale|targets|train)", FIXED, NETWORK),
     # the optimizer
     (r"optimizer\.ewc_\w+", FIXED, READ_ONCE),

@@ -117,4 +117,4 @@ def test_the_fisher_information_is_that_of_single_utterances_whatever_they_are_b
         assert (fisher.examples, fisher.left_out) == (11, 1)
         sizes = np.sum(gradients**2, axis=1)
         assert (fisher.size, fisher.deviation) == pytest.approx((sizes.mean(), sizes.std()), rel=1e-5)
-        assert "11 gradients (1 left out" in fisher.describe()
+        assert "of 11 utterances (1 left out" in fisher.describe()

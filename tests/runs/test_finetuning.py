@@ -67,7 +67,7 @@ def test_each_penalty_is_a_term_of_its_own_in_the_log(start_models, tmp_path):
     )
     result, text = run(config)
     assert result is not None, text
-    assert "Fisher information of the old domain: 24 gradients, squared norm" in text
+    assert "Fisher information of the old domain: mean squared gradient of 24 utterances" in text
     first, _, last = (row["metrics"] for row in logged(config))
     folders = start.out_dir, f"{config.out_dir}/checkpoints/2"
     before, after = (named_leaves(load_params(folder)[0]) for folder in folders)

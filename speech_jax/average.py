@@ -108,9 +108,9 @@ def sweep(config: AverageConfig, start: RecognizerParts, end: RecognizerParts) -
         write_file(out / "pareto.png", plot_pareto(points, old=old, new=new))
         write_file(out / "pareto.json", json.dumps([p._asdict() for p in points], indent=1))
         print(f"on the front: {', '.join(p.name for p in pareto_front(points))}", file=sys.stderr)
-    print(text)
     write_file(out / "compare.md", text + "\n")
     write_file(out / "compare.png", image)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 import traceback
@@ -49,6 +50,7 @@ def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
     `--debug` anywhere on the command line is removed from argv; errors then show their traceback. Passwords in
     addresses reach `main` alone: they are masked in tracebacks, and in `sys.argv`, which libraries record.
     """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # of doors that do not set up more
     keep_freed_memory()
     sys.excepthook = _print_traceback
     argv = sys.argv[1:]

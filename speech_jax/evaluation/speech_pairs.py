@@ -135,9 +135,9 @@ def evaluate_speech(
         ),
         tuple(left_out),
     )
-    print(to_text(evaluation))
-    if request.out:
+    if request.out:  # before anything is printed: a closed pipe must not cost the reports
         write_reports(evaluation, measured, config, Path(request.out), request.worst)
+    print(to_text(evaluation))
     for message in shown_messages(evaluation):
         print(f"error: {message}", file=sys.stderr)
     if left_out:

@@ -469,8 +469,12 @@ def read_report(path: str, read: Callable[[str], str]) -> Mapping[str, Any]:
         if "measures" in value:
             raise UserError(f"{path}: found a report of evaluate --speech, expected one of error rates")
         rows = [{"domain": "", "speaker": ""} | row for row in value["utterances"]]
-        for key in ("id", "set", "reference", "hypothesis", "errors", "words"):
-            [row[key] for row in rows]
+        texts = ("id", "set", "reference", "hypothesis", "domain", "speaker")
+        for key, kind in (dict.fromkeys(texts, str) | dict.fromkeys(("errors", "words"), int)).items():
+            bad = next((row for row in rows if not isinstance(row[key], kind)), None)
+            if bad is not None:
+                expected = "a text" if kind is str else "a number"
+                raise UserError(f"{path}: found {key} {bad[key]!r} of utterance {bad['id']!r}, expected {expected}")
         return {"name": "", "costs": "levenshtein", "details": {}} | value | {"utterances": rows}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: found no report of evaluate ({error!r}), expected its report.json") from error

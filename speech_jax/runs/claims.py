@@ -18,7 +18,22 @@ from speech_jax.core.types import Better, TaskConfig
 from speech_jax.data.config import PlanConfig
 from speech_jax.objectives.schedules import make_alpha
 from speech_jax.training.config import TrainerConfig
+from speech_jax.training.optimizer import check_optimizer
 
+LEAST = {  # the least value of numbers that __post_init__ leaves alone, so that checkpoints that have others load
+    "trainer.steps": 0,
+    "trainer.step.accumulate": 1,
+    "trainer.checkpoint.every": 0,
+    "trainer.checkpoint.keep_last": 1,
+    "trainer.checkpoint.keep_best": 0,
+    "trainer.eval_every": 0,
+    "trainer.patience": 0,
+    "trainer.log_every": 1,
+    "trainer.max_bad_steps": 1,
+    "trainer.examples": 0,
+    "seed": 0,
+}
+LEAST_OF_STREAMS = {"seed": 0, "workers": 0, "threads": 1, "prefetch": 0, "cache_mb": 0, "plan.max_rows": 0}
 RECADAM_REST = 0.1  # share of the way from start to end that RecAdam's alpha may still have before it at the last step
 
 
@@ -34,7 +49,9 @@ def check_run(config: TrainConfig) -> list[str]:
     Raises:
         UserError: for any other setting that reaches nothing, by name.
     """
-    check_alpha(config)  # first, as its messages say more
+    check_ranges(config)
+    check_optimizer(config.optimizer, config.trainer.steps)
+    check_alpha(config)  # before the others, as its messages say more
     check_claims(config)
     refuse_idle(config, idle_in_run(config))
     check_names(config)
@@ -44,6 +61,23 @@ def check_run(config: TrainConfig) -> list[str]:
             "teacher.weight: found 0, with which nothing is learned from teacher.checkpoint, expected more than 0"
         )
     return ends_of_alpha(config) + long_warmup(config) + no_evaluation(config)
+
+
+def check_ranges(config: TrainConfig) -> None:
+    """Raise UserError for a number of the loop or of a stream that is out of its range."""
+    streams = {"data": config.data} | ({} if config.pre is None else {"pre": config.pre})
+    streams |= {f"evaluate.{i}.data": evaluation.data for i, evaluation in enumerate(config.evaluate)}
+    least = dict(LEAST)
+    for name, data in streams.items():
+        least |= {f"{name}.{field}": value for field, value in LEAST_OF_STREAMS.items()}
+        least |= {f"{name}.sources.{i}.limit": 0 for i in range(len(data.sources))}
+    for name, value in least.items():
+        found = value_at(config, name)
+        if found is not None and not found >= value:
+            raise UserError(f"{name}: found {found}, expected {value} or more")
+    ema = config.trainer.step.ema
+    if ema is not None and not 0 <= ema < 1:
+        raise UserError(f"trainer.step.ema: found {ema}, expected a number from 0 to below 1, or None for no average")
 
 
 def check_alpha(config: TrainConfig) -> None:

@@ -35,7 +35,6 @@ from speech_jax.training.checkpoint import FOLDER, saved_steps
 from speech_jax.training.config import OptimizerConfig
 from speech_jax.training.feed import Feed, PairedBatches
 from speech_jax.training.layout import read_item
-from speech_jax.training.optimizer import check_optimizer
 from speech_jax.training.privacy import Accountant
 from speech_jax.training.sharding import make_mesh
 from speech_jax.training.state import Init, init_values
@@ -96,7 +95,6 @@ def prepare(config: TrainConfig) -> PreparedRun:
     for line in check_given(config):
         log.warning("%s", line)
     check_settings(config)
-    check_optimizer(config.optimizer, config.trainer.steps)
     make_alpha(config.alpha)
     make_mesh(config.mesh)
     if config.task is not None and config.trainer.step.privacy.on:

@@ -6,6 +6,7 @@ decay and clipping would reach frozen parameters.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -41,11 +42,12 @@ def check_optimizer(config: OptimizerConfig, steps: int) -> None:
             f"optimizer.weight_decay: found {config.weight_decay} with adam, expected 0, or adamw as optimizer.name"
         )
     _check_schedule(config, steps)
-    for name in ("anchor", "ewc", "l2"):
-        if getattr(config, name) < 0:
-            raise UserError(f"optimizer.{name}: found {getattr(config, name)}, expected 0 or more")
-    if not 0 < config.layer_decay <= 1:
-        raise UserError(f"optimizer.layer_decay: found {config.layer_decay}, expected 0 < factor <= 1")
+    _check_ranges(config)
+    for pattern, factor in config.groups:
+        if factor is not None and not 0 < factor < math.inf:
+            raise UserError(
+                f"optimizer.groups: found {factor} for {pattern!r}, expected a number above 0, or None, which freezes"
+            )
     for pattern, hold in config.hold:
         if hold < 0:
             raise UserError(f"optimizer.hold: found {hold} steps for {pattern!r}, expected 0 or more")
@@ -54,8 +56,26 @@ def check_optimizer(config: OptimizerConfig, steps: int) -> None:
             compile_pattern(rule if isinstance(rule, str) else rule[0], f"optimizer.{name}")
 
 
+def _check_ranges(config: OptimizerConfig) -> None:
+    """Raise UserError for a number out of its range, also one with which nothing is trained; NaN is out of each."""
+    for names, low, high, expected in (
+        ("anchor ewc l2 weight_decay eps end_lr", 0, math.inf, "a number of 0 or more"),
+        ("b1 b2 momentum", 0, 1, "a number from 0 to below 1"),
+        ("ewc_batches ewc_microbatch", 1, math.inf, "1 or more"),
+    ):
+        for name in names.split():
+            if not low <= getattr(config, name) < high:
+                raise UserError(f"optimizer.{name}: found {getattr(config, name)}, expected {expected}")
+    if not 0 < config.peak_lr < math.inf:
+        raise UserError(f"optimizer.peak_lr: found {config.peak_lr}, expected a number above 0")
+    if config.clip_norm is not None and not config.clip_norm > 0:
+        raise UserError(f"optimizer.clip_norm: found {config.clip_norm}, expected a number above 0, or None for none")
+    if not 0 < config.layer_decay <= 1:
+        raise UserError(f"optimizer.layer_decay: found {config.layer_decay}, expected 0 < factor <= 1")
+
+
 def _check_schedule(config: OptimizerConfig, steps: int) -> None:
-    for name in ("peak_lr", "warmup_steps", "hold_steps", "decay_steps"):
+    for name in ("warmup_steps", "hold_steps", "decay_steps"):
         if getattr(config, name) < 0:
             raise UserError(f"optimizer.{name}: found {getattr(config, name)}, expected 0 or more")
     if config.schedule in ("tri_stage", "cosine", "wsd") and config.warmup_steps + config.hold_steps >= steps:

@@ -281,6 +281,10 @@ def test_reports_of_other_commands_and_versions():
     assert compare.compare([read_report("r", lambda _: json.dumps({"utterances": [row]}))] * 2, "speaker")
     with pytest.raises(UserError, match=r"r.json: found a report of evaluate --speech, expected one of error rates"):
         read_report("r.json", lambda _: '{"measures": {}, "utterances": []}')
+    for key, expected in (("errors", "a number"), ("reference", "a text"), ("speaker", "a text")):
+        text = json.dumps({"utterances": [row, row | {key: None}]})
+        with pytest.raises(UserError, match=f"r.json: found {key} None of utterance '1', expected {expected}"):
+            read_report("r.json", lambda _, text=text: text)
 
 
 def test_names_in_plots():

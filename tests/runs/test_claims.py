@@ -105,6 +105,18 @@ REFUSED = {
     "trainer.step.privacy.microbatch: .*noise_multiplier 0.0": dict(
         trainer=trainer(step=StepConfig(privacy=replace(StepConfig().privacy, microbatch=4)))
     ),
+    # out of range
+    "trainer.log_every: found 0, expected 1 or more": dict(trainer=trainer(log_every=0)),
+    "trainer.eval_every: found -1, expected 0 or more": dict(trainer=trainer(eval_every=-1)),
+    "trainer.step.accumulate: found -2, expected 1": dict(trainer=trainer(step=StepConfig(accumulate=-2))),
+    "trainer.step.ema: found 2.0, expected a number from 0": dict(trainer=trainer(step=StepConfig(ema=2.0))),
+    "trainer.checkpoint.keep_last: found 0, expected 1": dict(trainer=best(keep_last=0)),
+    "trainer.checkpoint.keep_best: found -1": dict(trainer=best(keep_best=-1, metric="A/wer")),
+    "optimizer.eps: found -1.0": dict(optimizer=OptimizerConfig(eps=-1.0)),
+    "pre.sources.0.limit: found -1, expected 0 or more": dict(
+        pre=DataConfig(sources=(SourceConfig(path="x", limit=-1),)), alpha=AlphaConfig(start=0.3)
+    ),
+    "evaluate.0.data.threads: found 0, expected 1": dict(evaluate=(EvalConfig("A", replace(PRE, threads=0)),)),
     # recordings
     "data.plan.max_rows: found 4, .* with data.plan.rows 8": dict(
         data=replace(PRE, plan=PlanConfig(rows=8, row_multiple=1, max_rows=4))

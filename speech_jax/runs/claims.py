@@ -56,11 +56,7 @@ def check_run(config: TrainConfig) -> list[str]:
     refuse_idle(config, idle_in_run(config))
     check_names(config)
     check_stages(config)
-    if config.teacher.checkpoint and config.teacher.weight == 0:
-        raise UserError(
-            "teacher.weight: found 0, with which nothing is learned from teacher.checkpoint, expected more than 0"
-        )
-    return ends_of_alpha(config) + long_warmup(config) + no_evaluation(config)
+    return ends_of_sweeps(config) + late_stages(config) + no_evaluation(config)
 
 
 def check_ranges(config: TrainConfig) -> None:
@@ -84,7 +80,7 @@ def check_alpha(config: TrainConfig) -> None:
     """Check that alpha weighs something, and that its schedule reaches its end within the run.
 
     Raises:
-        UserError: for an alpha without L_pre, a schedule that does not change, or one that is longer than the run.
+        UserError: for an alpha without L_pre, or a schedule that is longer than the run.
     """
     alpha, steps = config.alpha, config.trainer.steps
     value = make_alpha(alpha)
@@ -92,11 +88,8 @@ def check_alpha(config: TrainConfig) -> None:
         name = "start" if alpha.kind == "constant" else "kind"
         found = f"alpha.{name}: found {getattr(alpha, name)!r}"
         raise UserError(f"{found} without pre, expected recordings in pre, or an unsupervised loss in pre_task")
-    if alpha.kind != "constant" and alpha.start == alpha.end:
-        raise UserError(
-            f"alpha.kind: found {alpha.kind!r} from alpha.start {alpha.start} to alpha.end {alpha.end}, expected two "
-            "different numbers, or 'constant'"
-        )
+    if alpha.start == alpha.end:  # there is no way to go
+        return
     if alpha.kind in ("linear", "cosine") and alpha.begin + alpha.steps > steps:
         raise UserError(
             f"alpha.steps: found {alpha.steps} after alpha.begin {alpha.begin}, expected an end within the {steps} "
@@ -110,15 +103,24 @@ def check_alpha(config: TrainConfig) -> None:
         )
 
 
-def ends_of_alpha(config: TrainConfig) -> list[str]:
-    """Return lines for the log if a constant alpha, one of the ends of a sweep, leaves a stream without effect."""
+def ends_of_sweeps(config: TrainConfig) -> list[str]:
+    """Return lines for the log if alpha or the teacher's weight, at one end of a sweep, leave others without effect."""
     alpha, lines = make_alpha(config.alpha), []
+    if config.alpha.kind != "constant" and config.alpha.start == config.alpha.end:
+        lines.append(f"alpha.kind: {config.alpha.kind!r} from alpha.start to the same alpha.end: alpha is constant")
     if alpha == 0.0 and config.pre is not None and not config.optimizer.ewc:
         lines.append("pre: nothing is learned from it with alpha.start 0: this is plain fine-tuning")
     if alpha == 0.0 and config.pre_task is not None:
         lines.append("pre_task: it has no effect with alpha.start 0")
     if alpha == 1.0:
         lines.append("data: nothing is learned from it with alpha.start 1: only L_pre is trained")
+    if config.pre is not None and alpha in (0.0, 1.0) and config.trainer.step.gradients != "sum":
+        gradients = config.trainer.step.gradients
+        lines.append(f"trainer.step.gradients: {gradients!r} with alpha.start {alpha:g}: there is one gradient")
+    if config.teacher.checkpoint and config.teacher.weight == 0:
+        lines.append("teacher.checkpoint: nothing is learned from it with teacher.weight 0")
+    if config.teacher.checkpoint and config.pre_task is not None and alpha == 1.0:
+        lines.append("teacher.checkpoint: nothing is learned from it with alpha.start 1 and a pre_task")
     return lines
 
 
@@ -132,9 +134,8 @@ def idle_in_run(config: TrainConfig) -> dict[str, str]:
     if not config.evaluate:
         names = ["trainer." + n for n in ("eval_first", "examples", "guards", "patience", "checkpoint.metric")]
         idle |= {name: "without evaluate" for name in names if value_at(config, name)}  # 0 turns it off anyway
-    if config.pre is None or make_alpha(config.alpha) in (0.0, 1.0):
-        reason = "without recordings in pre" if config.pre is None else "with {alpha.start}"
-        idle["trainer.step.gradients"] = f"{reason}: there is one gradient"
+    if config.pre is None:
+        idle["trainer.step.gradients"] = "without recordings in pre: there is one gradient"
     if shares_recordings(config) and hasattr(config.task, "augment"):
         reason = "with a pre_task on the recordings of data, whose frames are hidden instead"
         idle |= {f"task.augment.{name}": reason for name in MASKS}
@@ -263,12 +264,27 @@ def check_names(config: TrainConfig) -> None:
         numbers[name] = number
 
 
-def long_warmup(config: TrainConfig) -> list[str]:
-    """Return a line for the log if the warm-up is as long as the run; no error, as its learning rates are used."""
-    warmup, steps = config.optimizer.warmup_steps, config.trainer.steps
-    if warmup <= steps:
-        return []
-    return [f"optimizer.warmup_steps: {warmup} of trainer.steps {steps}: the learning rate never reaches peak_lr"]
+def late_stages(config: TrainConfig) -> list[str]:
+    """Return lines for the log about stages that begin or end after the run.
+
+    No error: a run of a few steps, to try a config, has them, and so has the first part of one that is resumed.
+    """
+    optimizer, steps = config.optimizer, config.trainer.steps
+    warmup, hold, decay = optimizer.warmup_steps, optimizer.hold_steps, optimizer.decay_steps
+    late = []
+    if warmup > steps:
+        late.append(("optimizer.warmup_steps", warmup, "the learning rate never reaches peak_lr"))
+    if optimizer.schedule == "tri_stage" and warmup + hold >= steps:
+        late.append(("optimizer.hold_steps", hold, "the learning rate does not decay"))
+    elif optimizer.schedule == "tri_stage" and warmup + hold + decay > steps:
+        late.append(("optimizer.decay_steps", decay, "the learning rate never reaches end_lr"))
+    if optimizer.schedule == "wsd" and warmup + decay > steps:
+        late.append(("optimizer.decay_steps", decay, "the decay takes all steps after the warm-up"))
+    late += [("optimizer.falls", fall, "it is not reached") for fall in optimizer.falls if fall >= steps]
+    late += [("optimizer.hold", n, f"{pattern!r} is not trained") for pattern, n in optimizer.hold if n >= steps]
+    reduction = getattr(config.task, "reduction", ())  # of a voice
+    late += [("task.reduction", step, "it is not reached") for step, _ in reduction if step >= steps]
+    return [f"{name}: {value} of trainer.steps {steps}: {effect}" for name, value, effect in late]
 
 
 def no_evaluation(config: TrainConfig) -> list[str]:
@@ -283,26 +299,12 @@ def no_evaluation(config: TrainConfig) -> list[str]:
 
 
 def check_stages(config: TrainConfig) -> None:
-    """Raise UserError for a stage of the optimizer, the task or the profiler that begins or ends after the run."""
-    optimizer, steps = config.optimizer, config.trainer.steps
-    if optimizer.schedule == "steps" and not optimizer.falls:
+    """Raise UserError for a schedule without its stages, or a profile that begins after the run."""
+    if config.optimizer.schedule == "steps" and not config.optimizer.falls:
         raise UserError("optimizer.schedule: found 'steps' without optimizer.falls, expected them, or 'constant'")
-    stages = [("optimizer.falls", fall) for fall in optimizer.falls]
-    stages += [("task.reduction", step) for step, _ in getattr(config.task, "reduction", ())]  # of a voice
     first = config.trainer.watch.profile.partition(":")[0]
-    stages += [("trainer.watch.profile", int(first))] if first.isdecimal() else []
-    for name, step in stages:
-        if step >= steps:
-            raise UserError(f"{name}: found step {step}, expected one before the end, trainer.steps {steps}")
-    for pattern, hold in optimizer.hold:
-        if hold > steps:
-            raise UserError(
-                f"optimizer.hold: found {hold} steps for {pattern!r}, expected at most the {steps} of trainer.steps; "
-                "None in optimizer.groups freezes for the whole run"
-            )
-    before = optimizer.warmup_steps + optimizer.hold_steps
-    if optimizer.schedule in ("tri_stage", "wsd") and before + optimizer.decay_steps > steps:
+    if first.isdecimal() and int(first) >= config.trainer.steps:
         raise UserError(
-            f"optimizer.decay_steps: found {optimizer.decay_steps} after {before} steps of warmup_steps and "
-            f"hold_steps, expected an end within the {steps} steps of trainer.steps"
+            f"trainer.watch.profile: found step {int(first)}, expected one before the end, trainer.steps "
+            f"{config.trainer.steps}"
         )

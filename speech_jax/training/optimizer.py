@@ -78,10 +78,10 @@ def _check_schedule(config: OptimizerConfig, steps: int) -> None:
     for name in ("warmup_steps", "hold_steps", "decay_steps"):
         if getattr(config, name) < 0:
             raise UserError(f"optimizer.{name}: found {getattr(config, name)}, expected 0 or more")
-    if config.schedule in ("tri_stage", "cosine", "wsd") and config.warmup_steps + config.hold_steps >= steps:
+    if config.schedule in ("tri_stage", "cosine", "wsd") and config.warmup_steps >= steps:
         raise UserError(
-            f"optimizer.warmup_steps: found {config.warmup_steps} (and hold_steps {config.hold_steps}), expected fewer "
-            f"than the {steps} steps of trainer.steps: the schedule {config.schedule} has to decay after them"
+            f"optimizer.warmup_steps: found {config.warmup_steps}, expected fewer than the {steps} steps of "
+            f"trainer.steps: the schedule {config.schedule} has to decay after them"
         )
     if config.schedule == "steps" and (list(config.falls) != sorted(set(config.falls)) or config.fall_factor <= 0):
         values = f"falls {config.falls}, fall_factor {config.fall_factor}"
@@ -123,7 +123,7 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> Schedule:
         if config.schedule == "noam":
             after = jnp.maximum(jnp.sqrt(max(warmup, 1) / t), end / peak if peak else 0.0)
         elif config.schedule == "tri_stage":
-            decay = config.decay_steps or (total_steps - warmup - config.hold_steps)
+            decay = config.decay_steps or max(total_steps - warmup - config.hold_steps, 1)
             done = jnp.clip((t - warmup - config.hold_steps) / decay, 0.0, 1.0)
             after = (end / peak if peak else 1.0) ** done
         elif config.schedule == "cosine":

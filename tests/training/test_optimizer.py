@@ -104,6 +104,8 @@ def test_schedules_equal_a_plain_loop():
             want = peak * t / warmup if t < warmup else after(t)
             assert value == pytest.approx(want, rel=2e-5, abs=1e-9), (name, step)
     assert float(learning_rate(OptimizerConfig(warmup_steps=0, schedule="constant", peak_lr=0.5), 10)(0)) == 0.5
+    holds = OptimizerConfig(schedule="tri_stage", peak_lr=peak, warmup_steps=1, hold_steps=3_000)
+    assert [float(learning_rate(holds, 4)(step)) for step in range(4)] == pytest.approx([peak] * 4)
 
 
 @pytest.mark.parametrize("schedule", ["tri_stage", "cosine", "wsd"])

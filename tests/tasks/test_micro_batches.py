@@ -28,7 +28,7 @@ def test_micro_batches_equal_the_whole_batch(name):
         np.testing.assert_allclose(split.value, whole.value, rtol=1e-6)
         difference = optax.tree.norm(optax.tree.sub(split.gradient, whole.gradient))
         assert difference <= 5e-6 * optax.tree.norm(whole.gradient)
-        np.testing.assert_allclose(optax.tree.norm(split.gradient), optax.tree.norm(whole.gradient), rtol=1e-6)
+        np.testing.assert_allclose(optax.tree.norm(split.gradient), optax.tree.norm(whole.gradient), rtol=3e-6)
         assert float(optax.tree.norm(whole.gradient)) > 0
         assert set(split.metrics) == set(whole.metrics)
         for metric, (total, count) in whole.metrics.items():

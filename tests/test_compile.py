@@ -129,7 +129,8 @@ def test_how_a_model_is_used_through_the_tpu_compiler(tmp_path):
 
 @needs_compiler
 def test_what_does_not_fit_says_which_tensors(tmp_path):
-    done = run(tmp_path, "--topology", "v5e:2x2", "--bucket", "4096x30x64", "--mesh.fsdp", "1", "--mesh.min-shard", "16384")
+    mesh = ("--mesh.fsdp", "1", "--mesh.min-shard", "16384")
+    done = run(tmp_path, "--topology", "v5e:2x2", "--bucket", "4096x30x64", *mesh)
     assert done.returncode == 2, done.stderr[-2000:]
     assert "does not fit in 16 GiB" in done.stdout and "Ran out of memory" in done.stdout
     # The largest array is that of the first convolution, 128 channels of float32 at half the features' rate

@@ -7,11 +7,11 @@ Runs are sequential, each in DIR/SETTINGS/seed_N. The same command skips finishe
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,11 +27,12 @@ from speech_jax.evaluation.pareto import Point, Summary, pareto_table, plot_pare
 SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # abbreviations of flags
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class SweepConfig:
     """Train a config for every combination of the grid and every seed, and plot old against new error rates.
 
-    All other flags go to every training, for example `--trainer.steps 400`.
+    All other flags go to every training, for example `--trainer.steps 400`. The sweep itself sets `--seed` and
+    `--out-dir`, and what is in the grid.
     """
 
     config: str
@@ -70,13 +71,14 @@ def main(argv: Sequence[str]) -> int:
     """Train every run of the sweep, and update the report after each. Returns exit code 0, also if it is stopped."""
     config, rest = tyro.cli(SweepConfig, prog="python -m speech_jax.sweep", args=list(argv), return_unknown_args=True)
     setup_logging()
-    runs = plan(config)
+    runs = plan(config, rest)
     import jax  # after the flags are parsed, so that --help does not wait for it
 
     from speech_jax.runs.prepare import check_given, check_resume
     from speech_jax.runs.train import train
 
     trainings = [(run, parse_config(["--config", config.config, *rest, *run.flags])) for run in runs]  # all checked now
+    check_different(trainings)
     for _, training in trainings:
         check_given(training)
         check_metrics(training, config)
@@ -91,28 +93,63 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def plan(config: SweepConfig) -> list[SweepRun]:
-    """Return all runs of the sweep. Raises UserError for a grid that cannot be read."""
+def plan(config: SweepConfig, rest: Sequence[str] = ()) -> list[SweepRun]:
+    """Return all runs of the sweep.
+
+    Args:
+        config: the sweep.
+        rest: the flags that go to every training.
+
+    Raises:
+        UserError: for a grid that cannot be read, and for a setting that is given twice: in the grid, or in it and in
+            `rest`, or as a flag that the sweep sets itself.
+    """
     if config.seeds < 1:
         raise UserError(f"--seeds: found {config.seeds}, expected 1 or more")
     axes = []
+    grid: dict[str, str] = {}
     for text in config.grid:
         name, _, values = text.partition("=")
         if not name or not values:
             raise UserError(f"--grid: found {text!r}, expected NAME=V1,V2,…")
+        if _flag_of(name) in grid:
+            raise UserError(f"--grid: found {grid[_flag_of(name)]} and {text}, expected each setting once")
+        grid[_flag_of(name)] = text
         axes.append([(name, value) for value in values.split(",")])
-    names = [axis[0][0] for axis in axes]
-    if len(set(names)) != len(names):
-        raise UserError(f"--grid: found {', '.join(names)}, expected each name once")
-    runs = []
+    given = {_flag_of(word.removeprefix("--").partition("=")[0]) for word in rest if word.startswith("--")}
+    for name, expected in (("seed", "--seeds N, for the seeds 0 to N - 1"), ("out-dir", "--out DIR")):
+        if name in grid or name in given:
+            where = f"--grid: found {grid[name]}" if name in grid else f"--{name}: found it"
+            raise UserError(f"{where}, which the sweep sets for each run, expected {expected}")
+    for name in sorted(given & set(grid)):
+        raise UserError(f"--{name}: found it beside --grid {grid[name]}, expected one of the two")
+    runs: list[SweepRun] = []
     for chosen in itertools.product(*axes):
         name = ", ".join(f"{key}={value}" for key, value in chosen) or "all"
         flags = [word for key, value in chosen for word in (f"--{SHORT.get(key, key)}", value)]
         for seed in range(config.seeds):
             folder = Path(config.out) / name.replace(", ", "_").replace("/", "-") / f"seed_{seed}"
             run_flags = ["--out-dir", str(folder), "--seed", str(seed)]
+            if any(run.folder == folder for run in runs):
+                raise UserError(f"--grid: found {name} twice, as {folder}, expected each combination once")
             runs.append(SweepRun(name, seed, folder, [*flags, *run_flags]))
     return runs
+
+
+def _flag_of(name: str) -> str:
+    """Return the flag that a name in a grid, or another spelling of a flag, stands for."""
+    return SHORT.get(name, name).replace("_", "-")
+
+
+def check_different(trainings: Sequence[tuple[SweepRun, TrainConfig]]) -> None:
+    """Raise UserError for two runs of the same settings, such as alpha=0.3 and alpha=0.30: they are no two draws."""
+    different: list[tuple[SweepRun, TrainConfig]] = []
+    for run, training in trainings:
+        settings = dataclasses.replace(training, out_dir="")
+        same = next((other.name for other, others in different if others == settings), None)
+        if same is not None:
+            raise UserError(f"--grid: found {same} and {run.name}, which are the same settings, expected each once")
+        different.append((run, settings))
 
 
 def check_metrics(training: TrainConfig, config: SweepConfig) -> None:

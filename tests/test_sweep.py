@@ -29,13 +29,35 @@ def test_the_plan_is_every_combination_with_every_seed():
     ("changes", "message"),
     [
         (dict(grid=("alpha",)), "'alpha', expected NAME=V1,V2"),
-        (dict(grid=("a=1", "a=2")), "expected each name once"),
+        (dict(grid=("a=1", "a=2")), "--grid: found a=1 and a=2, expected each setting once"),
+        (dict(grid=("alpha=0.1", "alpha.start=0.5")), "found alpha=0.1 and alpha.start=0.5, expected each setting"),
+        (dict(grid=("lr=1e-3", "optimizer.peak_lr=1e-4")), "expected each setting once"),
+        (dict(grid=("alpha=0.3,0.3",)), "--grid: found alpha=0.3 twice, as runs/sweep/alpha=0.3/seed_0"),
+        (dict(grid=("init_from=a/b,a-b",)), "--grid: found init_from=a-b twice"),  # one folder for both
+        (dict(grid=("seed=1,2",)), "--grid: found seed=1,2, which the sweep sets for each run, expected --seeds N"),
+        (dict(grid=("out_dir=a,b",)), "--grid: found out_dir=a,b, .*, expected --out DIR"),
         (dict(seeds=0), "--seeds: found 0"),
     ],
 )
 def test_bad_grids_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         front_door.plan(config(**changes))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--alpha.start", "0.9"], "--alpha.start: found it beside --grid alpha=0.1,0.3, expected one of the two"),
+        (["--optimizer.peak_lr=0.1"], "--optimizer.peak-lr: found it beside --grid lr=1e-3"),
+        (["--seed", "7"], "--seed: found it, which the sweep sets for each run, expected --seeds N"),
+        (["--out-dir=zzz"], "--out-dir: found it, .* expected --out DIR"),
+    ],
+)
+def test_a_flag_that_the_sweep_sets_is_refused(flags, message):
+    grid = config(grid=("alpha=0.1,0.3", "lr=1e-3"))
+    assert len(front_door.plan(grid, ["--trainer.steps", "4", "--data.seed", "3", "--alpha.kind=constant"])) == 2
+    with pytest.raises(UserError, match=message):
+        front_door.plan(grid, flags)
 
 
 def test_a_sweep_runs_and_draws_and_does_nothing_twice(corpus, trained, tmp_path, capsys, monkeypatch):  # noqa: F811
@@ -100,5 +122,7 @@ def test_a_sweep_runs_and_draws_and_does_nothing_twice(corpus, trained, tmp_path
     assert points[0]["seeds"] == 2 and points[0]["old"] == pytest.approx(sum(old) / 2)
     assert points[0]["old_std"] == pytest.approx(abs(old[0] - old[1]) / 2**0.5) and points[0]["old_std"] > 0
 
+    with pytest.raises(UserError, match="--grid: found alpha=0.5 and alpha=0.50, which are the same settings"):
+        front_door.main([*arguments[:-1], "alpha=0.5,0.50"])
     with pytest.raises(UserError, match="--new: found 'mars/wer', expected a metric of one of the sets old, new"):
         front_door.main([*arguments, "--new", "mars/wer"])

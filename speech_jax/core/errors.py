@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 from speech_jax.core.memory import keep_freed_memory
-from speech_jax.core.passwords import mask_passwords
+from speech_jax.core.passwords import mask_address, mask_passwords
 
 
 class UserError(Exception):
@@ -54,7 +54,7 @@ def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
     keep_freed_memory()
     sys.excepthook = _print_traceback
     argv = sys.argv[1:]
-    sys.argv[1:] = map(mask_passwords, argv)
+    sys.argv[1:] = map(mask_address, argv)
     debug = "--debug" in argv
     try:
         code = main([a for a in argv if a != "--debug"])

@@ -18,6 +18,7 @@ from speech_jax.monitoring.config import WatchConfig
 
 ADDRESS = "postgresql://me:hunter2@127.0.0.1/db"
 MASKED = "postgresql://me:***@127.0.0.1/db"
+MASKED_AT_H = "postgresql://me:***@h/db"
 
 
 @pytest.mark.parametrize("text, masked", [
@@ -41,9 +42,35 @@ MASKED = "postgresql://me:***@127.0.0.1/db"
     ("a=http://u:p@h;b=http://x:y@z", "a=http://u:***@h;b=http://x:***@z"),
     (str(Path("/run/https://me:hunter2@h/x.jsonl")), "/run/https:/me:***@h/x.jsonl"),
     (str(Path("https://ghp_abc@h/x.jsonl")), "https:/***@h/x.jsonl"),
+    ('postgresql://me:hun"ter2@h/db', MASKED_AT_H), ("postgresql://me:hun't\"er2@h/db", MASKED_AT_H),
+    ("postgresql://me:hun ter2@h/db", MASKED_AT_H), ("postgresql://me:hun<ter2>@h/db", MASKED_AT_H),
+    ("postgresql://me:4711/hunter2@h/db", MASKED_AT_H), ("postgresql://me:4711?hunter2@h/db", MASKED_AT_H),
+    ("postgresql://me:4711#hunter2@h/db", MASKED_AT_H), ("postgresql://me:@hunter2@@h/db", MASKED_AT_H),
+    ("postgresql://o'brien:hunter2@h/db", "postgresql://o'brien:***@h/db"),
+    ('postgresql://"me":hunter2@h/db', 'postgresql://"me":***@h/db'),
+    ("postgresql://m e:hunter2@h/db", "postgresql://m e:***@h/db"),
+    ("postgresql://me/team:hunter2@h/db", "postgresql://me/team:***@h/db"),
+    ("https://me/team:hunter2@h/db", "https://***"),
+    ("mongodb://a:hunter2@h1:27017,b:hunter2@h2:27017/db", "mongodb://a:***@h2:27017/db"),
+    ("mssql:///?odbc_connect=PWD%3Dhunter2", "mssql:///?odbc_connect=PWD%3D***"),
+    ("mssql:///?odbc_connect=PWD%3D%7Bhun%3Bter2%7D%3Bx%3D1", "mssql:///?odbc_connect=PWD%3D***%3Bx%3D1"),
+    ("mssql:///?odbc_connect=UID=sa;PWD={hun;ter2};x=1", "mssql:///?odbc_connect=UID=sa;PWD=***;x=1"),
+    ("Pwd=hunter2;Server=h", "Pwd=***;Server=h"), ("Pwd=hun ter2;Server=h", "Pwd=***;Server=h"),
+    ("mysql://h/db?password=hun&ter2&x=1", "mysql://h/db?password=***&x=1"),
+    (r"password='it\'s hunter2' dbname=x", "password=*** dbname=x"), ("sslpassword=hunter2", "sslpassword=***"),
+    ("databricks://hunter2@h", "databricks://***@h"), ("dagshub://hunter2@h/x", "dagshub://***@h/x"),
+    ("http://h/?auth=a&authorization=b&bearer=c&jwt=d&x=1",
+     "http://h/?auth=***&authorization=***&bearer=***&jwt=***&x=1"),
+    ("https://h/#access_token=hunter2", "https://h/#access_token=***"),
+    ("Authorization: Bearer hunter2", "Authorization: Bearer ***"), ("PGPASSWORD=hunter2 x", "PGPASSWORD=*** x"),
+    ("MLFLOW_TRACKING_PASSWORD=hunter2", "MLFLOW_TRACKING_PASSWORD=***"), ("HF_TOKEN=hf_x", "HF_TOKEN=***"),
 ])  # fmt: skip
 def test_what_is_secret_is_masked(text, masked):
     assert mask_passwords(text) == masked == mask_passwords(masked)
+    assert mask_address(text) == masked == mask_address(masked)
+    sentence = mask_passwords(f"found {text!r}, expected another of me@x.org")
+    assert sentence == mask_passwords(sentence) and sentence.endswith(", expected another of me@x.org")
+    assert not any(part in sentence for part in ("hunter2", "hun", "ter2", "ghp_abc", "SEC"))
 
 
 @pytest.mark.parametrize("text", [
@@ -51,17 +78,22 @@ def test_what_is_secret_is_masked(text, masked):
     "http://host:8080/a@b?x=1", "http://[::1]:5000/x@y", "git@github.com:a/b", "postgresql://me@h/db",
     "abfss://container@account.dfs.core.windows.net/x", "me@x.com: https://x.com/y:z", "pad_token=5 key=3", "a/***@b",
     "C:/Users/me:x@y", "C://Users/me:x@y", "log:/var/me@x", "sqlite:/runs/me@x:y.db",
+    "http://h:5000/p", "http://host:8080/x@y", "a@b", "http://h:5000/a%3Ab@x", "https://h/a?t=10:30&b=c@d", "author=me",
+    "postgresql://h:5432/db?user=me@corp", "hdfs://nn:8020/a@b", "gs://bucket/run:1@x", "ssh://git@h:22/a@b",
+    "no answer of postgresql://h:5432 (ask me@x.org), http://h:5000/p", "PWD=/home/me", "databricks://profile",
 ])  # fmt: skip
 def test_everything_else_stays(text):
     assert mask_passwords(text) == mask_address(text) == text
     assert not is_masked(text)
+    sentence = f"found {text!r}, expected another of me@x.org"
+    assert mask_passwords(sentence) == sentence
 
 
 def test_a_password_alone_in_the_error_of_a_library():
     address = "postgresql://me:hunter%402@h/db"
     assert mask_passwords("no login with 'hunter@2' (hunter%402)", address) == "no login with '***' (***)"
     assert mask_address("""postgresql://me:my pass's@h/db""") == "postgresql://me:***@h/db"
-    assert is_masked(MASKED) and is_masked("https://***@h") and not is_masked(ADDRESS)
+    assert is_masked(MASKED) and is_masked("https://***@h") and is_masked("https://***") and not is_masked(ADDRESS)
 
 
 def test_errors_and_logs_are_masked(caplog):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import shutil
@@ -208,10 +209,7 @@ class Checkpoints:
             UserError: if the checkpoint is of another model, or if all checkpoints are damaged.
         """
         self.wait()
-        step = self._newest_whole() if jax.process_index() == 0 else 0
-        if jax.process_count() > 1:  # process 0 decides for all
-            step = int(multihost_utils.broadcast_one_to_all(np.int64(step)))
-            self._manager.reload()
+        step = self._choose(self._newest_whole)
         if step == NONE:
             return None
         if step == ALL_DAMAGED:
@@ -223,21 +221,51 @@ class Checkpoints:
             decide(step, record, read_item(folder, "assets"))
         return from_groups(read_state(folder, to_groups(like)), like), record
 
+    def find_best(self, limits: Mapping[str, float]) -> Mapping[str, Any]:
+        """Return the data of the best checkpoint that is kept, by the metric in force; empty if there is none.
+
+        The best ones are verified until `keep_best` are whole. A damaged one is set aside as in `restore`, so that it
+        does not take the place of one that is whole.
+
+        Args:
+            limits: the guards' limits in force.
+        """
+        by = {"best_metric": self._config.metric, "best_mode": self._config.mode, "limits": limits}
+
+        def best_whole() -> int:
+            ranked = rank(self._records, by)
+            whole = (step for step in ranked if self._is_whole(step, f"step {step} is not the best"))
+            best = [*itertools.islice(whole, max(self._config.keep_best, 1))]
+            return best[0] if best else NONE
+
+        return self._records.get(self._choose(best_whole), {})
+
+    def _choose(self, choose: Callable[[], int]) -> int:
+        """Return the step that process 0 chooses for all."""
+        step = choose() if jax.process_index() == 0 else NONE
+        if jax.process_count() > 1:
+            step = int(multihost_utils.broadcast_one_to_all(np.int64(step)))
+            self._manager.reload()
+        return step
+
     def _newest_whole(self) -> int:
         steps = saved_steps(self.root)
         for step in reversed(steps):
-            damage = find_damage(self.root / str(step))
-            if damage is None:
+            if self._is_whole(step, f"falling back to the checkpoint before step {step}"):
                 return step
-            log.warning("%s; falling back to the checkpoint before step %d", damage, step)
-            self._set_aside(self.root / str(step))
         return ALL_DAMAGED if steps else NONE
 
-    def _set_aside(self, folder: Path) -> None:
-        for older in self.root.glob("*.damaged"):  # one is enough to examine
-            shutil.rmtree(older, ignore_errors=True)
-        folder.rename(folder.with_name(f"{folder.name}.damaged"))
-        self._manager.reload()
+    def _is_whole(self, step: int, consequence: str) -> bool:
+        """Verify a checkpoint; a damaged one is reported and set aside."""
+        folder = self.root / str(step)
+        damage = find_damage(folder)
+        if damage is not None:
+            log.warning("%s; %s", damage, consequence)
+            for older in self.root.glob("*.damaged"):  # one is enough to examine
+                shutil.rmtree(older, ignore_errors=True)
+            folder.rename(folder.with_name(f"{folder.name}.damaged"))
+            self._manager.reload()
+        return damage is None
 
     def close(self) -> None:
         """Wait for the save in the background. Raises UserError if it failed, but not for an error raised before."""
@@ -328,7 +356,8 @@ def _best(folders: list[Path]) -> Path:
     evaluated = {step: record for step, record in records.items() if record.get("metrics")}
     if not guarded and not any(metric in record["metrics"] for record in evaluated.values()):
         if metric is not None:
-            log.warning("%s: no checkpoint was evaluated; step %s, the last, is taken", last.parent, last.name)
+            why = f"was evaluated by {metric}" if evaluated else "was evaluated"
+            log.warning("%s: no checkpoint %s; step %s, the last, is taken", last.parent, why, last.name)
         return last
     raise UserError(
         f"{last.parent}: {_why_none(evaluated, newest, guarded)}, so that none is the best; to take the last, give "
@@ -353,7 +382,7 @@ def _why_none(evaluated: Mapping[int, Mapping[str, Any]], newest: Mapping[str, A
         values = [f"{name} {metrics[name]:.4g}, limit {limit:.4g}" for name, limit in limits.items() if name in metrics]
         values += [f"{metric} {metrics[metric]:.4g}"] if metric in metrics and metric not in limits else []
         details.append(f"step {step}: {', '.join(values)}")
-    return f"{why} ({'; '.join(details)})"
+    return f"of those kept, {why} ({'; '.join(details)})"
 
 
 def load_assets(path: str | Path, which: Which = "best") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Guards against forgetting, and early stopping: which checkpoint may be the best, and when a run should end.
 
-`rank` decides which checkpoint is the best: when old ones are deleted, and when one is read.
+`rank` decides which checkpoint is the best: when old ones are deleted, when a run resumes, and when one is read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def score(value: float | None, mode: str | None) -> float | None:
 
 def is_guarded(record: Mapping[str, Any]) -> bool:
     """Return True if the run that saved this record had guards."""
-    return bool(record.get("limits", (record.get("guards") or {}).get("before")))
+    guards = record.get("guards") or {}
+    configured = guards.get("ranked_by", [{}])[-1]  # at step 0 there may be no limits yet
+    return bool(record.get("limits", guards.get("before")) or configured)
 
 
 def is_within(record: Mapping[str, Any], newest: Mapping[str, Any]) -> bool:
@@ -42,27 +44,28 @@ def is_within(record: Mapping[str, Any], newest: Mapping[str, Any]) -> bool:
     return within_limits(record["metrics"], newest["limits"])
 
 
-def rank(records: Mapping[int, Mapping[str, Any]]) -> list[int]:
+def rank(records: Mapping[int, Mapping[str, Any]], by: Mapping[str, Any] | None = None) -> list[int]:
     """Return the steps that may be called the best, the best first.
 
-    The newest record decides how: by its metric and mode among those within its guards' limits; with guards alone the
-    newest within them. Checkpoints that were not evaluated are left out.
+    They are ranked by the metric and mode of `by` among those within its guards' limits; with guards alone the newest
+    within them is the best. Checkpoints that were not evaluated are left out.
 
     Args:
         records: step -> what was saved with its checkpoint: metrics, metric and mode of the ranking, guards' limits.
+        by: the record that decides how; None: the newest.
 
     Returns:
         Steps; empty if there is nothing to rank by, or none may be the best.
     """
     if not records:
         return []
-    newest = records[max(records)]
-    metric, mode = newest.get("best_metric"), newest.get("best_mode")
-    if metric is None and not is_guarded(newest):
+    by = records[max(records)] if by is None else by
+    metric, mode = by.get("best_metric"), by.get("best_mode")
+    if metric is None and not is_guarded(by):
         return []
     scores: dict[int, float] = {}
     for step, record in records.items():
-        if record.get("metrics") and is_within(record, newest):
+        if record.get("metrics") and is_within(record, by):
             value = -step if metric is None else score(record["metrics"].get(metric), mode)
             if value is not None:
                 scores[step] = value
@@ -108,6 +111,7 @@ class Guards:
                 "expected trainer.checkpoint.metric to be set"
             )
         self._configs, self._metric, self._mode, self._patience = configs, best.metric, best.mode, patience
+        self._keep_best = best.keep_best
         self._references: dict[str, float] = {}  # of the start model; also of guards that a later start left out
         self._evals_broken = {config.metric: 0 for config in configs}  # in a row
         self._best: float | None = None
@@ -177,22 +181,30 @@ class Guards:
 
     @property
     def _ranked_by(self) -> list[Any]:
-        """Settings that decide what is the best; scores are not compared across a change of them."""
+        """Settings that decide what is the best; patience is not continued across a change of them."""
         return [self._metric, self._mode, {config.metric: config.within for config in self._configs}]
 
     def restore(self, record: Mapping[str, Any]) -> bool:
         """Continue from a checkpoint's `record`; an empty one (of an older version) starts from the beginning.
 
+        The best so far is set by `set_best`; only without kept ones (`keep_best` 0) is it that of the record.
+
         Returns:
-            False if there was a best so far, ranked by other settings; it is then left behind.
+            False if the checkpoint was ranked by other settings; the counts for patience then start again.
         """
         self._references = dict(record.get("before", {}))
-        counts = record.get("beyond", {})
-        self._evals_broken |= {name: n for name, n in counts.items() if name in self._evals_broken}
-        if record.get("ranked_by", self._ranked_by) == self._ranked_by:
-            self._best, self._evals_since_best = record.get("best"), int(record.get("without", 0))
-            return True
-        return record.get("best") is None
+        same = record.get("ranked_by", self._ranked_by) == self._ranked_by
+        if same:
+            counts = record.get("beyond", {})
+            self._evals_broken |= {name: n for name, n in counts.items() if name in self._evals_broken}
+            self._evals_since_best = int(record.get("without", 0))
+            self._best = None if self._keep_best else record.get("best")
+        return same
+
+    def set_best(self, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of the best checkpoint that is kept as those of the best so far; empty if there is none."""
+        if self._best is None and self._metric is not None:
+            self._best = score(metrics.get(self._metric), self._mode)
 
 
 def _metric_of(metrics: Mapping[str, float], name: str) -> float:

@@ -279,7 +279,10 @@ class _TrainingLoop:
         else:
             self.state, record = restored
             if not self.guards.restore(record.get("guards") or {}):
-                line = "checkpoint.metric, its mode or the guards changed: the best so far and patience start again"
+                line = (
+                    "checkpoint.metric, its mode or the guards changed: the best so far is the best kept checkpoint by "
+                    "the new settings, and patience starts again"
+                )
                 self.resumption = self.resumption._replace(lines=(*self.resumption.lines, line))
             self.ended = self.resumption.ended
             self.data.restore(record["data"])
@@ -401,6 +404,8 @@ class _TrainingLoop:
                 self._measure_start(stop)
             except StopRequested:
                 return True  # all that was trained is saved
+        # only now: the references decide which checkpoints are within the guards
+        self.guards.set_best(self.checkpoints.find_best(self.guards.limits).get("metrics") or {})
         while True:
             stopping = stop.requested(step)
             done = step >= config.steps or bool(self.ended)
@@ -429,7 +434,8 @@ class _TrainingLoop:
             # --- save ---
             every = config.checkpoint.every
             best = metrics is not None and self.verdict.best and config.checkpoint.keep_best > 0
-            evaluated = metrics is not None and step == self.saved_step  # after a signal or an error prevented it
+            # A signal or an error had prevented the evaluation; that of step 0 is a reference and no candidate.
+            evaluated = metrics is not None and step == self.saved_step and step > 0
             if stopping or done or best or evaluated or (every and step > self.start and step % every == 0):
                 self.log.read(pending, self.saved_step)
                 pending = None

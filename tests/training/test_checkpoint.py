@@ -183,6 +183,54 @@ def test_the_best_and_the_newest_are_kept(tmp_path):
     assert find_checkpoint(tmp_path / "max").name == "1"
 
 
+METRICS = {1: 0.5, 2: 0.2, 3: 0.9, 4: 0.4, 5: 0.7, 6: 0.8}
+
+
+def flip(folder):
+    """Flip a byte in the largest file of the arrays."""
+    files = [path for path in (folder / "state").rglob("*") if path.is_file()]
+    victim = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 255
+    victim.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("keep_best", "damaged", "best", "kept"),
+    [(1, [2], 4, [4, 6, 7]), (1, [], 2, [2, 6, 7]), (2, [4], 2, [2, 1, 6, 7]), (2, [2, 4], 1, [1, 5, 6, 7])],
+)
+def test_a_damaged_best_checkpoint_takes_no_place(tmp_path, caplog, keep_best, damaged, best, kept):
+    save(tmp_path, range(1, 7), METRICS, CheckpointConfig(metric="dev/wer", keep_last=9)).close()
+    for step in damaged:
+        flip(tmp_path / "checkpoints" / str(step))
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(metric="dev/wer", keep_best=keep_best), ASSETS)
+    assert int(checkpoints.restore(like(make_state(0)))[0].step) == 6
+    assert checkpoints.find_best({})["step"] == best
+    assert all(f"step {step} is not the best" in caplog.text for step in damaged)
+    checkpoints.save(7, make_state(7), {"data": 7, "metrics": {"dev/wer": 0.95}}, wait=True)
+    checkpoints.close()
+    assert saved_steps(tmp_path / "checkpoints") == sorted(kept)
+    assert find_checkpoint(tmp_path).name == str(best)
+
+
+@pytest.mark.parametrize(
+    ("config", "limits", "best"),
+    [
+        (CheckpointConfig(metric="dev/wer", mode="max"), {}, 3),
+        (CheckpointConfig(metric="dev/wer", mode="max"), {"dev/wer": 0.6}, 1),
+        (CheckpointConfig(), {"dev/wer": 0.6}, 4),
+        (CheckpointConfig(metric="dev/wer"), {"dev/wer": 0.1}, None),
+        (CheckpointConfig(metric="dev/cer"), {}, None),
+        (CheckpointConfig(), {}, None),
+    ],
+)
+def test_kept_checkpoints_are_ranked_by_the_settings_in_force(tmp_path, config, limits, best):
+    save(tmp_path, METRICS, METRICS, CheckpointConfig(metric="dev/wer", keep_last=9)).close()
+    checkpoints = Checkpoints(tmp_path, config, ASSETS)
+    assert checkpoints.find_best(limits).get("step") == best
+    checkpoints.close()
+
+
 def guarded(run, rows, metric="new/loss"):
     """Save checkpoints with a guard on old/loss of 0.3; rows: step -> (old/loss, new/loss), or None: not evaluated."""
     checkpoints = Checkpoints(run, CheckpointConfig(metric=metric, keep_last=9), ASSETS)
@@ -234,9 +282,11 @@ def test_a_metric_that_is_never_finite_has_no_best_and_one_that_was_never_measur
         find_checkpoint(tmp_path / "nan")
     save(tmp_path / "early", [1, 2], {}, config).close()
     assert find_checkpoint(tmp_path / "early").name == "2" and "no checkpoint was evaluated; step 2" in caplog.text
+    caplog.clear()
     save(tmp_path / "changed", [1], {1: 0.5}, config).close()
     save(tmp_path / "changed", [2], {2: 0.9}, CheckpointConfig(metric="dev/cer")).close()
     assert find_checkpoint(tmp_path / "changed").name == "2"  # no value of dev/cer to compare with
+    assert "no checkpoint was evaluated by dev/cer; step 2" in caplog.text
 
 
 def test_records_of_earlier_versions_are_ranked_by_what_they_say(tmp_path):

@@ -52,6 +52,7 @@ def test_the_state_survives_a_restart():
     evaluate(started(one), (0.2, 0.5), (0.3, 0.1))
     record = json.loads(json.dumps(one.record))
     assert other.restore(record)
+    other.set_best({"old/wer": 0.2, "new/wer": 0.5})
     assert evaluate(one, (0.25, 0.6), (0.2, 0.6)) == evaluate(other, (0.25, 0.6), (0.2, 0.6))
     two = Guards((OLD, GuardConfig("other/wer")), CheckpointConfig(metric="new/wer"), 0)
     two.restore(record)
@@ -64,18 +65,33 @@ def test_the_state_survives_a_restart():
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("guard", "config"),
     [
-        Guards((OLD,), CheckpointConfig(metric="new/cer"), 3),
-        Guards((OLD,), CheckpointConfig(metric="new/wer", mode="max"), 3),
-        Guards((GuardConfig("old/wer", within=0.0),), CheckpointConfig(metric="new/wer"), 3),
+        (OLD, CheckpointConfig(metric="new/cer")),
+        (OLD, CheckpointConfig(metric="new/wer", mode="max")),
+        (GuardConfig("old/wer", within=0.0), CheckpointConfig(metric="new/wer")),
     ],
 )
-def test_scores_of_another_ranking_are_not_compared(changed):
+@pytest.mark.parametrize("rows", [[(0.2, 0.5)], [(0.3, 0.5)]], ids=["with a best", "without"])
+def test_counts_and_scores_of_another_ranking_are_not_continued(guard, config, rows):
+    changed = Guards((guard,), config, 3)
     guards = started(Guards((OLD,), CheckpointConfig(metric="new/wer"), 3))
-    evaluate(guards, (0.2, 0.5))
+    evaluate(guards, *rows, (0.3, 0.5))
     assert not changed.restore(guards.record)
-    assert changed.update({"old/wer": 0.2, "new/wer": 0.6, "new/cer": 0.6}).best
+    assert changed.record["without"] == changed.record["beyond"].get("old/wer") == 0
+    changed.set_best({"old/wer": 0.2, "new/wer": 0.7, "new/cer": 0.7})  # the best of the kept ones
+    better = 0.8 if config.mode == "max" else 0.6
+    assert not changed.update({"old/wer": 0.2, "new/wer": 0.7, "new/cer": 0.7}).best
+    assert changed.update({"old/wer": 0.2, "new/wer": better, "new/cer": better}).best
+
+
+def test_without_kept_best_checkpoints_the_best_so_far_is_that_of_the_run():
+    """A resume decides as the run would have without a stop."""
+    one, other = (started(Guards((OLD,), CheckpointConfig(metric="new/wer", keep_best=0), 3)) for _ in range(2))
+    evaluate(one, (0.2, 0.5))
+    other.restore(one.record)
+    other.set_best({"old/wer": 0.2, "new/wer": 0.9})
+    assert evaluate(one, (0.2, 0.6)) == evaluate(other, (0.2, 0.6))
 
 
 @pytest.mark.parametrize(

@@ -355,8 +355,39 @@ def test_another_metric_after_a_resume_is_compared_with_its_own_values(tmp_path,
     assert find_checkpoint(tmp_path).name == "4"
     by_old = CheckpointConfig(every=6, metric="dev/old")
     toy.train(tmp_path, steps=12, checkpoint=by_old, **evaluating((0.5, 6), (0.5, 7), (0.5, 8)))
-    assert "checkpoint.metric, its mode or the guards changed" in capsys.readouterr().err
-    assert find_checkpoint(tmp_path).name == "6"  # 5 is better than 6, which was the first after the resume
+    said = capsys.readouterr().err
+    assert "checkpoint.metric, its mode or the guards changed" in said
+    # 3 (step 2, deleted) is lost, 5 (step 6) is better than 6, the first after the resume
+    assert find_checkpoint(tmp_path).name == "6" and "dev/old 6 (" not in said
+
+
+def test_guards_that_change_on_a_resume_rank_the_kept_checkpoints(tmp_path, capsys):
+    """No evaluation was within the first guard; by the second one step 2 is the best, and those after are worse."""
+    options = dict(checkpoint=CheckpointConfig(every=2, metric="dev/loss", keep_last=9))
+    sets = evaluating((0.9, 1), (0.5, 1.2), (0.6, 1.2), (0.7, 1.2))
+    toy.train(tmp_path, steps=6, guards=(GuardConfig("dev/old", 0.1, patience=5),), **options, **sets)
+    capsys.readouterr()
+    sets = evaluating((0.6, 1.2), (0.7, 1.6), (0.8, 1.6))
+    result = toy.train(tmp_path, steps=12, guards=(GuardConfig("dev/old", 0.5, patience=3),), **options, **sets)
+    said = capsys.readouterr().err
+    assert "guards changed" in said and "the best so far)" not in said and not result.ended
+    assert find_checkpoint(tmp_path).name == "2"
+
+
+def test_a_start_that_was_interrupted_is_no_candidate(tmp_path):
+    """An evaluation of step 0 that failed is made up for; without it no guard has a limit."""
+
+    def fail(params, model_state, batches):
+        raise ValueError
+
+    options = dict(checkpoint=BEST, guards=(GuardConfig("dev/old", 0.1),))
+    sets = evaluating((0.1, 1), (0.5, 1), (0.6, 1), (0.7, 1))
+    with pytest.raises(ValueError):
+        toy.train(tmp_path, steps=6, **options, **(sets | {"task": toy.make_task()._replace(evaluate=fail)}))
+    with pytest.raises(UserError, match="no checkpoint was evaluated, and it is unknown if its guards hold"):
+        find_checkpoint(tmp_path)
+    toy.train(tmp_path, steps=6, **options, **sets)
+    assert find_checkpoint(tmp_path).name == "2"
 
 
 @pytest.mark.parametrize("given", ["values", "function", "nothing"])

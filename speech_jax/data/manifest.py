@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +31,11 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.files import MAX_LINE, open_atomic, split_lines
 from speech_jax.core.log import log
 from speech_jax.core.workers import parallel_map
-from speech_jax.data.utterances import PathColumn, PlaceColumn, Utterance, Utterances
+from speech_jax.data.utterances import PathColumn, PlaceColumn, Utterance, Utterances, real_path
 from speech_jax.text.texts import Texts
 
 MAX_SECONDS = 1e7
+COPIES = 200  # rows whose files are compared at most to find copies of recordings
 CACHED_ROWS = 50_000  # the columns of smaller manifests are not cached
 PARALLEL_BYTES = 8 << 20  # smaller manifests are parsed by this process alone
 _JOB_BYTES = 4 << 20
@@ -228,52 +230,95 @@ def _resolved(rows: Utterances, path: Path) -> Utterances:
 
 
 def shared_recording(trained: Iterable[Utterance], held_out: Iterable[Utterance]) -> tuple[Utterance, Utterance] | None:
-    """Find a segment of a recording that two sets share.
+    """Find a segment of a recording that two sets share, in one file or in a copy of it, see `_content`.
 
     Returns:
-        (utterance of `trained`, utterance of `held_out`), the first of `held_out` that overlaps with one of `trained`;
-        None if there is none.
+        (utterance of `trained`, utterance of `held_out`), the first of `held_out` that overlaps with one of `trained`,
+        else the first that is a copy of one; None if there is none.
     """
     trained, held_out = Utterances.of(trained), Utterances.of(held_out)
-    files, other_files = _files(trained), _files(held_out)
-    rows = np.flatnonzero(np.isin(files, other_files))  # equal hashes: only these rows are compared one by one
-    if not len(rows):
-        return None
+    files, other_files = trained.file_hashes, held_out.file_hashes
     by_file: dict[str, list[Utterance]] = {}
-    for utterance in trained.take(rows):
-        by_file.setdefault(_file(utterance.audio), []).append(utterance)
-    for other in held_out.take(np.flatnonzero(np.isin(other_files, files))):
-        for one in by_file.get(_file(other.audio), ()):
+    for utterance in trained.take(np.flatnonzero(_is_in(files, other_files))):  # equal hashes: compare one by one
+        by_file.setdefault(real_path(utterance.audio), []).append(utterance)
+    for other in held_out.take(np.flatnonzero(_is_in(other_files, files))) if by_file else ():
+        for one in by_file.get(real_path(other.audio), ()):
             if one.start < (other.end or math.inf) and other.start < (one.end or math.inf):
                 return one, other
+    return next(((one, other) for one, other in _copies(trained, held_out) if one is not None), None)
+
+
+def has_recordings(first: Utterances, second: Utterances) -> bool:
+    """Return True if `first` has all recordings of `second`: the same segments of files, or copies, see `_content`."""
+    rest = second.take(np.flatnonzero(~_is_in(second.segment_hashes(), first.segment_hashes())))
+    if not _is_in(rest.content_hashes, first.content_hashes).all():
+        return False
+    return all(one is not None for one, _ in _copies(first, rest))
+
+
+def listed_twice(sets: Sequence[Utterances]) -> tuple[Utterance, Utterance] | None:
+    """Return two rows of some sets that are one segment of a file, or copies, see `_content`; None if none are."""
+    segments = np.concatenate([rows.segment_hashes() for rows in sets])
+    contents = np.concatenate([rows.content_hashes for rows in sets])
+    for hashes, key in ((segments, lambda row: real_path(row.audio)), (contents, _content)):
+        ordered = np.sort(hashes)
+        twice = ordered[1:][ordered[1:] == ordered[:-1]]
+        if not len(twice):
+            continue
+        utterances = Utterances.concatenate(sets)
+        seen: dict[Any, Utterance] = {}
+        for row in np.flatnonzero(_is_in(hashes, _spread(np.unique(twice)))).tolist():
+            name = int(hashes[row]), key(utterances[row])
+            if name in seen:
+                return seen[name], utterances[row]
+            seen[name] = utterances[row]
     return None
 
 
-def _files(rows: Utterances) -> np.ndarray:
-    """Return a hash of each row's recording, equal for rows with equal `_file`."""
-    folders = np.array([hash(_folder(folder)) for folder in rows.audio.folders.names], np.int64)
-    references = _references(rows)
-    hashes = rows.audio.names.hashes() ^ (folders[rows.audio.folders.codes] * 1_000_003)
-    for row in np.flatnonzero(references).tolist():
-        hashes[row] = hash(rows.audio.text(row))
-    return hashes
+def _copies(first: Utterances, second: Utterances) -> Iterator[tuple[Utterance | None, Utterance]]:
+    """Yield (its copy in `first` or None, row) for rows of `second` whose id and times `first` has.
+
+    More than COPIES rows are not all compared, but COPIES that are spread evenly.
+    """
+    hashes, others = first.content_hashes, second.content_hashes
+    rows = _spread(np.flatnonzero(_is_in(others, hashes)))
+    candidates: dict[int, list[int]] = {}
+    for row in np.flatnonzero(_is_in(hashes, others[rows])).tolist():
+        candidates.setdefault(int(hashes[row]), []).append(row)
+    for row in rows.tolist():
+        other, content = second[row], _content(second[row])
+        same = (first[place] for place in candidates[int(others[row])])
+        yield next((one for one in same if _content(one) == content), None), other
 
 
-def _references(rows: Utterances) -> np.ndarray:
-    """Return a mask of the rows whose recordings are not plain files."""
-    folders = np.array([is_reference(folder + ".") for folder in rows.audio.folders.names], bool)
-    names = np.fromiter(map(is_reference, rows.audio.names), bool, len(rows))
-    return names | folders[rows.audio.folders.codes]
+def _content(utterance: Utterance) -> tuple:
+    """Return what a row has in common with its copies elsewhere: id, text, and the size and beginning of the file.
+
+    A pipe and an example of tfds have no file: they are the same only as the same words.
+    """
+    file, _, record = real_path(utterance.audio).partition(".array_record#")
+    content: Any = file
+    try:
+        with open(file, "rb") as opened:
+            content = os.fstat(opened.fileno()).st_size, hashlib.blake2b(opened.read(1 << 18)).digest()
+    except OSError:  # reading the recordings will say so
+        pass
+    return utterance.id, utterance.text, record, content
 
 
-def _file(audio: str) -> str:
-    """Return the recording with its folder's real path."""
-    return audio if is_reference(audio) else os.path.join(_folder(os.path.dirname(audio)), os.path.basename(audio))
+def _is_in(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return a mask of the hashes that occur in `others`, as `np.isin`, which takes seconds for a million."""
+    if len(others) > len(hashes):
+        others = others[_is_in(others, hashes)]
+    if not len(others):
+        return np.zeros(len(hashes), bool)
+    others = np.sort(others)
+    return others[np.searchsorted(others, hashes).clip(max=len(others) - 1)] == hashes
 
 
-@functools.lru_cache(maxsize=1024)
-def _folder(path: str) -> str:
-    return os.path.realpath(path)
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """Return COPIES of some row numbers, or all of fewer."""
+    return rows[:: -(-len(rows) // COPIES) or 1]
 
 
 def measured(utterances: Iterable[Utterance], path: Path, on_error: str) -> Utterances:

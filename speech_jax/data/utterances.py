@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import operator
@@ -55,6 +56,26 @@ class Utterance(NamedTuple):
     where: str = ""
     mel: str = ""
     language: str = ""
+
+
+def real_path(audio: str) -> str:
+    """Return a recording with the real path of its folder, so that two spellings of one file are equal.
+
+    Links to folders are resolved, links to files are not: a set has many files, but few folders.
+    """
+    if audio.endswith("|"):
+        return audio
+    cut = audio.rfind("/") + 1
+    return os.path.join(_real_folder(audio[:cut]), audio[cut:])
+
+
+def _real_folder(folder: str) -> str:
+    return folder if folder.startswith("tfds:") else _resolve(os.path.join(os.getcwd(), folder))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _resolve(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 class PathColumn(NamedTuple):
@@ -302,13 +323,25 @@ class Utterances(Sequence[Utterance]):
         """Return the rows with `language` as the language of those that name none."""
         return self.replace(languages=self.languages.rename(lambda name: name or language))
 
+    @functools.cached_property
+    def file_hashes(self) -> Int[np.ndarray, "rows"]:
+        """A hash of each row's recording: equal for equal `real_path` in this process."""
+        folders, names = self.audio
+        pipes = (names.sizes() > 0) & (np.append(names.data, 0)[names.offsets[1:] - 1] == ord("|"))
+        spelled, real = (
+            np.array([hash(function(folder)) for folder in folders.names], np.int64)[folders.codes]
+            for function in (str, _real_folder)
+        )
+        return _mix(names.hashes(), np.where(pipes, spelled, real))
+
     def segment_hashes(self) -> Int[np.ndarray, "rows"]:
-        """Return a hash of each row's (audio, start, end): equal for equal ones in this process."""
-        hashes = self.audio.names.hashes()
-        folders = np.array([hash(folder) for folder in self.audio.folders.names], np.int64)
-        for column in (folders[self.audio.folders.codes], self.starts.view(np.int64), self.ends.view(np.int64)):
-            hashes = hashes * 1_000_003 ^ column
-        return hashes
+        """Return a hash of each row's (real path of the audio, start, end): equal for equal ones in this process."""
+        return _mix(self.file_hashes, _milliseconds(self.starts), _milliseconds(self.ends))
+
+    @functools.cached_property
+    def content_hashes(self) -> Int[np.ndarray, "rows"]:
+        """A hash of each row's (id, start, seconds), which a copy of its file has too."""
+        return _mix(self.ids.hashes(), _milliseconds(self.starts), _milliseconds(self.seconds))
 
     def digest(self) -> str:
         """Return the SHA-256 of all rows in hexadecimal, without the languages: nothing is trained on them."""
@@ -420,6 +453,19 @@ def _map_rows(path: str, layout: dict[str, tuple[str, int, int]]) -> Utterances:
 
 def _remove(path: str) -> None:
     Path(path).unlink(missing_ok=True)
+
+
+def _mix(*columns: Int[np.ndarray, "rows"]) -> Int[np.ndarray, "rows"]:
+    """Return one hash per row of several columns of hashes or whole numbers."""
+    hashes = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        hashes = (hashes ^ column) * -7046029254386353131  # 2**64 divided by the golden ratio; overflow is meant
+    return hashes
+
+
+def _milliseconds(seconds: Float[np.ndarray, "rows"]) -> Int[np.ndarray, "rows"]:
+    """Return times as whole milliseconds, -1 where they are unknown."""
+    return np.round(np.where(np.isnan(seconds), -1e-3, seconds) * 1000).astype(np.int64)
 
 
 def _take(column: Any, rows: Any) -> Any:

@@ -178,13 +178,17 @@ def check_kept_reader(config: TrainConfig, old: TaskConfig) -> None:
 
 
 def _idle_in_plans(config: TrainConfig) -> dict[str, str]:
-    """Return the settings of `DataConfig` that are used only in training, or only in evaluation.
+    """Return the settings of `DataConfig` that are used only in training, only in evaluation, or only with labels.
 
     Streams may share their settings: what another stream uses with the same value is not idle.
     """
     streams = {"data": (config.data, False)} | ({} if config.pre is None else {"pre": (config.pre, False)})
     streams |= {f"evaluate.{i}.data": (e.data, True) for i, e in enumerate(config.evaluate)}
     unused = {name: _idle_in_stream(data.plan, evaluated) for name, (data, evaluated) in streams.items()}
+    for name in streams:
+        if _has_no_labels(config, name):
+            names = ("label_multiple", "max_labels", "bucket_labels")
+            unused[name] |= {f"plan.{field}": "without texts, of which no label is made" for field in names}
 
     def shared(name: str, field: str) -> bool:
         used = (value_at(data, field) for other, (data, _) in streams.items() if field not in unused[other])
@@ -196,6 +200,13 @@ def _idle_in_plans(config: TrainConfig) -> dict[str, str]:
         for field, reason in fields.items()
         if not shared(name, field)
     }
+
+
+def _has_no_labels(config: TrainConfig, name: str) -> bool:
+    """Return True if the texts of a stream are not read: of a task without a reader, or in `pre` with a pre_task."""
+    if name == "pre" and config.pre_task is not None:
+        return True
+    return config.task is not None and type(config.task).make_reader is TaskConfig.make_reader
 
 
 def _idle_in_stream(plan: PlanConfig, evaluated: bool) -> dict[str, str]:
@@ -252,9 +263,11 @@ def metric_of(known: Mapping[str, Better], metric: str, flag: str) -> Better:
 
 
 def check_names(config: TrainConfig) -> None:
-    """Raise UserError for two evaluation sets of one name: the metrics of one would hide the other's."""
+    """Raise UserError for an evaluation set without a name of its own, by which its metrics are called NAME/METRIC."""
     numbers: dict[str, int] = {}
     for number, name in enumerate(e.name for e in config.evaluate):
+        if not name.strip() or "/" in name:
+            raise UserError(f"evaluate.{number}.name: found {name!r}, expected a name without '/'")
         if name in numbers:
             first, second = (
                 f"evaluate.{i} ({', '.join(source.path for source in config.evaluate[i].data.sources)})"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 from speech_jax.config import TrainConfig
 from speech_jax.core.errors import UserError
+from speech_jax.data.manifest import listed_twice
 from speech_jax.data.plan import Plan
 from speech_jax.data.utterances import Utterance, Utterances
 from speech_jax.runs.resolve import resumes
@@ -78,12 +76,13 @@ def check_private_settings(config: TrainConfig) -> None:
 
 def check_recordings(config: TrainConfig, streams: Mapping[str, tuple[Sequence[Utterance], Plan]]) -> None:
     """Raise UserError if an utterance occurs twice, batches differ in rows, or delta is too large to mean anything."""
-    sets = [Utterances.of(utterances) for utterances, _ in streams.values()]
-    _, counts = np.unique(np.concatenate([rows.segment_hashes() for rows in sets]), return_counts=True)
-    if (counts > 1).any():  # perhaps a collision: compare the rows themselves
-        [(name, times)] = Counter((u.audio, u.start, u.end) for s in sets for u in s).most_common(1)
-        if times > 1:
-            raise UserError(f"{name[0]}: found {times} times among the recordings, expected once with {FLAG}")
+    twice = listed_twice([Utterances.of(utterances) for utterances, _ in streams.values()])
+    if twice is not None:
+        one, other = twice
+        raise UserError(
+            f"{other.audio}: found 2 times among the recordings ({one.where} and {other.where}), expected once with "
+            f"{FLAG}"
+        )
     rows = {name: sorted({b.rows for b in plan.buckets}) for name, (_, plan) in streams.items()}
     if len(rows) > 1 and any(sizes != rows["task"] or len(sizes) > 1 for sizes in rows.values()):
         raise UserError(

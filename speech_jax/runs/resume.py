@@ -35,7 +35,8 @@ NETWORK = "it is a part of the trained network"
 STATE = "the optimizer's state is made for it"
 READ_ONCE = "it is read before the first step only"
 DRAWS = "the draws of all steps follow from it"
-ORDER = "it decides the order of the data; --trainer.force-resume resumes anyway"
+FORCE = "; --trainer.force-resume resumes anyway"
+ORDER = f"it decides the order of the data{FORCE}"
 EPSILON = "the reported epsilon would be wrong"
 
 CLASSES: tuple[tuple[str, str, str], ...] = (
@@ -141,7 +142,10 @@ def saved_run(out_dir: str | Path, step: int, record: Mapping[str, Any], assets:
     contents = pipeline.pop("contents", {})
     secret = Path(out_dir) / SECRET_FILE
     if not contents and secret.is_file():
-        contents = json.loads(secret.read_text(encoding="utf-8"))
+        try:
+            contents = dict(json.loads(secret.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{secret}: found no JSON object, expected the digests that the run wrote") from error
     return Saved(step, config_from_assets(dict(assets)), pipeline, contents, tuple(record.get("ended") or ()))
 
 
@@ -167,7 +171,7 @@ def decide(
             finished. It names every such setting with both values.
     """
     aspects = {} if pipeline is None else _changed_recordings(saved, pipeline, contents or {})
-    forced = config.trainer.force_resume
+    forced, private = config.trainer.force_resume, config.trainer.step.privacy.on
     changes: list[Change] = []
     refused: list[str] = []
     named = set()  # streams whose changed settings are named
@@ -180,6 +184,8 @@ def decide(
             if stream not in aspects:
                 continue
             named.add(stream)
+            if change.name.endswith(".path"):  # another path alone would be fine
+                reason = f"the recordings there have {', '.join(aspects[stream])}{FORCE}"
             kind = CONTINUES if forced else kind
         if kind == CONTINUES:
             changes.append(change)
@@ -193,15 +199,13 @@ def decide(
             words = Words(f"recordings with {', '.join(aspects[stream])}")
             changes.append(Change(name, Words("the recordings"), words))
         else:
-            refused.append(
-                f"{name}: found recordings with {', '.join(aspects[stream])}, expected those of step {saved.step}; "
-                "--trainer.force-resume resumes anyway"
-            )
+            aspect = ", ".join(aspects[stream])
+            refused.append(f"{name}: found recordings with {aspect}, expected those of step {saved.step}{FORCE}")
     if pipeline is not None and ("pre" in pipeline) != ("pre" in saved.pipeline):  # alpha has become or left 0
         used = (Words("replayed" if "pre" in p else "not replayed") for p in (saved.pipeline, pipeline))
         change = Change("pre", *used)
         changes = [c for c in changes if c.name != "pre"]
-        if config.trainer.step.privacy.on:
+        if private:
             refused.append(f"pre: found {change.after}, expected {change.before} as at step {saved.step}: {EPSILON}")
         else:
             changes.append(change)
@@ -214,8 +218,16 @@ def decide(
         refused.append(
             f"the run is finished at step {saved.step}{why}: {names} would reach nothing; expected {expected}"
         )
+    continues = not ended and saved.step < config.trainer.steps
+    if private and continues and pipeline is not None and pipeline.keys() - saved.contents.keys():
+        refused.append(
+            f"{SECRET_FILE}: found no digests of the recordings of step {saved.step} (the file is missing, or the run "
+            f"is of an earlier version), expected them: with other recordings {EPSILON}"
+        )
     if refused:
-        raise UserError(f"{config.out_dir}: {'; '.join(refused)}; or another --out-dir for a new run")
+        reasons = "; ".join(refused)
+        reasons = reasons.replace(FORCE, "") if private else reasons  # a private run refuses that flag
+        raise UserError(f"{config.out_dir}: {reasons}; or another --out-dir for a new run")
     lines = [f"{c.name}: {show(c.before)} until step {saved.step}, {show(c.after)} from there" for c in changes]
     if saved.ended and not ended:
         lines.append(f"the run had ended ({'; '.join(saved.ended)}) and resumes because of {', '.join(lifting)}")
@@ -238,6 +250,8 @@ def class_of(change: Change, config: TrainConfig) -> tuple[str, str]:
     """
     before, after = change.before, change.after
     switch = bool(re.fullmatch(SWITCHES, change.name)) and bool(before) != bool(after)
+    if change.name in ("trainer.step.ema", "optimizer.clip_norm"):  # 0.0 is on too
+        switch = (before is None) != (after is None)
     if change.name == "optimizer.momentum" and config.optimizer.name in ("sgd", "rmsprop"):
         switch = bool(before) != bool(after)
     if change.name == "optimizer.groups":
@@ -291,10 +305,9 @@ def rate_line(before: TrainConfig, after: TrainConfig, step: int) -> str:
     if before.optimizer != after.optimizer:
         return line
     name, steps = after.optimizer.schedule, before.trainer.steps  # the curve spans the whole run
-    return (
-        f"{line}, as the schedule {name} now ends at step {after.trainer.steps} instead of {steps}; "
-        f"--optimizer.schedule constant --optimizer.peak-lr {old:.3g} keeps the rate, --trainer.steps {steps} the curve"
-    )
+    keeps = f"--optimizer.schedule constant --optimizer.peak-lr {old:.3g} keeps the rate"
+    keeps += f", --trainer.steps {steps} the curve" if step < steps else ""
+    return f"{line}, as the schedule {name} now ends at step {after.trainer.steps} instead of {steps}; {keeps}"
 
 
 def show(value: Any) -> str:

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import read_lines
 from speech_jax.data import manifest
-from speech_jax.data.manifest import check_ids, measured, read_manifest, shared_recording, write_manifest
+from speech_jax.data.manifest import (
+    check_ids,
+    has_recordings,
+    listed_twice,
+    measured,
+    read_manifest,
+    shared_recording,
+    write_manifest,
+)
 from speech_jax.data.utterances import Utterance, Utterances
 
 GOOD = '{"id": "a", "audio": "a.wav", "text": "x", "seconds": 1}'
@@ -283,3 +291,24 @@ def test_shared_recordings_are_found_by_where_they_lie(tmp_path):
     assert shared_recording(train, other[:1]) is None and shared_recording(train, []) is None
     pipes = [Utterance(name, audio, seconds=1.0) for name, audio in (("p", "sox real/1.wav |"), ("q", "1.wav |"))]
     assert shared_recording(train + pipes[:1], pipes) == (pipes[0], pipes[0])
+
+
+def test_a_copied_folder_has_the_same_recordings_and_other_audio_of_the_same_texts_has_not(tmp_path):
+    def rows(folder, level=0.1):
+        (tmp_path / folder).mkdir()
+        for i in range(5):
+            soundfile.write(tmp_path / folder / f"{i}.wav", np.full(800, level + i / 100), 8000)
+        made = [Utterance(f"u{i}", f"{tmp_path}/{folder}/{i}.wav", text="yes", seconds=0.1) for i in range(5)]
+        return Utterances.of(made)
+
+    first, copy, noisy = rows("a"), rows("b"), rows("c", level=0.2)
+    assert has_recordings(first, copy[::-1]) and has_recordings(first, first[:2] + copy[2:])
+    assert not has_recordings(first, noisy) and not has_recordings(first[1:], copy)
+    assert shared_recording(first, noisy[:3] + copy[3:]) == (first[3], copy[3])
+    assert shared_recording(first, noisy) is None
+    assert listed_twice([first, noisy]) is None and listed_twice([first]) is None
+    assert listed_twice([first, noisy, copy[2:3]]) == (first[2], copy[2])
+    again = first[1]._replace(id="other", text="no", audio=f"{tmp_path}/b/../a/1.wav")
+    assert listed_twice([first, Utterances.of([again])]) == (first[1], again)
+    missing = Utterances.of(row._replace(audio=f"{row.audio}.gone") for row in first)
+    assert not has_recordings(first, missing)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speech_jax.data.utterances import SharedRows, Utterance, Utterances
+from speech_jax.data.utterances import SharedRows, Utterance, Utterances, real_path
 
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=12)  # half surrogate pairs too
 NAME = st.sampled_from(
@@ -85,6 +85,18 @@ def test_segment_hashes_find_equal_stretches():
     ]
     hashes = Utterances.of([*rows, rows[0]._replace(id="d")]).segment_hashes()
     assert hashes[0] == hashes[3] and len(set(hashes.tolist())) == 3
+
+
+def test_segment_hashes_are_those_of_the_real_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "link").symlink_to("d")
+    files = ["d/x.wav", f"{tmp_path}/d/x.wav", "./d//x.wav", "d/../link/x.wav"]
+    hashes = Utterances.of(Utterance(f"u{i}", file) for i, file in enumerate(files)).segment_hashes()
+    assert len(set(hashes.tolist())) == 1
+    others = ["x.wav", "", "cat d/x.wav |", "cat ./d/x.wav |", "d/x.array_record#1", "d/x.array_record#2", "tfds:d/x"]
+    rows = Utterances.of(Utterance(f"u{i}", file) for i, file in enumerate([*files[:1], *others]))
+    assert len(set(rows.file_hashes.tolist())) == len({real_path(row.audio) for row in rows}) == len(rows)
 
 
 def test_indexes_of_numpy_and_wrong_ones():

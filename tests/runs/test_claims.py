@@ -17,7 +17,7 @@ from speech_jax.runs.resume import Saved, decide
 from speech_jax.tasks.ctc import TeacherConfig
 from speech_jax.tasks.pretrain import AutoencoderConfig, PretrainTaskConfig
 from speech_jax.text.config import TokenizerConfig
-from speech_jax.training.config import CheckpointConfig, GuardConfig, OptimizerConfig, StepConfig, WatchConfig
+from speech_jax.training.config import CheckpointConfig, GuardConfig, MeshConfig, OptimizerConfig, StepConfig, WatchConfig
 from tests.support.domains import base, finetune, part
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +88,10 @@ REFUSED = {
     r"found the name 'dev' for both evaluate.0 \(.*A-dev.jsonl\) and evaluate.2 \(.*B-dev.jsonl\)": dict(
         evaluate=(EvalConfig("dev", DEV.data), EvalConfig("x", DEV.data), EvalConfig("dev", part(Path("c"), "B-dev")))
     ),
+    "evaluate.1.name: found '', expected a name without '/'": dict(
+        evaluate=(EvalConfig("dev", DEV.data), EvalConfig("", DEV.data))
+    ),
+    "evaluate.0.name: found 'A/x', expected a name without '/'": dict(evaluate=(EvalConfig("A/x", DEV.data),)),
     "trainer.checkpoint.mode: found 'max', .* with trainer.checkpoint.metric None": dict(trainer=best(mode="max")),
     "trainer.checkpoint.metric: found 'A/wer', .* without evaluate": dict(evaluate=(), trainer=best(metric="A/wer")),
     r"trainer.guards: found \(Guard.*, which nothing uses without evaluate": dict(
@@ -125,6 +129,16 @@ REFUSED = {
     ),
     "data.sources.0.split: found 'train', .*kind 'manifest'": dict(
         data=DataConfig(sources=(SourceConfig(path="x", split="train"),))
+    ),
+    "data.plan.max_labels: found 9, .* without texts": dict(
+        data=replace(PRE, plan=PlanConfig(max_labels=9)), task=PretrainTaskConfig(model=TASK.model), init_from=""
+    ),
+    "pre.plan.label_multiple: found 4, .* without texts": dict(
+        pre=replace(PRE, plan=PlanConfig(label_multiple=4)), pre_task=PretrainTaskConfig(model=TASK.model),
+        alpha=AlphaConfig(start=0.3),
+    ),
+    "mesh.rules: found .* with mesh.fsdp 1 and mesh.tensor 1": dict(
+        mesh=MeshConfig(rules=(("kernel$", (None, "tensor")), (".*", "auto")))
     ),
     "data.cache_mb: found 9, .* with data.workers 2": dict(data=replace(PRE, workers=2, cache_mb=9)),
     # tasks

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -76,13 +77,24 @@ def test_a_private_run_says_at_the_start_what_it_spends_and_never_logs_more(corp
     text = manifest.read_text()
     manifest.write_text("".join(reversed(text.splitlines(keepends=True))))
     try:
-        with pytest.raises(UserError, match="data: found recordings with other utterances or another order"):
+        expected = "data: found recordings with other utterances or another order, expected those of step 4; or another"
+        with pytest.raises(UserError, match=expected):  # and no word of --trainer.force-resume, which is refused
             train(private(corpus, config.out_dir, steps=5))
     finally:
         manifest.write_text(text)
     digest = json.loads((Path(config.out_dir) / "recordings.secret").read_text())["task"]["texts"]
     files = [p for p in Path(config.out_dir, FOLDER).rglob("*") if p.is_file()]
     assert files and not any(digest.encode() in p.read_bytes() for p in files)
+    secret = Path(config.out_dir) / "recordings.secret"
+    digests = secret.read_text()
+    secret.unlink()  # as in a run of an earlier version
+    with pytest.raises(UserError, match=r"recordings.secret: found no digests .*: with other .*; or another --out-dir"):
+        train(private(corpus, config.out_dir, steps=5))
+    assert train(private(corpus, config.out_dir, steps=4)).state.step == 4  # it is finished: nothing is learned
+    secret.write_text("[1]")
+    with pytest.raises(UserError, match="recordings.secret: found no JSON object"):
+        train(private(corpus, config.out_dir, steps=5))
+    secret.write_text(digests)
     assert train(private(corpus, config.out_dir, steps=5)).state.step == 5
 
     # from there, on its task alone, adapters that a teacher holds; only they get noise
@@ -124,6 +136,10 @@ def test_what_breaks_the_guarantee_gets_one_line_and_exit_code_2(corpus, tmp_pat
     refused("optimizer.ewc", optimizer=OptimizerConfig(ewc=1.0, warmup_steps=1))
     refused("trainer.force_resume", trainer=dataclasses.replace(good.trainer, force_resume=True))
     refused("found 2 times", pre=data(corpus, "new", num_buckets=1))
+    (tmp_path / "link").symlink_to(corpus)
+    shutil.copytree(corpus, tmp_path / "copy")
+    for folder in ("link", "copy"):
+        refused("found 2 times", "new.jsonl:1", pre=data(tmp_path / folder, "new", num_buckets=1))
     refused("batches of [8] rows and of [16] in pre", pre=data(corpus, "old", num_buckets=1, rows=16))
 
     def with_privacy(**changes):

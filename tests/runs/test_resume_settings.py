@@ -82,6 +82,13 @@ def test_what_is_fixed_is_refused_with_both_values(path, value):
         decide(changed(path, value), saved())
 
 
+@pytest.mark.parametrize("path", ["trainer.step.ema", "optimizer.clip_norm"])
+def test_zero_turns_on_what_none_turns_off(path):
+    config = changed(path, None)
+    with pytest.raises(Exception, match=f"runs/a: {path}: found 0.0, expected None as at step 4"):
+        decide(changed(path, 0.0, config), saved(config))
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [("trainer.log_every", 3), ("mesh.fsdp", 2), ("data.workers", 2), ("task.model.remat", True), ("out_dir", "b")],

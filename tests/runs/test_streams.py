@@ -1,6 +1,7 @@
 """A stream without an utterance to learn from, named by its flag before the first step."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,3 +85,23 @@ def test_sets_of_any_kind_may_be_empty(monkeypatch):
     config = DataConfig(sources=(SourceConfig(kind="tfds", name="vctk"), SourceConfig(kind="shards", path="x")))
     with pytest.raises(UserError, match="^pre.sources: found no utterance in vctk, x, expected at least one$"):
         streams.Sources().load(config, "pre")
+
+
+def test_the_same_recordings_are_found_by_any_path_and_in_copies(sets, tmp_path):
+    start, part = sets
+    corpus = Path(start.data.sources[0].path).parent
+    (tmp_path / "link").symlink_to(corpus)
+    shutil.copytree(corpus, tmp_path / "copy")
+    half, out = AlphaConfig(start=0.5), tmp_path / "out"
+    folders = [corpus / ".." / corpus.name, tmp_path / "link", tmp_path / "copy"]
+    rows = [json.loads(line) for line in (corpus / "B-train.jsonl").read_text().splitlines()]
+    reversed_rows = [row | {"audio": f"{tmp_path}/link/{row['audio']}"} for row in reversed(rows)]
+    domains.write_manifest(tmp_path, "B-train", reversed_rows)  # absolute paths in another manifest
+    for folder in (*folders, tmp_path):
+        pre = domains.part(folder, "B-train")
+        text = error_of(domains.finetune(start, out, pre=pre, alpha=half))
+        assert text.startswith("pre: found the same 24 recordings as in data, expected those of the old domain")
+    for folder in folders:
+        evaluate = (EvalConfig("old", domains.part(folder, "A-train")),)
+        text = error_of(domains.finetune(start, out, pre=part("A-train"), alpha=half, evaluate=evaluate))
+        assert "found a recording that the evaluation set 'old' has too" in text

@@ -13,7 +13,8 @@ MASK = "***"
 
 _WEB = {"http", "https", "ws", "wss"}
 _FILES = set(
-    "abfs abfss az file ftp ftps gcs git gs hdfs hf oss s3 s3a s3n scp sftp ssh viewfs wasb wasbs webhdfs".split()
+    "abfs abfss az dbfs file ftp ftps gcs git gs hdfs hf mlflow-artifacts oss s3 s3a s3n scp sftp ssh viewfs wasb "
+    "wasbs webhdfs".split()
 )
 # In these a user without a password is a name; elsewhere it is a token, as in databricks://TOKEN@host.
 _NAMED_USERS = _FILES | set(
@@ -21,11 +22,12 @@ _NAMED_USERS = _FILES | set(
     "snowflake sqlite trino".split()
 )
 
-_SCHEME = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9][A-Za-z0-9+.-]{1,60}:/{1,2}")  # one slash, as pathlib writes it; not the drive C:/
+# At least two letters, as C:/ is a drive; one slash, as pathlib writes it.
+_SCHEME = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9][A-Za-z0-9+.-]{1,60}:/{1,2}")
 _SCHEME_OF_ALL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+://")
 _HOST = re.compile(r"(?:\[[^\]]*\]|[^:@]*)(?::\d{0,5})?")
 _USER_AND_HOST = re.compile(r"[^:@]*@" + _HOST.pattern)
-_HOST_AND_QUERY = re.compile(r"(?:\[[^\]]*\]|[^/?#@:]*)(?::\d{1,5})?(?:/[^/?#@:]*)?\?[\w.-]+=")
+_HOST_AND_QUERY = re.compile(r"(?:\[[^\]]*\]|[^/?#@:\[]|:\d{1,5}(?=[,/?]))*(?:/[^/?#@:]*)?\?[\w.-]+=")
 _CLOSING_QUOTE = {q: re.compile(rf"[^\n]*?(?=(?<!\\){q}(?:[\s,;.)\]}}>]|:\s|$))") for q in "\"'"}
 _NO_SPACE = re.compile(r"\S*")
 _SPACED = re.compile(  # a space in the password, or in the user of a database
@@ -150,13 +152,13 @@ def _mask_credentials(scheme: str, rest: str, secrets: list[str]) -> str:
             doubtful = re.match(r"[^?#:]*:([^?#@]*)@", rest[len(authority) :])  # a user with "/", or such a path
             return _hide(doubtful[1] or MASK, secrets) if doubtful and kinds & _WEB and not short else rest
         if _USER_AND_HOST.fullmatch(authority):
-            return _mask_token(rest, named, secrets)
+            return _mask_token(rest, authority, named, secrets)
     elif _HOST_AND_QUERY.match(rest):
         return rest
     credentials, _, host = rest.rpartition("@")
     user, colon, password = credentials.partition(":")
     if not colon:
-        return _mask_token(rest, named, secrets) if "@" in authority else rest
+        return _mask_token(rest, authority, named, secrets)
     if password in ("", "x-oauth-basic"):  # the token is in the place of the user
         return rest if named else f"{_hide(user, secrets)}:{password}@{host}"
     if "@" in user and not named:
@@ -164,9 +166,10 @@ def _mask_credentials(scheme: str, rest: str, secrets: list[str]) -> str:
     return f"{user}:{_hide(password, secrets)}@{host}"
 
 
-def _mask_token(rest: str, named: bool, secrets: list[str]) -> str:
-    user, _, host = rest.partition("@")
-    return rest if named or not user else f"{_hide(user, secrets)}@{host}"
+def _mask_token(rest: str, authority: str, named: bool, secrets: list[str]) -> str:
+    """Mask what is before the host, unless it is the name of a user."""
+    end = (authority if "@" in authority else rest).rindex("@")
+    return rest if named else _hide(rest[:end], secrets) + rest[end:]
 
 
 def _hide(secret: str, secrets: list[str]) -> str:

@@ -58,7 +58,8 @@ MASKED_AT_H = "postgresql://me:***@h/db"
     ("Pwd=hunter2;Server=h", "Pwd=***;Server=h"), ("Pwd=hun ter2;Server=h", "Pwd=***;Server=h"),
     ("mysql://h/db?password=hun&ter2&x=1", "mysql://h/db?password=***&x=1"),
     (r"password='it\'s hunter2' dbname=x", "password=*** dbname=x"), ("sslpassword=hunter2", "sslpassword=***"),
-    ("databricks://hunter2@h", "databricks://***@h"), ("dagshub://hunter2@h/x", "dagshub://***@h/x"),
+    ("databricks://hunter2@h", "databricks://***@h"), ("dagshub://hun@ter2@h/x", "dagshub://***@h/x"),
+    ("databricks://hun/ter2@h", "databricks://***@h"), ("https://hun@ter2@h:80/x", "https://***@h:80/x"),
     ("http://h/?auth=a&authorization=b&bearer=c&jwt=d&x=1",
      "http://h/?auth=***&authorization=***&bearer=***&jwt=***&x=1"),
     ("https://h/#access_token=hunter2", "https://h/#access_token=***"),
@@ -81,6 +82,7 @@ def test_what_is_secret_is_masked(text, masked):
     "http://h:5000/p", "http://host:8080/x@y", "a@b", "http://h:5000/a%3Ab@x", "https://h/a?t=10:30&b=c@d", "author=me",
     "postgresql://h:5432/db?user=me@corp", "hdfs://nn:8020/a@b", "gs://bucket/run:1@x", "ssh://git@h:22/a@b",
     "no answer of postgresql://h:5432 (ask me@x.org), http://h:5000/p", "PWD=/home/me", "databricks://profile",
+    "mongodb://h1:27017,h2:27017/db?user=a@b", "mlflow-artifacts://h:5000/x@y",
 ])  # fmt: skip
 def test_everything_else_stays(text):
     assert mask_passwords(text) == mask_address(text) == text

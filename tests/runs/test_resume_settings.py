@@ -145,7 +145,8 @@ def test_a_longer_schedule_names_the_jump_and_what_keeps_the_curve():
     line = rate_line(before, after, 20)
     assert "at step 20: 1e-06 before, 0.000" in line
     assert "--optimizer.schedule constant --optimizer.peak-lr 1e-06 keeps the rate" in line
-    assert "--trainer.steps 20 the curve" in line
+    assert "the curve" not in line  # no step of it is left
+    assert "keeps the rate, --trainer.steps 20 the curve" in rate_line(before, after, 15)
     for schedule in ("tri_stage", "wsd"):
         one, two = (replace(c, optimizer=replace(c.optimizer, schedule=schedule)) for c in (before, after))
         assert "jumps at step 19" in rate_line(one, two, 19)

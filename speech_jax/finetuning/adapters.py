@@ -43,7 +43,8 @@ def init_adapters(key: jax.Array, params: PyTree, config: AdapterConfig) -> dict
         A nested dict with {"a": [rows, rank], "b": [rank, out]} in place of every target kernel.
 
     Raises:
-        UserError: if the rank is below 1, a pattern adds no parameter, or a target is not a matrix.
+        UserError: if the rank is below 1, the scale is not above 0, a pattern adds no parameter, or a target is not a
+            matrix.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -59,6 +60,8 @@ def init_adapters(key: jax.Array, params: PyTree, config: AdapterConfig) -> dict
     """
     if config.rank < 1:
         raise UserError(f"adapter.rank: found {config.rank}, expected 1 or more")
+    if not config.scale > 0:
+        raise UserError(f"adapter.scale: found {config.scale}, expected a number above 0")
     leaves = named_leaves(params)
     check_patterns(config.targets, leaves, "adapter.targets", distinct=True)
     check_patterns(config.train, leaves, "adapter.train", optional=AdapterConfig().train, distinct=True)

@@ -71,8 +71,8 @@ class OptimizerConfig:
     clip_norm: float | None = 1.0
     """Global norm of the trainable parameters' gradient above which it is scaled down; None turns clipping off."""
     groups: tuple[tuple[str, float | None], ...] = ((".*", 1.0),)
-    """(regular expression, factor on the learning rate); the first match wins. None freezes the parameters and the
-    batch statistics of that name. Must cover every parameter."""
+    """(regular expression, factor on the learning rate, above 0); the first match wins. None freezes the parameters and
+    the batch statistics of that name. Must cover every parameter."""
     hold: tuple[tuple[str, int], ...] = ()
     """(regular expression, steps): parameters, and batch statistics of that name, that are frozen for the first steps;
     the first match wins. ("^encoder/", 500), as a flag '^encoder/' 500, trains the head alone at first; several
@@ -251,7 +251,10 @@ class MeshConfig:
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""
         if self.fsdp == 1:
-            return {"min_shard": "with {fsdp}"}
+            idle = {"min_shard": "with {fsdp}"}
+            if self.tensor == 1 and not any("data" in axes for _, axes in self.rules):
+                idle["rules"] = "with {fsdp} and {tensor}"
+            return idle
         return {} if any(axes == "auto" for _, axes in self.rules) or not self.rules else {"min_shard": "with {rules}"}
 
 

@@ -51,6 +51,8 @@ def check_optimizer(config: OptimizerConfig, steps: int) -> None:
     for pattern, hold in config.hold:
         if hold < 0:
             raise UserError(f"optimizer.hold: found {hold} steps for {pattern!r}, expected 0 or more")
+    if config.hold and config.hold[-1][1] == 0:  # a 0 before others exempts parameters from them
+        raise UserError(f"optimizer.hold: found 0 steps for {config.hold[-1][0]!r}, expected 1 or more")
     for name in ("groups", "hold", "no_decay", "anchor_free"):
         for rule in getattr(config, name):
             compile_pattern(rule if isinstance(rule, str) else rule[0], f"optimizer.{name}")
@@ -188,7 +190,7 @@ def make_optimizer(
     labels = jax.tree.map(lambda f: "freeze" if f is None else "train", factors, is_leaf=lambda f: f is None)
     if "train" not in jax.tree.leaves(labels):
         raise UserError("optimizer.groups: found that every parameter is frozen, expected at least one to train")
-    check_reach(config, params, named_leaves(factors).keys())  # the frozen have None, which is no leaf
+    check_reach(config, params, named_leaves(factors).keys(), total_steps)  # the frozen have None, which is no leaf
     parts = []
     if config.anchor or config.ewc:
         parts.append(pull_to_start(config.anchor, config.ewc, config.anchor_free, fisher))
@@ -205,19 +207,32 @@ def make_optimizer(
     return optax.partition({"train": optax.chain(*parts), "freeze": optax.set_to_zero()}, labels)
 
 
-def check_reach(config: OptimizerConfig, params: PyTree, trained: Collection[str]) -> None:
+def check_reach(config: OptimizerConfig, params: PyTree, trained: Collection[str], total_steps: int) -> None:
     """Check that each pattern, and each penalty, reaches a parameter. The default patterns may match none.
 
     Args:
         config: the config.
         params: the parameters, or their shapes.
         trained: names of the parameters that `config.groups` do not freeze.
+        total_steps: optimizer steps of the run.
 
     Raises:
-        UserError: naming the pattern or the penalty.
+        UserError: naming the pattern or the penalty; also if `config.hold` holds all that is trained to the end.
     """
-    for tree, which in ((params, ""), (dict.fromkeys(trained, 0), " of what optimizer.groups train")):
-        match_rules(tree, config.hold, f"optimizer.hold{which}", must_be_used=True, default=0)
+    match_rules(params, config.hold, "optimizer.hold", must_be_used=True, default=0)
+    source = "optimizer.hold of what optimizer.groups train"
+    held = match_rules(dict.fromkeys(trained, 0), config.hold, source, must_be_used=True, default=0)
+    if config.hold and min(held.values()) >= total_steps:
+        raise UserError(
+            f"optimizer.hold: found every parameter held for {min(held.values())} steps or more, expected at least one "
+            f"that is trained within the {total_steps} steps of trainer.steps"
+        )
+    depths = layer_depths(params)
+    if config.layer_decay < 1 and not any(depths[name] for name in trained):
+        raise UserError(
+            f"optimizer.layer_decay: found {config.layer_decay}, which reaches no parameter: optimizer.groups train "
+            "the head alone"
+        )
     names, defaults = named_leaves(params), OptimizerConfig()
     for flags, field in ((("weight_decay", "l2"), "no_decay"), (("anchor", "ewc"), "anchor_free")):
         if not any(getattr(config, flag) for flag in flags):
@@ -245,15 +260,21 @@ def rate_factors(config: OptimizerConfig, params: PyTree) -> dict[str, float]:
         UserError: for a `layer_decay` where no parameters are called layers_<number>.
     """
     groups = named_leaves(match_rules(params, config.groups, "optimizer.groups"))
+    depths = layer_depths(params)
+    if config.layer_decay < 1 and not any(map(_LAYER.search, depths)):
+        raise UserError("optimizer.layer_decay: found no parameters called layers_<number>, expected some")
+    return {name: groups.get(name, 0.0) * config.layer_decay**depth for name, depth in depths.items()}
+
+
+def layer_depths(params: PyTree) -> dict[str, int]:
+    """Return parameter name -> its depth: 0 in the head, 1 in the topmost of n layers, n + 1 below the layers."""
     layers = {name: _LAYER.search(name) for name in named_leaves(params)}
     count = 1 + max((int(match[1]) for match in layers.values() if match), default=-1)
-    if config.layer_decay < 1 and not count:
-        raise UserError("optimizer.layer_decay: found no parameters called layers_<number>, expected some")
-    factors = {}
-    for name, match in layers.items():
-        depth = count - int(match[1]) if match else 0 if re.search(r"(^|/)head/", name) else count + 1
-        factors[name] = (groups.get(name) or 0.0) * config.layer_decay**depth
-    return factors
+
+    def depth(name: str, match: re.Match | None) -> int:
+        return count - int(match[1]) if match else 0 if re.search(r"(^|/)head/", name) else count + 1
+
+    return {name: depth(name, match) for name, match in layers.items()}
 
 
 class PullState(NamedTuple):

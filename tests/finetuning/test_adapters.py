@@ -129,6 +129,7 @@ def test_two_adapters_fit_one_base(tmp_path):
     ("changes", "message"),
     [
         (dict(rank=0), "adapter.rank: found 0"),
+        (dict(scale=0.0), "adapter.scale: found 0.0, expected a number above 0"),
         (dict(targets=("linear_x",)), "adapter.targets: found 'linear_x', which fits no parameter"),
         (dict(targets=("bias$",)), "expected a matrix"),
         (dict(targets=("kernel$", "head/kernel")), "adapter.targets: found 'head/kernel', which adds nothing"),

@@ -17,7 +17,14 @@ from speech_jax.runs.resume import Saved, decide
 from speech_jax.tasks.ctc import TeacherConfig
 from speech_jax.tasks.pretrain import AutoencoderConfig, PretrainTaskConfig
 from speech_jax.text.config import TokenizerConfig
-from speech_jax.training.config import CheckpointConfig, GuardConfig, MeshConfig, OptimizerConfig, StepConfig, WatchConfig
+from speech_jax.training.config import (
+    CheckpointConfig,
+    GuardConfig,
+    MeshConfig,
+    OptimizerConfig,
+    StepConfig,
+    WatchConfig,
+)
 from tests.support.domains import base, finetune, part
 
 ROOT = Path(__file__).parents[2]

@@ -249,6 +249,8 @@ def test_rates_fall_from_layer_to_layer():
     config = OptimizerConfig(layer_decay=0.5, groups=(("layers_10/", 0.1), ("", 1.0)))
     factors = {name.split("/")[-3 if "layers" in name else 1 if "sub" in name else 0]: value
                for name, value in rate_factors(config, params).items()}  # fmt: skip
+    only_first = OptimizerConfig(layer_decay=0.5, groups=(("layers_0/|head", 1.0), ("", None)))
+    make_optimizer(only_first, params, 10_000)
     assert factors == {
         "head": 1.0, "layers_10": 0.05, "layers_1": 0.5**10, "layers_0": 0.5**11, "subsampling": 0.5**12
     }  # fmt: skip
@@ -291,6 +293,9 @@ REST, FREEZE = (".*", 1.0), ("^encoder/", None)
         (dict(anchor=0.1, anchor_free=("^haed/",)), "optimizer.anchor_free: found '.haed/', which fits no parameter"),
         (dict(anchor=0.1, anchor_free=("^(encoder|head)/",)), "anchor: found 0.1, which reaches no parameter"),
         (dict(ewc=1.0, groups=(FREEZE, REST)), "optimizer.ewc: found 1.0, which reaches no parameter"),
+        (dict(hold=((".*", 10_000),)), "optimizer.hold: found every parameter held for 10000 steps or more"),
+        (dict(hold=(("^head/", 10_001),), groups=(FREEZE, REST)), "optimizer.hold: found every parameter held"),
+        (dict(layer_decay=0.5, groups=(FREEZE, REST)), "optimizer.layer_decay: found 0.5, which reaches no parameter"),
     ],
 )
 def test_a_rule_or_a_penalty_that_reaches_no_parameter_is_refused(changes, message):
@@ -304,6 +309,7 @@ def test_a_rule_or_a_penalty_that_reaches_no_parameter_is_refused(changes, messa
         dict(groups=(FREEZE, ("^head/", 10.0), REST)),  # a rest of nothing
         dict(groups=(("bias$", 1.0), (".*", None))),  # the default weight decay may reach nothing
         dict(hold=(REST[:1] + (3,),)),
+        dict(hold=(("bias", 0), ("^encoder/", 10_000))),  # the biases are not held
         dict(anchor=0.1, anchor_free=()),
     ],
 )
@@ -332,6 +338,7 @@ def test_rules_that_cover_everything_are_fine(changes):
         (dict(groups=((".*", -1.0),)), "optimizer.groups: found -1.0 for '.*', expected a number above 0"),
         (dict(groups=(("^encoder/", 0.0), (".*", 1.0))), "found 0.0 for '.encoder/', .*, or None, which freezes"),
         (dict(hold=(("head", -1),)), "optimizer.hold: found -1 steps"),
+        (dict(hold=(("head", 3), ("^encoder/", 0))), "optimizer.hold: found 0 steps for '.encoder/', expected 1"),
         (dict(no_decay=("(",)), r"optimizer.no_decay: found '\(', expected a regular expression"),
         (dict(groups=(("(", 1.0),)), r"optimizer.groups: found '\(', expected a regular expression"),
     ],

@@ -109,7 +109,7 @@ def _mask_whole(value: str, secrets: list[str]) -> str:
 def _mask_text(text: str, secrets: list[str]) -> str:
     """Mask all addresses of a text; what is masked is appended to `secrets`."""
     parts, position = [], 0
-    while ":/" in text and (scheme := _SCHEME.search(text, position)):
+    while scheme := _SCHEME.search(text, position):
         end = _end_of_address(text, scheme)
         parts += [text[position : scheme.end()], _mask_credentials(scheme[0], text[scheme.end() : end], secrets)]
         position = end

@@ -35,7 +35,8 @@ class UserError(Exception):
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return the nearest spelling of `word` among `words`, or "" if none is near."""
-    return next(iter(difflib.get_close_matches(word, list(words), n=1)), "")
+    spelled = {each.casefold(): each for each in words}
+    return "".join(spelled[near] for near in difflib.get_close_matches(word.casefold(), list(spelled), n=1))
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

@@ -91,7 +91,7 @@ def check_settings(config: TrainConfig) -> None:
     metrics |= {f"trainer.guards.{i}.metric": guard.metric for i, guard in enumerate(config.trainer.guards)}
     for name, metric in metrics.items():
         if sets and metric is not None and metric.rpartition("/")[0] not in sets:
-            near = did_you_mean(metric.rpartition("/")[0], sets)
+            near = did_you_mean(metric.rpartition("/")[0], sets)  # "old/wer" is not near "B/wer"
             raise UserError(f"{name}: found {metric!r}, expected a metric of one of the sets {', '.join(sets)}{near}")
     if config.pre_task is not None and config.pre is None and config.teacher.checkpoint:
         raise UserError("teacher: found one with a pre_task without pre, expected recordings in pre for it")

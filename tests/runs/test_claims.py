@@ -240,7 +240,7 @@ def test_what_is_legitimate_passes_and_what_has_no_effect_is_logged(changes, lin
     ("changes", "message"),
     [
         (dict(trainer=best(metric="B/wre")), "metric: found 'B/wre', expected one of .*; did you mean 'B/wer'"),
-        (dict(trainer=best(metric="b/wer")), "found 'b/wer', expected a metric of one of the sets A, B; did you mean 'B'"),
+        (dict(trainer=best(metric="b/wer")), "found 'b/wer', expected a metric of one of the sets A, B; .* 'B'"),
         (dict(trainer=best(metric="B/loss", mode="max")), "trainer.checkpoint.mode: found 'max' .* expected 'min'"),
         (dict(trainer=trainer(guards=(GuardConfig("A/ver"),))), "trainer.guards.0.metric: found 'A/ver', .* 'A/wer'"),
         (dict(start=StartConfig(speakers="new")), "start.speakers: found 'new', .* in a task without speakers"),

@@ -276,6 +276,8 @@ class TaskConfig(Protocol):
     """Kind of model that a checkpoint of this task holds, named in errors: "recognizer", "voice", "vocoder", …"""
     named_speakers: ClassVar[bool] = False
     """The task can learn one vector per speaker; its fields are `speakers` ("one" or "data") and `model.speakers`."""
+    reads_text: ClassVar[bool] = True
+    """It learns from texts; without, settings of labels have no effect."""
     takes_teacher: ClassVar[bool] = False
     """`build` accepts a teacher."""
     takes_pre_task: ClassVar[bool] = False

@@ -206,7 +206,7 @@ def _has_no_labels(config: TrainConfig, name: str) -> bool:
     """Return True if the texts of a stream are not read: of a task without a reader, or in `pre` with a pre_task."""
     if name == "pre" and config.pre_task is not None:
         return True
-    return config.task is not None and type(config.task).make_reader is TaskConfig.make_reader
+    return config.task is not None and not config.task.reads_text
 
 
 def _idle_in_stream(plan: PlanConfig, evaluated: bool) -> dict[str, str]:

@@ -97,6 +97,7 @@ class PretrainTaskConfig(TaskConfig):
     """Settings of `method` contrastive."""
 
     kind: ClassVar[str] = "encoder"
+    reads_text: ClassVar[bool] = False
 
     def build(self, reader: None = None, teacher: None = None) -> Task:
         """Return the pre-training task."""

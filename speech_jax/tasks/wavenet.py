@@ -95,6 +95,7 @@ class WaveNetTaskConfig(TaskConfig):
             )
 
     kind: ClassVar[str] = "vocoder"
+    reads_text: ClassVar[bool] = False
     named_speakers: ClassVar[bool] = True
 
     def build(self, reader: None = None, teacher: None = None) -> Task:

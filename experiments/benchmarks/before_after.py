@@ -1,4 +1,4 @@
-"""Time of the trainer's step, and of the checks at its start, against another checkout of this repository.
+"""Time of the trainer's step against another checkout of this repository.
 
     python -m experiments.benchmarks.before_after --other CHECKOUT
 

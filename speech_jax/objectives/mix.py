@@ -52,15 +52,7 @@ class Mix:
         alpha = alpha_at(self.alpha, step)
         pre = self.pre(_gate(alpha, params), model_state, batch["pre"], pre_key(key), step)
         task = self.task(_gate(1 - alpha, params), model_state, batch["task"], key, step)
-        (pre_sums, of_pre), (task_sums, of_task) = sums_of(pre), sums_of(task)
-        return LossOut(
-            value=_scaled(alpha, pre.value) + _scaled(1 - alpha, task.value),
-            weight=_scaled(alpha, pre.weight) + _scaled(1 - alpha, task.weight),
-            model_state=task.model_state,  # batch statistics follow the task's data only
-            metrics=_prefixed("pre", pre) | _prefixed("task", task) | {"alpha": alpha_metric(self, step)},
-            sums={"pre": pre_sums, "task": task_sums},
-            of_sums=jax.tree_util.Partial(mixed, alpha, of_pre, of_task),
-        )
+        return mix_losses(alpha, pre, task)
 
 
 def mix(pre: Objective, task: Objective, alpha: float | Schedule) -> Mix:
@@ -113,7 +105,20 @@ def mix(pre: Objective, task: Objective, alpha: float | Schedule) -> Mix:
     return Mix(pre, task, alpha)
 
 
-def mixed(alpha: Float[Array, ""], of_pre: Callable, of_task: Callable, sums: Mapping[str, PyTree]) -> Array:
+def mix_losses(alpha: Float[Array, ""], pre: LossOut, task: LossOut) -> LossOut:
+    """Return alpha · pre + (1 − alpha) · task of two losses that have been computed; see `Mix` for its metrics."""
+    (pre_sums, of_pre), (task_sums, of_task) = sums_of(pre), sums_of(task)
+    return LossOut(
+        value=_scaled(alpha, pre.value) + _scaled(1 - alpha, task.value),
+        weight=_scaled(alpha, pre.weight) + _scaled(1 - alpha, task.weight),
+        model_state=task.model_state,  # batch statistics follow the task's data only
+        metrics=_prefixed("pre", pre) | _prefixed("task", task) | {"alpha": (alpha, jnp.ones(()))},
+        sums={"pre": pre_sums, "task": task_sums},
+        of_sums=jax.tree_util.Partial(_mixed_value, alpha, of_pre, of_task),
+    )
+
+
+def _mixed_value(alpha: Float[Array, ""], of_pre: Callable, of_task: Callable, sums: Mapping[str, PyTree]) -> Array:
     """Return alpha · pre + (1 − alpha) · task of the sums of both losses; see `LossOut.of_sums`."""
     return _scaled(alpha, of_pre(sums["pre"])) + _scaled(1 - alpha, of_task(sums["task"]))
 

@@ -29,8 +29,7 @@ from speech_jax.models import conformer
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.conformer import conformer_encoder
 from speech_jax.objectives.masking import hidden_frames, hide_features, spread
-from speech_jax.objectives.means import sums_of
-from speech_jax.objectives.mix import alpha_at, mixed
+from speech_jax.objectives.mix import alpha_at, mix_losses
 from speech_jax.objectives.schedules import Schedule
 from speech_jax.tasks import pretrain_autoencoder, pretrain_best_rq, pretrain_contrastive
 from speech_jax.tasks.ctc import CTCTaskConfig
@@ -240,23 +239,6 @@ def shared_objective(
         masked, outputs, model_state = mask_and_encode(config, apply, batch, key, True)
         pre = _loss(pretext, params, masked, model_state, step)
         value, labels, task_metrics = ctc_value(outputs, batch)
-        task = LossOut(value, labels, model_state, task_metrics)
-        weight, one = alpha_at(alpha, step), jnp.ones(())
-        metrics = {f"pre/{name}": pair for name, pair in pre.metrics.items()}
-        metrics |= {f"task/{name}": pair for name, pair in task.metrics.items()}
-        metrics |= {
-            "alpha": (weight, one),
-            "pre/loss": (pre.value * pre.weight, pre.weight),
-            "task/loss": (task.value * task.weight, task.weight),
-        }
-        (pre_sums, of_pre), (task_sums, of_task) = sums_of(pre), sums_of(task)
-        return LossOut(
-            value=weight * pre.value + (1 - weight) * task.value,
-            weight=weight * pre.weight + (1 - weight) * task.weight,
-            model_state=model_state,
-            metrics=metrics,
-            sums={"pre": pre_sums, "task": task_sums},
-            of_sums=jax.tree_util.Partial(mixed, weight, of_pre, of_task),
-        )
+        return mix_losses(alpha_at(alpha, step), pre, LossOut(value, labels, model_state, task_metrics))
 
     return objective

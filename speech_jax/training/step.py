@@ -91,7 +91,7 @@ def make_gradient(
             due = (step + 1) % log_every == 0
             parts = {
                 name: _when(due, lambda only=only: pullback((jnp.zeros_like(value), only))[0], gradient)
-                for name, only in _penalty_cotangents(sums, out.of_sums).items()
+                for name, only in _penalty_cotangents(jax.grad(out.of_sums)(sums)).items()
             }
             metrics |= _penalty_metrics(term.name, sums, out.of_sums, gradient, parts, due)
         return TermOut(value.astype(jnp.float32), gradient, out.model_state, metrics)
@@ -119,7 +119,7 @@ def make_gradient(
         of_sums = jax.tree.map(lambda x: x[0], functions)  # that of all micro-batches
         cotangent = jax.grad(of_sums)(total)
         due = (step + 1) % log_every == 0
-        penalties = _penalty_cotangents(total, of_sums)
+        penalties = _penalty_cotangents(cotangent)
 
         # 2. The gradients: each micro-batch's share of the derivative at these sums.
         def add_gradient(carry: tuple, item: tuple) -> tuple[tuple, None]:
@@ -173,13 +173,9 @@ def _only(sums: PyTree, name: str) -> PyTree:
     return {**zeros, PENALTY: {**zeros[PENALTY], name: sums[PENALTY][name]}}
 
 
-def _penalty_cotangents(sums: PyTree, of_sums: Callable) -> dict[str, PyTree]:
-    """Return, for each penalty, the derivative of the loss by its sums alone."""
-    names = _penalties(sums)
-    if not names:
-        return {}
-    cotangent = jax.grad(of_sums)(sums)
-    return {name: _only(cotangent, name) for name in names}
+def _penalty_cotangents(cotangent: PyTree) -> dict[str, PyTree]:
+    """Return, for each penalty, the part of a loss's derivative by its sums that is of the penalty's sums alone."""
+    return {name: _only(cotangent, name) for name in _penalties(cotangent)}
 
 
 def _penalty_metrics(

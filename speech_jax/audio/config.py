@@ -6,9 +6,10 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from speech_jax.core.claims import not_used_by
+from speech_jax.core.command_line import Range
 from speech_jax.core.config_dict import describe_value, differences, from_dict, new_field, to_dict
 from speech_jax.core.errors import UserError
 
@@ -39,7 +40,7 @@ class AudioConfig:
     """Kind of features. log_mel: log-mel energies. mfcc: their cosine transform. waveform: the samples, for networks
     that take raw audio (wav2vec 2.0); a frame is then one sample, `hop` must be 1, and of the settings below only
     `scale`, `dither`, `high_pass`, `pre_emphasis` over the utterance and `normalize` apply."""
-    scale: float = 1.0
+    scale: Annotated[float, Range(1e-6, 1e9)] = 1.0
     """Factor applied to the waveform in [-1, 1] first; 32768 gives Kaldi's integer range."""
     window: int = 400
     """Length of the analysis window, in samples."""
@@ -66,7 +67,7 @@ class AudioConfig:
     high_pass: float = new_field(0.0)
     """Cutoff, in hertz, of a high-pass filter over the utterance (`mel.high_pass_taps`: 255 taps, a delay of 127
     samples); 0 turns it off."""
-    pre_emphasis: float = 0.97
+    pre_emphasis: Annotated[float, Range(0, 1)] = 0.97
     """Pre-emphasis coefficient c of y[n] = x[n] - c·x[n-1]; 0 turns it off."""
     pre_emphasis_by: Literal["utterance", "frame"] = "utterance"
     """Scope of the pre-emphasis: over the utterance (NeMo), or inside each frame with y[0] = (1 - c)·x[0] (Kaldi)."""
@@ -93,7 +94,7 @@ class AudioConfig:
     """Use of `floor`. add: added to every energy (NeMo). clamp: smaller energies are raised to it."""
     ceiling: float = new_field(0.0)
     """Largest energy passed to the logarithm; 0 is no limit."""
-    top_range: float = 0.0
+    top_range: Annotated[float, Range(0, 1000)] = 0.0
     """Dynamic range: features more than this below the utterance's maximum are raised to that limit (librosa: 80 dB);
     0 turns it off."""
     num_cepstra: int = 13
@@ -305,7 +306,7 @@ class TrimConfig:
 
     by: Literal["none", "energy", "vad"] = "none"
     """Detector. none: no trimming. energy: level of short frames. vad: Silero's voice activity detector (extra
-    `tts`)."""
+    `vad`)."""
     below_peak: float = 40.0
     """For energy: frames more than this many dB below the loudest frame are silent. Clean recordings allow 60 (r9y9,
     librosa); noise or breath at the ends requires 30. Too low a value cuts off weak consonants."""

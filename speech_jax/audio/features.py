@@ -24,6 +24,7 @@ from speech_jax.audio.mel import (
     window_values,
 )
 from speech_jax.audio.normalize import normalize
+from speech_jax.core.arrays import check_array
 
 __all__ = ["extract_features", "num_features", "num_frames"]
 
@@ -59,6 +60,9 @@ def extract_features(
         Features, float32 [batch, num_frames(samples, config), features], zero at padding, and their mask
         [batch, frames]; row i has num_frames(lengths[i], config) real frames.
 
+    Raises:
+        ValueError: for samples that are no floating-point numbers, such as int16, or another shape.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from speech_jax.audio.features import extract_features
@@ -67,6 +71,8 @@ def extract_features(
         >>> features.shape, mask.sum(1).tolist()
         ((2, 100, 80), [100, 50])
     """
+    check_array("audio", audio, "float", "batch", "samples")
+    check_array("lengths", lengths, "int", audio.shape[0])
     samples = audio.shape[1]
     inside = time_mask(lengths, samples)
     x = jnp.where(inside, audio.astype(jnp.float32) * config.scale, 0.0)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Complex, Float, Int
 from speech_jax.audio import rows
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.framing import frame, num_samples, overlap_add, samples_before_first, time_mask
-from speech_jax.audio.mel import mel_matrix, window_values
+from speech_jax.audio.mel import check_mel, mel_matrix, window_values
 from speech_jax.core.errors import UserError
 
 FRAMES_MULTIPLE = 128  # spectrograms are padded to multiples of this, so that few programs are compiled
@@ -28,34 +28,62 @@ _UPDATES = 30  # multiplicative updates in mel_to_magnitude
 
 @functools.partial(jax.jit, static_argnames=("config", "iterations", "momentum"))
 def mel_to_audio(
-    features: Float[Array, "batch frames mels"],
-    frames: Int[Array, " batch"],
-    config: AudioConfig,
+    features: Float[Array, "*batch frames mels"],
+    frames: Int[Array, " batch"] | None = None,
+    config: AudioConfig | None = None,
     *,
     iterations: int = 60,
     momentum: float = 0.99,
     key: jax.Array | None = None,
     index: Int[Array, " batch"] | None = None,
-) -> tuple[Float[Array, "batch samples"], Int[Array, " batch"]]:
+) -> tuple[Float[Array, "*batch samples"], Int[Array, "*batch"]]:
     """Invert log-mel features, as `features.extract_features` computes them, by Griffin-Lim.
 
-    The config's scale and pre-emphasis are inverted; what its high-pass removed is lost.
+    The config's scale and pre-emphasis are inverted; what its high-pass removed is lost. The function can be called
+    under `jax.jit`; `mel_to_wave` is for one utterance on the host, and refuses frames that are not finite.
 
     Args:
-        features: log-mel features. Values beyond `frames`, NaN too, have no influence.
-        frames: number of real frames per row.
-        config: settings of the features.
+        features: log-mel features [batch, frames, mels], or those of one utterance [frames, mels]. Values beyond
+            `frames`, NaN too, have no influence.
+        frames: number of real frames per row; None if all are real.
+        config: settings of the features; must be given.
         iterations: Griffin-Lim iterations.
         momentum: as in `griffin_lim`.
         key: as in `griffin_lim`.
         index: as in `griffin_lim`.
 
     Returns:
-        Waveforms, not clipped, and their lengths num_samples(frames, config).
+        Waveforms, not clipped, and their lengths num_samples(frames, config); without the batch axis for one utterance.
 
     Raises:
-        UserError: the config's features do not preserve the magnitudes.
+        UserError: the config's features do not preserve the magnitudes, or the features have another shape.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from speech_jax.audio.griffin_lim import mel_to_audio
+        >>> from speech_jax.audio.presets import nvidia_tacotron2
+        >>> audio, samples = mel_to_audio(jnp.full((20, 80), -5.0), config=nvidia_tacotron2(), iterations=2)
+        >>> audio.shape, int(samples)
+        ((4864,), 4864)
+        >>> @jax.jit
+        ... def loudness(mel):
+        ...     return jnp.abs(mel_to_audio(mel, config=nvidia_tacotron2(), iterations=2)[0]).mean()
+        >>> loudness(jnp.full((2, 20, 80), -5.0)).shape
+        ()
     """
+    if config is None:
+        raise UserError("mel_to_audio: found no config, expected the settings of the features")
+    if features.ndim not in (2, 3) or (keeps_magnitudes(config) and features.shape[-1] != config.width):
+        raise UserError(
+            f"mel_to_audio: found features of shape {features.shape}, expected [batch, frames, {config.width}], or "
+            f"[frames, {config.width}] for one utterance"
+        )
+    single = features.ndim == 2
+    features = features[None] if single else features
+    frames = jnp.full(features.shape[0], features.shape[1]) if frames is None else jnp.reshape(jnp.asarray(frames), -1)
+    if frames.shape[0] != features.shape[0]:
+        raise UserError(f"mel_to_audio: found {frames.shape[0]} counts of frames for {features.shape[0]} utterances")
     inside = time_mask(frames, features.shape[1])[..., None]
     magnitude = mel_to_magnitude(jnp.where(inside, features.astype(jnp.float32), 0.0), config)
     audio, lengths = griffin_lim(
@@ -63,7 +91,8 @@ def mel_to_audio(
     )
     if config.pre_emphasis:
         audio = jnp.where(time_mask(lengths, audio.shape[1]), de_emphasize(audio, config.pre_emphasis), 0.0)
-    return audio / config.scale, lengths
+    audio = audio / config.scale
+    return (audio[0], lengths[0]) if single else (audio, lengths)
 
 
 def mel_to_wave(
@@ -80,7 +109,7 @@ def mel_to_wave(
         Samples in [-1, 1], num_samples(frames, config) of them.
 
     Raises:
-        UserError: the config's features do not preserve the magnitudes.
+        UserError: the config's features do not preserve the magnitudes; the frames are not finite, or there are none.
 
     Example:
         >>> import numpy as np
@@ -90,6 +119,7 @@ def mel_to_wave(
         >>> mel_to_wave(mel, nvidia_tacotron2(), iterations=2).shape
         (4864,)
     """
+    features = check_mel(np.asarray(features, np.float32), config.width, "the mel frames")
     # padded to a multiple of FRAMES_MULTIPLE, so that few programs are compiled
     size = -(-max(len(features), 1) // FRAMES_MULTIPLE) * FRAMES_MULTIPLE
     padded = np.zeros((1, size, features.shape[1]), np.float32)

@@ -25,7 +25,7 @@ from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.emphasis import undo_emphasis
 from speech_jax.audio.framing import chunked_frames, hops_per_window, num_samples, overlap_add, samples_before_first
 from speech_jax.audio.griffin_lim import keeps_magnitudes, mel_to_magnitude
-from speech_jax.audio.mel import window_values
+from speech_jax.audio.mel import checked_mels, window_values
 from speech_jax.core.errors import UserError
 
 BLOCK = 16  # frames inverted at a time
@@ -58,10 +58,11 @@ def stream_wave(
         Samples in [-1, 1].
 
     Raises:
-        UserError: the config's features do not preserve the magnitudes.
+        UserError: the config's features do not preserve the magnitudes, or the frames are not finite.
     """
     if not keeps_magnitudes(config):
         raise UserError("AudioConfig: found features that lose the magnitudes, expected log_mel without deltas")
+    chunks = checked_mels(chunks, config.width)
     yield from undo_emphasis(_blocks(chunks, config, iterations, momentum), config.scale, config.pre_emphasis)
 
 
@@ -88,9 +89,7 @@ def _blocks(
             frame_index = np.arange(len(window)) - ahead + taken
             valid = (frame_index >= 0) & (frame_index < taken + len(block))
             inverted = np.asarray(
-                _invert(
-                    window, valid, signal, taken == 0, config=config, iterations=iterations, momentum=momentum
-                )
+                _invert(window, valid, signal, taken == 0, config=config, iterations=iterations, momentum=momentum)
             )
             begin = taken * config.hop  # in samples, counting the `left` ones before the recording's first
             end = num_samples(taken + count, config) + left if final else begin + count * config.hop

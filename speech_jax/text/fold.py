@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from speech_jax.text.normalize import PLAIN_LETTERS
+from speech_jax.text.characters import PLAIN_LETTERS, SUPERSCRIPTS, is_format
 from speech_jax.text.symbols import describe
 
 
@@ -51,7 +51,7 @@ for _characters, _replacements in (
     ("\u2018\u2019\u201a\u201b\u02bc\u02b9\u02bb\u2032\uff07\u0060\u00b4\u2039\u203a", ("'", "")),
     ("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\uff02\u300c\u300d\u300e\u300f", ('"', "")),
     ('"', ("",)),
-    ("\u2010\u2011\u2012\u2013\u00ad\u2212\ufe63\uff0d\u2043", ("-", "")),
+    ("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d\u2043", ("-", "")),
     ("\u2014\u2015\u2e3a\u2e3b", (", ", "")),  # a dash is a pause, a hyphen is not
     ("\u2026", ("...", ".", "")),
     ("\u2044\u2215", ("/",)),
@@ -59,7 +59,8 @@ for _characters, _replacements in (
     ("]\u3011\u3015", (")", "")),
     ("{}|<>*_~^\u00b6\u2020\u2021\u00a6", ("",)),
     ("\u2122\u00ae\u2120", ("",)),
-    ("\u2022\u00b7\u25cf\u25aa\u2023\u30fb", (",", "")),
+    ("\u2022\u00b7\u25cf\u25aa\u2023\u30fb\u2219\u22c5\u25e6\u25cb\u25a0\u25a1\u25c6\u25c7", (",", "")),
+    ("\u00ba", ("\u00b0",)),
     ("\u3001\uff0c\u060c", (",", "")),
     ("\u3002\uff0e\u06d4\u0964", (".", "")),
     ("\u00bf\u00a1", ("",)),
@@ -67,11 +68,12 @@ for _characters, _replacements in (
     ("\u061b\uff1b", (";", "")),
     ("\u00d7", ("x",)),
     ("\u03bc", ("\u00b5",)),
-    ("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\ufe0e\ufe0f", ("",)),
+    ("\ufe0e\ufe0f", ("",)),
     ("()!?,.;:'-", (",", ".", "")),
     ("\t\n\r\v\f\u0085\u2028\u2029", (" ",)),
 ):
     _ALTERNATIVES |= {character: _replacements for character in _characters}
+_ALTERNATIVES |= {character: (power,) for character, power in SUPERSCRIPTS.items()}
 
 
 def fold(text: str, keep: frozenset[str]) -> Folded:
@@ -133,6 +135,8 @@ def _fold_character(character: str, keep: frozenset[str]) -> str | None:
         return character
     if character.isspace():
         return " "
+    if is_format(character):
+        return ""
     for replacement in _ALTERNATIVES.get(character, ()):
         if all(c in keep or c == " " for c in replacement):
             return replacement

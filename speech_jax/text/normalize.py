@@ -1,36 +1,35 @@
 """Normalization of written text to spoken words, the same for training and for scoring.
 
-For English, digits, ordinals, money, times and signs become words, and letters lose their accents. Other languages are
-only lower-cased, brought to one Unicode form and stripped of punctuation. Their digits stay, since reading them needs a
-grammar; the tokenizer then reports the line.
+For English, figures, money, times and signs become words by the rules that a voice reads by (english.py), and letters
+lose their accents. Other languages are only lower-cased by their own rules, brought to one Unicode form and stripped of
+punctuation. Their digits stay, since reading them needs a grammar; the tokenizer then reports the line.
+
+In every language format characters (joiners, soft hyphens, direction marks) and transcribers' tags (tags.py) go.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Container, Iterable
 
 from speech_jax.core.errors import UserError
-from speech_jax.text import numbers
+from speech_jax.text.characters import FRACTIONS, PLAIN_LETTERS, SUPERSCRIPTS, compose, group_thousands, lower
+from speech_jax.text.tags import blank_tags
 
-LIGHT = ("none", "be", "bg", "ca", "cs", "da", "de", "el", "es", "fi", "fr", "hu", "it", "nl", "no", "pl", "pt", "ro")
-LIGHT += ("ru", "sk", "sl", "sr", "sv", "tr", "uk")
-
-# Letters that Unicode does not decompose into a plain letter and an accent.
-_PLAIN = {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ı": "i", "ß": "ss"}
-PLAIN_LETTERS = str.maketrans(_PLAIN)
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u02b9\uff07\u0060\u00b4\u2032", "'"))
-_MINUS = str.maketrans(dict.fromkeys("\u2212\ufe63\uff0d", "-"))
-
-_TITLES = {"mr": "mister", "mrs": "missus", "ms": "miz", "dr": "doctor", "prof": "professor", "jr": "junior"}
-_TITLES |= {"sr": "senior", "vs": "versus", "etc": "et cetera", "st": "saint", "mt": "mount"}
-_SIGNS = {"%": "percent", "&": "and", "+": "plus", "@": "at", "=": "equals", "#": "pound", "*": "star"}
-_SIGNS |= {"°": "degrees", "§": "section", "©": "copyright"}
-_MONEY = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny"), "¥": ("yen", "sen")}
-_WHOLE = r"\d{1,3}(?:,\d{3})+(?!\d)|\d+"
-# English ASCII text in which these are not found needs no `_english`: every reader wants a figure.
-_SIGN_OR_FIGURE = re.compile(r"[\d$" + "".join(sign for sign in _SIGNS if sign.isascii()) + "]")
-_TITLE = re.compile(r"\.(?:" + "|".join(rf"(?<=\b{title}\.)" for title in _TITLES) + ")")  # begins at the dot: fast
+LIGHT = (
+    "none",
+    *(
+        "ab af ak am ar as ast ay az ba bas be bem bg bho bm bn bo br bs ca ceb ckb cnh crh cs csb cv cy da de dsb dv "
+        "dyu ee el eo es et eu ext fa ff fi fil fo fon fr frp fur fy ga gag gd gl gn gsw gu ha haw he hi hr hsb ht hu "
+        "hy ia id ie ig ilo io is it iu ja jv ka kab kam kea kk kl km kmr kn ko ks ku kv kw ky la lb lg li lij lmo ln "
+        "lo lt luo lv mai mdf mg mhr mi mk ml mn mnw mr mrj ms mt my myv nan nap nb nds ne new nl nn no nso nv ny oc "
+        "om or os pa pam pap pl ps pt qu quy rm rn ro ru rw sa sah sat sc scn sd se sg shi si sk skr sl sm sn so sq "
+        "sr ss st su sv sw szl ta te tg th ti tig tk tl tn to tok tr ts tt tw ty ug uk umb ur uz vec vi vo vro wa war "
+        "wo xh yi yo yue zgh zh zu zza"
+    ).split(),
+)  # codes of ISO 639
 
 
 def normalize(text: str, language: str = "en") -> str:
@@ -51,25 +50,109 @@ def normalize(text: str, language: str = "en") -> str:
         "doctor gray's cafe opens at nine thirty entry is two dollars and fifty cents"
         >>> normalize("Grüße aus Köln!", "de")
         'grüße aus köln'
+        >>> normalize("Işık, [laughter] İstanbul", "tr")
+        'ışık istanbul'
     """
     check_language(language)
-    if text.isascii():  # most of a large set; nothing to compose or to fold
-        text = text.lower().replace("`", "'")
-        if language == "en" and (_SIGN_OR_FIGURE.search(text) or _TITLE.search(text)):
-            text = _english(text)
-        return _ascii_words_only(text)
-    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES).translate(_MINUS)).translate(_APOSTROPHES)
+    text = blank_tags(text)[0]
+    if text.isascii() and language not in _OWN_SPELLING:  # most of a large set; nothing to compose or to fold
+        text = text.replace("`", "'")
+        if language != "en":
+            return _ascii_words_only(lower(text, language))
+        return _half_of_day(_ascii_words_only(_read(text).lower()))
     if language == "en":
-        text = _english(_fold(text.lower()))
-    else:
-        text = unicodedata.normalize("NFC", text.lower())
-    return _words_only(text)
+        return _english(text)
+    text = lower(compose(text), language)
+    return _words_only(_OWN_SPELLING[language](text) if language in _OWN_SPELLING else text)
+
+
+def normalize_for_scoring(text: str, language: str = "en") -> str:
+    """Normalize text in which an error is counted: as `normalize`, without signs inside words that many writers omit.
+
+    These are the middle dot of Catalan l·l, and the geresh and gershayim of Hebrew.
+    """
+    return normalize(text, language).translate(_OMITTED)
+
+
+def earlier_spelling(text: str, letters: Container[str]) -> str:
+    """Spell normalized text as `normalize` did in version 0.1.0, for those letters that a tokenizer lacks.
+
+    A checkpoint of that time has for Thai am two characters, and a space for the middle dot of l·l.
+    """
+    return "".join(c if c in letters else _EARLIER.get(c, c) for c in text)
+
+
+_OMITTED = str.maketrans("", "", "·״׳")
+_EARLIER = {"·": " ", "״": " ", "׳": " ", "ș": "ş", "ț": "ţ", "ʻ": "'", "\u0e33": "\u0e4d\u0e32"}
+_EARLIER |= {"\u06cc": "\u064a", "\u06a9": "\u0643"}
+_EARLIER |= {c: unicodedata.normalize("NFKC", c) for c in ("\u0eb3", "\u0edc", "\u0edd", "\u0587")}
+_EARLIER |= {c: unicodedata.normalize("NFKC", c) for c in map(chr, range(0x3131, 0x318F))}
 
 
 def check_language(language: str) -> None:
     """Raise UserError if `normalize` does not support the language."""
     if language != "en" and language not in LIGHT:
-        raise UserError(f"language: found {language!r}, expected en or one of {', '.join(LIGHT)}")
+        raise UserError(f"language: found {language!r}, {expected_language(language)}")
+
+
+def expected_language(language: str) -> str:
+    """Return the end of a message about a language that is not supported."""
+    primary = re.split("[-_]", language.lower())[0]
+    hint = f" ({primary!r}?)" if primary != language and primary in ("en", *LIGHT) else ""
+    return (
+        f"expected a code such as en, de or tr{hint}, of those in docs/guides/languages.md, or 'none', which only "
+        "removes capitals and punctuation"
+    )
+
+
+# ---- English
+
+MOST_FOREIGN = 0.005  # share of a text's characters that English does not have, in words such as café
+
+
+def foreign_letters(texts: Iterable[str]) -> str:
+    """Describe the letters of texts that English does not have; empty where they are few, as in "café"."""
+    letters: Counter[str] = Counter()
+    size = 0
+    for text in texts:
+        size += len(text)
+        if not text.isascii():
+            letters.update(c for c in compose(text).lower() if c.isalpha() and not c.isascii())
+    if letters.total() < max(3, MOST_FOREIGN * size):
+        return ""
+    shown = ", ".join(f"{letter!r} {count}" for letter, count in letters.most_common(_SHOWN))
+    rest = f" and {len(letters) - _SHOWN} more" if len(letters) > _SHOWN else ""
+    share = letters.total() / size
+    return f"{letters.total()} letters of the texts ({share:.1%} of the characters: {shown}{rest}) are not English"
+
+
+_SHOWN = 8  # letters
+_POWERS = str.maketrans(SUPERSCRIPTS | {c: f" {part}" for c, part in FRACTIONS.items()} | {"\u2013": "-"})
+_MICRO = re.compile(r"μ(?=[gmslL]\b)")
+_NUMBER_ENDS = "one two three four five six seven eight nine ten eleven twelve teen ty clock".split()
+_HALF_OF_DAY = re.compile(
+    r"\b([ap])m\b(?:" + "|".join(rf"(?<={end} [ap]m)" for end in _NUMBER_ENDS) + r")(?! i\b)"
+)  # begins at the short word: fast
+
+
+def _english(text: str) -> str:
+    """Return normalized English text with characters beyond ASCII."""
+    text = _fold(compose(group_thousands(text).translate(_POWERS)))
+    text = re.sub(r"\d", lambda m: str(int(m[0])), text)  # other scripts' digits
+    text = _read(_MICRO.sub("µ", text)).replace("µ", "μ")
+    return _half_of_day(_words_only(lower(text).replace("l·l", "ll")))
+
+
+def _read(text: str) -> str:
+    """Return English text with figures, signs and abbreviations as words."""
+    from speech_jax.text.english import read_words, wants_reading  # slow to import: it compiles many patterns
+
+    return read_words(text) if wants_reading(text) else text
+
+
+def _half_of_day(text: str) -> str:
+    """Write "five pm" as "five p m", which "5 p.m." gives."""
+    return _HALF_OF_DAY.sub(r"\1 m", text) if " pm" in text or " am" in text else text
 
 
 def _fold(text: str) -> str:
@@ -86,9 +169,18 @@ def _fold(text: str) -> str:
 
 
 def _words_only(text: str) -> str:
-    """Keep letters, their marks, digits, and apostrophes between letters; all else becomes a space."""
-    kept = re.sub(r"(?<![^\W\d_])'|'(?![^\W\d_])", " ", text.translate(_KEPT))
-    return " ".join(kept.split())
+    """Keep letters, their marks, digits, and apostrophes between letters; all else becomes a space.
+
+    The middle dot of Catalan l·l stays, and the geresh and gershayim of Hebrew.
+    """
+    if _HEBREW.search(text):
+        text = _hebrew(text)
+    text = text.translate(_KEPT)
+    for pattern in _OUT_OF_PLACE:
+        text = pattern.sub(" ", text)
+    if "σ" in text or "ς" in text:  # ς at the end of a word
+        text = re.sub(r"(?<=[^\W\d_])σ(?![\w'])", "ς", re.sub(r"ς(?=[\w'])", "σ", text))
+    return " ".join(text.split())
 
 
 def _ascii_words_only(text: str) -> str:
@@ -102,54 +194,47 @@ class _Kept(dict):
 
     def __missing__(self, code: int) -> int:
         character = chr(code)
-        self[code] = code if character == "'" or unicodedata.category(character)[0] in "LMN" else ord(" ")
+        self[code] = code if character in "'·׳״" or unicodedata.category(character)[0] in "LMN" else ord(" ")
         return self[code]
 
 
 _KEPT = _Kept()
 _ASCII_KEPT = "".join(chr(_KEPT[code]) for code in range(128))
+_OUT_OF_PLACE = tuple(
+    re.compile(pattern) for pattern in (r"(?<![^\W\d_])'|'(?![^\W\d_])", "(?<!l)·|·(?!l)", "(?<![א-ת])[׳״]|״(?![א-ת])")
+)
 _LOOSE_APOSTROPHE = re.compile(r"(?<![a-z])'|'(?![a-z])")
 
 
-def _english(text: str) -> str:
-    """Replace figures and signs of lower-case text by words, the longest forms first."""
-    text = re.sub(r"\b(" + "|".join(_TITLES) + r")\.", lambda m: _TITLES[m[1]] + " ", text)
-    for pattern, reader in _READERS:
-        text = pattern.sub(lambda m, reader=reader: f" {reader(m)} ", text)
-    for sign, word in _SIGNS.items():
-        text = text.replace(sign, f" {word} ")
-    return text
+# ---- Other languages
 
 
-def _money(match: re.Match) -> str:
-    return numbers.money(match["whole"], match["cents"], match["scale"], *_MONEY[match["sign"]])
+_HEBREW = re.compile("[א-ת]['\"\u201c\u201d]")
+_HEBREW_QUOTE = re.compile(r"(?<![\w'])'([א-ת]+)'(?!\w)")
 
 
-def _plain(match: re.Match) -> str:
-    sign = "minus " if match["minus"] else ""
-    return sign + numbers.decimal(match["whole"], match["decimals"])
+def _hebrew(text: str) -> str:
+    """Write the signs of Hebrew that are typed as quotation marks: geresh in צ'ק, gershayim in צה"ל."""
+    text = re.sub('(?<=[א-ת])["\u201c\u201d](?=[א-ת])', "״", _HEBREW_QUOTE.sub(r"\1", text))
+    return re.sub("(?<=[א-ת])'", "׳", text)
 
 
-# All patterns see lower-case text. `\d` would match every script's digits, so re.ASCII is set.
-_READERS = tuple(
-    (re.compile(pattern, re.ASCII), reader)
-    for pattern, reader in (
-        (
-            rf"(?P<sign>[$€£¥])\s?(?P<whole>{_WHOLE})(?:\.(?P<cents>\d{{1,2}})(?!\d))?"
-            r"(?:\s(?P<scale>hundred|thousand|million|billion|trillion))?",
-            _money,
-        ),
-        # A time has two digits of minutes and no further colons.
-        (
-            r"(?<![\d:])(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?![\d:])",
-            lambda m: numbers.time_of_day(int(m["hour"]), int(m["minute"])),
-        ),
-        (r"(?<![\d.])(\d{1,4})\s?/\s?(\d{1,4})(?![\d./])", lambda m: numbers.fraction(int(m[1]), int(m[2]))),
-        (rf"({_WHOLE})(?:st|nd|rd|th)\b", lambda m: numbers.ordinal(numbers.parse(m[1]))),
-        (r"(?<!\d)(\d+)'?s\b", lambda m: numbers.plural(numbers.year_or_number(m[1]))),
-        # Versions and addresses: 1.4.2
-        (r"(?<![\d.])\d+(?:\.\d+){2,}", lambda m: " point ".join(numbers.cardinal(int(p)) for p in m[0].split("."))),
-        (r"(?<![\d.,])(1[1-9]\d\d|20\d\d)(?![\d,.]*\d)", lambda m: numbers.year(int(m[1]))),
-        (rf"(?P<minus>(?<![\w\d)-])-)?(?P<whole>{_WHOLE})(?:\.(?P<decimals>\d+))?", _plain),
-    )
-)
+def _catalan(text: str) -> str:
+    return re.sub("(?<=l)[.\u2022\u2027\u2219\u22c5](?=l)", "·", text)
+
+
+def _uzbek(text: str) -> str:
+    """Write the letters oʻ and gʻ with their own sign."""
+    return re.sub("(?<=[og])['\u02bb]", "\u02bb", text)
+
+
+_CEDILLAS = str.maketrans("şţ", "șț")  # which old keyboards have for letters with a comma
+_ARABIC_LETTERS = str.maketrans("\u064a\u0649\u0643", "\u06cc\u06cc\u06a9")
+_OWN_SPELLING = {
+    "ro": lambda text: text.translate(_CEDILLAS),
+    "fa": lambda text: text.translate(_ARABIC_LETTERS),
+    "ckb": lambda text: text.translate(_ARABIC_LETTERS),
+    "ur": lambda text: text.translate(_ARABIC_LETTERS),
+    "ca": _catalan,
+    "uz": _uzbek,
+}

@@ -104,39 +104,33 @@ def decimal(whole: str, decimals: str | None = None) -> str:
     return f"{words} point {digits(decimals)}" if decimals else words
 
 
-def year_or_number(text: str) -> str:
-    """Read 1100 to 2099 as a year, anything else as a number."""
-    number = parse(text)
-    return year(number) if isinstance(number, int) and 1100 <= number < 2100 else cardinal(number)
-
-
-def money(whole: str, cents: str | None, scale: str | None, unit: str, small: str) -> str:
-    """Read an amount of money.
-
-    ("3", "50", None, "dollar", "cent") -> "three dollars and fifty cents"; with a scale, "two point five million
-    dollars".
+def money(whole: str, cents: str | None, unit: str, small: str) -> str:
+    """Read an amount of money: ("3", "50", "dollar", "cent") -> "three dollars and fifty cents".
 
     Args:
         whole: digits before the decimal point.
-        cents: one digit (tenths) or two digits after it, or None.
-        scale: "million" and the like, or None.
+        cents: two digits after it, or None.
         unit: name of the currency, singular.
         small: name of its hundredth, singular.
     """
     amount, part = parse(whole), int(cents or "0")
-    if scale:
-        return f"{decimal(whole, cents)} {scale} {money_unit(unit)}"
     words = f"{cardinal(amount)} {unit if amount == 1 else money_unit(unit)}"
     if not part:
         return words
-    part = part * 10 if len(cents or "") == 1 else part
     spoken = f"{cardinal(part)} {small if part == 1 else money_unit(small)}"
     return spoken if amount == 0 else f"{words} and {spoken}"
 
 
+_PLURALS = {"penny": "pence", "paisa": "paise", "krona": "kronor", "krone": "kroner", "kopiyka": "kopiykas"}
+_UNCHANGED = frozenset("sen yen won jeon yuan fen baht satang rand real dong hao lira kurus ore kobo naira".split())
+
+
 def money_unit(unit: str) -> str:
     """Return the plural of a currency's unit."""
-    return {"penny": "pence", "sen": "sen", "yen": "yen", "won": "won", "paisa": "paise"}.get(unit, unit + "s")
+    last = unit.rpartition(" ")[2]
+    if last in _UNCHANGED:
+        return unit
+    return unit.removesuffix(last) + _PLURALS.get(last, last + "s")
 
 
 def _below_thousand(number: int) -> str:

@@ -64,6 +64,10 @@ class Symbols:
     def _ids(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.names) if i}
 
+    def id_of(self, name: str) -> int:
+        """Return the id of a symbol by its name in the table."""
+        return self._ids[name]
+
     def encode(self, text: str, *, source: str = "") -> list[int]:
         """Return the ids of `text`, one per character and per phoneme of `{HH AH0}`.
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 PARALLEL_BYTES = 8 << 20  # texts of fewer bytes are not worth child processes
 CACHED_TEXTS = 50_000  # results for fewer texts are not worth a file
 _JOB_TEXTS = 1 << 14
-_CODE = ("speech_jax.text.normalize", "speech_jax.text.numbers", "speech_jax.text.tokenizer", __name__)
+_ENGLISH = ("", "_capitals", "_context", "_dates", "_figures", "_tables", "_web")
+_READING = ("normalize", "characters", "tags", "numbers", *(f"english{part}" for part in _ENGLISH))
+_CODE = (*(f"speech_jax.text.{name}" for name in (*_READING, "tokenizer")), __name__)
 
 
 class Characters(NamedTuple):

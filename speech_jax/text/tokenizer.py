@@ -12,17 +12,21 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from speech_jax.core.errors import UserError
 from speech_jax.text.config import TokenizerConfig
-from speech_jax.text.normalize import check_language, normalize
+from speech_jax.text.normalize import check_language, earlier_spelling, normalize
 from speech_jax.text.texts import Texts
 
 BLANK = "<blank>"
 SPECIAL = ("<unk>", "<s>", "</s>")  # pieces that a char tokenizer may have besides characters; they stand for no text
+_SILENT = re.compile(r"<(?:unk|s|/s|pad|mask|sep|cls|\|[^|]*\|)>")  # pieces of sentencepiece that stand for no text
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # of a sentencepiece model that spells unknown characters by their bytes
+_CONTROLS = frozenset(map(chr, (*range(9), *range(11, 32), *range(127, 160))))  # but tabs and line breaks
 WORD_START = "\u2581"  # sentencepiece's mark of a space before a piece
 
 
@@ -56,6 +60,9 @@ class Tokenizer:
             raise UserError(f"tokenizer: found {self.pieces[:1]!r} as the first piece, expected {BLANK!r}")
         if len(set(self.pieces)) != len(self.pieces) or "" in self.pieces:
             raise UserError("tokenizer: found empty or repeated pieces, expected each piece once")
+        control = next((piece for piece in self.pieces if _CONTROLS & set(piece)), None)
+        if control is not None:  # texts are printed in terminals, which obey them
+            raise UserError(f"tokenizer: found {control!r}, expected no control characters")
         if self.kind not in ("char", "bpe", "unigram"):
             raise UserError(f"tokenizer: found kind {self.kind!r}, expected char, bpe or unigram")
         if self.kind == "char" and any(len(piece) != 1 and piece not in SPECIAL for piece in self.pieces[1:]):
@@ -79,7 +86,7 @@ class Tokenizer:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Text of each piece: empty for the blank, and for `SPECIAL` pieces in kind char."""
+        """Text of each piece: empty for the blank and for marks such as <unk>; bytes as `join_pieces` takes them."""
         return self._tables.texts
 
     def characters(self) -> frozenset[str]:
@@ -100,6 +107,9 @@ class Tokenizer:
             text = normalize(text, self.language)
         tables = self._tables
         outside = sorted(set(text) - tables.characters)
+        if outside and self.language:
+            text = earlier_spelling(text, tables.characters)
+            outside = sorted(set(text) - tables.characters)
         if outside:
             shown = " ".join(f"{c!r} (U+{ord(c):04X})" for c in outside[:8]) + (" …" if len(outside) > 8 else "")
             allowed = "".join(sorted(tables.characters))
@@ -113,7 +123,7 @@ class Tokenizer:
         return [i for word in text.split() for i in tables.word_ids(WORD_START + word)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of token ids, without blanks and, in kind char, without `SPECIAL` pieces.
+        """Return the text of token ids, without blanks and marks such as <unk>.
 
         decode(encode(text)) == text for normalized text with single spaces. Raises UserError for an id out of range.
         """
@@ -122,7 +132,7 @@ class Tokenizer:
         if wrong:
             raise UserError(f"token ids: found {wrong[0]}, expected 0..{len(self.pieces) - 1}")
         texts = self.texts
-        text = "".join(texts[i] for i in indices)
+        text = join_pieces(texts[i] for i in indices)
         return text if self.kind == "char" else text.replace(WORD_START, " ").strip()
 
     def fingerprint(self) -> str:
@@ -140,11 +150,18 @@ class Tokenizer:
         try:
             fields: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
             pieces, scores = fields["pieces"], fields.get("scores", [])
-            if not all(isinstance(p, str) for p in pieces) or not all(math.isfinite(s) for s in scores):
-                raise TypeError("pieces must be strings and scores numbers")
+            lists = isinstance(pieces, list | tuple) and isinstance(scores, list | tuple)
+            if not lists or not all(isinstance(p, str) for p in pieces) or not all(map(math.isfinite, scores)):
+                raise TypeError("pieces must be strings and scores finite numbers")
             return Tokenizer(fields["kind"], tuple(pieces), tuple(float(s) for s in scores), fields.get("language", ""))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"tokenizer: found bad JSON ({error}), expected kind, pieces and scores") from error
+
+
+def join_pieces(texts: Iterable[str]) -> str:
+    """Concatenate texts of pieces. Bytes beyond ASCII, which are lone surrogates in them, become characters."""
+    text = "".join(texts)
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None) -> Tokenizer:
@@ -201,7 +218,8 @@ def _train_sentencepiece(texts: Sequence[str], config: TokenizerConfig) -> Token
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1].split("] ")[-1]
         size = config.vocab_size
-        raise UserError(f"tokenizer: {config.kind} with vocab_size {size} cannot be trained: {reason}") from error
+        found = f"task.tokenizer.vocab_size: found {size}, with which {config.kind} cannot be trained"
+        raise UserError(f"{found}: {reason}") from error
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     size = processor.get_piece_size()
     pieces = (BLANK, *(processor.id_to_piece(i) for i in range(1, size)))
@@ -209,12 +227,22 @@ def _train_sentencepiece(texts: Sequence[str], config: TokenizerConfig) -> Token
     return Tokenizer(config.kind, pieces, scores, config.language)
 
 
+def _text_of(piece: str) -> str:
+    """Return the text that a piece stands for."""
+    if _SILENT.fullmatch(piece):
+        return ""
+    byte = _BYTE.fullmatch(piece)
+    if byte is None:
+        return piece
+    text = bytes.fromhex(byte[1]).decode("utf-8", "surrogateescape")
+    return "" if text in _CONTROLS else text
+
+
 class _Tables:
     """Lookup tables of a tokenizer, built once."""
 
     def __init__(self, tokenizer: Tokenizer):
-        silent = SPECIAL if tokenizer.kind == "char" else ()
-        self.texts = ("", *("" if piece in silent else piece for piece in tokenizer.pieces[1:]))
+        self.texts = ("", *map(_text_of, tokenizer.pieces[1:]))
         self.ids = {piece: i for i, piece in enumerate(tokenizer.pieces) if i}
         self.longest = max((len(piece) for piece in self.ids), default=1)
         single = frozenset(piece for piece in self.ids if len(piece) == 1)

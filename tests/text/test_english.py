@@ -2,12 +2,15 @@
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speech_jax.text.config import FrontEndConfig
 from speech_jax.text.english import LETTERS, PUNCTUATION, expand, read_english
+from speech_jax.text.frontend import make_front_end
 
 GOLDEN = {
     "cardinals": """
@@ -150,7 +153,7 @@ GOLDEN = {
         fruit, e.g. apples | fruit, for example apples
         that is, i.e. now | that is, that is now
         cats vs. dogs | cats versus dogs
-        No. 5 | number five
+        No. 5 | Number five
         Martin Luther King Jr. spoke | Martin Luther King Junior spoke
         Prof. Lee | Professor Lee
         Acme Inc. | Acme Incorporated.
@@ -200,7 +203,7 @@ GOLDEN = {
         2.4 GHz | two point four gigahertz
         500ml | five hundred milliliters
         6'2" tall | six feet two inches tall
-        a 90° turn | a ninety degrees turn
+        a 90° turn | a ninety degree turn
         250 µg | two hundred fifty micrograms
     """,
     "signs": """
@@ -212,7 +215,7 @@ GOLDEN = {
         #1 | number one
         #metoo | hashtag metoo
         meet @ noon | meet at noon
-        press * or # | press star or hash
+        press * or # | press star or pound
         and/or | and slash or
         ± 5 | plus or minus five
         π | pi
@@ -230,6 +233,48 @@ GOLDEN = {
         See example.org. | See example dot org.
         www.site24.net | W W W dot site twenty four dot net
         a_b@mail.co.uk | A underscore B at mail dot C O dot U K
+    """,
+    "days, months and their ranges": """
+        Mon.-Fri. | Monday to Friday.
+        on Wed and Sat. | on Wednesday and Saturday.
+        June 1-3 | June first to third
+        5-7 May 2019 | the fifth to seventh of May, twenty nineteen
+        in Oct '87 | in October eighty seven
+        on 12/25 | on December twenty fifth
+        2-14-1999 | February fourteenth, nineteen ninety nine
+        14-Mar-2026 | March fourteenth, twenty twenty six
+        on 1/2 of it | on one half of it
+        0800 hours | zero eight hundred hours
+        1h 30m | one hour thirty minutes
+    """,
+    "powers": """
+        2^10 | two to the tenth
+        10⁻³ | ten to the minus three
+        6 × 10²³ | six times ten to the twenty third
+        1.6e-19 | one point six times ten to the minus nineteen
+        x² + y³ | x squared plus y cubed
+        CO₂ and H₂SO₄ | C O two and H two S O four
+    """,
+    "what a quantity describes": """
+        a $5 bill | a five dollar bill
+        the 10 km run | the ten kilometer run
+        $5 in change | five dollars in change
+        3/4 lb of ham | three quarters of a pound of ham
+        5 million km | five million kilometers
+        2 g/L | two grams per liter
+        a 10 x 12 ft room | a ten by twelve foot room
+        10 kg to 20 lb | ten kilograms to twenty pounds
+        5 ft 6 in | five feet six inches
+        300 B.C. | three hundred B C.
+        5M users in the 2019 elections | five million users in the twenty nineteen elections
+        1980s-1990s and 1st-2nd | nineteen eighties to nineteen nineties and first to second
+        a "1984" review | a nineteen eighty four review
+        the 12" record | the twelve inch record
+    """,
+    "tags": """
+        so [laughter] well | so well
+        (coughs) yes <unk> {breath} no | yes no
+        [laughter-right] he said (quietly) | right he said (quietly)
     """,
     "punctuation and Unicode": """
         “Hello,” she said. | Hello, she said.
@@ -309,6 +354,25 @@ def test_ten_thousand_characters_take_linear_time(piece):
     expand("warm")
     short = min(seconds(2500) for _ in range(3))
     assert min(seconds(10_000) for _ in range(2)) < 8 * short + 0.05  # four times as long; quadratic would be 16
+
+
+def accepted(reading):
+    """The pattern of a reading in readings.tsv."""
+    marks = {"{": "(?:", "}": ")", "|": "|", "(": "(?:", ")": ")?"}
+    tokens = re.findall(r"[{}|()]|[^\s{}|()]+", reading)
+    return re.compile("".join(marks.get(token) or f"(?: {re.escape(token)})" for token in tokens))
+
+
+def test_sentences_of_every_kind_are_read_as_a_voice_cuts_them():
+    front_end = make_front_end(FrontEndConfig())
+    lines = Path(__file__).with_name("readings.tsv").read_text("utf-8").splitlines()[1:]
+    wrong = []
+    for kind, sentence, reading in (line.split("\t") for line in lines):
+        spoken = " ".join(piece.text for piece in front_end.split(sentence))
+        words = re.sub(r"(?<![a-z])'|'(?![a-z])", " ", re.sub(r"[^a-z' ]", " ", spoken)).split()
+        if not accepted(reading).fullmatch("".join(f" {word}" for word in words)):
+            wrong.append((kind, sentence, spoken))
+    assert len(lines) > 550 and len(wrong) / len(lines) < 0.01, wrong
 
 
 def test_what_cannot_be_read_is_named_with_its_place():

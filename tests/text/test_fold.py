@@ -24,7 +24,7 @@ CZECH = frozenset("aábcčdďeéěfghiíjklmnňoóprřsštťuúůvyýzž ,.")
         ("ﬁne ＡＢ", "fine AB"),
         ("naïve Łódź Ærø ß", "naive Lodz Aero ss"),
         ("e\u0301", "e"),
-        ("zero\u200bwidth", "zerowidth"),
+        ("zero\u200bwidth co\u00adoperate \u202aleft\u202c\ufeff", "zerowidth cooperate left"),
         ("[x]", "(x)"),
         ("¿Qué?", "Que?"),
     ],

@@ -1,6 +1,9 @@
 """Language models: probabilities that sum to one, Kneser-Ney by hand, ARPA files."""
 
+import bz2
 import gzip
+import json
+import lzma
 import math
 
 import numpy as np
@@ -46,44 +49,199 @@ def test_what_was_seen_is_likelier_and_unknown_words_are_possible():
 
 
 def test_arpa_files_are_read_back(tmp_path):
+    """Compressed by the name that is written, and by the first bytes of what is read."""
     model = train_ngrams(SENTENCES, 3)
-    write_arpa(tmp_path / "x.arpa", model)
-    (tmp_path / "x.arpa.gz").write_bytes(gzip.compress((tmp_path / "x.arpa").read_bytes()))
-    for name in ("x.arpa", "x.arpa.gz"):
+    for name in ("x.arpa", "x.arpa.GZ", "x.lm.bz2", "x.xz"):
+        write_arpa(tmp_path / name, model)
         again = read_arpa(tmp_path / name)
         for sentence in (*SENTENCES, ["zebra", "b", "d", "d"]):
             assert again.score_text(sentence) == pytest.approx(model.score_text(sentence), abs=1e-5)
+    assert gzip.decompress((tmp_path / "x.arpa.GZ").read_bytes()) == (tmp_path / "x.arpa").read_bytes()
+
+
+# Scores are KenLM's, of a file that it reads: ln p("the cat sleeps"), and of "the dog sleeps" with a word that is new.
+ARPA = """\\data\\
+ngram 1=6
+ngram 2=5
+
+\\1-grams:
+-1.2\t<unk>
+-99\t<s>\t-0.3
+-0.8\t</s>
+-0.6\tthe\t-0.3
+-0.7\tcat\t-0.3
+-0.7\tsleeps\t-0.3
+
+\\2-grams:
+-0.2\t<s> the
+-0.2\tthe cat
+-0.2\tcat sleeps
+-0.2\tsleeps </s>
+-0.9\tthe sleeps
+
+\\end\\
+"""
+KNOWN, NEW = -1.8421, -5.9867
+
+
+@pytest.mark.parametrize(
+    "dialect",
+    [
+        lambda t: t,
+        lambda t: t.replace("\t", " "),  # Sphinx, CMU
+        lambda t: t.replace("\t", "  ").replace("\n", " \n"),
+        lambda t: t.replace(" the", "\t the").replace("\t-0.3", " \t-0.3"),  # IRSTLM
+        lambda t: t.replace("1=6", " 1=         6").replace("2=5", "2=\t5"),  # SRILM's change-lm-vocab
+        lambda t: "A model.\nBeginning of data mark: \\data\\\nngram 1=nr\n\n" + t,  # CMU's toolkit
+        lambda t: "\ufeff" + t.replace("\n", "\r\n"),
+        lambda t: t.replace("\\\n", "\\ \n").replace(":\n", ":\t\n"),
+        lambda t: t.replace("<unk>", "<UNK>").replace("<s>", "<S>").replace("</s>", "</S>"),
+        lambda t: t.replace("<unk>", "!!UNK").replace("<s>", "!ENTER").replace("</s>", "!EXIT"),  # HTK
+        lambda t: t.replace("-99\t<s>", "-inf\t<s>"),
+        lambda t: t.replace("ngram 2=5\n", "ngram 2=5\nngram 3=0\n"),
+        lambda t: t.replace("-0.2\tthe cat\n", "-0.2\tthe cat\t0.0000\n"),
+        # </s> again, as a recipe for other decoders writes it
+        lambda t: t.replace("1=6", "1=7").replace("-0.8\t</s>", "-inf\t</s>\t-0.3\n-0.8\t</s>"),
+    ],
+)
+def test_dialects_of_arpa_give_the_same_scores(tmp_path, dialect):
+    (tmp_path / "x.arpa").write_bytes(dialect(ARPA).encode())
+    model = read_arpa(tmp_path / "x.arpa")
+    assert model.score_text("the cat sleeps".split()) == pytest.approx(KNOWN, abs=1e-4)
+    assert model.score_text("the dog sleeps".split()) == pytest.approx(NEW, abs=1e-4)
+
+
+def test_what_is_taken_of_an_odd_arpa_file_is_said(tmp_path, caplog):
+    (tmp_path / "x.arpa").write_text(ARPA.replace("2=5", "2=6").replace("-0.9\tthe", "-0.3\tthe cat\n-0.9\tthe"))
+    assert read_arpa(tmp_path / "x.arpa").score_text("the cat sleeps".split()) == pytest.approx(KNOWN, abs=1e-4)
+    assert "x.arpa: 1 n-grams occur again, the first 'the cat'" in caplog.text
+    (tmp_path / "x.arpa").write_text(ARPA.replace("1=6", "1=5").replace("-1.2\t<unk>\n", ""))
+    assert read_arpa(tmp_path / "x.arpa").score((), "dog") < -200
+    assert "x.arpa: it has no unknown word (<unk>)" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.replace("\\end\\", ""), "no end"),
-        (lambda t: t.replace("\\1-grams:\n", "\\1-grams:\n-1.0\ta b\n"), "x.arpa:6: .* a score, 1 words"),
-        (lambda t: t.replace("\\1-grams:\n", "\\1-grams:\n-x\ta\n"), "x.arpa:6: .* expected numbers"),
-        (lambda t: t.replace("ngram 2=", "ngram 2=1"), "of 1.* 2-grams"),
-        (lambda t: "hello\n" + t, "x.arpa:1: found 'hello', expected 'ngram N=COUNT'"),
-        (lambda t: "", "found no end"),
+        (lambda t: t.replace("\\end\\", ""), r"no line '.*end.*', expected a whole"),
+        (lambda t: t.replace("-0.8\t</s>", "-0.8\ta b c"), "x.arpa:8: .* a score, 1 words"),
+        (lambda t: t.replace("-0.6\tthe", "0.6\tthe"), "x.arpa:9: found score '0.6', expected a log10 probability"),
+        (lambda t: t.replace("-0.6\tthe", "nan\tthe"), "x.arpa:9: found score 'nan', expected a log10"),
+        (lambda t: t.replace("-0.6\tthe", "inf\tthe"), "x.arpa:9: found score 'inf', expected a log10"),
+        (lambda t: t.replace("-0.6\tthe", "-\u0660\tthe"), "x.arpa:9: found score '-\u0660', expected a log10"),
+        (lambda t: t.replace("cat\t-0.3", "cat\t-inf"), "x.arpa:10: found weight '-inf', expected a finite log10"),
+        (lambda t: t.replace("cat\t-0.3", "cat\tx"), "x.arpa:10: found weight 'x', expected a finite log10"),
+        (lambda t: t.replace("1=6", "1=7").replace("2=5", "2=9"), "found 6 of 7 1-grams, 5 of 9 2-grams"),
+        (lambda t: t.replace("2=5", "2=4"), "x.arpa:18: found more than 4 2-grams, expected as many as"),
+        (lambda t: t.replace("ngram 2=5\n", ""), r"x.arpa:12: found 2-grams, expected .* \[1\]"),
+        (lambda t: t.replace("1=6", "1=\u0666"), "x.arpa:2: found .* expected 'ngram 1=COUNT'"),
+        (lambda t: t.replace("2=5", "2:5"), "x.arpa:3: found 'ngram 2:5', expected 'ngram 2=COUNT'"),  # HTK's binary
+        (lambda t: t.replace("cat sleeps", "\ud8ff"), "x.arpa:16: found bytes that are not UTF-8"),
+        (lambda t: "mmap lm http://kheafield.com/code\n\0", "a binary model of KenLM, expected the ARPA file"),
+        (lambda t: t.replace("\n\n", "\n" * 10_001), "found 10000 lines without n-grams"),
+        (lambda t: t.replace("1=6", "1=99999") + t, "x.arpa: found 6 of 99999 1-grams"),
+        (lambda t: t.replace("1=6", "1=99999").replace("-1.2\t<unk>\n", "-1.2\t<unk>\n" * 10_002), "that occur again"),
+        (lambda t: "hello\n", r"no line '.*data"),
+        (lambda t: "", r"no line '.*data"),
     ],
 )  # fmt: skip
 def test_broken_arpa_files_are_refused(tmp_path, change, message):
-    write_arpa(tmp_path / "x.arpa", train_ngrams(SENTENCES, 2))
-    (tmp_path / "x.arpa").write_text(change((tmp_path / "x.arpa").read_text()))
-    with pytest.raises(UserError, match=message):
+    (tmp_path / "x.arpa").write_bytes(change(ARPA).encode(errors="surrogatepass"))
+    with pytest.raises(UserError, match=message) as error:
         read_arpa(tmp_path / "x.arpa")
+    assert "\n" not in str(error.value)
 
 
-def test_front_door(tmp_path, capsys):
-    (tmp_path / "text.txt").write_text("The cat, sat.\nThe dog sat on 2 mats.\n")
-    (tmp_path / "m.jsonl").write_text('{"id": "1", "audio": "x.wav", "text": "the cat sat on a mat", "seconds": 1}\n')
-    arguments = ["--text", str(tmp_path / "text.txt"), "--order", "2", "--out", str(tmp_path / "lm.arpa")]
-    assert front_door.main([*arguments, "--heldout", str(tmp_path / "m.jsonl")]) == 0
-    assert "perplexity" in capsys.readouterr().err
-    model = read_arpa(tmp_path / "lm.arpa")
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_broken_compressed_files_are_refused(tmp_path, pack):
+    data = pack(ARPA.encode())
+    for broken in (data[:-20], data[:-9] + bytes(9), data[:20] + b"garbage" + data[27:]):
+        (tmp_path / "x.arpa").write_bytes(broken)
+        with pytest.raises(UserError, match="x.arpa"):
+            read_arpa(tmp_path / "x.arpa")
+
+
+@pytest.fixture
+def door(tmp_path, capsys, monkeypatch):
+    """Return a function that writes an ARPA file of some text lines or rows and returns its model and the screen."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, text="", rows=(), out="lm.arpa"):
+        for name, lines in {"text.txt": text.splitlines(), "m.jsonl": map(json.dumps, rows)}.items():
+            (tmp_path / name).write_text("".join(line + "\n" for line in lines))
+        files = [*(["--text", "text.txt"] if text else []), *(["--manifest", "m.jsonl"] if rows else [])]
+        capsys.readouterr()
+        assert front_door.main([*files, "--order", "2", "--out", out, *arguments]) == 0
+        return read_arpa(tmp_path / out), capsys.readouterr().err
+
+    return run
+
+
+def row(name, text, **more):
+    return {"id": name, "audio": "x.wav", "text": text, "seconds": 1} | more
+
+
+def test_front_door(door, tmp_path):
+    (tmp_path / "held.jsonl").write_text(json.dumps(row("1", "the cat sat on a mat")) + "\n")
+    text = "The cat, sat.\nThe dog sat on 2 mats.\n"
+    model, screen = door("--language", "en", "--heldout", "held.jsonl", text=text)
+    assert "held.jsonl: perplexity" in screen and "normalized as: en" in screen
     assert model.has_word("two") and model.has_word("cat") and not model.has_word("mat")
-    for bad, message in ((["--out", "x"], "neither"), (["--text", "missing", "--out", "x"], "missing: ")):
-        with pytest.raises(UserError, match=message):
-            front_door.main(bad)
-    (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(UserError, match="no words"):
-        front_door.main(["--text", str(tmp_path / "empty.txt"), "--out", "x"])
+    model, _ = door("--language", "", text=text)  # as they are
+    assert model.has_word("2") and model.has_word("cat,")
+    again, _ = door("--language", "", text=text, out="lm.arpa.gz")
+    assert again == model and gzip.decompress((tmp_path / "lm.arpa.gz").read_bytes()).startswith(b"\\data\\\n")
+
+
+def test_each_sign_of_a_script_without_spaces_is_a_word(door):
+    model, screen = door("--language", "none", text="你好世界\n世界很大 ok\n")
+    assert all(map(model.has_word, ("你", "好", "ok"))) and not model.has_word("你好世界")
+    assert ("世", "界") in model.log_probs
+    assert "lm.arpa: each sign of a script without spaces is a word: 6 of 10" in screen
+
+
+def test_language_is_that_of_the_manifests_or_asked_for(door, tmp_path):
+    """English rules would make "schon" of "schön"."""
+    model, screen = door(rows=[row("1", "Schön!", language="de-DE")])
+    assert model.has_word("schön") and "normalized as: de (from the manifests)" in screen
+    model, _ = door(rows=[row("1", "Schön!", language="de")], text="Größe 3")
+    assert model.has_word("größe") and model.has_word("3")
+    rows = [row("1", "Schön!", language="de"), row("2", "3 cafés", language="en")]
+    model, _ = door(rows=rows)  # each by its own
+    assert all(map(model.has_word, ("schön", "three", "cafes")))
+    for texts in (dict(text="Schön"), dict(rows=[row("1", "Schön")])):
+        with pytest.raises(UserError, match="--language: found none for the texts of a language model"):
+            door(**texts)
+    with pytest.raises(UserError, match="--language: found de, en .* expected the one of text.txt"):
+        door(rows=rows, text="Schön")
+
+
+@pytest.mark.parametrize("language", ["en", ""])
+def test_marks_of_sentences_are_no_words(door, language):
+    text = "<s> the cat sat </s>\n<S> a <UNK> cat </S>\n<s> a b </s> <s> c </s>\n"
+    model, screen = door("--language", language, text=text)
+    words = {gram[0] for gram in model.log_probs if len(gram) == 1}
+    assert words == {START, END, UNKNOWN, "the", "cat", "sat", "a", "b", "c"}
+    assert (START, "c") in model.log_probs and ("b", END) in model.log_probs and ("a", UNKNOWN) in model.log_probs
+    assert "text.txt: <s> and </s> in 3 lines are taken as the marks of sentences" in screen
+
+
+def test_bad_input_of_the_front_door_is_one_line(door, tmp_path):
+    (tmp_path / "silence.jsonl").write_text(json.dumps(row("1", " ", language="en")) + "\n")
+    for arguments, message in (
+        (["--out", "x"], "neither --manifest nor --text"),
+        (["--text", "missing", "--language", "en", "--out", "x"], "missing: "),
+        (["--text", "text.txt", "--out", "."], "--out: found the folder '.', expected a file"),
+        (["--manifest", "m.jsonl", "--heldout", "silence.jsonl", "--out", "x"], "--heldout: found no words in silence"),
+        (
+            ["--text", "m.jsonl", "--language", "en", "--out", "x"],
+            "--text: found m.jsonl:1: .* manifests are for --man",
+        ),
+        (["--text", "lm.arpa", "--language", "en", "--out", "x"], "--text: found lm.arpa:1: "),
+        (["--text", "empty.txt", "--language", "en", "--out", "x"], "no words"),
+    ):
+        door(text="a b", rows=[row("1", "a b", language="en")])
+        (tmp_path / "empty.txt").write_text("\n\n")
+        with pytest.raises(UserError, match=message) as error:
+            front_door.main(arguments)
+        assert "\n" not in str(error.value) and not (tmp_path / "x").exists()

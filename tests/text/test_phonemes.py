@@ -1,5 +1,7 @@
 """English phonemes: the dictionary, the rules beside it, and the network for words that no dictionary has."""
 
+import re
+
 import pytest
 
 from speech_jax.core.errors import UserError
@@ -7,8 +9,9 @@ from speech_jax.evaluation.wer import ErrorCounts, count_errors
 from speech_jax.tasks.g2p import entries, error_rates
 from speech_jax.text.dictionary import cmudict, read_dictionary
 from speech_jax.text.english import expand
+from speech_jax.text.heteronyms import BY_STRESS
 from speech_jax.text.letter_to_sound import _packaged, predict_phonemes, pronounce
-from speech_jax.text.phonemes import _BY_STRESS, phonemize, word_phonemes
+from speech_jax.text.phonemes import phonemize, word_phonemes
 from speech_jax.text.symbols import ARPABET, PHONES, TACOTRON2
 
 # Names and new words that are not in the dictionary, as they are said.
@@ -57,6 +60,60 @@ def test_sentences(text, expected):
     assert phonemize(text) == expected
 
 
+# Sentence, number of the word, its phonemes.
+HETERONYMS = """
+    The wind is strong.|1|W IH1 N D
+    Please wind the clock.|1|W AY1 N D
+    The river winds through it.|2|W AY1 N D Z
+    I read the book yesterday.|1|R EH1 D
+    I will read it tomorrow.|2|R IY1 D
+    Did he read it?|2|R IY1 D
+    A tear fell from her eye.|1|T IH1 R
+    Do not tear the paper.|2|T EH1 R
+    The lead pipe is heavy.|1|L EH1 D
+    They lead the race.|1|L IY1 D
+    He took a bow to the crowd.|3|B AW1
+    The bow and arrow broke.|1|B OW1
+    We live in a small town.|1|L IH1 V
+    The live show starts soon.|1|L AY1 V
+    I refuse to go.|1|R AH0 F Y UW1 Z
+    The refuse smelled bad.|1|R EH1 F Y UW2 Z
+    She will present the award.|2|P R IY0 Z EH1 N T
+    The present is wrapped.|1|P R EH1 Z AH0 N T
+    I object to that.|1|AH0 B JH EH1 K T
+    The desert is dry.|1|D EH1 Z ER0 T
+    He will desert the army.|2|D IH0 Z ER1 T
+    They produce cars.|1|P R AH0 D UW1 S
+    The produce is fresh.|1|P R OW1 D UW0 S
+    Close the door.|0|K L OW1 Z
+    He is close to me.|2|K L OW1 S
+    The dove flew away.|1|D AH1 V
+    He dove into the pool.|1|D OW1 V
+    A minute passed.|1|M IH1 N AH0 T
+    A minute amount of dust.|1|M AY0 N UW1 T
+    Polish the table.|0|P AA1 L IH0 SH
+    The Polish team won.|1|P OW1 L IH0 SH
+    I use it daily.|1|Y UW1 Z
+    The use of it is clear.|1|Y UW1 S
+    A good excuse.|2|IH0 K S K Y UW1 S
+    The bass swam in the lake.|1|B AE1 S
+    He plays bass guitar.|2|B EY1 S
+    The contract was signed.|1|K AA1 N T R AE2 K T
+    Muscles contract when cold.|1|K AH0 N T R AE1 K T
+    Please separate them.|1|S EH1 P ER0 EY2 T
+    A separate room.|1|S EH1 P ER0 IH0 T
+    The wound healed.|1|W UW1 N D
+    Send me your resume.|3|R EH1 Z AH0 M EY2
+    I was content.|2|K AH0 N T EH1 N T
+"""
+
+
+def test_words_of_two_pronunciations_are_told_by_their_neighbors():
+    for line in HETERONYMS.strip().splitlines():
+        sentence, position, phones = line.strip().split("|")
+        assert re.findall(r"{([^}]*)}", phonemize(expand(sentence)))[int(position)] == phones, sentence
+
+
 def test_the_lexicon_goes_first():
     assert phonemize("Flax dog", {"flax": [("F", "L", "AO1")]}) == "{F L AO1} {D AO1 G}"
 
@@ -73,7 +130,7 @@ def test_genitives_of_known_words_follow_the_rule():
 
 
 def test_words_of_two_stresses_have_both_in_the_dictionary():
-    for word in _BY_STRESS:
+    for word in BY_STRESS:
         first = {[p for p in way if p[-1].isdigit()][0][-1] == "1" for way in cmudict()[word]}
         assert first == {True, False}, word
 

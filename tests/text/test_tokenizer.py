@@ -144,6 +144,14 @@ def test_bad_input(make, message):
     assert "\n" not in str(error.value)
 
 
+def test_bytes_and_marks_of_sentencepiece():
+    """Models with byte_fallback spell unknown characters by their bytes."""
+    names = ("<unk>", "<s>", "</s>", "<pad>", "<|en|>", "\u2581", "a", "<0xC3>", "<0xBC>", "<0x41>", "<0x07>")
+    tokenizer = Tokenizer("bpe", (BLANK, *names), (0.0,) * 12)
+    assert tokenizer.decode([1, 2, 5, 6, 7, 8, 9, 10, 11, 6, 7, 3, 4]) == "aüA a"
+    assert tokenizer.decode([6, 8, 7]) == "\ufffda"  # half of a character
+
+
 def test_special_pieces_of_a_char_tokenizer_are_no_text():
     """Imported vocabularies have them as classes: they can win a frame, and are neither encoded nor heard."""
     tokenizer = Tokenizer("char", (BLANK, "<s>", "</s>", "<unk>", " ", "a", "b"))

@@ -137,10 +137,14 @@ def from_dict(hint: Any, value: Any, path: str = "config") -> Any:
         return _from_sequence(arguments, value, path)
     if dataclasses.is_dataclass(hint):
         return _from_fields(hint, value, path)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 1023:
         return float(value)
     if hint is Any:
         return value
+    if not isinstance(hint, type) or getattr(hint, "_is_protocol", False):
+        raise UserError(f"{path}: found {value!r}, expected the fields of a {getattr(hint, '__name__', hint)}")
+    if hint is float and value != value:
+        raise UserError(f"{path}: found {value!r}, expected a number")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UserError(f"{path}: found {value!r}, expected a {getattr(hint, '__name__', hint)}")
     return value

@@ -6,18 +6,27 @@ import difflib
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
+from speech_jax.core.compile_cache import use_compile_cache
+from speech_jax.core.log import escape_controls
 from speech_jax.core.memory import keep_freed_memory
 from speech_jax.core.passwords import mask_address, mask_passwords
+
+_LONG, _MAX_MESSAGE = 20_000, 700  # characters of a message that are masked, and that are shown
+
+
+GRACE = 3.0
+"""Seconds between the end of another process of a run and that of this one, which may end with its own error."""
 
 
 class UserError(Exception):
     """Bad input. The message is one line: file and line, what was found, what was expected.
 
-    Passwords in addresses are masked in it.
+    Passwords in addresses are masked in it, control characters are escaped, and a long message loses its middle.
 
     Example:
         >>> from speech_jax.core.errors import UserError
@@ -30,7 +39,12 @@ class UserError(Exception):
     """
 
     def __init__(self, message: object = ""):
-        super().__init__(mask_passwords(str(message)))
+        text = mask_passwords(_without_middle(str(message), _LONG))
+        super().__init__(_without_middle(escape_controls(text, lines=False), _MAX_MESSAGE))
+
+
+def _without_middle(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit // 2 - 2]} … {text[2 - limit // 2 :]}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -45,6 +59,11 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {near!r}?" if near else ""
 
 
+def install_extra(name: str) -> str:
+    """Return the end of an error about a missing package: the command that installs an extra of this one."""
+    return f"the extra {name!r}: pip install -e '.[{name}]' in the repository, or 'FILE.whl[{name}]' for a wheel"
+
+
 def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
     """Call `main(argv)` and exit with its code; on a UserError, print one line on stderr and exit with 2.
 
@@ -53,6 +72,7 @@ def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # of doors that do not set up more
     keep_freed_memory()
+    use_compile_cache()
     sys.excepthook = _print_traceback
     argv = sys.argv[1:]
     sys.argv[1:] = map(mask_address, argv)
@@ -70,6 +90,7 @@ def run_front_door(main: Callable[[Sequence[str]], int | None]) -> None:
     except Exception as error:
         if not _several_processes():
             raise
+        time.sleep(2 * GRACE)  # if it comes of the end of another process, the roll call ends this one and names that
         _print_traceback(type(error), error, error.__traceback__)
         code = 1
     if code and _several_processes():  # a regular exit would wait for the other processes, which wait for this one

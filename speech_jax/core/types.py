@@ -186,11 +186,13 @@ class StreamOptions(NamedTuple):
         max_labels: Seconds of recordings [n] to the greatest number of labels that each can have; None sets no limit.
         misfits: Treatment of a recording with more labels: "warn" keeps it, "leave_out" does not.
         mels: Audio settings of the mel files that the manifest's rows name, for a task that learns from those.
+        joins: True for a task that can learn from rows of joined utterances.
     """
 
     max_labels: Callable[[Any], Any] | None = None
     misfits: Literal["warn", "leave_out"] = "warn"
     mels: Any = None
+    joins: bool = False
 
 
 class Checkpointed(NamedTuple):
@@ -282,6 +284,8 @@ class TaskConfig(Protocol):
     """`build` accepts a teacher."""
     takes_pre_task: ClassVar[bool] = False
     """An unsupervised loss of the encoder can be added as L_pre."""
+    next_command: ClassVar[str] = ""
+    """Command that uses a run, shown when training ends; {run} is its folder. Empty shows none."""
 
     audio: Any
     model: Any  # where there is a network whose settings others compare

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import tarfile
 
@@ -77,7 +78,7 @@ def test_a_second_run_does_nothing_again_and_says_the_same(tmp_path, lj, capsys,
     first = capsys.readouterr().out
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.array_record")}
     reads = []
-    monkeypatch.setattr(preparing, "read_recording", lambda u, rate: reads.append(u.id))
+    monkeypatch.setattr(preparing, "decode_recording", lambda u, rate: reads.append(u.id))
     prepare_lj(lj, out, "--shards", "2")
     second = capsys.readouterr().out
     assert reads == [] and {p: p.stat().st_mtime_ns for p in out.rglob("*.array_record")} == before
@@ -88,7 +89,7 @@ def test_a_stopped_run_goes_on(tmp_path, lj, monkeypatch):
     """Stopped while it decodes, then while it writes shards: nothing is done twice, and the result is the same."""
     prepare_lj(lj, tmp_path / "straight", "--shards", "3")
     out = tmp_path / "stopped"
-    original, reads = preparing.read_recording, []
+    original, reads = preparing.decode_recording, []
 
     def stops_after(limit):
         def read(utterance, rate, **options):
@@ -98,7 +99,7 @@ def test_a_stopped_run_goes_on(tmp_path, lj, monkeypatch):
             return original(utterance, rate, **options)
 
         reads.clear()
-        monkeypatch.setattr(preparing, "read_recording", read)
+        monkeypatch.setattr(preparing, "decode_recording", read)
 
     stops_after(5)
     with pytest.raises(KeyboardInterrupt):
@@ -146,8 +147,10 @@ def test_bad_arguments_are_one_line_and_exit_2(tmp_path, lj, capsys, monkeypatch
 def test_another_set_into_the_same_folder_is_refused(tmp_path, lj):
     prepare_lj(lj, tmp_path / "out", "--no-verify")
     before = (tmp_path / "out" / "train.jsonl").read_text()
-    with pytest.raises(UserError, match="another recipe or other options"):
-        main(["ljspeech", "--source", str(lj), "--out", str(tmp_path / "out"), "--dev", "3"])
+    with pytest.raises(UserError, match=r"recipe.json: found other options \(--dev '2', now '3'\), expected the same"):
+        main(["ljspeech", "--source", str(lj), "--out", str(tmp_path / "out"), "--dev", "3", "--test", "2"])
+    with pytest.raises(UserError, match=r"recipe.json: found another recipe \('ljspeech', now 'kaldi'\)"):
+        main(["kaldi", "--source", str(lj), "--out", str(tmp_path / "out")])
     assert (tmp_path / "out" / "train.jsonl").read_text() == before
 
 
@@ -263,6 +266,17 @@ def test_folder_deals_speakers_to_splits(tmp_path):
     assert not speakers["dev"] & speakers["test"]
 
 
+def test_folder_names_one_speaker_and_splits_all_the_same(tmp_path):
+    lines = ["file,text"]
+    for i in range(20):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(1600, 0.1), 8000)
+        lines.append(f"{i}.wav,text {i}")
+    (tmp_path / "set.csv").write_text("\n".join(lines))
+    main(["folder", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--dev", "0.3", "--speaker", "me"])
+    splits = [read_manifest(p) for p in preparing.manifests(tmp_path / "out")]
+    assert len(splits) == 2 and {u.speaker for rows in splits for u in rows} == {"me"}
+
+
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, lj, monkeypatch):
     out = tmp_path / "out"
     prepare_lj(lj, out)
@@ -296,8 +310,8 @@ TRIM = ("--trim.by", "energy", "--trim.margin", "0.05")
 
 def test_trimmed_rows_hold_the_sound_and_the_report_what_was_cut(tmp_path, padded, capsys, monkeypatch):
     """In the pass that verifies: every recording is decoded once, and a second run changes nothing."""
-    reads, original = [], preparing.read_recording
-    monkeypatch.setattr(preparing, "read_recording", lambda u, *rest: (reads.append(u.id), original(u, *rest))[1])
+    reads, original = [], preparing.decode_recording
+    monkeypatch.setattr(preparing, "decode_recording", lambda u, *rest: (reads.append(u.id), original(u, *rest))[1])
     out = tmp_path / "out"
     prepare_lj(padded, out, *TRIM)
     assert sorted(reads) == [f"P-{i}" for i in range(6)]
@@ -306,7 +320,7 @@ def test_trimmed_rows_hold_the_sound_and_the_report_what_was_cut(tmp_path, padde
     for u in rows:
         assert u.start == pytest.approx(0.45, abs=0.021)
         assert u.start + u.seconds == pytest.approx(min(1.55, 1.5 + 0.25 * int(u.id[-1])), abs=0.021)
-        audio = original(u, 16000)
+        audio = original(u, 16000).samples
         assert len(audio) / 16000 == pytest.approx(u.seconds, abs=1e-3)
         assert np.abs(audio[:480]).max() == 0 and np.abs(audio[1200:-1200]).min() >= 0 and np.std(audio) > 0.25
     printed = capsys.readouterr().out
@@ -330,3 +344,184 @@ def test_trimming_in_two_ways_is_refused(tmp_path, padded):
     with pytest.raises(UserError, match="found --no-verify, expected verify"):
         prepare_lj(padded, out, "--no-verify", *TRIM)
     assert (out / "train.jsonl").read_text() == before
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A project with two recordings, their list, and one that is missing."""
+    project = tmp_path / "project"
+    (project / "clips").mkdir(parents=True)
+    for name in ("a", "b"):
+        (project / "clips" / f"{name}.flac").write_bytes(flac(16000))
+    (project / "list.csv").write_text("file,text\na.flac,helo wrold\nb.flac,good\nnone.flac,gone\n")
+    return project
+
+
+def prepare_clips(project, *more):
+    assert main(["folder", "--source", str(project / "list.csv"), "--out", str(project / "data" / "mine"), *more]) == 0
+    return project / "data" / "mine" / "train.jsonl"
+
+
+def test_a_corrected_list_is_read_again(clips, capsys):
+    prepare_clips(clips, "--shards", "1")
+    text = (clips / "list.csv").read_text()
+    (clips / "list.csv").write_text(text.replace("helo wrold", "hello world"))
+    capsys.readouterr()
+    manifest = prepare_clips(clips, "--shards", "1")
+    printed = capsys.readouterr().out
+    assert "list.csv has changed" in printed and "1 texts have changed, 0 utterances are new, 0 are gone" in printed
+    for name in ("train", "train.sharded"):
+        rows = read_manifest(manifest.with_name(f"{name}.jsonl"))
+        assert {u.id: u.text for u in rows} == {"a": "hello world", "b": "good"}
+    prepare_clips(clips, "--shards", "1")
+    assert "its manifests are kept" in capsys.readouterr().out
+
+
+def test_a_part_that_a_corrected_list_leaves_empty_is_removed(clips):
+    names = [f"s{i}" for i in range(40)]
+    rows = "".join(f"{'ab'[i % 2]}.flac,x,{name},{name}\n" for i, name in enumerate(names))
+    (clips / "list.csv").write_text("file,text,speaker,id\n" + rows)
+    dev = prepare_clips(clips, "--dev", "0.5").with_name("dev.jsonl")
+    held_out = {u.id for u in read_manifest(dev)}
+    rows = "".join(line + "\n" for line in rows.splitlines() if line.rpartition(",")[2] not in held_out)
+    (clips / "list.csv").write_text("file,text,speaker,id\n" + rows)
+    manifest = prepare_clips(clips, "--dev", "0.5")
+    assert not dev.exists() and len(read_manifest(manifest)) == 40 - len(held_out)
+
+
+def test_a_project_can_be_moved(clips):
+    manifest = prepare_clips(clips)
+    assert "../../clips/a.flac" in manifest.read_text()
+    moved = clips.with_name("elsewhere")
+    clips.rename(moved)
+    for row in read_manifest(moved / "data" / "mine" / "train.jsonl"):
+        assert len(read_recording(row, 16000)) == 16000
+
+
+def test_what_is_left_out_is_printed_once_and_the_rest_is_not_counted(clips, capsys, caplog):
+    prepare_clips(clips, "--dev", "0.000001")  # a warning, but not of a recording
+    out = capsys.readouterr()
+    assert (out.out + out.err + caplog.text).count("none.flac: no such file") == 1
+    assert "1 recordings left out" in out.out
+
+
+def test_texts_that_are_empty_or_hold_tags_are_counted_and_named(clips, capsys):
+    (clips / "list.csv").write_text("file,text\na.flac,so [laughter] well <unk>\nb.flac,\n")
+    prepare_clips(clips)
+    printed = capsys.readouterr().out
+    assert "kept, but empty text: 1 recordings (training leaves it out): train.jsonl: b" in printed
+    assert "train.jsonl: a: [laughter] <unk>" in printed
+
+
+def test_the_first_recordings_that_are_left_out_are_printed_and_all_are_in_the_report(clips, capsys):
+    rows = "".join(f"none{i}.flac,x\n" for i in range(30))
+    (clips / "list.csv").write_text("file,text\na.flac,x\n" + rows)
+    out = prepare_clips(clips).parent
+    printed = capsys.readouterr().out
+    assert printed.count("no such file") == 20 and "30 recordings left out, all named in" in printed
+    assert len(json.loads((out / "statistics.json").read_text())["left_out"]) == 30
+
+
+def test_recordings_in_folders_of_parts_of_a_set_are_said_to_be_one_set(clips, caplog):
+    for name in ("train", "test"):
+        (clips / name).mkdir()
+        (clips / name / "a.flac").write_bytes(flac(16000))
+    (clips / "list.csv").write_text("file,text\ntrain/a.flac,x\ntest/a.flac,y\n")
+    prepare_clips(clips)
+    assert "the recordings lie in folders named test and train, but all rows are split as one set" in caplog.text
+
+
+def test_recordings_with_rows_in_several_parts_are_counted(clips, caplog):
+    rows = "".join(f"a{i},a.flac,x\n" for i in range(20)) + "b,b.flac,y\n"
+    (clips / "list.csv").write_text("id,file,text\n" + rows)
+    prepare_clips(clips, "--dev", "0.5")
+    assert "1 recordings have rows in several of dev, train (a speaker's rows are kept in one)" in caplog.text
+
+
+def test_a_folder_whose_name_is_not_utf8(clips, capsys):
+    """A manifest with relative paths can be written in it, one with absolute paths cannot."""
+    other = clips.with_name(os.fsdecode(b"m\xfcller"))
+    clips.rename(other)
+    assert len(read_manifest(prepare_clips(other))) == 2
+    assert main(["fix", str(other / "list.csv"), "--out", str(other / "data" / "fixed")]) == 0
+    assert "ller/list.csv: 1 of 3 rows are kept" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"found the recording .*ller/clips/a.flac', whose name is not UTF-8"):
+        main(["fix", str(other / "list.csv"), "--out", str(clips / "a" / "b" / "c")])
+
+
+def test_a_recipe_that_fails_at_once_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="words_per_minute"):
+        main(["synthetic", "--out", str(tmp_path / "out"), "--words-per-minute", "300", "200"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_column_is_chosen_where_several_mean_the_same(clips):
+    (clips / "list.csv").write_text("file,text,sentence,reader\na.flac,one,One.,amy\n")
+    with pytest.raises(UserError, match=r"list.csv:2: found text = 'one' and sentence = 'One.'.*--columns"):
+        prepare_clips(clips)
+    (row,) = read_manifest(prepare_clips(clips, "--columns", "text=sentence,speaker=reader"))
+    assert (row.text, row.speaker) == ("One.", "amy")
+    with pytest.raises(UserError, match="--columns text=word: found columns"):
+        main(["folder", "--source", str(clips / "list.csv"), "--out", str(clips / "o"), "--columns", "text=word"])
+
+
+def test_an_unsorted_and_incomplete_kaldi_directory(clips, capsys):
+    (clips / "wav.scp").write_text("b clips/b.flac\na clips/a.flac\n")
+    (clips / "text").write_text("a one\nc three\n")
+    assert main(["kaldi", "--source", str(clips), "--out", str(clips / "out")]) == 0
+    assert [u.id for u in read_manifest(clips / "out" / "train.jsonl")] == ["a"]
+    printed = capsys.readouterr().out
+    assert "2 recordings left out" in printed and "found id 'b', expected it in" in printed and "id 'c'" in printed
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """A CSV and recordings that can be read, each with a fault."""
+    folder = tmp_path / "faulty"
+    folder.mkdir()
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, 16000) * np.repeat(np.linspace(0.2, 1, 100), 160)
+    soundfile.write(folder / "good.wav", samples, 16000)
+    soundfile.write(folder / "silent.wav", 0 * samples, 16000)
+    soundfile.write(folder / "clipped.wav", np.clip(50 * samples, -1, 1), 16000)
+    soundfile.write(folder / "low.wav", samples[::2], 8000)
+    soundfile.write(folder / "call.wav", np.stack([samples, -samples], 1), 16000)
+    (folder / "joined.wav").write_bytes(2 * (folder / "good.wav").read_bytes())
+    (folder / "cut.wav").write_bytes((folder / "good.wav").read_bytes()[:20_000])
+    rows = ["good.wav,,", "silent.wav,,", "clipped.wav,,", "low.wav,,", "call.wav,,", "joined.wav,,", "cut.wav,,",
+            "good.wav,0.5,1.3", "good.wav,0.6,2.5"]  # fmt: skip
+    (folder / "list.csv").write_text("audio,start,end,text\n" + "".join(f"{row},yes\n" for row in rows))
+    return folder
+
+
+def test_recordings_with_faults_are_kept_counted_and_named(tmp_path, faulty, capsys):
+    out = tmp_path / "out"
+    for _ in range(2):  # the second call reads its notes
+        assert main(["folder", "--source", str(faulty), "--out", str(out)]) == 0
+        printed = capsys.readouterr().out
+        statistics = json.loads((out / "statistics.json").read_text())
+        found = {kind: sorted(line.split(": ")[1] for line in lines) for kind, lines in statistics["findings"].items()}
+        assert found == {
+            "length": ["joined"], "clipped segment": ["good-0.500"], "opposite phase": ["call"],
+            "silent": ["call", "silent"], "clipped": ["clipped"], "lower rate": ["low"],
+        }  # fmt: skip
+        assert "kept, but silent: 2 recordings (no sample is above -60 dB): train.jsonl: " in printed
+        assert len(statistics["left_out"]) == 2 and "2 recordings left out" in printed
+        rows = {u.id: u for u in read_manifest(out / "train.jsonl")}
+        assert rows["joined"].seconds == 2 and (rows["good-0.500"].end, rows["good-0.500"].seconds) == (1.0, 0.5)
+
+
+def test_one_channel_is_taken_once_for_all(tmp_path, faulty, capsys):
+    out = tmp_path / "out"
+    command = ["folder", "--source", str(faulty), "--out", str(out)]
+    for _ in range(2):
+        assert main([*command, "--channel", "right"]) == 0
+        statistics = json.loads((out / "statistics.json").read_text())
+        assert "opposite phase" not in statistics["findings"] and len(statistics["findings"]["silent"]) == 1
+    rows = {u.id: u for u in read_manifest(out / "train.jsonl")}
+    assert os.path.samefile(rows["good"].audio, faulty / "good.wav") and "/channel-right/" in rows["call"].audio
+    original = read_recording(rows["call"]._replace(audio=str(faulty / "call.wav")), 16000, channel="2")
+    np.testing.assert_allclose(read_recording(rows["call"], 16000), original, atol=1e-4)
+    with pytest.raises(UserError, match="other options"):
+        main(command)
+    with pytest.raises(UserError, match="--channel: found 'both'"):
+        main([*command, "--channel", "both"])

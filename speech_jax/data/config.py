@@ -20,7 +20,8 @@ class SourceConfig:
     """
 
     kind: Literal["manifest", "kaldi", "ljspeech", "folder", "tfds", "shards", "synthetic"] = "manifest"
-    """Format of the set. "manifest" is a JSONL file as `prepare` writes it; "shards" are its ArrayRecord shards."""
+    """Format of the set. "manifest" is a JSONL file as `prepare` writes it, or a list of NeMo, Hugging Face, lhotse or
+    Common Voice; "shards" are ArrayRecord shards of `prepare`."""
     path: str = ""
     """Manifest file, Kaldi or LJSpeech directory, CSV file of a folder, folder of shards or of a synthetic set, or the
     data_dir of tensorflow-datasets."""
@@ -38,6 +39,31 @@ class SourceConfig:
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""
         return not_used_by("kind", self.kind, {"split": "tfds shards synthetic", "name": "tfds"})
+
+
+@dataclass(frozen=True)
+class JoinConfig:
+    """Training rows of several utterances, joined with quiet between them, for recognition of long recordings.
+
+    Example:
+        >>> from speech_jax.data.config import JoinConfig
+        >>> JoinConfig(share=0.25).seconds
+        20.0
+    """
+
+    share: float = 0.0
+    """Joined rows per utterance: 0.25 adds to each epoch one joined row for every four utterances; 0 is off. They have
+    batches of their own."""
+    seconds: float = 20.0
+    """Length of a joined row in seconds, at most `max_seconds`. Utterances are added while they fit."""
+    gap: tuple[float, float] = (0.0, 2.0)
+    """Shortest and longest pause before, between and after the utterances, in seconds; short ones are more frequent."""
+    noise_db: tuple[float, float] = (-90.0, -40.0)
+    """Range of the level of white noise under a joined row, in dB relative to full scale; -90 is digital silence."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        return {} if self.share else dict.fromkeys(("seconds", "gap", "noise_db"), "with {share}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +103,8 @@ class PlanConfig:
     """Utterances with more labels are left out of training, counted and logged."""
     eval_max_seconds: float = 300.0
     """Longer utterances are left out of an evaluation, counted and logged."""
+    join: JoinConfig = new_field(JoinConfig())
+    """Joined utterances, in training."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +136,15 @@ class DataConfig:
     """MB of decoded audio to keep in memory between epochs, with workers = 0. One hour at 16 kHz takes 230 MB."""
     max_seconds: float = 3600.0
     """A longer recording or segment is an error; this guards against files that decode to endless audio."""
+    channel: str = new_field("mean")
+    """Channel of recordings that have several: mean (of all), left, right, or a number from 1."""
     allow_pipes: bool = False
     """Run the commands of a Kaldi wav.scp, the lines that end in "|". They run without a shell, but can be any program:
     only for files that you trust."""
+
+    empty_texts: Literal["leave_out", "keep"] = new_field("leave_out")
+    """For training utterances whose text is empty or normalizes to nothing: they are counted and named; "keep" trains
+    on them, for recordings that are meant to be transcribed as nothing."""
 
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""

@@ -15,7 +15,9 @@ import safetensors.numpy
 from jaxtyping import Float
 
 from speech_jax.audio.config import AudioConfig, check_same_audio
+from speech_jax.audio.mel import check_mel
 from speech_jax.core.config_dict import from_dict, to_dict
+from speech_jax.core.documents import check_file
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import open_atomic
 
@@ -48,6 +50,7 @@ def read_mel(path: str | Path, config: AudioConfig | None = None) -> Float[np.nd
     Raises:
         UserError: the file cannot be read, holds numbers that are not finite, or features with other settings.
     """
+    check_file(path, "a file that --teacher-forced wrote")
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             mel, header = file.get_tensor("mel"), (file.metadata() or {}).get("audio")
@@ -59,32 +62,10 @@ def read_mel(path: str | Path, config: AudioConfig | None = None) -> Float[np.nd
         raise UserError(f"{path}: found no audio settings in its header, expected those of its features")
     try:
         own_config = from_dict(AudioConfig, json.loads(header), "audio")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: found no audio settings in its header ({error}), expected those of its features"
         ) from error
     if config is not None:
         check_same_audio(own_config, config, str(path), "the vocoder")
     return check_mel(mel, own_config.width, str(path))
-
-
-def check_mel(mel: np.ndarray, bands: int, where: str) -> Float[np.ndarray, "frames mels"]:
-    """Return mel frames as float32 [frames, bands].
-
-    Args:
-        mel: the frames.
-        bands: number of bands that they must have.
-        where: their name in messages.
-
-    Raises:
-        UserError: they are not floats of this shape, not finite, or empty.
-    """
-    mel = np.asarray(mel)
-    if mel.ndim != 2 or mel.shape[1] != bands or not np.issubdtype(mel.dtype, np.floating):
-        raise UserError(f"{where}: found {mel.dtype} {mel.shape}, expected float frames of {bands} bands")
-    if not len(mel):
-        raise UserError(f"{where}: found no frames, expected at least one")
-    if not np.isfinite(mel).all():
-        frame = int(np.flatnonzero(~np.isfinite(mel).all(axis=1))[0])
-        raise UserError(f"{where}: found a number in frame {frame} that is not finite, expected mel frames")
-    return np.asarray(mel, np.float32)

@@ -15,17 +15,22 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.findings import signal_findings
 from speech_jax.audio.framing import num_frames
 from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
+from speech_jax.core.types import Bucket
 from speech_jax.data.config import DataConfig
+from speech_jax.data.joining import join_audio, join_labels
 from speech_jax.data.mels import read_mel
 from speech_jax.data.plan import Plan, encode
-from speech_jax.data.recordings import read_recording
+from speech_jax.data.recordings import decode_recording
 from speech_jax.data.utterances import SharedRows, Utterance, Utterances
 
 # A recording may be this much longer than the manifest's seconds (rounding, codec padding); the rest is cut.
 _TRIM_SECONDS = 0.5
+_SHOWN, _COUNTED = 2, {10**power for power in range(1, 10)}  # recordings with the same finding that are named
+_NAMED = 20  # recordings that cannot be read and are named
 _ENDLESS = 1 << 40  # the length of an endless stream, for grain
 
 
@@ -35,27 +40,47 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     Attributes:
         step: index of the batch that `next()` returns, the only state to save.
         skipped: row number of each unreadable recording so far -> reason.
+        found: kind of finding -> row numbers of the recordings so far that are read but have it (audio/findings.py).
     """
 
     def __init__(self, loader: _Loader, stream: Iterator[Any], start: int, close):
         self.step = start
         self.skipped: dict[int, str] = {}
+        self.found: dict[str, set[int]] = {}
         self._loader: Any = loader
         self._stream: Iterator[Any] = stream
         self._close = weakref.finalize(self, close)  # also at the interpreter's exit
+        self._unread = 0  # batches in a row whose recordings could all not be read
 
     def __next__(self) -> dict[str, np.ndarray]:
         total = self._loader.plan.total_steps
         if total is not None and self.step >= total:
             raise StopIteration
-        batch, problems = next(self._stream)
+        batch, problems, findings = next(self._stream)
         for row, message in problems:
             if self._loader.config.on_error == "raise":
                 self.close()
                 raise UserError(message)
             if row not in self.skipped:
                 self.skipped[row] = message
-                log.warning("skipped (%d so far): %s", len(self.skipped), message)
+                count = len(self.skipped)
+                if row not in self._loader.failed and (count <= _NAMED or count in _COUNTED):
+                    log.warning("skipped (%d so far): %s", count, message)
+                self._loader.failed.add(row)
+        for row, finding, message in findings:
+            rows = self.found.setdefault(finding, set())
+            if row not in rows:
+                rows.add(row)
+                if len(rows) <= _SHOWN or len(rows) in _COUNTED:
+                    log.warning("%s, but read (%d so far): %s", finding, len(rows), message)
+        if (batch["index"] >= 0).any():
+            self._unread = 0
+        elif problems:
+            self._unread += 1
+            enough = 2 * self._loader.plan.steps()  # every row is among so many batches in a row
+            if total is None and self._unread >= enough:  # training would go on with nothing to learn from
+                self.close()
+                raise UserError(f"found no recording in {enough} batches that can be read; the last: {problems[-1][1]}")
         self.step += 1
         return batch
 
@@ -83,14 +108,18 @@ def batches(
     workers: int | None = None,
     mels: AudioConfig | None = None,
     speakers: Int[np.ndarray, "n"] | None = None,
+    checked: set[int] | None = None,
+    failed: set[int] | None = None,
 ) -> Batches:
     """Iterate over the plan's batches from global step `start`.
 
     A batch is a dict of NumPy arrays, padded with zeros to the bucket (rows here = the bucket's rows / process_count):
+
         audio f32[rows, samples], audio_lengths i32[rows], labels i32[rows, labels], label_lengths i32[rows],
-        index i32[rows]: row number in the manifest, -1 for a filler row
+        index i32[rows]: row number in the manifest, or beyond it that of a joined row; -1 for a filler row
         mel f32[rows, frames, bands], with `mels`
         speaker i32[rows], with `speakers`
+
     Batches do not depend on `workers` or on `start`.
 
     Args:
@@ -105,6 +134,8 @@ def batches(
         workers: processes that read ahead (grain), 0 for threads; None takes `config.workers`.
         mels: settings that the features in the rows' mel files must have.
         speakers: index of each utterance's speaker (`speaker_ids`).
+        checked: rows in which nothing wrong is looked for again, as of an earlier pass; those of this one are added.
+        failed: unreadable rows that are not named again, as of an earlier pass; those of this one are added.
 
     Raises:
         UserError: a bucket's rows cannot be divided among the hosts.
@@ -120,7 +151,7 @@ def batches(
         raise ValueError(f"process_index {process_index} of {process_count}")
     loader = _Loader(
         utterances, plan, tokenizer, config, process_index=process_index, process_count=process_count, mels=mels,
-        speakers=speakers,
+        speakers=speakers, checked=set() if checked is None else checked, failed=set() if failed is None else failed,
     )  # fmt: skip
     if workers:
         return Batches(loader, *_by_processes(loader, start, workers))
@@ -131,13 +162,16 @@ def batches(
 class _Loader:
     """Random access to loaded batches, a data source of grain. Pickled once into every worker process."""
 
-    def __init__(self, utterances, plan, tokenizer, config, *, process_index, process_count, mels, speakers):
+    def __init__(
+        self, utterances, plan, tokenizer, config, *, process_index, process_count, mels, speakers, checked, failed
+    ):
         self.utterances, self.plan, self.tokenizer, self.config = utterances, plan, tokenizer, config
         self.process_index, self.process_count = process_index, process_count
         self.mels, self.speakers = mels, speakers
         self.cache_bytes = 0
         self._cache: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
+        self._checked, self.failed = checked, failed
 
     def __len__(self) -> int:
         return _ENDLESS if self.plan.total_steps is None else self.plan.total_steps
@@ -151,9 +185,20 @@ class _Loader:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
-    def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], list[tuple[int, str]]]:
-        """Return (batch, [(row, what is wrong with its recording)])."""
-        bucket, rows = self.plan.batch(int(step))
+    def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], list[tuple[int, str]], list[tuple[int, str, str]]]:
+        """Return (batch, [(row, why it cannot be read)], [(row, kind of finding, what it is)])."""
+        try:
+            return self._load(int(step))
+        except MemoryError as error:
+            rows = max(bucket.rows for bucket in self.plan.buckets)
+            raise UserError(
+                f"plan: found batches of {rows} rows, expected some that fit in memory: rows, row_multiple and "
+                "seconds_per_batch decide"
+            ) from error
+
+    def _load(self, step: int) -> tuple[dict[str, np.ndarray], list[tuple[int, str]], list[tuple[int, str, str]]]:
+        bucket, rows = self.plan.batch(step)
+        epoch = step // self.plan.steps()
         mine = bucket.rows // self.process_count
         rows = rows[self.process_index * mine : (self.process_index + 1) * mine]
         batch = {
@@ -169,34 +214,56 @@ class _Loader:
         if self.speakers is not None:
             batch["speaker"] = np.zeros(mine, np.int32)
         problems = []
+        findings: list[tuple[int, str, str]] = []
         for place, row in enumerate(rows):
             if row < 0:
                 continue
-            utterance = self.utterances[row]
-            try:
-                audio = self._audio(int(row), utterance)
-                if len(audio) > bucket.samples + _TRIM_SECONDS * self.plan.sample_rate:
-                    duration = len(audio) / self.plan.sample_rate
-                    raise UserError(f"found {duration:.3f} s, expected the manifest's {utterance.seconds:.3f} s")
-                audio = audio[: bucket.samples]
-                labels = encode(utterance, self.tokenizer)
-                if len(labels) > bucket.labels:
-                    raise UserError(f"found {len(labels)} labels, expected at most the plan's {bucket.labels}")
-                mel = None if self.mels is None else self._mel(utterance, len(audio))
-            except UserError as error:
-                place_in_manifest = f"{utterance.where}: " if utterance.where else ""
-                problems.append((int(row), f"{place_in_manifest}{utterance.id}: {error}"))
-                continue
-            batch["audio"][place, : len(audio)] = audio
-            batch["audio_lengths"][place] = len(audio)
-            batch["labels"][place, : len(labels)] = labels
-            batch["label_lengths"][place] = len(labels)
-            batch["index"][place] = row
-            if mel is not None:
-                batch["mel"][place, : len(mel)] = mel
-            if self.speakers is not None:
-                batch["speaker"][place] = self.speakers[row]
-        return batch, problems
+            joins = self.plan.joins
+            joined = joins.row(int(row), epoch) if joins is not None and row >= joins.first else None
+            parts = []
+            for member in (int(row),) if joined is None else joined.rows:
+                try:
+                    parts.append(self._utterance(member, bucket, findings))
+                except UserError as error:
+                    problems.append((member, str(error)))
+                    break
+            else:
+                audio, labels, mel = parts[0]
+                if joined is not None:
+                    audio = join_audio(joined, [part[0] for part in parts], bucket.samples)
+                    labels = join_labels([part[1] for part in parts], self.tokenizer)
+                self._fill(batch, place, int(row), audio, labels, mel)
+        return batch, problems, findings
+
+    def _utterance(self, row: int, bucket: Bucket, findings: list[tuple[int, str, str]]):
+        """Return (samples, labels, frames of the mel file or None) of an utterance. Raises UserError with its place."""
+        utterance = self.utterances[row]
+        try:
+            audio = self._audio(row, utterance, findings)
+            if len(audio) > bucket.samples + _TRIM_SECONDS * self.plan.sample_rate:
+                duration = len(audio) / self.plan.sample_rate
+                raise UserError(f"found {duration:.3f} s, expected the manifest's {utterance.seconds:.3f} s")
+            audio = audio[: bucket.samples]
+            labels = encode(utterance, self.tokenizer)
+            if len(labels) > bucket.labels:
+                raise UserError(f"found {len(labels)} labels, expected at most the plan's {bucket.labels}")
+            mel = None if self.mels is None else self._mel(utterance, len(audio))
+        except UserError as error:
+            place_in_manifest = f"{utterance.where}: " if utterance.where else ""
+            raise UserError(f"{place_in_manifest}{utterance.id}: {error}") from error
+        return audio, labels, mel
+
+    def _fill(self, batch: dict[str, np.ndarray], place: int, row: int, audio, labels, mel) -> None:
+        """Write a row of the plan into row `place` of a batch."""
+        batch["audio"][place, : len(audio)] = audio
+        batch["audio_lengths"][place] = len(audio)
+        batch["labels"][place, : len(labels)] = labels
+        batch["label_lengths"][place] = len(labels)
+        batch["index"][place] = row
+        if mel is not None:
+            batch["mel"][place, : len(mel)] = mel
+        if self.speakers is not None:
+            batch["speaker"][place] = self.speakers[row]
 
     def _mel(self, utterance: Utterance, samples: int) -> Float[np.ndarray, "frames mels"]:
         """Read the frames of `samples` samples from the row's mel file."""
@@ -207,12 +274,18 @@ class _Loader:
             raise UserError(f"{utterance.mel}: found {len(mel)} frames, expected the recording's {frames}")
         return mel[:frames]
 
-    def _audio(self, row: int, utterance: Utterance) -> Float[np.ndarray, "time"]:
+    def _audio(self, row: int, utterance: Utterance, findings: list[tuple[int, str, str]]) -> Float[np.ndarray, "time"]:
         audio = self._cache.get(row)
         if audio is None:
             c = self.config
             rate = self.plan.sample_rate
-            audio = read_recording(utterance, rate, allow_pipes=c.allow_pipes, max_seconds=c.max_seconds)
+            options = {"allow_pipes": c.allow_pipes, "max_seconds": c.max_seconds, "channel": c.channel}
+            recording = decode_recording(utterance, rate, **options)
+            audio = recording.samples
+            if row not in self._checked:
+                self._checked.add(row)
+                for finding in (*recording.findings, *signal_findings(audio, rate, recording.rate)):
+                    findings.append((row, finding.kind, f"{utterance.where}: {utterance.id}: {finding.text}"))
             with self._lock:
                 if row not in self._cache and audio.nbytes <= self.cache_bytes:
                     self.cache_bytes -= audio.nbytes
@@ -257,8 +330,8 @@ def _by_processes(loader: _Loader, start: int, workers: int):
 
     def stream():
         # A copy: grain's arrays are views of memory that it shares with the workers, and takes back.
-        for batch, problems in iterator:
-            yield {name: np.array(array) for name, array in batch.items()}, problems
+        for batch, *messages in iterator:
+            yield {name: np.array(array) for name, array in batch.items()}, *messages
 
     def close():
         iterator.close()

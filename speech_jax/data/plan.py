@@ -1,9 +1,9 @@
 """Batch plan: the rows of every global batch, a pure function of (lengths, settings, seed, step).
 
-An epoch contains every eligible utterance once: utterances are shuffled within their bucket and cut into batches, then
-the batches of all buckets are shuffled. The last batch of a bucket is padded with rows -1. The only state is the global
-step, so a run resumes exactly from one integer, on any number of hosts and workers. Random numbers are raw PCG64 draws,
-which NumPy guarantees never to change.
+An epoch contains every eligible utterance once, and rows of joined utterances (joining.py): all are shuffled within
+their bucket and cut into batches, then the batches of all buckets are shuffled. The last batch of a bucket is padded
+with rows -1. The only state is the global step, so a run resumes exactly from one integer, on any number of hosts and
+workers. Random numbers are raw PCG64 draws, which NumPy guarantees never to change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Bucket
-from speech_jax.data.config import PlanConfig
+from speech_jax.data.config import JoinConfig, PlanConfig
+from speech_jax.data.joining import Joins, check_join
 from speech_jax.data.utterances import Utterance, Utterances
 from speech_jax.text.tokenizer import Tokenizer
 
@@ -35,7 +36,7 @@ class Plan:
     sample_rate: int
     """Sample rate of `Bucket.samples` in Hz."""
     members: tuple[Int[np.ndarray, "count"], ...]
-    """Row numbers of the utterances in each bucket."""
+    """Row numbers of the utterances in each bucket; those of joined rows follow the last utterance's."""
     dropped: tuple[tuple[int, str], ...]
     """(row number, reason) of utterances that are in no batch."""
     seed: int
@@ -43,11 +44,13 @@ class Plan:
     shuffle: bool
     """True for endless shuffled epochs; False for one pass, longest first."""
     padding_share: float
-    """Fraction of an epoch's audio samples that is padding, including filler rows."""
+    """Fraction of an epoch's audio samples that is padding, including filler rows, without joined rows."""
     label_padding_share: float
-    """Fraction of an epoch's labels that is padding, including filler rows."""
+    """Fraction of an epoch's labels that is padding, including filler rows, without joined rows."""
     seconds: float
-    """Seconds of audio in an epoch, without padding."""
+    """Seconds of audio in an epoch, without padding and joined rows."""
+    joins: Joins | None = None
+    """Joined rows; None has none."""
 
     def steps(self, epoch: int = 0) -> int:
         """Return the number of batches of an epoch, the same for all epochs."""
@@ -91,20 +94,23 @@ class Plan:
         digest = hashlib.sha256(repr((tuple(self.buckets), self.sample_rate, self.seed, self.shuffle)).encode())
         for members in self.members:
             digest.update(np.asarray(members, "<i8").tobytes() + b"|")
+        if self.joins is not None:
+            digest.update(self.joins.digest())
         return digest.hexdigest()
 
     def describe(self) -> str:
         """Return a summary of a few lines for the log."""
+        utterances = sum(map(len, self.members)) - (0 if self.joins is None else self.joins.count)
         lines = [
-            f"{sum(map(len, self.members))} utterances, {self.seconds / 3600:.2f} h, {self.steps()} steps per epoch, "
+            f"{utterances} utterances, {self.seconds / 3600:.2f} h, {self.steps()} steps per epoch, "
             f"padding {self.padding_share:.1%} of audio, {self.label_padding_share:.1%} of labels, "
             f"{len(self.dropped)} left out"
         ]
         for bucket, members in zip(self.buckets, self.members, strict=True):
             seconds = bucket.samples / self.sample_rate
-            lines.append(
-                f"  {bucket.rows:4d} rows × {seconds:6.2f} s × {bucket.labels:4d} labels: {len(members)} utterances"
-            )
+            kind = "utterances" if self.joins is None or members[0] < self.joins.first else "joined rows"
+            shape = f"{bucket.rows:4d} rows × {seconds:6.2f} s × {bucket.labels:4d} labels"
+            lines.append(f"  {shape}: {len(members)} {kind}")
         return "\n".join(lines)
 
 
@@ -229,6 +235,7 @@ def eval_plan(
         max_labels=1 << 30,
         bucket_seconds=(),
         bucket_labels=(),
+        join=JoinConfig(),
     )
     return _plan(seconds, labels, config, 0, sample_rate, shuffle=False)
 
@@ -269,6 +276,11 @@ def _plan(seconds, labels, config: PlanConfig, seed: int, sample_rate: int, *, s
     batches = [-(-len(m) // b.rows) for m, b in zip(members, buckets, strict=True)]
     padded = sum(n * b.rows * b.samples for n, b in zip(batches, buckets, strict=True)) / sample_rate
     padded_labels = sum(n * b.rows * b.labels for n, b in zip(batches, buckets, strict=True))
+    joins = _joins(seconds, labels, kept, buckets, config, seed, sample_rate) if config.join.share else None
+    if joins is not None:
+        place = sum(bucket.samples <= joins.bucket.samples for bucket in buckets)
+        buckets.insert(place, joins.bucket)
+        members.insert(place, np.arange(joins.first, joins.first + joins.count))
     return Plan(
         buckets=tuple(buckets),
         sample_rate=sample_rate,
@@ -279,7 +291,33 @@ def _plan(seconds, labels, config: PlanConfig, seed: int, sample_rate: int, *, s
         padding_share=float(1 - seconds[kept].sum() / padded),
         label_padding_share=float(1 - labels[kept].sum() / max(1, padded_labels)),
         seconds=float(seconds[kept].sum()),
+        joins=joins,
     )
+
+
+def _joins(seconds, labels, kept, buckets: Sequence[Bucket], config: PlanConfig, seed: int, sample_rate: int) -> Joins:
+    """Return the joined rows of a plan: their shape, and the utterances that fit into it."""
+    join = config.join
+    bound = min(join.seconds, config.max_seconds)
+    rows = kept[seconds[kept] <= bound]
+    if len(rows) == 0:
+        shortest = float(seconds[kept].min())
+        raise UserError(f"plan.join.seconds: found {bound:g}, expected room for the shortest utterance, {shortest:g} s")
+    # As many labels as the utterances with most labels per second need, and at least those of any single one.
+    rate, single = float(np.quantile(labels[rows] / seconds[rows], 0.95)), int(labels[rows].max())
+    most = max(1, single, min(math.ceil(rate * bound), config.max_labels))
+    multiple = config.label_multiple
+    samples, count = math.ceil(bound * sample_rate), max(1, round(join.share * len(kept)))
+    if config.rows:  # about as many samples as the largest batch of single utterances
+        largest = max(bucket.rows * bucket.samples for bucket in buckets)
+        in_batch = min(config.rows, max(1, largest // samples // config.row_multiple) * config.row_multiple)
+    else:
+        in_batch = _rows(bound, count, config)
+    return Joins(
+        config=join, bucket=Bucket(in_batch, samples, -(-most // multiple) * multiple), first=len(seconds), count=count,
+        rows=rows, samples=np.ceil(seconds[rows] * sample_rate).astype(np.int64), labels=labels[rows],
+        sample_rate=sample_rate, seed=seed,
+    )  # fmt: skip
 
 
 def _fits(seconds, labels, shortest: float, longest: float, most: int) -> np.ndarray:
@@ -399,3 +437,4 @@ def check_plan(config: PlanConfig, flag: str = "plan") -> None:
     demand(all(x > 0 for x in b) and list(b) == sorted(set(b)), f"bucket_seconds = {b}", "ascending numbers above 0")
     demand(not t or len(t) == len(b), f"{len(t)} bucket_labels", f"as many as bucket_seconds, {len(b)}")
     demand(list(t) == sorted(t), f"bucket_labels = {t}", "ascending numbers")
+    check_join(c.join, f"{flag}.join")

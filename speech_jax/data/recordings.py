@@ -11,51 +11,72 @@ import threading
 import numpy as np
 from jaxtyping import Float
 
-from speech_jax.audio.io import MAX_SECONDS, read_audio
+from speech_jax.audio.io import CLIP_SECONDS, MAX_SECONDS, Decoded, decode
 from speech_jax.core.errors import UserError
 from speech_jax.data import shards
 from speech_jax.data.utterances import Utterance
 
 MAX_PIPE_BYTES = 1 << 30
+ALLOW = "allow_pipes: `prepare kaldi --allow-pipes` or --data.allow-pipes lets it run"
 PIPE_TIMEOUT = 600  # seconds a command may take
 # Tolerance of the length: a manifest's seconds are rounded, and lossy codecs pad.
 _SLACK_SECONDS, _SLACK_SHARE = 0.1, 0.01
 
 
 def read_recording(
-    utterance: Utterance, sample_rate: int, *, allow_pipes: bool = False, max_seconds: float = MAX_SECONDS
+    utterance: Utterance,
+    sample_rate: int,
+    *,
+    allow_pipes: bool = False,
+    max_seconds: float = MAX_SECONDS,
+    channel: str = "mean",
 ) -> Float[np.ndarray, "time"]:
-    """Read the audio of an utterance, from its `start` to its `end`.
+    """Read the audio of an utterance: the samples of `decode_recording`, which has the arguments and the errors."""
+    options = {"allow_pipes": allow_pipes, "max_seconds": max_seconds, "channel": channel}
+    return decode_recording(utterance, sample_rate, **options).samples
+
+
+def decode_recording(
+    utterance: Utterance,
+    sample_rate: int,
+    *,
+    allow_pipes: bool = False,
+    max_seconds: float = MAX_SECONDS,
+    channel: str = "mean",
+) -> Decoded:
+    """Decode the audio of an utterance, from its `start` to its `end`.
 
     Args:
         utterance: the row.
         sample_rate: Hz of the result.
         allow_pipes: run the command of a Kaldi pipe.
         max_seconds: a longer segment is an error.
+        channel: "mean" of all channels, "left", "right", or a channel's number from 1.
 
     Returns:
-        float32 [time], mono, in [-1, 1].
+        The samples, float32 [time], mono, in [-1, 1], and what is wrong with a recording that can be read.
 
     Raises:
         UserError: the recording cannot be read, or its length is not the manifest's; the message names it.
     """
     audio = utterance.audio
-    options = {"start": utterance.start, "end": utterance.end, "max_seconds": max_seconds}
+    options = {"start": utterance.start, "end": utterance.end, "max_seconds": max_seconds, "channel": channel}
     if audio.endswith("|"):
         data = run_pipe(audio, allow_pipes=allow_pipes)
-        samples = read_audio(io.BytesIO(data), sample_rate, name=audio, **options)
+        recording = decode(io.BytesIO(data), sample_rate, name=audio, **options)
     elif ".array_record#" in audio:
-        samples = read_audio(io.BytesIO(shards.read_flac(audio)), sample_rate, name=audio, **options)
+        recording = decode(io.BytesIO(shards.read_flac(audio)), sample_rate, name=audio, **options)
     elif audio.startswith("tfds:"):
         from speech_jax.data.sources import tfds  # an optional extra
 
-        samples = tfds.read(audio, sample_rate, max_seconds=max_seconds)
+        recording = tfds.read(audio, sample_rate, max_seconds=max_seconds, channel=channel)
     else:
-        samples = read_audio(audio, sample_rate, **options)
-    duration, expected = len(samples) / sample_rate, utterance.seconds
-    if abs(duration - expected) > _SLACK_SECONDS + _SLACK_SHARE * expected:
+        recording = decode(audio, sample_rate, **options)
+    duration, expected = len(recording.samples) / sample_rate, utterance.seconds
+    clipped = any(finding.kind == "clipped segment" for finding in recording.findings)
+    if abs(duration - expected) > _SLACK_SECONDS + _SLACK_SHARE * expected + (CLIP_SECONDS if clipped else 0.0):
         raise UserError(f"{audio}: found {duration:.3f} s of audio, expected the manifest's {expected:.3f} s")
-    return samples
+    return recording
 
 
 def run_pipe(command: str, *, allow_pipes: bool) -> bytes:
@@ -72,7 +93,7 @@ def run_pipe(command: str, *, allow_pipes: bool) -> bytes:
         UserError: pipes are not allowed, or the command needs a shell, fails, takes too long or writes over 1 GiB.
     """
     if not allow_pipes:
-        raise UserError(f"found the command {command!r}, expected a file (allow_pipes lets it run)")
+        raise UserError(f"found the command {command!r}, expected a file ({ALLOW})")
     lexer = shlex.shlex(command.strip().removesuffix("|"), posix=True, punctuation_chars="|&;<>()")
     lexer.whitespace_split = True
     try:

@@ -23,6 +23,7 @@ from speech_jax.data.manifest import (
     shared_recording,
     write_manifest,
 )
+from speech_jax.data.rows import parse_json, parse_row
 from speech_jax.data.utterances import Utterance, Utterances
 
 GOOD = '{"id": "a", "audio": "a.wav", "text": "x", "seconds": 1}'
@@ -122,7 +123,7 @@ def read_line_by_line(path):
 
     rows = []
     for where, line in read_lines(path, "a manifest (JSON lines)"):
-        row = manifest._parse(line, where)
+        row = parse_row(parse_json(line, where), where, named=manifest.kind_of(path) == "manifest")
         audio = resolve(row.audio, not (row.audio.endswith("|") or row.audio.startswith("tfds:")))
         rows.append(row._replace(audio=audio, mel=resolve(row.mel, bool(row.mel))))
     check_ids(rows)

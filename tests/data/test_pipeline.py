@@ -99,8 +99,8 @@ def test_the_cache_reads_a_recording_once_and_keeps_to_its_size(rows, plan, monk
     from speech_jax.data import pipeline
 
     reads = []
-    original = pipeline.read_recording
-    monkeypatch.setattr(pipeline, "read_recording", lambda u, *a, **k: reads.append(u.id) or original(u, *a, **k))
+    original = pipeline.decode_recording
+    monkeypatch.setattr(pipeline, "decode_recording", lambda u, *a, **k: reads.append(u.id) or original(u, *a, **k))
     with batches(rows, plan, Letters(), DataConfig(threads=1)) as stream:
         for _ in range(3 * plan.steps()):
             next(stream)
@@ -198,3 +198,61 @@ def test_stereo_and_8_bit_are_fine(tmp_path):
     for row, expected in ((30, samples.mean(1)), (31, samples[:, 0])):
         (audio,) = [b["audio"][b["index"] == row][0] for b in got if (b["index"] == row).any()]
         np.testing.assert_allclose(audio[:8000], expected, atol=1 / 128)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_recordings_with_faults_are_read_counted_and_named_once(tmp_path, caplog, workers):
+    rows = small_set(tmp_path)
+    for name, samples in (("silent", np.zeros(RATE)), ("clipped", np.sign(np.sin(np.arange(RATE) * 0.1)))):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
+        rows.append(Utterance(name, str(tmp_path / f"{name}.wav"), text="abc", seconds=1.0, where=f"m.jsonl:{name}"))
+    plan = make_plan(*lengths(rows, Letters()), PLAN, seed=0, sample_rate=RATE)
+    with caplog.at_level(logging.WARNING), batches(rows, plan, Letters(), DataConfig(), workers=workers) as stream:
+        for _ in range(2 * plan.steps()):
+            next(stream)
+        assert stream.skipped == {}
+        assert {kind: len(found) for kind, found in stream.found.items()}.items() >= {"silent": 1, "clipped": 1}.items()
+    (message,) = [m for m in caplog.messages if "silent" in m]
+    assert message == "silent, but read (1 so far): m.jsonl:silent: silent: all its samples are 0"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_recordings_that_cannot_be_read_are_named_in_the_first_pass_alone(tmp_path, caplog, workers):
+    rows = small_set(tmp_path)
+    rows += [Utterance(f"n{i}", str(tmp_path / "none.wav"), text="abc", seconds=1.0, where=f"m:{i}") for i in range(25)]
+    plan = make_plan(*lengths(rows, Letters()), PLAN, seed=0, sample_rate=RATE)
+    checked, failed = set(), set()
+    for count in (20, 0):
+        caplog.clear()
+        options = {"workers": workers, "checked": checked, "failed": failed}
+        with caplog.at_level(logging.WARNING), batches(rows, plan, Letters(), DataConfig(), **options) as stream:
+            for _ in range(plan.steps()):
+                next(stream)
+            assert len(stream.skipped) == 25  # each pass counts them, for the report
+        assert len([message for message in caplog.messages if message.startswith("skipped (")]) == count
+
+
+def test_training_stops_where_no_recording_can_be_read(tmp_path):
+    """And goes on where some of them cannot."""
+    rows = small_set(tmp_path)
+    plan = make_plan(*lengths(rows, Letters()), PLAN, seed=0, sample_rate=RATE)
+    gone = [row._replace(audio=str(tmp_path / "none.wav")) for row in rows]
+    with batches(gone, plan, Letters(), DataConfig()) as stream:
+        with pytest.raises(UserError, match=rf"no recording in {2 * plan.steps()} batches that can be .*none.wav"):
+            for _ in range(2 * plan.steps()):
+                next(stream)
+    with batches([*gone[:-1], rows[-1]], plan, Letters(), DataConfig()) as stream:
+        for _ in range(6 * plan.steps()):
+            next(stream)
+
+
+def test_batches_that_do_not_fit_in_memory_are_one_line(tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    rows = small_set(tmp_path)
+    plan = make_plan(*lengths(rows, Letters()), PlanConfig(rows=16), seed=0, sample_rate=RATE)
+    monkeypatch.setattr(type(plan), "batch", no_memory)
+    with batches(rows, plan, Letters(), DataConfig()) as stream:
+        with pytest.raises(UserError, match="plan: found batches of 16 rows, expected some that fit in memory: rows, "):
+            next(stream)

@@ -1,7 +1,10 @@
 """The corpus made on the spot: repeatable, resumed, two domains that differ."""
 
+import dataclasses
 import hashlib
+import json
 import multiprocessing
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recipes import sentences, synthetic
 from speech_jax.data.recipes.clips import letters_only
+from speech_jax.prepare import run_recipe
 
 pytest.importorskip("espeakng_loader")
 SMALL = synthetic.Options(train_a=7, train_b=5, dev=2, test=3, seed=3, workers=2)
@@ -127,6 +131,7 @@ def test_every_voice_speaks(tmp_path):
         (synthetic.Options(words_per_minute=(200, 100)), "words_per_minute: found 200 100"),
         (synthetic.Options(train_a=-1), "found a negative number"),
         (synthetic.Options(sample_rate=100), "sample_rate: found 100"),
+        (synthetic.Options(voices=7), "voices: found 7"),
     ],
 )
 def test_bad_options(tmp_path, options, message):
@@ -135,7 +140,18 @@ def test_bad_options(tmp_path, options, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_corpus_from_before_an_option_existed_is_kept(corpus, tmp_path):
+    folder = tmp_path / "corpus"
+    run_recipe("synthetic", lambda out, options: shutil.copytree(corpus, out, dirs_exist_ok=True), SMALL, folder)
+    note = json.loads((folder / "recipe.json").read_text())
+    del note["options"]["voices"]
+    (folder / "recipe.json").write_text(json.dumps(note | {"sha256": "of an earlier version"}))
+    run_recipe("synthetic", None, SMALL, folder)  # nothing is made
+    with pytest.raises(UserError, match="other options"):
+        run_recipe("synthetic", None, dataclasses.replace(SMALL, voices=2), folder)
+
+
 def test_without_the_wheel(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "espeakng_loader", None)
-    with pytest.raises(UserError, match="espeakng-loader: not installed.*pip install"):
+    with pytest.raises(UserError, match="found no package espeakng-loader.*pip install"):
         synthetic.prepare(tmp_path, SMALL)

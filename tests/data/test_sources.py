@@ -1,5 +1,6 @@
 """Kaldi, LJSpeech, folders with a CSV and shards all become the one manifest; what is wrong in them is named."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_kaldi_without_segments(kaldi):
         ("text", "s-2 B\ns-1 A\ns-3 C\n", r"text:2: found id 's-1' after 's-2', expected ids sorted"),
         ("text", "s-1 A\ns-1 A\ns-2 B\n", r"text:2: found id 's-1' again"),
         ("text", "s-1 A\ns-2 B\ns-3 C\ns-4 D\n", r"text:4: found id 's-4', expected it in .*utt2spk"),
-        ("text", "s-1 A\ns-2 B\n", r"utt2spk:3: found id 's-3', expected it in .*text"),
+        ("text", "s-1 A\ns-2 B\n", r"segments:3: found id 's-3', expected it in .*text"),
         ("utt2spk", "s-1 amy\ns-3 bob\n", r"text:2: found id 's-2', expected it in .*utt2spk"),
         ("utt2spk", "s-1\ns-2 b\ns-3 b\n", r"utt2spk:1: found 's-1', expected lines"),
         ("segments", "s-1 r1 0 1\ns-2 r9 0 1\ns-3 r2 0 1\n", r"segments:2: found recording 'r9'"),
@@ -159,9 +160,9 @@ def test_ljspeech(tmp_path):
     ]
     wrong = {
         "LJ-1": "metadata.csv:1: found 1 fields",
-        "../x|a|b": "metadata.csv:1: found id '../x'",
-        "LJ-1|a|b\nLJ-1|a|b": "metadata.csv:2: found id 'LJ-1' again",
-        "LJ-9|a|b": "LJ-9.wav: no such file",
+        "../x|a|a": "metadata.csv:1: found id '../x'",
+        "LJ-1|a|a\nLJ-1|a|a": "metadata.csv:2: found id 'LJ-1' again",
+        "LJ-9|a|a": "LJ-9.wav: no such file",
     }
     for line, expected in wrong.items():
         (tmp_path / "metadata.csv").write_text(line + "\n")
@@ -194,7 +195,7 @@ def test_folder_with_csv_and_common_voice_tsv(tmp_path):
         ("file,text\na.wav\n", "set.csv:2: found 1 fields, expected 2"),
         ("file,text\n,x\n", "set.csv:2: found no recording"),
         ('file,text\na.wav,"x\n', "set.csv:2: found a line that is not CSV"),
-        ("file,text,seconds\na.wav,x,long\n", "set.csv:2: found 'long', expected seconds"),
+        ("file,text,seconds\na.wav,x,long\n", "set.csv:2: found seconds = 'long', expected seconds"),
         ("file,text\nnone.wav,x\n", "set.csv:2: .*none.wav: no such file"),
         ("file,text\n", "set.csv: found no utterances"),
     ],
@@ -284,7 +285,7 @@ def test_any_record_is_decoded_or_refused(record):
     assert isinstance(fields["id"], str)
 
 
-def test_several_sources_one_list(tmp_path, kaldi):
+def test_several_sources_one_list(tmp_path, kaldi, caplog):
     rows = [Utterance("m", str(kaldi / "r1.wav"), text="m", domain="own", seconds=2.0)]
     write_manifest(tmp_path / "m.jsonl", rows)
     sources = (
@@ -292,6 +293,28 @@ def test_several_sources_one_list(tmp_path, kaldi):
         SourceConfig(path=str(tmp_path / "m.jsonl"), domain="m"),
     )
     assert [(u.id, u.domain) for u in load_sources(DataConfig(sources))] == [("s-1", "k"), ("s-2", "k"), ("m", "own")]
+    assert "it counts twice" not in caplog.text
+    assert len(load_sources(DataConfig((sources[1], dataclasses.replace(sources[1], domain="x"))))) == 2
+    assert "m.jsonl:1 (m) is the recording of" in caplog.text and "m.jsonl:1, too: it counts twice" in caplog.text
     with pytest.raises(UserError, match="no sources"):
         load_sources(DataConfig())
     fails("manifest", "", "no path")
+
+
+@pytest.mark.parametrize(
+    "command,reason",
+    [
+        ("/no/such/sph2pipe -f wav a.sph |", "No such file or directory: '/no/such/sph2pipe'"),
+        ("cat r1.wav 2>/dev/null |", "found '>' in the command"),
+        ("echo no audio |", "it is text"),
+        ("false |", "false ended with 1"),
+    ],
+)
+def test_a_pipe_that_cannot_run_says_why(kaldi, caplog, command, reason):
+    for name in ("segments", "utt2spk"):
+        (kaldi / name).unlink()
+    (kaldi / "text").write_text("r1 ONE\nr2 TWO\n")
+    (kaldi / "wav.scp").write_text(f"r1 {command}\nr2 {command}\n")
+    with pytest.raises(UserError, match="found no utterances"):
+        load("kaldi", kaldi, allow_pipes=True, on_error="skip")
+    assert caplog.text.count(reason) == 2

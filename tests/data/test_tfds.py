@@ -1,5 +1,7 @@
 """tensorflow-datasets without TensorFlow: a set of our own, and LibriSpeech under its own name."""
 
+import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -116,3 +118,27 @@ def test_the_recipe_makes_manifests_and_shards(toy, tmp_path):
         by_id = {u.id: u for u in sharded}
         for u in direct:
             np.testing.assert_allclose(read_recording(u, 16000), read_recording(by_id[u.id], 16000), atol=1e-4)
+
+
+def test_a_set_without_a_sample_rate_asks_for_it(toy, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(toy / "toy_speech", data / "rateless")  # another name, so that no class is used
+    for path in list((data / "rateless" / "1.0.0").iterdir()):
+        if path.suffix == ".json":
+            path.write_text(path.read_text().replace("toy_speech", "rateless"))
+        path.rename(path.with_name(path.name.replace("toy_speech", "rateless")))
+    (features,) = data.rglob("features.json")
+    description = json.loads(features.read_text())
+    audio = description["featuresDict"]["features"]["speech"]["audio"]
+    assert audio.pop("sampleRate") == "8000"
+    features.write_text(json.dumps(description))
+    argv = ["tfds", "--source", str(data), "--name", "rateless", "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="without a sample rate, expected --audio-rate"):
+        main(argv)
+    assert main([*argv, "--audio-rate", "8000"]) == 0
+    rows = read_manifest(tmp_path / "out" / "train.jsonl")
+    assert sorted(u.seconds for u in rows) == pytest.approx([(4000 + 100 * i) / 8000 for i in range(5)])
+    source = SourceConfig(kind="tfds", name="rateless@8000", split="train", path=str(data))
+    assert {u.id: u.seconds for u in load_source(source)} == pytest.approx({u.id: u.seconds for u in rows})
+    with pytest.raises(UserError, match="sample rate '8k'"):
+        load_source(SourceConfig(kind="tfds", name="rateless@8k", split="train", path=str(data)))

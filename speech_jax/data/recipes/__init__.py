@@ -1,9 +1,10 @@
 """Recipes: turn published recordings into manifests. `python -m speech_jax.prepare NAME --out DIR …` runs one.
 
-A recipe is a module of this folder, named in `RECIPES`, with two public names:
+A recipe is a module of this folder, named in `RECIPES`, with these public names:
 
     Options                         a frozen dataclass with a docstring under each field; tyro makes them flags. It may
                                     be empty. A field without a default is a required flag.
+    lists(options) -> list[Path]    optional: the files of texts that it reads. Where they have changed, it runs again.
     prepare(out_dir: Path, options: Options) -> None
         writes out_dir/{split}.jsonl with `data.manifest.write_manifest`, one file per split ("train", "dev", "test" or
         the set's own names). Audio that has to be extracted or made goes under out_dir/audio/.

@@ -15,7 +15,9 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from speech_jax.core.command_line import Range
 from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.data.recipes.clips import Clip, letters_only, write_clips, write_splits
@@ -37,9 +39,9 @@ class Options:
     """en, es, fr, it or ru."""
     packages: Path | None = None
     """Folder of .deb files, or an unpacked root; by default the packages are fetched with `apt-get download`."""
-    sample_rate: int = 16_000
+    sample_rate: Annotated[int, Range(1000, 384_000)] = 16_000
     """Sample rate of the written FLAC files in Hz. The recordings have 16,000."""
-    max_seconds: float = 15.0
+    max_seconds: Annotated[float, Range(0.1, 3600)] = 15.0
     """Clips longer than this many seconds are left out."""
     exclude: tuple[Path, ...] = ()
     """Manifests (other test sets) whose sentences must not occur in the training and dev parts."""

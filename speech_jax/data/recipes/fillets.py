@@ -14,8 +14,9 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from speech_jax.core.command_line import Range
 from speech_jax.core.errors import UserError
 from speech_jax.data.recipes.clips import Clip, letters_only, write_clips, write_splits
 from speech_jax.data.recipes.debian import package_root
@@ -36,7 +37,7 @@ class Options:
     """cs (Czech) or nl (Dutch)."""
     packages: Path | None = None
     """Folder of .deb files, or an unpacked root; by default the packages are fetched with `apt-get download`."""
-    sample_rate: int = 16_000
+    sample_rate: Annotated[int, Range(1000, 384_000)] = 16_000
     """Sample rate of the written FLAC files in Hz. The recordings have 22,050 or 44,100."""
     exclude: tuple[Path, ...] = ()
     """Manifests (other test sets) whose sentences must not occur in the training and dev parts."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from speech_jax.audio.io import read_audio
+from speech_jax.audio.io import decode
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import open_atomic
 from speech_jax.core.log import log
@@ -34,6 +34,11 @@ class Options:
     """Language of the texts, such as "de", for the manifests; `evaluate` normalizes by it. Empty writes none."""
     allow_pipes: bool = False
     """Run the commands of a wav.scp that end in "|", without a shell. Only for files that you trust."""
+
+
+def lists(options: Options) -> list[Path]:
+    """Return the files of texts that the recipe reads."""
+    return [options.source / name for name in ("wav.scp", "text", "segments", "utt2spk", "utt2dur")]
 
 
 def prepare(out_dir: Path, options: Options) -> None:
@@ -61,12 +66,10 @@ def prepare(out_dir: Path, options: Options) -> None:
 
 def _convert(command: str, path: Path) -> None:
     data = run_pipe(command, allow_pipes=True)
-    try:
-        rate = soundfile.info(io.BytesIO(data)).samplerate
-    except RuntimeError as error:
-        raise UserError(
-            f"command {command!r}: found {len(data)} bytes that are no audio, expected a recording"
-        ) from error
-    samples = read_audio(io.BytesIO(data), rate, name=command)
+    recording = decode(io.BytesIO(data), None, name=command)
+    for finding in recording.findings:
+        log.warning("%s: %s", command, finding.text)
+    if recording.channels > 1:
+        log.warning("%s: %d channels are averaged; the command can choose one", command, recording.channels)
     with open_atomic(path, "wb") as file:
-        soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")
+        soundfile.write(file, recording.samples, recording.rate, format="FLAC", subtype="PCM_16")

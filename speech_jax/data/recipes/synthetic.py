@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import soundfile
@@ -26,7 +26,8 @@ import soxr
 from jaxtyping import Float
 from tqdm import tqdm
 
-from speech_jax.core.errors import UserError
+from speech_jax.core.command_line import Range
+from speech_jax.core.errors import UserError, install_extra
 from speech_jax.data.manifest import write_manifest
 from speech_jax.data.recipes.clips import write_flac
 from speech_jax.data.recipes.sentences import draw_sentences
@@ -43,21 +44,23 @@ _BLOCK = 128  # utterances per process
 class Options:
     """Options of the recipe `synthetic`."""
 
-    train_a: int = 2000
+    train_a: Annotated[int, Range(0, 10**7)] = 2000
     """Training utterances of domain A."""
-    train_b: int = 500
+    train_b: Annotated[int, Range(0, 10**7)] = 500
     """Training utterances of domain B."""
-    dev: int = 120
+    dev: Annotated[int, Range(0, 10**7)] = 120
     """Development utterances of each domain."""
-    test: int = 120
+    test: Annotated[int, Range(0, 10**7)] = 120
     """Test utterances of each domain."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Seed of sentences, voices and noise."""
-    sample_rate: int = 16_000
+    sample_rate: Annotated[int, Range(1000, 384_000)] = 16_000
     """Sample rate of the written FLAC files in Hz."""
-    words_per_minute: tuple[int, int] = (175, 225)
+    words_per_minute: Annotated[tuple[int, int], Range(80, 450)] = (175, 225)
     """Slowest and fastest rate of speech."""
-    workers: int = 0
+    voices: Annotated[int, Range(1, 100)] = 6
+    """Voices per domain, up to 6; with fewer, less training gives a recognizer."""
+    workers: Annotated[int, Range(0, 1024)] = 0
     """Number of processes; 0 for one per core."""
 
 
@@ -90,6 +93,8 @@ def prepare(out_dir: Path, options: Options) -> None:
         raise UserError(f"words_per_minute: found {slow} {fast}, expected two rates from 80 to 450, the slower first")
     if min(options.train_a, options.train_b, options.dev, options.test) < 0:
         raise UserError("train_a, train_b, dev, test: found a negative number, expected utterances")
+    if not 1 <= options.voices <= min(map(len, VOICES.values())):
+        raise UserError(f"voices: found {options.voices}, expected 1 to {min(map(len, VOICES.values()))}")
     if not 8_000 <= options.sample_rate <= 48_000:
         raise UserError(f"sample_rate: found {options.sample_rate}, expected 8000 to 48000")
     espeak_paths()
@@ -130,7 +135,7 @@ def _request(
         path=str(out_dir / domain / "audio" / f"{name}.flac"),
         text=text,
         domain=domain,
-        voice=VOICES[domain][generator.integers(len(VOICES[domain]))],
+        voice=VOICES[domain][generator.integers(options.voices)],
         rate=int(generator.integers(slow, fast + 1)),
         pitch=int(generator.integers(35, 66)),
         seed=seed,
@@ -212,7 +217,7 @@ def espeak_paths() -> tuple[str, str]:
         import espeakng_loader
     except ImportError as error:
         raise UserError(
-            "espeakng-loader: not installed, expected it for synthetic speech: pip install 'speech_jax[synthetic]'"
+            f"synthetic speech: found no package espeakng-loader, expected {install_extra('synthetic')}"
         ) from error
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 

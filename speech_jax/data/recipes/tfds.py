@@ -19,6 +19,8 @@ class Options:
     """Name of the set, for example "librispeech" or "ljspeech:1.1.1"."""
     splits: tuple[str, ...] = ("train",)
     """Splits, for example train_clean100 dev_clean test_clean. Each gets its own manifest."""
+    audio_rate: int = 0
+    """Sample rate of the recordings, in Hz, of a set whose Audio feature names none; 0 takes the feature's."""
     domain: str = ""
     """Domain of all utterances."""
     language: str = ""
@@ -30,6 +32,7 @@ def prepare(out_dir: Path, options: Options) -> None:
     for split in options.splits:
         path = out_dir / f"{split.replace('[', '_').replace(']', '').replace(':', '-').replace('%', 'pct')}.jsonl"
         if not path.exists():
-            utterances = read_tfds(options.name, split, options.source.resolve())
+            name = f"{options.name}@{options.audio_rate}" if options.audio_rate else options.name
+            utterances = read_tfds(name, split, options.source.resolve())
             named = {"domain": options.domain, "language": options.language}
             write_manifest(path, [u._replace(**named) for u in utterances])

@@ -13,7 +13,9 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from speech_jax.core.command_line import Range
 from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.data.recipes.clips import Clip, letters_only, write_clips, write_splits
@@ -32,7 +34,7 @@ class Options:
     """be, bg, ca, da, el, en, es, fr, nl, ro or ru."""
     packages: Path | None = None
     """Folder of .deb files, or an unpacked root; by default the package is fetched with `apt-get download`."""
-    sample_rate: int = 16_000
+    sample_rate: Annotated[int, Range(1000, 384_000)] = 16_000
     """Sample rate of the written FLAC files in Hz. The recordings have 44,100."""
     exclude: tuple[Path, ...] = ()
     """Manifests (other test sets) whose sentences must not occur in the training and dev parts."""

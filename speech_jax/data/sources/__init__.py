@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from speech_jax.core.errors import UserError
+from speech_jax.core.log import log
 from speech_jax.data.config import DataConfig, SourceConfig
-from speech_jax.data.manifest import read_manifest
+from speech_jax.data.manifest import listed_twice, read_manifest
 from speech_jax.data.utterances import Utterances
 
 
@@ -65,6 +66,10 @@ def load_sources(config: DataConfig, read: MutableMapping | None = None) -> Utte
         if key not in read:
             read[key] = _read(source, config.allow_pipes, config.on_error)
         sets.append(_select(read[key], source))
+    twice = listed_twice(sets) if len(sets) > 1 else None
+    if twice:
+        one, other = twice
+        log.warning("sources: %s (%s) is the recording of %s, too: it counts twice", other.where, other.id, one.where)
     return Utterances.concatenate(sets)
 
 

@@ -1,18 +1,24 @@
 """Source: a Kaldi data directory. Needs wav.scp and text; segments, utt2spk and utt2dur are optional.
 
 Format: kaldi-asr.org/doc/data_prep.html. As with Kaldi's own validate_data_dir.sh, files must be sorted (bytewise,
-LC_ALL=C) and have the same ids: programs that read them in parallel lose data silently otherwise.
+LC_ALL=C) and have the same ids: programs that read them in parallel lose data silently otherwise. With on_error "skip"
+they are sorted, and what only some of them have is left out and named, as by fix_data_dir.sh.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from speech_jax.audio.io import decode
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import read_lines
-from speech_jax.data.manifest import measured
+from speech_jax.core.log import log
+from speech_jax.data.manifest import LeftOut, Problem, measured, raise_problem, say_left_out
+from speech_jax.data.recordings import ALLOW, run_pipe
 from speech_jax.data.utterances import Utterance, Utterances
 
 
@@ -25,7 +31,8 @@ def read_kaldi(folder: str | Path, *, allow_pipes: bool = False, on_error: str =
     Args:
         folder: the directory.
         allow_pipes: accept commands in wav.scp, the lines that end in "|".
-        on_error: "raise", or "skip": leave out rows whose recording cannot be measured, with a warning.
+        on_error: "raise", or "skip": leave out rows that are wrong, that a file lacks or whose recording cannot be
+            measured, with a warning.
 
     Returns:
         The rows.
@@ -35,20 +42,42 @@ def read_kaldi(folder: str | Path, *, allow_pipes: bool = False, on_error: str =
             message names file and line.
     """
     folder = Path(folder)
-    wavs = _table(folder / "wav.scp", "lines 'RECORDING FILE'")
-    texts = _table(folder / "text", "lines 'UTTERANCE WORDS'", empty=True)
-    speakers = _optional(folder / "utt2spk", "lines 'UTTERANCE SPEAKER'")
-    durations = _optional(folder / "utt2dur", "lines 'UTTERANCE SECONDS'")
-    segments = _optional(folder / "segments", "lines 'UTTERANCE RECORDING START END'")
-    if speakers is not None:
-        _demand(texts, speakers, folder / "utt2spk")
-        _demand(speakers, texts, folder / "text")
-    spoken_in = segments if segments is not None else wavs
-    _demand(texts, spoken_in, folder / ("segments" if segments is not None else "wav.scp"))
-    _demand(spoken_in, texts, folder / "text")
+    problems = LeftOut()
+    problem = raise_problem if on_error == "raise" else lambda error: problems.append(str(error))
+    result = kaldi_rows(folder, problem, allow_pipes=allow_pipes)
+    if allow_pipes:
+        result = list(_with_pipe_seconds(result, problem))
+    say_left_out(problems)
+    return measured(Utterances.of(result), folder, on_error)
 
-    result = []
-    for name, (where, text) in texts.items():
+
+def kaldi_rows(folder: Path, problem: Problem, *, allow_pipes: bool = False) -> list[Utterance]:
+    """Return the rows of a directory, sorted by id; `problem` is handed the errors of wrong ones."""
+
+    def table(name: str, expected: str, *, empty: bool = False) -> dict[str, tuple[str, str]]:
+        return _table(folder / name, expected, problem, empty=empty)
+
+    def optional(name: str, expected: str) -> dict[str, tuple[str, str]] | None:
+        return table(name, expected) if (folder / name).exists() else None
+
+    wavs = table("wav.scp", "lines 'RECORDING FILE'")
+    for where, entry in wavs.values():
+        if entry.endswith("|") and not allow_pipes:
+            raise UserError(f"{where}: found the command {entry!r}, expected a file ({ALLOW})")
+    texts = table("text", "lines 'UTTERANCE WORDS'", empty=True)
+    speakers = optional("utt2spk", "lines 'UTTERANCE SPEAKER'")
+    durations = optional("utt2dur", "lines 'UTTERANCE SECONDS'")
+    segments = optional("segments", "lines 'UTTERANCE RECORDING START END'")
+    spoken_in = segments if segments is not None else wavs
+    names = _shared(
+        {"text": texts, "segments" if segments is not None else "wav.scp": spoken_in}
+        | ({"utt2spk": speakers} if speakers is not None else {}),
+        folder,
+        problem,
+    )
+
+    def utterance(name: str) -> Utterance:
+        where, text = texts[name]
         start, end, recording = 0.0, None, name
         if segments is not None:
             recording, start, end = _segment(*segments[name])
@@ -60,35 +89,46 @@ def read_kaldi(folder: str | Path, *, allow_pipes: bool = False, on_error: str =
             seconds = _seconds(durations[name][1], durations[name][0])
         elif end is not None:
             seconds = end - start
-        result.append(
-            Utterance(
-                id=name,
-                audio=_audio(*wavs[recording], folder, allow_pipes),
-                start=start,
-                end=end,
-                text=text,
-                speaker=speakers[name][1] if speakers is not None else "",
-                seconds=seconds,
-                where=where,
-            )
+        return Utterance(
+            id=name,
+            audio=_audio(wavs[recording][1], folder),
+            start=start,
+            end=end,
+            text=text,
+            speaker=speakers[name][1] if speakers is not None else "",
+            seconds=seconds,
+            where=where,
         )
-    if allow_pipes:
-        result = [_pipe_seconds(u) if math.isnan(u.seconds) and u.audio.endswith("|") else u for u in result]
-    return measured(Utterances.of(result), folder, on_error)
+
+    result = []
+    for name in names:
+        try:
+            result.append(utterance(name))
+        except UserError as error:
+            problem(error)
+    return result
 
 
-def _table(path: Path, expected: str, *, empty: bool = False) -> dict[str, tuple[str, str]]:
+def _table(path: Path, expected: str, problem: Problem, *, empty: bool) -> dict[str, tuple[str, str]]:
     """Read a file as id -> (FILE:LINE, rest of the line), and check that ids are sorted and unique."""
     table: dict[str, tuple[str, str]] = {}
-    last = ""
+    last, unsorted = "", False
     for where, line in read_lines(path, expected):
         name, *rest = line.split(maxsplit=1)
-        if not rest and not empty:
-            raise UserError(f"{where}: found {line!r}, expected {expected}")
-        if name in table:
-            raise UserError(f"{where}: found id {name!r} again, expected one line an id (see {table[name][0]})")
-        if name.encode() < last.encode():
-            raise UserError(f"{where}: found id {name!r} after {last!r}, expected ids sorted as by LC_ALL=C sort")
+        try:
+            if not rest and not empty:
+                raise UserError(f"{where}: found {line!r}, expected {expected}")
+            if name in table:
+                raise UserError(f"{where}: found id {name!r} again, expected one line an id (see {table[name][0]})")
+        except UserError as error:
+            problem(error)
+            continue
+        if name.encode() < last.encode() and not unsorted:
+            unsorted = True
+            line = f"{where}: found id {name!r} after {last!r}, expected ids sorted as by LC_ALL=C sort"
+            if problem is raise_problem:
+                raise UserError(line)
+            log.warning("%s; they are sorted here", line)
         last = name
         table[name] = (where, rest[0].strip() if rest else "")
     if not table:
@@ -96,15 +136,19 @@ def _table(path: Path, expected: str, *, empty: bool = False) -> dict[str, tuple
     return table
 
 
-def _optional(path: Path, expected: str) -> dict[str, tuple[str, str]] | None:
-    return _table(path, expected) if path.exists() else None
-
-
-def _demand(ids: dict[str, tuple[str, str]], others: dict[str, tuple[str, str]], path: Path) -> None:
-    """Raise UserError unless every id of the first table is in the second, which was read from `path`."""
-    for name, (where, _) in ids.items():
-        if name not in others:
-            raise UserError(f"{where}: found id {name!r}, expected it in {path} too")
+def _shared(tables: dict[str, dict[str, tuple[str, str]]], folder: Path, problem: Problem) -> list[str]:
+    """Return the ids that all tables have, sorted; `problem` is handed an error for each other id."""
+    names: dict[str, str] = {name: where for table in tables.values() for name, (where, _) in table.items()}
+    shared = []
+    for name in sorted(names, key=str.encode):
+        lacking = [file for file, table in tables.items() if name not in table]
+        if not lacking:
+            shared.append(name)
+            continue
+        where = next(table[name][0] for table in tables.values() if name in table)
+        missing = " and ".join(str(folder / file) for file in lacking)
+        problem(UserError(f"{where}: found id {name!r}, expected it in {missing} too"))
+    return shared
 
 
 def _segment(where: str, rest: str) -> tuple[str, float, float | None]:
@@ -130,26 +174,26 @@ def _seconds(text: str, where: str) -> float:
     return value
 
 
-def _audio(where: str, entry: str, folder: Path, allow_pipes: bool) -> str:
+def _audio(entry: str, folder: Path) -> str:
     if entry.endswith("|"):
-        if not allow_pipes:
-            raise UserError(f"{where}: found the command {entry!r}, expected a file (allow_pipes lets it run)")
         return entry
     path = os.path.join(folder, entry)
     return path if os.path.exists(path) or not os.path.exists(entry) else entry
 
 
-def _pipe_seconds(utterance: Utterance) -> Utterance:
-    """Measure the output of a command, which has to be run for that."""
-    import io
+def _with_pipe_seconds(utterances: Iterable[Utterance], problem: Problem) -> Iterator[Utterance]:
+    """Yield the rows, with the length of what their commands write; these have to be run for that."""
+    for utterance in utterances:
+        if math.isnan(utterance.seconds) and utterance.audio.endswith("|"):
+            try:
+                utterance = utterance._replace(seconds=_pipe_seconds(utterance))
+            except UserError as error:
+                problem(UserError(f"{utterance.where}: {error}"))
+                continue
+        yield utterance
 
-    from speech_jax.audio.io import read_audio
-    from speech_jax.data.recordings import run_pipe
 
-    rate = 16_000
-    try:
-        data = run_pipe(utterance.audio, allow_pipes=True)
-        audio = read_audio(io.BytesIO(data), rate, start=utterance.start, name=utterance.audio)
-    except UserError:
-        return utterance  # `measured` reports it
-    return utterance._replace(seconds=len(audio) / rate)
+def _pipe_seconds(utterance: Utterance) -> float:
+    data = run_pipe(utterance.audio, allow_pipes=True)
+    recording = decode(io.BytesIO(data), None, start=utterance.start, name=utterance.audio)
+    return len(recording.samples) / recording.rate

@@ -1,7 +1,8 @@
 """Source: speech sets of tensorflow-datasets, read through `tfds.data_source` without TensorFlow.
 
 The set must be prepared already (`download_and_prepare(file_format="array_record")`); nothing is downloaded.
-An utterance's audio is `tfds:NAME|SPLIT|DATA_DIR#INDEX`.
+An utterance's audio is `tfds:NAME|SPLIT|DATA_DIR#INDEX`. NAME may end in `@RATE`, such as `common_voice@48000`: the
+samples per second of a set whose Audio feature names none.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import soxr
-from jaxtyping import Float
 from tqdm import tqdm
 
-from speech_jax.audio.io import read_audio
-from speech_jax.core.errors import UserError
+from speech_jax.audio.io import MAX_RATE, MAX_SECONDS, MIN_RATE, Decoded, decode, decode_array
+from speech_jax.core.errors import UserError, install_extra
 from speech_jax.data.utterances import Utterance, Utterances
 
 _TEXT = ("text_normalized", "text", "transcript", "sentence", "transcription")
@@ -32,7 +31,8 @@ def read_tfds(name: str, split: str, data_dir: str | Path) -> Utterances:
     """Read the utterances of a prepared set. All of its audio is read, because lengths are stored nowhere else.
 
     Args:
-        name: name of the set, for example "librispeech".
+        name: name of the set, for example "librispeech", or with the sample rate that the set does not name,
+            "common_voice@48000".
         split: name of the split, or a slice of it such as "train[:10]".
         data_dir: folder of the prepared set.
 
@@ -54,30 +54,31 @@ def read_tfds(name: str, split: str, data_dir: str | Path) -> Utterances:
         example = _example(source, index, name)
         reference = f"tfds:{name}|{split}|{data_dir}#{index}"
         identity = _text(example["id"]) if "id" in example else f"{name}-{split}-{index}"
-        audio, rate = _decoded(example[audio_key], features, name, reference)
+        recording = _decoded(example[audio_key], None, features, reference)
         result.append(
             Utterance(
                 id=identity,
                 audio=reference,
                 text=_text(example[text_key]),
                 speaker=_text(example[speaker_key]) if speaker_key else "",
-                seconds=len(audio) / rate,
+                seconds=len(recording.samples) / recording.rate,
                 where=reference,
             )
         )
     return Utterances.of(result)
 
 
-def read(reference: str, sample_rate: int, *, max_seconds: float) -> Float[np.ndarray, "time"]:
+def read(reference: str, sample_rate: int, *, max_seconds: float, channel: str = "mean") -> Decoded:
     """Read the audio of one reference.
 
     Args:
         reference: `tfds:NAME|SPLIT|DATA_DIR#INDEX`.
         sample_rate: Hz of the result.
         max_seconds: longer audio is an error.
+        channel: "mean" of all channels, "left", "right", or a channel's number from 1.
 
     Returns:
-        float32 [time], mono, in [-1, 1].
+        The samples, mono, in [-1, 1], and what is wrong with a recording that can be read.
 
     Raises:
         UserError: it cannot be read; the message names it.
@@ -89,10 +90,8 @@ def read(reference: str, sample_rate: int, *, max_seconds: float) -> Float[np.nd
         raise UserError(f"{reference}: found example {index!r}, expected 0 to {len(source) - 1}")
     features = source.dataset_info.features
     key, _ = _audio_feature(features, name)
-    audio, rate = _decoded(_example(source, int(index), name)[key], features, name, reference)
-    if len(audio) > max_seconds * rate:
-        raise UserError(f"{reference}: found {len(audio) / rate:.1f} s, expected at most {max_seconds:.0f} s")
-    return audio if rate == sample_rate else np.clip(soxr.resample(audio, rate, sample_rate), -1.0, 1.0)
+    options = {"max_seconds": max_seconds, "channel": channel}
+    return _decoded(_example(source, int(index), name)[key], sample_rate, features, reference, **options)
 
 
 @functools.lru_cache(maxsize=16)
@@ -102,7 +101,7 @@ def _source(name: str, split: str, data_dir: str) -> Any:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core.features import audio_feature
     except ImportError as error:
-        raise UserError(f"tfds {name!r}: {error}; expected `pip install speech_jax[tfds]`") from error
+        raise UserError(f"tfds {name!r}: {error}; expected {install_extra('tfds')}") from error
     if importlib.util.find_spec("tensorflow") is None:
         # The Audio feature uses TensorFlow for the names of dtypes at construction, and for nothing else.
         audio_feature.tf = SimpleNamespace(
@@ -114,7 +113,7 @@ def _source(name: str, split: str, data_dir: str) -> Any:
         )
         audio_feature._tfio_decode_fn = dict  # used by the lazy decoder only; its bytes are decoded here
     try:
-        builder: Any = tfds.builder(name, data_dir=data_dir)
+        builder: Any = tfds.builder(name.partition("@")[0], data_dir=data_dir)
         if split not in builder.info.splits:
             base = split.split("[")[0]
             if base not in builder.info.splits:
@@ -147,21 +146,40 @@ def _example(source: Any, index: int, name: str) -> dict:
         raise UserError(f"tfds {name!r} example {index}: {' '.join(str(error).split())[:200]}") from error
 
 
-def _decoded(value: Any, features: Mapping[str, Any], name: str, reference: str) -> tuple[np.ndarray, int]:
-    """Return (float32 [time] in [-1, 1], sample rate). Integers of any dtype are 16-bit samples in tfds."""
-    _, feature = _audio_feature(features, name)
-    rate = int(feature.sample_rate or 16_000)
+def _decoded(
+    value: Any,
+    sample_rate: int | None,
+    features: Mapping[str, Any],
+    reference: str,
+    *,
+    max_seconds: float = MAX_SECONDS,
+    channel: str = "mean",
+) -> Decoded:
+    """Decode an example's audio. Integers of any dtype are 16-bit samples in tfds."""
+    options = {"max_seconds": max_seconds, "channel": channel, "name": reference}
     if isinstance(value, bytes):  # lazy_decode: the file as it was
-        return read_audio(io.BytesIO(value), rate, name=reference), rate
+        return decode(io.BytesIO(value), sample_rate, **options)
+    name = reference.removeprefix("tfds:").split("|")[0]
+    _, feature = _audio_feature(features, name)
+    rate = int(feature.sample_rate or _rate_of(name) or 0)
+    if not rate:
+        raise UserError(
+            f"tfds {name!r}: found an Audio feature without a sample rate, expected --audio-rate (of prepare), or the "
+            f"rate in the source's name, such as {name + '@48000'!r}"
+        )
     samples = np.asarray(value)
     if samples.size == 0:
         raise UserError(f"{reference}: found no samples, expected audio")
-    is_integer = samples.dtype.kind in "iu"
-    samples = samples.astype(np.float32) / np.float32(32768 if is_integer else 1)
-    samples = samples.mean(axis=1) if samples.ndim == 2 else samples
-    if not np.isfinite(samples).all() or np.abs(samples).max() > 4:
-        raise UserError(f"{reference}: found samples up to {np.abs(samples).max():.6g}, expected 16-bit or [-1, 1]")
-    return np.clip(samples, -1.0, 1.0), rate
+    scale = np.float32(32768 if samples.dtype.kind in "iu" else 1)
+    return decode_array(samples.astype(np.float32) / scale, rate, sample_rate, **options)
+
+
+def _rate_of(name: str) -> int:
+    """Return the sample rate at the end of a set's name, 0 if there is none."""
+    _, _, rate = name.partition("@")
+    if rate and not (rate.isdecimal() and MIN_RATE <= int(rate) <= MAX_RATE):
+        raise UserError(f"tfds {name!r}: found the sample rate {rate!r}, expected {MIN_RATE} to {MAX_RATE}")
+    return int(rate or 0)
 
 
 def _text(value: Any) -> str:

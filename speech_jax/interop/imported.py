@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from speech_jax.artifacts.vocoder import VocoderParts, save_vocoder
 from speech_jax.artifacts.voice import VoiceParts, save_voice
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
+from speech_jax.interop.check import check_checkpoint
+from speech_jax.training.checkpoint import FOLDER
 from speech_jax.training.state import num_params
 
 
@@ -41,7 +44,8 @@ def write_checkpoint(imported: Imported, out: str | Path, source: str) -> int:
         The number of parameters.
 
     Raises:
-        UserError: the tensors do not fit the network, or the folder holds a run; nothing is written.
+        UserError: the tensors do not fit the network, or the result cannot be read back and run, or the folder holds a
+            run; nothing is left behind.
     """
     model_state = {} if isinstance(imported.parts, VocoderParts) else imported.parts.model_state
     for name, leaf in named_leaves((imported.parts.params, model_state)).items():
@@ -49,5 +53,12 @@ def write_checkpoint(imported: Imported, out: str | Path, source: str) -> int:
             raise UserError(f"{source}: found NaN or infinity in {name.split('/', 1)[1]}, expected finite numbers")
     note = {"source": Path(source).name, "ignored": imported.ignored, "notes": imported.notes}
     save = {VoiceParts: save_voice, VocoderParts: save_vocoder}.get(type(imported.parts), save_recognizer)
+    existed = Path(out).exists()
     save(out, imported.parts, imported=note)
+    try:
+        check_checkpoint(out, imported.parts)
+    except UserError:
+        for part in (Path(out),) if not existed else (Path(out) / "config.json", Path(out) / FOLDER):
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+        raise
     return num_params(imported.parts.params)

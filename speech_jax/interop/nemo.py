@@ -7,12 +7,10 @@ and arithmetic are those of NeMo 3.0 (nemo/collections/asr/modules/conformer_enc
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +19,26 @@ import yaml
 
 from speech_jax.artifacts.recognizer import RecognizerParts
 from speech_jax.audio.config import AudioConfig
-from speech_jax.audio.mel import mel_matrix
+from speech_jax.audio.mel import mel_matrix, window_values
 from speech_jax.audio.presets import nemo as nemo_audio
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import open_atomic
 from speech_jax.interop.conformer_names import params_from_nemo, params_to_nemo
 from speech_jax.interop.imported import Imported
-from speech_jax.interop.sentencepieces import UNKNOWN, read_sentencepiece, write_sentencepiece
-from speech_jax.interop.settings import Settings
+from speech_jax.interop.nemo_archive import CONFIG, open_archive, read_config, read_member
+from speech_jax.interop.sentencepieces import UNKNOWN, make_tokenizer, read_sentencepiece, write_sentencepiece
+from speech_jax.interop.settings import MAX_FEATURES, MAX_LAYERS, Settings
 from speech_jax.interop.tensors import Span, Tensors, read_torch, write_torch
 from speech_jax.models.config import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
-from speech_jax.text.tokenizer import BLANK, Tokenizer
+from speech_jax.text.tokenizer import Tokenizer
 
-CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
-_MAX_SMALL = 64 << 20  # bytes of a config or tokenizer file
-_MAX_UNPACKED = 32 << 30  # bytes of a decompressed archive
+WEIGHTS = "model_weights.ckpt"
 _NORMS: dict[str, Any] = {"batch_norm": "batch", "layer_norm": "layer"}
 _FRONT_END_CHANGED = (2, 4)  # the NeMo version that changed the featurizer
+_GUARDS = {"tiny": float(np.finfo(np.float32).tiny), "eps": float(np.finfo(np.float32).eps)}
+_WINDOWS = {"hann_symmetric": "hann", "hamming_symmetric": "hamming"}
+_LEFT_OUT = "training: {} is left out"
 
 
 # ---- Import
@@ -56,74 +56,21 @@ def read_nemo(path: str | Path, front_end: int | None = None) -> Imported:
         UserError: the file is damaged or unsafe, or the network is not one that we compute exactly.
     """
     path = Path(path)
-    with _members(path) as members:
-        config = _read_yaml(path, members)
+    with open_archive(path) as members:
+        config = read_config(path, members)
+        decoder, hybrid = _ctc_section(config, path)
         encoder, audio, notes = _settings(config, path, front_end)
-        tokenizer = _tokenizer(config, path, members)
+        tokenizer = _tokenizer(config, decoder, path, members)
         if WEIGHTS not in members:
             raise UserError(f"{path}: found no {WEIGHTS}, expected it in a .nemo file")
-        tensors = read_torch(members[WEIGHTS])
+        tensors, ignored = read_torch(members[WEIGHTS]), {}
+        if hybrid:
+            tensors, ignored = _without_transducer(tensors)
+            notes.append("network: the CTC head of a hybrid model; its transducer is left out")
         params, model_state, unused = params_from_nemo(tensors, encoder, str(path))
-        ignored = {name: _why_ignored(name, tensors[name], audio, path) for name in unused}
+        ignored |= {name: _why_ignored(name, tensors[name], audio, path) for name in unused}
     parts = RecognizerParts(CTCTaskConfig(model=encoder, audio=audio), tokenizer, params, model_state)
     return Imported(parts, ignored, notes)
-
-
-@contextmanager
-def _members(path: Path) -> Iterator[dict[str, Span]]:
-    """Map member names to spans of an uncompressed tar; a compressed one is first decompressed to a temporary file."""
-    try:
-        with open(path, "rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}, expected a .nemo file") from error
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / "archive.tar" if compressed else path
-        try:
-            if compressed:
-                _decompress(path, archive)
-            with tarfile.open(archive, "r:") as tar:
-                members = {}
-                for member in tar:
-                    tarfile.data_filter(member, folder)  # refuses paths outside the folder; nothing is extracted
-                    if member.isfile():
-                        members[member.name.removeprefix("./")] = Span(archive, member.offset_data, member.size)
-            size = archive.stat().st_size
-            for name, span in members.items():
-                if span.offset + span.size > size:
-                    raise UserError(f"{path}: found {name} cut off, expected a whole .nemo file")
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise UserError(f"{path}: found {error}, expected a .nemo file (a tar)") from error
-        yield members
-
-
-def _decompress(path: Path, out: Path) -> None:
-    with gzip.open(path) as packed, open(out, "wb") as file:
-        while block := packed.read(1 << 22):
-            if file.tell() + len(block) > _MAX_UNPACKED:
-                raise UserError(f"{path}: found more than {_MAX_UNPACKED >> 30} GB inside, expected a .nemo file")
-            file.write(block)
-
-
-def _read(path: Path, members: Mapping[str, Span], name: str) -> bytes:
-    span = members.get(name)
-    if span is None:
-        raise UserError(f"{path}: found no {name}, expected it in a .nemo file")
-    if span.size is None or span.size > _MAX_SMALL:
-        raise UserError(f"{path}: found {span.size} bytes of {name}, expected at most {_MAX_SMALL}")
-    with open(span.path, "rb") as file:
-        file.seek(span.offset)
-        return file.read(span.size)
-
-
-def _read_yaml(path: Path, members: Mapping[str, Span]) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(_read(path, members, CONFIG))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: found no YAML in {CONFIG}: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: found {type(config).__name__} in {CONFIG}, expected a mapping")
-    return config
 
 
 def _section(config: Mapping[str, Any], name: str, path: Path) -> Settings:
@@ -131,6 +78,33 @@ def _section(config: Mapping[str, Any], name: str, path: Path) -> Settings:
     if not isinstance(section, dict):
         raise UserError(f"{path}: found no section {name!r} in {CONFIG}, expected that of a Conformer-CTC")
     return Settings(section, f"{name}.", path)
+
+
+def _ctc_section(config: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], bool]:
+    """Return the section of the CTC head, and True if the model has a transducer besides."""
+    hybrid = isinstance(config.get("aux_ctc"), dict)
+    if "joint" in config and not hybrid:
+        raise UserError(f"{path}: found a transducer without a CTC head, expected a CTC or a hybrid model")
+    section = config["aux_ctc"].get("decoder") if hybrid else config.get("decoder")
+    if not isinstance(section, dict):
+        name = "aux_ctc.decoder" if hybrid else "decoder"
+        raise UserError(f"{path}: found no section {name!r} in {CONFIG}, expected that of a CTC head")
+    settings = Settings(section, "aux_ctc.decoder." if hybrid else "decoder.", path)
+    target = str(settings.take("_target_", "ConvASRDecoder"))
+    if target.rsplit(".", 1)[-1] != "ConvASRDecoder":
+        raise UserError(f"{path}: found a decoder of type {target}, expected a ConvASRDecoder")
+    settings.expect(add_blank=True)
+    settings.drop("feat_in", "num_classes", "vocabulary", "init_mode")
+    settings.finish()
+    return section, hybrid
+
+
+def _without_transducer(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
+    """Return a hybrid model's tensors with the CTC head's as "decoder.", and those of the transducer, with a reason."""
+    transducer = [name for name in tensors if name.startswith(("decoder.", "joint."))]
+    kept = {name.removeprefix("ctc_") if name.startswith("ctc_decoder.") else name: tensor
+            for name, tensor in tensors.items() if name not in transducer}  # fmt: skip
+    return kept, dict.fromkeys(transducer, "of the transducer")
 
 
 def _settings(
@@ -144,122 +118,151 @@ def _settings(
         except ValueError:
             numbers = ()
         front_end = 1 if numbers and numbers < _FRONT_END_CHANGED else 2
-        why = f"the file was written by NeMo {version}" if version else "the file does not contain NeMo's version"
+        why = f"the file was written by NeMo {version[:20]}" if version else "the file does not contain NeMo's version"
         notes.append(
             f"features: NeMo's front end {front_end}, because {why}; --front-end {3 - front_end} selects the other"
         )
     else:
         notes.append(f"features: NeMo's front end {front_end}, as given by --front-end")
-    audio = _audio(_section(config, "preprocessor", path), front_end, path)
-    encoder = _encoder(_section(config, "encoder", path), path)
+    audio = _audio(_section(config, "preprocessor", path), front_end, path, notes)
+    encoder = _encoder(_section(config, "encoder", path), path, notes)
     if encoder.num_features != audio.num_mels:
         raise UserError(f"{path}: found feat_in {encoder.num_features} and {audio.num_mels} features, expected as many")
     return encoder, audio, notes
 
 
-def _encoder(section: Settings, path: Path) -> ConformerConfig:
+def _encoder(section: Settings, path: Path, notes: list[str]) -> ConformerConfig:
     target = str(section.take("_target_", "ConformerEncoder"))
     if target.rsplit(".", 1)[-1] != "ConformerEncoder":
-        raise UserError(f"{path}: found an encoder of type {target}, expected a ConformerEncoder")
-    norm = section.take("conv_norm_type", "batch_norm")
-    if norm not in _NORMS:
-        raise UserError(f"{path}: found encoder.conv_norm_type = {norm!r}, expected {' or '.join(_NORMS)}")
-    width = section.take("d_model", 0)
-    channels = section.take("subsampling_conv_channels", -1)
+        raise UserError(f"{path}: found an encoder of type {target[:200]}, expected a ConformerEncoder")
+    width = section.integer("d_model")
+    channels = section.integer("subsampling_conv_channels", -1, least=-1)
+    kernel = section.integer("conv_kernel_size", 31)
+    if channels == 0:
+        section.refuse("subsampling_conv_channels", channels, "-1, or a number above 0")
     try:
         model = ConformerConfig(
-            num_features=section.take("feat_in", 80),
+            num_features=section.integer("feat_in", most=MAX_FEATURES),
             width=width,
-            layers=section.take("n_layers", 0),
-            heads=section.take("n_heads", 4),
-            feed_forward_multiple=section.take("ff_expansion_factor", 4),
-            kernel_size=section.take("conv_kernel_size", 31),
-            subsampling=section.take("subsampling", "striding"),
-            subsampling_factor=section.take("subsampling_factor", 4),
+            layers=section.integer("n_layers", most=MAX_LAYERS),
+            heads=section.integer("n_heads", 4),
+            feed_forward_multiple=section.integer("ff_expansion_factor", 4),
+            kernel_size=kernel,
+            subsampling=section.choice("subsampling", "striding", "dw_striding"),
+            subsampling_factor=section.choice("subsampling_factor", 4, 8),
             subsampling_channels=0 if channels in (-1, width) else channels,
-            conv_norm=_NORMS[norm],
-            use_bias=section.take("use_bias", True),
-            xscaling=section.take("xscaling", True),
-            dropout=section.take("dropout", 0.1),
-            dropout_pre_encoder=section.take("dropout_pre_encoder", 0.1),
-            dropout_emb=section.take("dropout_emb", 0.1),
-            dropout_att=section.take("dropout_att", 0.0),
+            conv_norm=_NORMS[section.choice("conv_norm_type", *_NORMS)],
+            use_bias=section.flag("use_bias", True),
+            xscaling=section.flag("xscaling", True),
+            dropout=section.number("dropout", 0.1, most=1),
+            dropout_pre_encoder=section.number("dropout_pre_encoder", 0.1, most=1),
+            dropout_emb=section.number("dropout_emb", 0.1, most=1),
+            dropout_att=section.number("dropout_att", 0.0, most=1),
         )
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: found encoder settings that do not make a Conformer: {error}") from error
-    if model.subsampling not in ("striding", "dw_striding") or model.subsampling_factor not in (4, 8):
-        raise UserError(
-            f"{path}: found {model.subsampling} subsampling by {model.subsampling_factor}, "
-            f"expected striding or dw_striding by 4 or 8"
-        )
+    except UserError as error:
+        raise section.located(error, "encoder: ") from error
+    half = (kernel - 1) // 2
     section.expect(
-        self_attention_model="rel_pos", untie_biases=True, att_context_size=([-1, -1], -1), att_context_style="regular",
-        conv_context_style="regular", causal_downsampling=False, feat_out=(-1, 0), reduction_factor=1,
-        stochastic_depth_drop_prob=0.0,
+        self_attention_model="rel_pos", att_context_size=(None, [], [-1, -1], [[-1, -1]]), att_context_style="regular",
+        conv_context_size=(None, [half, half]), causal_downsampling=(False, None), feat_out=(-1, 0, width),
+        reduction=(None, False, ""),
     )  # fmt: skip
+    if not section.flag("untie_biases", True):
+        notes.append("network: the layers share the biases of attention (untie_biases); fine-tuning unties them")
     section.drop(
-        "subsampling_conv_chunking_factor", "pos_emb_max_len", "reduction_position", "att_context_probs",
-        "stochastic_depth_mode", "stochastic_depth_start_layer", "global_tokens_spacing", "use_pytorch_sdpa",
-        "use_pytorch_sdpa_backends", "sync_max_audio_length",
+        "subsampling_conv_chunking_factor", "pos_emb_max_len", "reduction_position", "reduction_factor",
+        "att_context_probs", "stochastic_depth_mode", "stochastic_depth_start_layer", "global_tokens",
+        "global_tokens_spacing", "global_attn_separate", "use_pytorch_sdpa", "use_pytorch_sdpa_backends",
+        "sync_max_audio_length",
     )  # fmt: skip
+    notes += map(_LEFT_OUT.format, section.drop_for_training("stochastic_depth_drop_prob"))
     section.finish()
     return model
 
 
-def _audio(section: Settings, front_end: int, path: Path) -> AudioConfig:
+def _audio(section: Settings, front_end: int, path: Path, notes: list[str]) -> AudioConfig:
     target = str(section.take("_target_", "AudioToMelSpectrogramPreprocessor"))
     if target.rsplit(".", 1)[-1] != "AudioToMelSpectrogramPreprocessor":
-        raise UserError(f"{path}: found a preprocessor of type {target}, expected AudioToMelSpectrogramPreprocessor")
-    rate = section.take("sample_rate", 16000)
-    window = int(section.take("window_size", 0.02) * rate)
+        raise UserError(
+            f"{path}: found a preprocessor of type {target[:200]}, expected AudioToMelSpectrogramPreprocessor"
+        )
+    rate = section.integer("sample_rate", 16000)
+    window = _samples(section, "window_size", 0.02, "n_window_size", rate)
+    hop = _samples(section, "window_stride", 0.01, "n_window_stride", rate)
     normalize = section.take("normalize", "per_feature")
-    if normalize not in ("per_feature", "NA"):
-        raise UserError(f"{path}: found preprocessor.normalize = {normalize!r}, expected 'per_feature' or 'NA'")
-    audio = dataclasses.replace(
-        nemo_audio(front_end),
-        sample_rate=rate,
-        window=window,
-        hop=int(section.take("window_stride", 0.01) * rate),
-        n_fft=section.take("n_fft", 1 << (window - 1).bit_length()),
-        num_mels=section.take("features", 64),
-        fmin=float(section.take("lowfreq", 0)),
-        fmax=float(section.take("highfreq", 0)),  # 0 or none: up to half the sample rate
-        pre_emphasis=section.take("preemph", 0.97),
-        dither=section.take("dither", 1e-5),
-        floor=section.take("log_zero_guard_value", 2.0**-24),
-        floor_by=section.take("log_zero_guard_type", "add"),
-        power=int(section.take("mag_power", 2)),
-        normalize="utterance" if normalize == "per_feature" else "none",
-    )
-    section.expect(
-        window="hann", log=True, frame_splicing=1, mel_norm="slaney", exact_pad=False, n_window_size=window,
-        n_window_stride=audio.hop, nb_augmentation_prob=0.0,
-    )  # fmt: skip
-    section.drop("pad_to", "pad_value", "rng", "nb_max_freq", "use_torchaudio", "stft_conv", "stft_exact_pad",
-                 "use_grads", "max_duration")  # fmt: skip
+    # In NeMo, every text but these is off, as are false and null; a mapping holds constants.
+    if normalize == "all_features" or not isinstance(normalize, str | None) and normalize is not False:
+        section.refuse("normalize", normalize, "'per_feature', 'NA' or null")
+    try:
+        audio = dataclasses.replace(
+            nemo_audio(front_end),
+            sample_rate=rate,
+            window=window,
+            hop=hop,
+            n_fft=section.integer("n_fft", 0, least=0, most=1 << 16, null=0) or 1 << (window - 1).bit_length(),
+            window_shape=section.choice("window", "hann", "hamming") + "_symmetric",
+            num_mels=section.integer("features", 64, most=MAX_FEATURES),
+            mel_norm=section.choice("mel_norm", "slaney", None) or "none",
+            fmin=section.number("lowfreq", 0),
+            fmax=section.number("highfreq", 0, null=0),  # 0 or null: up to half the sample rate
+            pre_emphasis=section.number("preemph", 0.97, least=-1, most=1, null=0),
+            dither=section.number("dither", 1e-5, most=1, null=0),
+            floor=section.number("log_zero_guard_value", 2.0**-24, least=1e-45, names=_GUARDS),
+            floor_by=section.choice("log_zero_guard_type", "add", "clamp"),
+            power=section.choice("mag_power", 2, 1),
+            normalize="utterance" if normalize == "per_feature" else "none",
+        )
+    except UserError as error:
+        raise section.located(error, "preprocessor as ") from error
+    if not section.flag("log", True):
+        section.refuse("log", None, "true, as features without a logarithm are not computed here")
+    section.expect(frame_splicing=(1, 0), exact_pad=(False, None), use_torchaudio=(False, None))
+    if front_end == 1 and section.take("pad_to", 16) != 0:
+        notes.append(
+            "features: before NeMo 2.4, pad_to changed the last encoder frame; it is computed as with pad_to = 0"
+        )
+    section.drop("pad_to", "pad_value", "rng", "nb_max_freq", "stft_conv", "stft_exact_pad")
+    notes += map(_LEFT_OUT.format, section.drop_for_training("nb_augmentation_prob"))
     section.finish()
     return audio
 
 
-def _tokenizer(config: Mapping[str, Any], path: Path, members: Mapping[str, Span]) -> Tokenizer:
+def _samples(section: Settings, seconds_name: str, default: float, samples_name: str, rate: int) -> int:
+    """Return a length in samples, which NeMo takes in seconds or, where that is null or 0, in samples."""
+    seconds = section.number(seconds_name, default, most=10, null=0)
+    samples = section.integer(samples_name, None)
+    if (samples is None) == (seconds == 0):
+        section.refuse(samples_name, samples, f"it or {seconds_name}, and null for the other")
+    return samples or int(seconds * rate)
+
+
+def _tokenizer(
+    config: Mapping[str, Any], decoder: Mapping[str, Any], path: Path, members: Mapping[str, Span]
+) -> Tokenizer:
     section = config.get("tokenizer")
-    if isinstance(section, dict):
-        kind = section.get("type")
-        if kind != "bpe":
-            raise UserError(f"{path}: found a tokenizer of type {kind!r}, expected 'bpe' (sentencepiece)")
-        name = str(section.get("model_path") or "").removeprefix("nemo:")
-        return read_sentencepiece(_read(path, members, name), f"{path}: {name}")
-    labels = (config.get("decoder") or {}).get("vocabulary") or config.get("labels")
+    if section is not None:
+        settings = _section(config, "tokenizer", path)
+        kind, name = settings.take("type"), settings.take("model_path")
+        if str(kind).lower() != "bpe":
+            settings.refuse("type", kind, "'bpe' (sentencepiece)")
+        if not isinstance(name, str) or not name:
+            settings.refuse("model_path", name, "the name of a sentencepiece model in the file")
+        name = name.removeprefix("nemo:")
+        return read_sentencepiece(read_member(path, members, name), f"{path}: {name}")
+    labels = decoder.get("vocabulary") or config.get("labels")
     if not isinstance(labels, list) or not all(isinstance(c, str) for c in labels):
         raise UserError(f"{path}: found neither a tokenizer nor decoder.vocabulary in {CONFIG}, expected one of them")
-    return Tokenizer("char", (BLANK, *labels))
+    return make_tokenizer(f"{path}: decoder.vocabulary", "char", labels)
 
 
 def _why_ignored(name: str, tensor: np.ndarray, audio: AudioConfig, path: Path) -> str:
     if name.endswith("num_batches_tracked"):
         return "an unused counter"
     if name == "preprocessor.featurizer.window":
-        return "the window, which is computed from its name"
+        expected = window_values(audio)
+        if tensor.shape != expected.shape or not np.allclose(tensor, expected, atol=3e-3):
+            raise UserError(f"{path}: found another window in {name}, expected that of the config")
+        return "the window, equal to ours"
     if name == "preprocessor.featurizer.fb":
         expected = mel_matrix(audio).T
         bands = tensor.reshape(tensor.shape[-2:])
@@ -292,8 +295,7 @@ def write_nemo(out: str | Path, task: CTCTaskConfig, tokenizer: Tokenizer, param
             "convert: found a network that NeMo does not have, expected a Conformer with batch or layer norm"
         )
     tensors = params_to_nemo(params, model_state, task.model)
-    window = np.hanning(task.audio.window).astype(np.float32)
-    tensors["preprocessor.featurizer.window"] = window
+    tensors["preprocessor.featurizer.window"] = window_values(task.audio).astype(np.float32)
     tensors["preprocessor.featurizer.fb"] = np.ascontiguousarray(mel_matrix(task.audio).T[None], np.float32)
     files: dict[str, bytes] = {}
     config = _nemo_config(task)
@@ -349,17 +351,21 @@ def _nemo_config(task: CTCTaskConfig) -> dict[str, Any]:
     front_end = next((n for n in (1, 2) if (audio.framing, audio.padding) ==
                       (nemo_audio(n).framing, nemo_audio(n).padding)), None)  # fmt: skip
     free = ("sample_rate", "window", "hop", "n_fft", "num_mels", "fmin", "fmax", "pre_emphasis", "dither", "floor",
-            "floor_by", "power", "normalize")  # fmt: skip
+            "floor_by", "power", "normalize", "window_shape", "mel_norm")  # fmt: skip
     same = front_end and dataclasses.replace(audio, **{n: getattr(nemo_audio(front_end), n) for n in free})
-    if not front_end or same != nemo_audio(front_end) or audio.normalize == "global":
+    window = _WINDOWS.get(audio.window_shape)
+    normalized = audio.normalize in ("none", "utterance")
+    if not front_end or same != nemo_audio(front_end) or not normalized or window is None:
         raise UserError("convert: found features that NeMo's front end does not compute, expected audio.presets.nemo's")
     preprocessor = {
         "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
         "sample_rate": audio.sample_rate,
         "normalize": "per_feature" if audio.normalize == "utterance" else "NA",
-        "window_size": audio.window / audio.sample_rate, "window_stride": audio.hop / audio.sample_rate,
-        "window": "hann", "features": audio.num_mels, "n_fft": audio.n_fft, "lowfreq": audio.fmin,
+        "window_size": _seconds(audio.window, audio.sample_rate),
+        "window_stride": _seconds(audio.hop, audio.sample_rate),
+        "window": window, "features": audio.num_mels, "n_fft": audio.n_fft, "lowfreq": audio.fmin,
         "highfreq": audio.fmax if audio.fmax > 0 else None,
+        "mel_norm": None if audio.mel_norm == "none" else audio.mel_norm,
         "preemph": audio.pre_emphasis, "log": True, "log_zero_guard_type": audio.floor_by,
         "log_zero_guard_value": audio.floor, "mag_power": float(audio.power), "frame_splicing": 1,
         "dither": audio.dither, "pad_to": 0, "pad_value": 0.0,
@@ -381,4 +387,11 @@ def _nemo_config(task: CTCTaskConfig) -> dict[str, Any]:
         "sample_rate": audio.sample_rate, "log_prediction": False, "ctc_reduction": "mean_batch",
         "skip_nan_grad": False, "preprocessor": preprocessor, "encoder": encoder,
         "nemo_version": "3.0.0" if front_end == 2 else "2.3.0",
+        "validation_ds": {"use_start_end_token": False},  # NeMo reads this when it transcribes
     }  # fmt: skip
+
+
+def _seconds(samples: int, rate: int) -> float:
+    """Return the duration that NeMo, which rounds down, converts to so many samples."""
+    seconds = samples / rate
+    return seconds if int(seconds * rate) == samples else float(np.nextafter(seconds, np.inf))

@@ -1,27 +1,37 @@
 """Hugging Face Parakeet-CTC folders (transformers 5), read and written: NeMo's FastConformer-CTC with other names.
 
-A folder has config.json, model.safetensors (or parts with an index), preprocessor_config.json and tokenizer.json.
+A folder has config.json, weights (`read_weights`), preprocessor_config.json or, since transformers 5,
+processor_config.json, and tokenizer.json.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from speech_jax.artifacts.recognizer import RecognizerParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nemo as nemo_audio
+from speech_jax.core.documents import read_json
 from speech_jax.core.errors import UserError
 from speech_jax.interop.conformer_names import params_from_nemo, params_to_nemo
 from speech_jax.interop.imported import Imported
-from speech_jax.interop.tensors import Tensors, read_safetensors, write_safetensors
+from speech_jax.interop.sentencepieces import make_tokenizer
+from speech_jax.interop.settings import MAX_FEATURES, MAX_LAYERS, Settings
+from speech_jax.interop.tensors import Tensors, read_safetensors, read_torch, write_safetensors
 from speech_jax.models.config import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
-from speech_jax.text.tokenizer import BLANK, WORD_START, Tokenizer
+from speech_jax.text.tokenizer import WORD_START, Tokenizer
 
-_MAX_JSON = 64 << 20
+_NO_INFLUENCE = (  # losses, initialization, and bookkeeping of frameworks
+    "architectures", "model_type", "ctc_loss_reduction", "ctc_zero_infinity", "initializer_range", "dtype",
+    "torch_dtype", "transformers_version", "bos_token_id", "eos_token_id", "is_encoder_decoder", "tie_word_embeddings",
+    "return_dict", "output_attentions", "output_hidden_states", "use_cache", "problem_type", "id2label", "label2id",
+    "chunk_size_feed_forward", "_name_or_path", "_attn_implementation", "_commit_hash",
+)  # fmt: skip
 _NAMES = (  # substrings of names: (Parakeet, NeMo)
     ("encoder.subsampling.layers.", "encoder.pre_encode.conv."),
     ("encoder.subsampling.linear.", "encoder.pre_encode.out."),
@@ -63,11 +73,19 @@ def read_parakeet(folder: str | Path) -> Imported:
     if config.get("model_type") != "parakeet_ctc":
         kind = config.get("model_type")
         raise UserError(f"{folder / 'config.json'}: found model_type {kind!r}, expected parakeet_ctc")
+    path, notes = folder / "config.json", ["features: NeMo's front end 2, as transformers computes them"]
+    settings = Settings(config, "", path)
+    classes = settings.integer("vocab_size", 1025)
+    blank = settings.integer("pad_token_id", 1024, least=0)
+    settings.drop(*_NO_INFLUENCE)
+    encoder = settings.take("encoder_config")
+    settings.finish()
+    if not isinstance(encoder, dict):
+        raise UserError(f"{path}: found no encoder_config, expected that of a Parakeet")
+    model = _model(Settings(encoder, "encoder_config.", path), notes)
+    audio = _audio(feature_settings(folder), model)
+    tokenizer = read_tokenizer_json(folder / "tokenizer.json", classes, blank)
     tensors = {_nemo_name(name): a for name, a in read_weights(folder).items()}
-    model = _model(config, folder)
-    audio = _audio(read_json(folder / "preprocessor_config.json"), model, folder)
-    blank = config.get("pad_token_id", 1024)
-    tokenizer = read_tokenizer_json(folder / "tokenizer.json", config.get("vocab_size", 1025), blank)
     params, model_state, unused = params_from_nemo(tensors, model, str(folder))
     ignored = {}
     for name in unused:
@@ -75,97 +93,120 @@ def read_parakeet(folder: str | Path) -> Imported:
             shape = tuple(tensors[name].shape)
             raise UserError(f"{folder}: found tensor {name!r} with shape {shape}, which the network does not have")
         ignored[name] = "an unused counter"
-    notes = ["features: NeMo's front end 2, as transformers computes them"]
     parts = RecognizerParts(CTCTaskConfig(model=model, audio=audio), tokenizer, params, model_state)
     return Imported(parts, ignored, notes)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise UserError if the file holds none."""
-    try:
-        if path.stat().st_size > _MAX_JSON:
-            raise UserError(f"{path}: found {path.stat().st_size} bytes, expected a JSON file of at most {_MAX_JSON}")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}, expected a JSON file") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: found no JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: found JSON of type {type(value).__name__}, expected an object")
-    return value
-
-
 def read_weights(folder: Path) -> Tensors:
-    """Read model.safetensors, or the parts that model.safetensors.index.json lists."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file() or not index.is_file():
-        return read_safetensors(whole)
-    parts = sorted(set(map(str, read_json(index).get("weight_map", {}).values())))
+    """Read model.safetensors or pytorch_model.bin, or the parts that such a file's index lists.
+
+    The first that is there is read, in transformers' order: safetensors before torch, whole files before parts.
+    """
+    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch)):
+        if (folder / name).is_file():
+            return read(folder / name)
+        if (folder / f"{name}.index.json").is_file():
+            return _read_parts(folder / f"{name}.index.json", read)
+    return read_safetensors(folder / "model.safetensors")  # which reports that there is none
+
+
+def _read_parts(index: Path, read: Callable[[Path], Tensors]) -> Tensors:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(part, str) for part in names.values()):
+        raise UserError(f"{index}: found no weight_map, expected the file of each tensor")
     tensors: Tensors = {}
-    for part in parts:
+    for part in sorted(set(names.values())):
         if Path(part).name != part:
             raise UserError(f"{index}: found {part!r}, expected the name of a file in the folder")
-        for name, tensor in read_safetensors(folder / part).items():
+        for name, tensor in read(index.parent / part).items():
             if name in tensors:
-                raise UserError(f"{folder / part}: found tensor {name!r} again, expected it once")
+                raise UserError(f"{index.parent / part}: found tensor {name!r} again, expected it once")
             tensors[name] = tensor
+    missing = next((name for name in names if name not in tensors), None)
+    if missing is not None:
+        raise UserError(f"{index}: found no tensor {missing!r} in the files that it lists, expected it there")
     return tensors
 
 
-def _model(config: dict[str, Any], folder: Path) -> ConformerConfig:
-    encoder = config.get("encoder_config")
-    if not isinstance(encoder, dict):
-        raise UserError(f"{folder / 'config.json'}: found no encoder_config, expected that of a Parakeet")
-    where = f"{folder / 'config.json'}: encoder_config"
+def feature_settings(folder: Path) -> Settings:
+    """Return the settings of the features, which transformers 5 writes into processor_config.json.
 
-    def expect(name: str, supported: Any) -> None:
-        if encoder.get(name, supported) != supported:
-            raise UserError(f"{where}.{name}: found {encoder[name]!r}, expected {supported!r}")
+    Args:
+        folder: the model's. Where it has preprocessor_config.json too, transformers before 5 reads that.
 
-    width = encoder.get("hidden_size", 1024)
-    use_bias = encoder.get("attention_bias", True)
-    for name, supported in (("hidden_act", "silu"), ("convolution_bias", use_bias), ("subsampling_conv_kernel_size", 3),
-                         ("subsampling_conv_stride", 2)):  # fmt: skip
-        expect(name, supported)
-    factor = encoder.get("subsampling_factor", 8)
-    if factor not in (4, 8):
-        raise UserError(f"{where}.subsampling_factor: found {factor}, expected 4 or 8")
-    hidden = encoder.get("intermediate_size", 4096)
+    Raises:
+        UserError: both files have settings, and one differs.
+    """
+    old, new = folder / "preprocessor_config.json", folder / "processor_config.json"
+    content = read_json(new) if new.is_file() else {}
+    section = content.get("feature_extractor", content.get("audio_processor"))  # the first, or its later name
+    if section is None:
+        return Settings(read_json(old), "", old)
+    if not isinstance(section, dict):
+        raise UserError(f"{new}: found feature_extractor of type {type(section).__name__}, expected an object")
+    for name, value in (read_json(old) if old.is_file() else {}).items():
+        if name != "processor_class" and section.get(name) != value:
+            Settings({}, "", old).refuse(name, value, f"{section.get(name)!r}, as in {new.name}")
+    return Settings(section, "feature_extractor.", new)
+
+
+def _model(settings: Settings, notes: list[str]) -> ConformerConfig:
+    integer = settings.integer
+    width, heads = integer("hidden_size", 1024), integer("num_attention_heads", 8)
+    hidden, channels = integer("intermediate_size", 4096), integer("subsampling_conv_channels", 256)
     if hidden % width:
-        raise UserError(f"{where}.intermediate_size: found {hidden}, expected a multiple of hidden_size {width}")
-    channels = encoder.get("subsampling_conv_channels", 256)
-    dropout = encoder.get("dropout", 0.1)
-    return ConformerConfig(
-        num_features=encoder.get("num_mel_bins", 80),
-        width=width,
-        layers=encoder.get("num_hidden_layers", 24),
-        heads=encoder.get("num_attention_heads", 8),
-        feed_forward_multiple=hidden // width,
-        kernel_size=encoder.get("conv_kernel_size", 9),
-        subsampling="dw_striding",
-        subsampling_factor=factor,
-        subsampling_channels=0 if channels == width else channels,
-        use_bias=use_bias,
-        xscaling=encoder.get("scale_input", True),
-        dropout=dropout,
-        dropout_pre_encoder=dropout,
-        dropout_emb=encoder.get("dropout_positions", 0.0),
-        dropout_att=encoder.get("attention_dropout", 0.1),
-    )
+        settings.refuse("intermediate_size", hidden, f"a multiple of hidden_size {width}")
+    use_bias = settings.flag("attention_bias", True)
+    dropout = settings.number("dropout", 0.1, most=1)
+    settings.expect(
+        convolution_bias=use_bias, subsampling_conv_kernel_size=3, subsampling_conv_stride=2,
+        hidden_act=("silu", "swish"), num_key_value_heads=(heads, None), head_dim=(None, width // heads),
+    )  # fmt: skip
+    try:
+        model = ConformerConfig(
+            num_features=integer("num_mel_bins", 80, most=MAX_FEATURES),
+            width=width,
+            layers=integer("num_hidden_layers", 24, most=MAX_LAYERS),
+            heads=heads,
+            feed_forward_multiple=hidden // width,
+            kernel_size=integer("conv_kernel_size", 9),
+            subsampling="dw_striding",
+            subsampling_factor=settings.choice("subsampling_factor", 8, 4),
+            subsampling_channels=0 if channels == width else channels,
+            use_bias=use_bias,
+            xscaling=settings.flag("scale_input", True),
+            dropout=dropout,
+            dropout_pre_encoder=dropout,
+            dropout_emb=settings.number("dropout_positions", 0.0, most=1),
+            dropout_att=settings.number("attention_dropout", 0.1, most=1),
+        )
+    except UserError as error:
+        raise settings.located(error, "") from error
+    settings.number("activation_dropout", 0.1, most=1)
+    notes += [f"training: {setting} is left out" for setting in settings.drop_for_training("layerdrop")]
+    settings.drop("max_position_embeddings", *_NO_INFLUENCE)
+    settings.finish()
+    return model
 
 
-def _audio(config: dict[str, Any], model: ConformerConfig, folder: Path) -> AudioConfig:
-    audio = dataclasses.replace(
-        nemo_audio(2),
-        sample_rate=config.get("sampling_rate", 16000),
-        window=config.get("win_length", 400),
-        hop=config.get("hop_length", 160),
-        n_fft=config.get("n_fft", 512),
-        num_mels=config.get("feature_size", 80),
-        pre_emphasis=config.get("preemphasis", 0.97),
-    )
+def _audio(settings: Settings, model: ConformerConfig) -> AudioConfig:
+    settings.expect(feature_extractor_type=("ParakeetFeatureExtractor", None))
+    try:
+        audio = dataclasses.replace(
+            nemo_audio(2),
+            sample_rate=settings.integer("sampling_rate", 16000),
+            window=settings.integer("win_length", 400),
+            hop=settings.integer("hop_length", 160),
+            n_fft=settings.integer("n_fft", 512, most=1 << 16),
+            num_mels=settings.integer("feature_size", 80, most=MAX_FEATURES),
+            pre_emphasis=settings.number("preemphasis", 0.97, least=-1, most=1, null=0),
+        )
+    except UserError as error:
+        raise settings.located(error, "as ") from error
     if audio.num_mels != model.num_features:
-        raise UserError(f"{folder}: found {audio.num_mels} features for {model.num_features} inputs, expected as many")
+        settings.refuse("feature_size", audio.num_mels, f"num_mel_bins {model.num_features}")
+    settings.drop("padding_value", "padding_side", "return_attention_mask", "processor_class")
+    settings.finish()
     return audio
 
 
@@ -180,7 +221,12 @@ def read_tokenizer_json(path: Path, vocab_size: int, blank: int) -> Tokenizer:
     Raises:
         UserError: the tokenizer is of another type, or its ids do not match the head.
     """
-    model = read_json(path).get("model", {})
+    content = read_json(path)
+    model, decoder = content.get("model"), content.get("decoder")
+    if not isinstance(model, dict):
+        raise UserError(f"{path}: found no model, expected that of a tokenizer")
+    if isinstance(decoder, dict) and decoder.get("type") not in ("Metaspace", "Sequence"):
+        raise UserError(f"{path}: found a decoder of type {decoder.get('type')!r}, expected 'Metaspace'")
     kind = model.get("type")
     if blank != vocab_size - 1:
         raise UserError(f"{path}: found the blank (pad_token_id) at {blank} of {vocab_size}, expected it last")
@@ -198,12 +244,10 @@ def read_tokenizer_json(path: Path, vocab_size: int, blank: int) -> Tokenizer:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: found a vocabulary that cannot be read ({error})") from error
     by_id = {i: (piece, score) for piece, (i, score) in pieces.items() if i != blank}
-    if sorted(by_id) != list(range(blank)):
+    if len(by_id) != blank or sorted(by_id) != list(range(blank)):
         raise UserError(f"{path}: found {len(by_id)} pieces, expected the ids 0 to {blank - 1}")
     ordered = [by_id[i] for i in range(blank)]
-    return Tokenizer(
-        "bpe" if kind == "BPE" else "unigram", (BLANK, *(p for p, _ in ordered)), (0.0, *(s for _, s in ordered))
-    )  # fmt: skip
+    return make_tokenizer(path, "bpe" if kind == "BPE" else "unigram", *map(list, zip(*ordered, strict=True)))
 
 
 # ---- Export

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from speech_jax.core.errors import UserError
@@ -10,6 +13,7 @@ from speech_jax.text.tokenizer import BLANK, Tokenizer
 
 _KINDS: dict[int, Literal["unigram", "bpe"]] = {1: "unigram", 2: "bpe"}
 UNKNOWN = "<unk>"
+_BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 
 
 def read_sentencepiece(data: bytes, source: str) -> Tokenizer:
@@ -39,8 +43,30 @@ def read_sentencepiece(data: bytes, source: str) -> Tokenizer:
             f"{source}: found a sentencepiece model of type {model.trainer_spec.model_type} with {len(model.pieces)} "
             f"pieces, expected unigram (1) or bpe (2)"
         )
-    pieces = (BLANK, *(p.piece for p in model.pieces))
-    return Tokenizer(kind, pieces, (0.0, *(float(p.score) for p in model.pieces)))
+    return make_tokenizer(source, kind, [p.piece for p in model.pieces], [float(p.score) for p in model.pieces])
+
+
+def make_tokenizer(
+    source: str | Path, kind: Literal["char", "bpe", "unigram"], pieces: Sequence[str], scores: Sequence[float] = ()
+) -> Tokenizer:
+    """Return the tokenizer of another toolkit's pieces, with the blank before them.
+
+    Args:
+        source: path of the file, for messages.
+        kind: kind of the tokenizer.
+        pieces: pieces by their class, without the blank.
+        scores: one per piece; none for characters.
+
+    Raises:
+        UserError: a piece is empty or repeated, or a score is not finite.
+    """
+    wrong = next((score for score in scores if not math.isfinite(score)), None)
+    if wrong is not None:
+        raise UserError(f"{source}: found a piece with score {wrong}, expected finite scores")
+    try:
+        return Tokenizer(kind, (BLANK, *pieces), (0.0, *scores) if scores else ())
+    except UserError as error:
+        raise UserError(f"{source}: {str(error).removeprefix('tokenizer: ')}") from error
 
 
 def write_sentencepiece(tokenizer: Tokenizer) -> bytes:
@@ -60,9 +86,13 @@ def write_sentencepiece(tokenizer: Tokenizer) -> bytes:
         raise UserError("tokenizer: found kind char, expected bpe or unigram for a sentencepiece model")
     model = proto.ModelProto()
     piece_type = proto.ModelProto.SentencePiece
+    types = {UNKNOWN: piece_type.UNKNOWN}
+    if _BYTES.issubset(tokenizer.pieces):
+        types |= dict.fromkeys(_BYTES, piece_type.BYTE)
+        model.trainer_spec.byte_fallback = True
     for text, score in zip(tokenizer.pieces[1:], tokenizer.scores[1:], strict=True):
         piece = model.pieces.add(piece=text, score=score)
-        piece.type = piece_type.UNKNOWN if text == UNKNOWN else piece_type.NORMAL
+        piece.type = types.get(text, piece_type.NORMAL)
     if UNKNOWN not in tokenizer.pieces:
         model.pieces.add(piece=UNKNOWN, score=0.0).type = piece_type.UNKNOWN
     model.trainer_spec.model_type = next(number for number, kind in _KINDS.items() if kind == tokenizer.kind)

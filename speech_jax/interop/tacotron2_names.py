@@ -149,7 +149,7 @@ def _join_lstms(tensors: Tensors, source: str) -> Tensors:
                     f"{source}: found {module}.bias_ih{d} with shape {first.shape} and bias_hh{d} with {second.shape}, "
                     "expected the same"
                 )
-            parts["bias"].append(first + second)
+            parts["bias"].append(first.astype(np.float64) + second.astype(np.float64))  # half precision would round
         for kind, arrays in parts.items():
             if len({a.shape for a in arrays}) > 1:
                 raise UserError(

@@ -1,21 +1,21 @@
 """Reading and writing named tensors in safetensors and torch files, without torch and without executing their pickles.
 
 Arrays are views of the memory-mapped file: nothing is read before it is used, and a wrong header allocates nothing.
+A file is not trusted: names, shapes and the operations of a pickle are limited in number, and tensors in size, to what
+the file can hold.
 """
 
 from __future__ import annotations
 
 import collections
 import functools
-import io
+import itertools
 import json
 import math
-import pickle
-import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -23,19 +23,16 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from speech_jax.core.documents import check_file
 from speech_jax.core.errors import UserError
+from speech_jax.interop.torch_pickle import MAX_RANK, TORCH_TYPES, View, operations, unpickle
 
 Tensors = dict[str, np.ndarray]
 _MAX_LINE = 1 << 16  # bytes of a name in a pickle of protocol 2
-_MAX_HEADER = 100 << 20  # bytes of names and shapes; the limit of the safetensors library
+_MAX_HEADER = 16 << 20  # bytes of names and shapes, of which thousands of tensors take less than 1 MB
 _SAFETENSORS_TYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
     "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
-}  # fmt: skip
-_TORCH_TYPES = {
-    "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
-    "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_,
 }  # fmt: skip
 
 
@@ -52,6 +49,7 @@ def read_safetensors(path: str | Path) -> Tensors:
         UserError: the file is cut off, or its tensors overlap or have a name twice.
     """
     path = Path(path)
+    check_file(path, "a safetensors file")
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -64,8 +62,9 @@ def read_safetensors(path: str | Path) -> Tensors:
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             dtype = np.dtype(_SAFETENSORS_TYPES[entry["dtype"]])
             shape, (first, last) = tuple(entry["shape"]), entry["data_offsets"]
-            if not all(isinstance(n, int) and n >= 0 for n in (*shape, first, last)):
-                raise ValueError(f"shape {shape} at {first}..{last} for {name!r}")
+            numbers = (*shape, first, last)
+            if len(shape) > MAX_RANK or not all(isinstance(n, int) and 0 <= n < 1 << 63 for n in numbers):
+                raise ValueError(f"shape {shape[:MAX_RANK]} at {first}..{last} for {name!r}")
             if first != end or last - first != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{last - first} bytes at {first} for {name!r} of shape {shape}, {dtype}")
             end = last
@@ -77,7 +76,7 @@ def read_safetensors(path: str | Path) -> Tensors:
         return tensors
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}, expected a safetensors file") from error
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError, MemoryError) as error:
         raise UserError(f"{path}: found {error}, expected a whole safetensors file") from error
 
 
@@ -85,6 +84,48 @@ def read_state_dict(path: str | Path) -> Tensors:
     """Read the tensors of a .safetensors file, or of a torch file with any other suffix."""
     path = Path(path)
     return read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+
+
+_TRAINING_STATE = frozenset(
+    "optimizer scheduler lr_scheduler scaler amp iteration epoch step learning_rate global_step global_epoch "
+    "global_test_step cuda_rng_state_all cuda_rng_states_all random_rng_state random_rng_states_all config".split()
+)
+
+
+def network_tensors(tensors: Tensors, marks: Iterable[str], source: str) -> tuple[Tensors, dict[str, str]]:
+    """Separate the tensors of a network from the state of its training.
+
+    Args:
+        tensors: of a checkpoint, in which the state dict may be an entry and may have prefixes.
+        marks: names of tensors that tell the network; what stands before one is the prefix.
+        source: path of the file, for messages.
+
+    Returns:
+        The network's tensors without the prefix, and the names of the others with the reason why they are not used.
+
+    Raises:
+        UserError: there are two networks.
+    """
+    prefixes = sorted({name.removesuffix(mark) for mark in marks for name in tensors if _ends_with(name, mark)})
+    if len(prefixes) > 1:
+        raise UserError(f"{source}: found networks under {prefixes[0]!r} and {prefixes[1]!r}, expected one")
+    prefix = prefixes[0] if prefixes else ""
+    entry = prefix.split(".")[0]
+    network, ignored = {}, {}
+    for name, tensor in tensors.items():
+        first = name.split(".")[0]
+        outside = entry in ("state_dict", "model_state_dict") and first != entry
+        if name.startswith(prefix) and first not in _TRAINING_STATE:
+            network[name.removeprefix(prefix)] = tensor
+        elif outside or first in _TRAINING_STATE:
+            ignored[name] = "training state, not part of the network"
+        else:
+            network[name] = tensor
+    return network, ignored
+
+
+def _ends_with(name: str, mark: str) -> bool:
+    return name == mark or name.endswith(f".{mark}")
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -124,45 +165,48 @@ class Span(NamedTuple):
     size: int | None = None
 
 
-class _SpanFile:
-    """A Span as a file object that zipfile can read."""
+class SpanFile:
+    """A Span as a file object that zipfile and tarfile can read; a longer read at once than `limit` is an error."""
 
-    def __init__(self, file: IO[bytes], span: Span):
-        self._file, self._start, self._position = file, span.offset, 0
+    def __init__(self, file: IO[bytes], span: Span, limit: int = _MAX_HEADER):
+        self._file, self._start, self._position, self._limit = file, span.offset, 0, limit
         self.size = span.path.stat().st_size - span.offset if span.size is None else span.size
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a position, as a file's method does."""
         self._position = max(0, offset + (0, self._position, self.size)[whence])
         return self._position
 
     def tell(self) -> int:
+        """Return the position."""
         return self._position
 
     def seekable(self) -> bool:
+        """Return True."""
         return True
 
     def read(self, count: int = -1) -> bytes:
+        """Return the next bytes. Raises ValueError for more than the limit."""
         left = max(0, self.size - self._position)
+        count = left if count is None or count < 0 else min(count, left)
+        if count > self._limit:
+            raise ValueError(f"{count} bytes of names and shapes, more than {self._limit}")
         self._file.seek(self._start + self._position)
-        data = self._file.read(left if count is None or count < 0 else min(count, left))
+        data = self._file.read(count)
         self._position += len(data)
         return data
 
     def readline(self) -> bytes:
+        """Return the next bytes up to a line end, at most those of a name."""
         self._file.seek(self._start + self._position)
         data = self._file.readline(max(0, min(self.size - self._position, _MAX_LINE)))
         self._position += len(data)
         return data
 
 
-# Operations allowed in the pickle of a torch file: tuples, dicts, strings, numbers, and calls of the names in
-# `_unpickle`. Everything else is refused before anything is unpickled.
-_OPCODES = frozenset(
-    "PROTO STOP MARK GLOBAL REDUCE BUILD BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE FRAME EMPTY_TUPLE TUPLE TUPLE1 "
-    "TUPLE2 TUPLE3 EMPTY_DICT SETITEM SETITEMS EMPTY_LIST APPEND APPENDS BINUNICODE SHORT_BINUNICODE BININT BININT1 "
-    "BININT2 LONG1 BINFLOAT NEWTRUE NEWFALSE NONE BINPERSID POP".split()
-)
-_MAX_MEMO = 1 << 22  # entries; the unpickler allocates up to the highest index
+_MAX_ENTRIES = 1 << 18  # of all dicts, of which one may be the entry of many
+_MAX_NAME = 1 << 10  # characters
+_SHARED = 4  # times the size of the file: tensors may share numbers, as tied weights do
 
 
 def read_torch(source: str | Path | Span) -> Tensors:
@@ -181,47 +225,43 @@ def read_torch(source: str | Path | Span) -> Tensors:
         UserError: the file is cut off, or its pickle contains anything else.
     """
     span = source if isinstance(source, Span) else Span(Path(source))
+    check_file(span.path, "a torch file")
     try:
         with open(span.path, "rb") as file:
-            stream = _SpanFile(file, span)
+            stream = SpanFile(file, span)
             magic = stream.read(4)
             stream.seek(0)
             pickled, find = _open_zip(stream, span) if magic == b"PK\3\4" else _open_stream(stream, span)
-            tree = _unpickle(pickled)
-            return {name: view.array(find) for name, view in _flatten(tree).items()}
+            views = _flatten(unpickle(pickled))
+            if not views:
+                raise ValueError("no tensors")
+            total = sum(math.prod(view.size) * view.dtype.itemsize for view in views.values())
+            if total > _SHARED * stream.size + (1 << 20):
+                raise ValueError(f"tensors of {total} bytes in a file of {stream.size}")
+            return {name: _array(view, find) for name, view in views.items()}
     except OSError as error:
         raise UserError(f"{span.path}: {error.strerror or error}, expected a torch file") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, MemoryError, OverflowError, RecursionError,
-            EOFError, RuntimeError, NotImplementedError, struct.error, zlib.error, zipfile.BadZipFile,
-            pickle.UnpicklingError) as error:  # fmt: skip
+            EOFError, RuntimeError, NotImplementedError, struct.error, zlib.error,
+            zipfile.BadZipFile) as error:  # fmt: skip
         raise UserError(f"{span.path}: found {error}, expected a torch state dict") from error
 
 
 _FindStorage = Callable[[str, np.dtype], np.ndarray]  # (key, dtype) -> the mapped numbers of a storage
 
 
-class _View(NamedTuple):
-    """A tensor as a view of a storage that is not mapped yet."""
-
-    key: str
-    dtype: np.dtype
-    count: int
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    def array(self, find: _FindStorage) -> np.ndarray:
-        """Return the tensor as a view of the mapped file."""
-        data = find(self.key, self.dtype)
-        span = sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
-        last = self.offset + span if math.prod(self.size) else -1
-        if last >= len(data) or self.count > len(data):
-            raise ValueError(f"a tensor of shape {self.size} in a storage of {len(data)}")
-        strides = tuple(s * data.dtype.itemsize for s in self.stride)
-        return np.lib.stride_tricks.as_strided(data[self.offset :], self.size, strides, writeable=False)
+def _array(view: View, find: _FindStorage) -> np.ndarray:
+    """Return a tensor as a view of the mapped file."""
+    data = find(view.key, view.dtype)
+    span = sum((n - 1) * s for n, s in zip(view.size, view.stride, strict=True))
+    last = view.offset + span if math.prod(view.size) else -1
+    if last >= len(data) or view.count > len(data):
+        raise ValueError(f"a tensor of shape {view.size} in a storage of {len(data)}")
+    strides = tuple(s * data.dtype.itemsize for s in view.stride)
+    return np.lib.stride_tricks.as_strided(data[view.offset :], view.size, strides, writeable=False)
 
 
-def _open_zip(stream: _SpanFile, span: Span) -> tuple[bytes, _FindStorage]:
+def _open_zip(stream: SpanFile, span: Span) -> tuple[bytes, _FindStorage]:
     """Return the pickle and the storages of a file written by torch 1.6 or later."""
     try:
         archive = zipfile.ZipFile(stream)
@@ -231,19 +271,31 @@ def _open_zip(stream: _SpanFile, span: Span) -> tuple[bytes, _FindStorage]:
     name = next((n for n in entries if n.endswith("/data.pkl") and n.count("/") == 1), None)
     if name is None:
         raise ValueError("a zip archive without data.pkl")
-    if entries[name].file_size > _MAX_HEADER:
-        raise ValueError(f"{entries[name].file_size} bytes of names and shapes")
-    pickled = archive.read(name)
+
+    def read(name: str, limit: int) -> bytes:
+        info = entries[name]
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > limit:
+            raise ValueError(f"{name!r} compressed, or of {info.file_size} bytes")
+        return archive.read(name)
+
+    pickled = read(name, _MAX_HEADER)
     folder = name.removesuffix("data.pkl")
     order = folder + "byteorder"
-    if order in entries and archive.read(order).strip() != b"little":
+    if order in entries and read(order, 64).strip() != b"little":
         raise ValueError("tensors that are not little-endian")
+    left = stream.size
 
     @functools.cache
     def find(key: str, dtype: np.dtype) -> np.ndarray:
-        info = entries[f"{folder}data/{key}"]
+        nonlocal left
+        info = entries.get(f"{folder}data/{key}")
+        if info is None:
+            raise ValueError(f"no storage {key!r}")
         if info.compress_type != zipfile.ZIP_STORED:
             raise ValueError("compressed tensors")
+        left -= info.file_size
+        if left < 0:
+            raise ValueError("storages that overlap")
         stream.seek(info.header_offset)
         header = stream.read(30)
         if header[:4] != b"PK\3\4":
@@ -262,7 +314,7 @@ def _open_zip(stream: _SpanFile, span: Span) -> tuple[bytes, _FindStorage]:
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
-def _open_stream(stream: _SpanFile, span: Span) -> tuple[bytes, _FindStorage]:
+def _open_stream(stream: SpanFile, span: Span) -> tuple[bytes, _FindStorage]:
     """Return the pickle and the storages of a file written before torch 1.6.
 
     Such a file holds a magic number, a version, properties of the machine, the pickle, the keys of the storages, and
@@ -272,25 +324,24 @@ def _open_stream(stream: _SpanFile, span: Span) -> tuple[bytes, _FindStorage]:
     for index in range(5):
         start = stream.tell()
         try:
-            for opcode, _, _ in pickletools.genops(cast(IO[bytes], stream)):
+            for _ in operations(cast(IO[bytes], stream)):
                 if stream.tell() - start > _MAX_HEADER:
                     raise ValueError("more than a header's bytes of names and shapes")
-                del opcode
         except (ValueError, AttributeError, UnicodeError) as error:
             kind = "no torch file (neither a zip archive nor pickles)" if index < 2 else "a torch file that is cut off"
             raise ValueError(kind) from error
         end = stream.tell()
         stream.seek(start)
         pickles.append(stream.read(end - start))
-        if index == 0 and _unpickle(pickles[0]) != _MAGIC:
+        if index == 0 and unpickle(pickles[0]) != _MAGIC:
             raise ValueError("no torch file (another magic number)")
-    version, machine = _unpickle(pickles[1]), _unpickle(pickles[2])
+    version, machine = unpickle(pickles[1]), unpickle(pickles[2])
     if version != _VERSION or not machine.get("little_endian"):
-        raise ValueError(f"version {version} or tensors that are not little-endian")
+        raise ValueError(f"another version than {_VERSION}, or tensors that are not little-endian")
     dtypes: dict[str, np.dtype] = {}
-    _unpickle(pickles[3], lambda key, dtype: dtypes.setdefault(key, dtype))
+    unpickle(pickles[3], lambda key, dtype: dtypes.setdefault(key, dtype))
     extents: dict[str, tuple[int, int]] = {}  # start, size in bytes
-    for key in _unpickle(pickles[4]):
+    for key in unpickle(pickles[4]):
         (count,) = struct.unpack("<q", stream.read(8))
         start, size = stream.tell(), count * dtypes[key].itemsize
         if count < 0 or start + size > stream.size:
@@ -305,59 +356,32 @@ def _open_stream(stream: _SpanFile, span: Span) -> tuple[bytes, _FindStorage]:
     return pickles[3], find
 
 
-def _map_span(stream: _SpanFile, span: Span, start: int, size: int, dtype: np.dtype, key: str) -> np.ndarray:
+def _map_span(stream: SpanFile, span: Span, start: int, size: int, dtype: np.dtype, key: str) -> np.ndarray:
     if start + size > stream.size:
         raise ValueError(f"storage {key!r} beyond the end of the file")
     return _map(span.path, span.offset + start, (size // dtype.itemsize,), dtype)
 
 
-def _unpickle(pickled: bytes, on_storage: Callable[[str, np.dtype], Any] = lambda key, dtype: None) -> Any:
-    """Return the contents of the pickle with tensors as `_View`s; calls `on_storage` for every storage."""
-    for opcode, argument, _ in pickletools.genops(pickled):
-        if opcode.name not in _OPCODES:
-            raise ValueError(f"the pickle operation {opcode.name}, which no state dict needs")
-        if opcode.name == "LONG_BINPUT" and (argument is None or argument > _MAX_MEMO):
-            raise ValueError(f"pickle memo entry {argument}")
-
-    def rebuild(storage, offset, size, stride, *_ignored):
-        kind, dtype, key, count = storage
-        if kind != "storage" or not all(isinstance(n, int) and n >= 0 for n in (offset, *size, *stride)):
-            raise ValueError("an invalid tensor")
-        return _View(key, dtype, count, offset, tuple(size), tuple(stride))
-
-    names = {
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): rebuild,
-        ("torch._utils", "_rebuild_parameter"): lambda tensor, *_ignored: tensor,
-        **{("torch", name): name for name in _TORCH_TYPES},
-    }
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module, name):
-            if (module, name) not in names:
-                raise ValueError(f"a call of {module}.{name}, which is not run")
-            return names[module, name]
-
-        def persistent_load(self, pid):
-            kind, storage_type, key, _location, count, *view = pid
-            if view and view[0] is not None:
-                raise ValueError("a storage that is a part of another")
-            dtype = np.dtype(_TORCH_TYPES[storage_type])
-            on_storage(str(key), dtype)
-            return kind, dtype, str(key), int(count)
-
-    return Unpickler(io.BytesIO(pickled)).load()
-
-
-def _flatten(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, _View]:
-    if not isinstance(tree, dict) or depth > 8:
+def _flatten(tree: Any) -> dict[str, View]:
+    """Return the tensors of nested dicts, their names joined by dots."""
+    if not isinstance(tree, dict):
         raise ValueError(f"a {type(tree).__name__}")
-    views: dict[str, _View] = {}
-    for name, value in tree.items():
-        if isinstance(value, _View):
-            views[f"{prefix}{name}"] = value
-        elif isinstance(value, dict):
-            views |= _flatten(value, f"{prefix}{name}.", depth + 1)
+    views: dict[str, View] = {}
+    entries = itertools.count(1)
+
+    def add(tree: dict, prefix: str) -> None:
+        for key, value in tree.items():
+            name = f"{prefix}{key}"
+            if next(entries) > _MAX_ENTRIES or len(name) > _MAX_NAME:
+                raise ValueError(f"more than {_MAX_ENTRIES} entries, or a name of more than {_MAX_NAME} characters")
+            if isinstance(value, View):
+                if name in views:
+                    raise ValueError(f"{name!r} twice")
+                views[name] = value
+            elif isinstance(value, dict):
+                add(value, f"{name}.")
+
+    add(tree, "")
     return views
 
 
@@ -369,7 +393,7 @@ def write_torch(file: str | Path | IO[bytes], tensors: Mapping[str, np.ndarray],
         tensors: arrays of the types that torch has too.
         under: write the state dict as the entry of this name in a dict; empty for a bare state dict.
     """
-    storage_types = {np.dtype(dtype): name for name, dtype in _TORCH_TYPES.items()}
+    storage_types = {np.dtype(dtype): name for name, dtype in TORCH_TYPES.items()}
     arrays = {name: np.asarray(a, order="C") for name, a in tensors.items()}
     out = [b"\x80\x02", b"}" + _text(under) if under else b""]
     out.append(b"ccollections\nOrderedDict\n)R(")  # OrderedDict(), then pairs up to the mark

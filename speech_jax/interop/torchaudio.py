@@ -16,21 +16,21 @@ from speech_jax.artifacts.recognizer import RecognizerParts
 from speech_jax.audio import presets
 from speech_jax.audio.config import AudioConfig
 from speech_jax.core.config_dict import from_dict
+from speech_jax.core.documents import read_document
 from speech_jax.core.errors import UserError
 from speech_jax.interop.config import TorchaudioConfig
 from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, TensorMapping, import_tensors
 from speech_jax.interop.imported import Imported
 from speech_jax.interop.parakeet import read_json
-from speech_jax.interop.sentencepieces import read_sentencepiece
+from speech_jax.interop.sentencepieces import make_tokenizer, read_sentencepiece
 from speech_jax.interop.tensors import Tensors, read_state_dict
 from speech_jax.models.config import PlainConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
-from speech_jax.text.tokenizer import BLANK, SPECIAL, Tokenizer
+from speech_jax.text.tokenizer import SPECIAL, Tokenizer
 
 PRESETS = {"nemo": presets.nemo, "kaldi": presets.kaldi, "librosa": presets.librosa, "torch": presets.torch_like,
            "whisper": presets.whisper_like}  # fmt: skip
 _FIRST = re.compile(r"^(.*)conformer_layers\.0\.ffn1\.sequential\.1\.weight$")
-_MAX_TOKENS = 16 << 20  # bytes of a token file
 
 
 def is_state_dict(path: str | Path) -> bool:
@@ -84,6 +84,12 @@ def read_torchaudio(path: str | Path, config: TorchaudioConfig, tensors: Tensors
 def _prefix(tensors: Tensors, path: Path) -> str:
     """Return the prefix of "conformer_layers"."""
     prefixes = [match.group(1) for name in tensors if (match := _FIRST.match(name))]
+    if not prefixes:
+        folder = ", or the folder of a Hugging Face model" if (path.parent / "config.json").is_file() else ""
+        raise UserError(
+            f"{path}: found {len(tensors)} tensors of an unknown network, the first {next(iter(tensors), '')[:80]!r}, "
+            f"expected a Tacotron 2, a WaveNet or torchaudio's Conformer{folder}"
+        )
     if len(prefixes) != 1:
         raise UserError(
             f"{path}: found {len(prefixes)} tensors …conformer_layers.0.ffn1.sequential.1.weight, expected one "
@@ -131,6 +137,8 @@ def _shape(tensors: Tensors, name: str, dims: int, path: Path) -> tuple[int, ...
 def _model(tensors: Tensors, prefix: str, config: TorchaudioConfig, path: Path) -> PlainConformerConfig:
     layer = f"{prefix}conformer_layers.0."
     hidden, width = _shape(tensors, f"{layer}ffn1.sequential.1.weight", 2, path)
+    if config.heads < 1 or width % config.heads:
+        raise UserError(f"--heads: found {config.heads}, expected a divisor of the network's width {width}")
     number = re.compile(re.escape(prefix) + r"conformer_layers\.(\d{1,6})\.")
     numbers = {int(match.group(1)) for name in tensors if (match := number.match(name))}
     if numbers != set(range(len(numbers))):
@@ -172,14 +180,7 @@ def _audio(features: str, inputs: int) -> tuple[AudioConfig, str]:
 
 def _tokenizer(path: Path, classes: int, blank: int) -> Tokenizer:
     """Read the classes of the head as tokens, the blank first."""
-    try:
-        if path.stat().st_size > _MAX_TOKENS:
-            raise UserError(
-                f"{path}: found {path.stat().st_size} bytes, expected a token file of at most {_MAX_TOKENS}"
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}, expected a token file") from error
+    data = read_document(path, "a token file")
     if path.suffix == ".model":
         tokenizer = read_sentencepiece(data, str(path))
         if tokenizer.vocab_size != classes:
@@ -199,7 +200,7 @@ def _tokenizer(path: Path, classes: int, blank: int) -> Tokenizer:
     for number, piece in enumerate(pieces, 1):
         if len(piece) != 1 and piece not in SPECIAL:
             raise UserError(f"{path}: found token {piece!r} ({number}), expected single characters")
-    return Tokenizer("char", (BLANK, *pieces))
+    return make_tokenizer(path, "char", pieces)
 
 
 def torchaudio_mappings(

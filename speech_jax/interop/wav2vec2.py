@@ -2,29 +2,28 @@
 
 These are the classes Wav2Vec2ForCTC and Wav2Vec2ConformerForCTC.
 
-A folder has config.json, model.safetensors (or parts with an index, or pytorch_model.bin), preprocessor_config.json and
-vocab.json, and may have tokenizer_config.json, special_tokens_map.json and added_tokens.json.
+A folder has config.json, weights (`parakeet.read_weights`), preprocessor_config.json or, since transformers 5,
+processor_config.json, and vocab.json. It may have tokenizer_config.json, special_tokens_map.json and added_tokens.json.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from speech_jax.artifacts.recognizer import RecognizerParts
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import waveform
-from speech_jax.core.config_dict import from_dict
 from speech_jax.core.errors import UserError
 from speech_jax.interop.conformer_names import DEPTHWISE, LINEAR, POINTWISE, SAME, TensorMapping, import_tensors
 from speech_jax.interop.imported import Imported
-from speech_jax.interop.parakeet import read_json, read_weights
-from speech_jax.interop.settings import Settings
-from speech_jax.interop.tensors import Tensors, read_torch
-from speech_jax.models.config import Wav2Vec2Config
+from speech_jax.interop.parakeet import feature_settings, read_json, read_weights
+from speech_jax.interop.settings import MAX_LAYERS, REQUIRED, Settings
+from speech_jax.interop.tensors import Tensors
+from speech_jax.models.config import Activation, Wav2Vec2Config
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.tokenizer import BLANK, Tokenizer
 
@@ -47,8 +46,8 @@ _NO_INFLUENCE = (
     "return_dict", "output_attentions", "output_hidden_states", "use_cache", "_name_or_path", "_attn_implementation",
     "_commit_hash", "mask_time_min_masks", "mask_feature_min_masks", "mask_channel_length", "mask_channel_prob",
     "mask_channel_min_space", "mask_channel_other", "mask_channel_selection", "mask_time_min_space", "mask_time_other",
-    "mask_time_selection", "feat_extract_dropout", "hidden_dropout_prob", "vocab_size", "pad_token_id",
-    "apply_spec_augment", "auto_map", "language_model", "model_type",
+    "mask_time_selection", "feat_extract_dropout", "hidden_dropout_prob", "output_hidden_size", "auto_map",
+    "language_model", "model_type",
 )  # fmt: skip
 
 
@@ -65,18 +64,16 @@ def read_wav2vec2(folder: str | Path, lower_case: bool = False) -> Imported:
     folder = Path(folder)
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
-    if kind not in PREFIXES:
+    if not isinstance(kind, str) or kind not in PREFIXES:
         raise UserError(f"{folder / 'config.json'}: found model_type {kind!r}, expected {' or '.join(PREFIXES)}")
-    model = _model(config, folder / "config.json")
-    audio = _audio(folder / "preprocessor_config.json")
-    blank, classes = config.get("pad_token_id", 0), config.get("vocab_size", 32)
-    if not isinstance(blank, int) or not isinstance(classes, int) or not 0 <= blank < classes:
-        raise UserError(
-            f"{folder / 'config.json'}: found pad_token_id {blank!r} of vocab_size {classes!r}, expected the blank's id"
-        )
+    settings = Settings(config, "", folder / "config.json")
+    classes = settings.integer("vocab_size", REQUIRED if kind == "wav2vec2-conformer" else 32)
+    blank = settings.integer("pad_token_id", 0, least=0, most=classes - 1)
+    model = _model(settings, kind)
+    audio = _audio(folder)
     tokenizer, notes = read_vocabulary(folder, classes, blank, lower_case)
 
-    tensors = {_parametrization_name(name): a for name, a in _weights(folder).items()}
+    tensors = {_parametrization_name(name): a for name, a in read_weights(folder).items()}
     if "lm_head.weight" not in tensors:
         architectures = config.get("architectures")
         raise UserError(
@@ -102,13 +99,6 @@ def read_wav2vec2(folder: str | Path, lower_case: bool = False) -> Imported:
 
 
 # ---- Tensors
-
-
-def _weights(folder: Path) -> Tensors:
-    names = ("model.safetensors", "model.safetensors.index.json")
-    if (folder / "pytorch_model.bin").is_file() and not any((folder / name).is_file() for name in names):
-        return read_torch(folder / "pytorch_model.bin")
-    return read_weights(folder)
 
 
 def _parametrization_name(name: str) -> str:
@@ -236,77 +226,76 @@ def wav2vec2_mappings(config: Wav2Vec2Config, prefix: str, blank: int, classes: 
 # ---- Settings
 
 
-def _model(config: dict[str, Any], path: Path) -> Wav2Vec2Config:
-    settings = Settings(config, "", path)
-    take, conformer = settings.take, config["model_type"] == "wav2vec2-conformer"
-    masks = take("apply_spec_augment", True)
-    mask_time, mask_channels = take("mask_time_prob", 0.05), take("mask_feature_prob", 0.0)
+def _model(settings: Settings, kind: str) -> Wav2Vec2Config:
+    integer, number, conformer = settings.integer, settings.number, kind == "wav2vec2-conformer"
+    masks = settings.flag("apply_spec_augment", True)
+    mask_time, mask_channels = number("mask_time_prob", 0.05, most=1), number("mask_feature_prob", 0.0, most=1)
     values = {
         "block": "conformer" if conformer else "transformer",
-        "width": take("hidden_size", 768),
-        "layers": take("num_hidden_layers", 12),
-        "heads": take("num_attention_heads", 12),
-        "hidden": take("intermediate_size", 3072),
-        "conv_width": take("conv_dim", Wav2Vec2Config.conv_width),
-        "conv_kernel": take("conv_kernel", Wav2Vec2Config.conv_kernel),
-        "conv_stride": take("conv_stride", Wav2Vec2Config.conv_stride),
-        "conv_bias": take("conv_bias", False),
-        "conv_norm": take("feat_extract_norm", "group"),
-        "conv_activation": _activation(take("feat_extract_activation", "gelu")),
-        "activation": _activation(take("hidden_act", "gelu")),
-        "eps": take("layer_norm_eps", 1e-5),
-        "dropout": take("hidden_dropout", 0.1),
-        "dropout_hidden": take("activation_dropout", 0.1),
-        "dropout_att": take("attention_dropout", 0.1),
-        "dropout_projection": take("feat_proj_dropout", 0.0),
-        "dropout_final": take("final_dropout", 0.1),
-        "layer_drop": take("layerdrop", 0.1),
+        "width": integer("hidden_size", 768),
+        "layers": integer("num_hidden_layers", 12, most=MAX_LAYERS),
+        "heads": integer("num_attention_heads", 12),
+        "hidden": integer("intermediate_size", 3072),
+        "conv_width": settings.integers("conv_dim", Wav2Vec2Config.conv_width),
+        "conv_kernel": settings.integers("conv_kernel", Wav2Vec2Config.conv_kernel),
+        "conv_stride": settings.integers("conv_stride", Wav2Vec2Config.conv_stride),
+        "conv_bias": settings.flag("conv_bias", False),
+        "conv_norm": settings.choice("feat_extract_norm", "group", "layer"),
+        "conv_activation": _activation(settings, "feat_extract_activation"),
+        "activation": _activation(settings, "hidden_act"),
+        "eps": number("layer_norm_eps", 1e-5, least=1e-12, most=1),
+        "dropout": number("hidden_dropout", 0.1, most=1),
+        "dropout_hidden": number("activation_dropout", 0.1, most=1),
+        "dropout_att": number("attention_dropout", 0.1, most=1),
+        "dropout_projection": number("feat_proj_dropout", 0.0, most=1),
+        "dropout_final": number("final_dropout", 0.1, most=1),
+        "layer_drop": number("layerdrop", 0.1, most=1),
         "mask_time": mask_time if masks else 0.0,
-        "mask_time_span": take("mask_time_length", 10),
+        "mask_time_span": integer("mask_time_length", 10),
         "mask_channels": mask_channels if masks else 0.0,
-        "mask_channels_span": take("mask_feature_length", 10),
+        "mask_channels_span": integer("mask_feature_length", 10),
     }
     if conformer:
-        # transformers writes null for "none"; a missing entry means "relative"
-        positions = config.get("position_embeddings_type", "relative")
+        positions = settings.choice("position_embeddings_type", "relative", "rotary", None)
         values |= {
-            "positions": "none" if positions is None else positions,
-            "rotary_base": take("rotary_embedding_base", 10000),
-            "kernel_size": take("conv_depthwise_kernel_size", 31),
-            "dropout_conv": take("conformer_conv_dropout", 0.1),
+            "positions": positions or "none",
+            "rotary_base": float(integer("rotary_embedding_base", 10000)),
+            "kernel_size": integer("conv_depthwise_kernel_size", 31),
+            "dropout_conv": number("conformer_conv_dropout", 0.1, most=1),
         }
-        settings.drop("position_embeddings_type", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
+        settings.drop("num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
     else:
         values |= {
-            "norm_first": take("do_stable_layer_norm", False),
-            "position_kernel": take("num_conv_pos_embeddings", 128),
-            "position_groups": take("num_conv_pos_embedding_groups", 16),
+            "norm_first": settings.flag("do_stable_layer_norm", False),
+            "position_kernel": integer("num_conv_pos_embeddings", 128),
+            "position_groups": integer("num_conv_pos_embedding_groups", 16),
         }
-    model = from_dict(Wav2Vec2Config, values, f"{path}: as Wav2Vec2Config")
+    try:
+        model = Wav2Vec2Config(**values)
+    except UserError as error:
+        raise settings.located(error, "") from error
+    convolutions = len(model.conv_width)
     settings.expect(
-        add_adapter=False, adapter_attn_dim=None, output_hidden_size=model.width, pruned_heads={},
-        num_feat_extract_layers=len(model.conv_width), is_encoder_decoder=False, is_decoder=False,
-        add_cross_attention=False,
+        add_adapter=(False, None), adapter_attn_dim=None, pruned_heads=(None, {}),
+        num_feat_extract_layers=(convolutions, None), is_encoder_decoder=(False, None), is_decoder=(False, None),
+        add_cross_attention=(False, None),
     )  # fmt: skip
     settings.drop(*_NO_INFLUENCE)
     settings.finish()
     return model
 
 
-def _activation(name: str) -> str:
-    return "swish" if name == "silu" else name
+def _activation(settings: Settings, name: str) -> str:
+    value = settings.choice(name, "gelu", "silu", *get_args(Activation))
+    return "swish" if value == "silu" else value
 
 
-def _audio(path: Path) -> AudioConfig:
-    settings = Settings(read_json(path), "", path)
-    normalize, rate = settings.take("do_normalize", True), settings.take("sampling_rate", 16000)
-    settings.expect(feature_size=1, feature_extractor_type="Wav2Vec2FeatureExtractor", padding_side="right")
-    settings.drop("padding_value", "return_attention_mask", "processor_class", "sampling_rate")
+def _audio(folder: Path) -> AudioConfig:
+    settings = feature_settings(folder)
+    normalize, rate = settings.flag("do_normalize", True), settings.integer("sampling_rate", 16000)
+    settings.expect(feature_size=1, feature_extractor_type=("Wav2Vec2FeatureExtractor", None))
+    settings.drop("padding_value", "padding_side", "return_attention_mask", "processor_class")
     settings.finish()
-    if not isinstance(rate, int) or not isinstance(normalize, bool):
-        raise UserError(
-            f"{path}: found sampling_rate {rate!r}, do_normalize {normalize!r}, expected a number and a flag"
-        )
     return dataclasses.replace(waveform(normalize), sample_rate=rate)
 
 
@@ -362,6 +351,8 @@ def read_vocabulary(folder: Path, classes: int, blank: int, lower_case: bool) ->
             continue
         if len(piece) != 1 and piece not in ("<unk>", "<s>", "</s>"):
             raise UserError(f"{path}: found token {token!r}, expected single characters")
+        if piece in pieces:
+            raise UserError(f"{path}: found two tokens for {piece!r}, one of them {token!r}, expected one")
         pieces.append(piece)
     letters = "".join(sorted(p for p in pieces if len(p) == 1))
     notes = [f"text: the vocabulary is {letters!r}"]

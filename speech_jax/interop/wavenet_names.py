@@ -23,8 +23,7 @@ MARKS: dict[Layout, str] = {  # a tensor that no other layout has
     "released": "upsample_conv.0.bias",
     "nvidia": "dilate_layers.0.conv.weight",
 }
-CYCLES = {24: 4, 30: 3, 20: 2, 12: 2}  # layers -> dilation cycles of the public settings
-NVIDIA_CYCLE = 8  # layers per cycle in nv-wavenet's config.json
+R9Y9 = "conv_layers.0.conv1x1_skip.bias"  # a tensor of every WaveNet of r9y9's
 
 
 def detect_layout(tensors: Tensors) -> Layout | None:
@@ -43,6 +42,7 @@ def fold_weight_norm(tensors: Tensors, source: str) -> Tensors:
         UserError: one of the two is missing.
     """
     folded: Tensors = {}
+    tensors = {_old_name(name): tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if name.endswith(".weight_g"):
             continue
@@ -60,7 +60,16 @@ def fold_weight_norm(tensors: Tensors, source: str) -> Tensors:
     return folded
 
 
-def wavenet_config(tensors: Tensors, layout: Layout, source: str, hop: int, cycles: int = 0) -> WaveNetConfig:
+def _old_name(name: str) -> str:
+    """Return the name of a part of weight norm before torch 2.1."""
+    for new, old in (("original0", "weight_g"), ("original1", "weight_v")):
+        name = name.replace(f"parametrizations.weight.{new}", old)
+    return name
+
+
+def wavenet_config(
+    tensors: Tensors, layout: Layout, source: str, hop: int, cycles: int, min_log_scale: float | None = None
+) -> WaveNetConfig:
     """Return the network of tensors with folded weight norm: every width follows from a shape.
 
     Args:
@@ -68,10 +77,11 @@ def wavenet_config(tensors: Tensors, layout: Layout, source: str, hop: int, cycl
         layout: their layout.
         source: path of the file, for messages.
         hop: samples per mel frame.
-        cycles: dilation cycles, which no tensor tells; 0 takes the public settings for the number of layers.
+        cycles: dilation cycles, which no tensor tells.
+        min_log_scale: lower bound of log scales, which no tensor tells; None takes the default of the public code.
 
     Raises:
-        UserError: a tensor is missing or has another shape, or the number of cycles is not known.
+        UserError: a tensor is missing or has another shape, or the layers are not whole cycles.
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
@@ -93,7 +103,6 @@ def wavenet_config(tensors: Tensors, layout: Layout, source: str, hop: int, cycl
             head=shape("conv_out.conv.weight", 3)[0], residual_scale=1.0, skip_scale=1.0,
             condition=ConditionConfig(kind="transposed", window=window, shift=0.0, scale=1.0),
         )  # fmt: skip
-        cycles = cycles or max(layers // NVIDIA_CYCLE, 1)
     else:
         layers = count(r"conv_layers\.(\d+)\.")
         gate, residual, kernel = shape("conv_layers.0.conv.weight", 3)
@@ -106,8 +115,13 @@ def wavenet_config(tensors: Tensors, layout: Layout, source: str, hop: int, cycl
                 "or a multiple of 3 outputs"
             )
         if layout == "master":
-            scales = [shape(f"upsample_net.upsample.up_layers.{2 * i + 1}.weight", 4)
-                      for i in range((count(r"upsample_net\.upsample\.up_layers\.(\d+)\.") + 1) // 2)]  # fmt: skip
+            pattern = re.compile(r"upsample_net\.upsample\.up_layers\.(\d{1,6})\.weight$")
+            numbers = sorted(int(m[1]) for name in tensors if (m := pattern.match(name)))
+            if numbers != [*range(1, 2 * len(numbers), 2)]:
+                raise UserError(
+                    f"{source}: found upsampling filters {numbers}, expected 1, 3, 5, … (no upsample_activation)"
+                )
+            scales = [shape(f"upsample_net.upsample.up_layers.{i}.weight", 4) for i in numbers]
             if any(s[2] != 1 for s in scales):
                 raise UserError(f"{source}: found filters over bands, expected freq_axis_kernel_size 1")
             condition = ConditionConfig(
@@ -125,13 +139,12 @@ def wavenet_config(tensors: Tensors, layout: Layout, source: str, hop: int, cycl
             output=output, classes=outputs if output == "mulaw" else 256, mixtures=max(outputs // 3, 1),
             skip=shape("conv_layers.0.conv1x1_skip.weight", 3)[0], head=head, condition=condition,
             skip_scale=0.0 if layout == "master" else 1.0,
-            min_log_scale=-16.0 if layout == "master" else -32.23619130191664,
+            min_log_scale=min_log_scale or (-16.0 if layout == "master" else -32.23619130191664),
             speakers=shape("embed_speakers.weight", 2)[0] if speakers else 0,
             speaker_width=shape("embed_speakers.weight", 2)[1] if speakers else 64,
         )  # fmt: skip
-        cycles = cycles or CYCLES.get(layers, 0)
-    if not cycles:
-        raise UserError(f"{source}: found {layers} layers, expected --wavenet.cycles, the number of dilation cycles")
+    if layers % cycles:
+        raise UserError(f"{source}: found {layers} layers in {cycles} cycles of dilations, expected whole cycles")
     return WaveNetConfig(layers=layers, cycles=cycles, kernel_size=kernel, residual=residual, gate=gate,
                          num_mels=num_mels, hop=hop, **public)  # fmt: skip
 

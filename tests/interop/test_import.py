@@ -1,6 +1,8 @@
 """Public checkpoints in: features, network and tokenizer against NeMo 3.0 and transformers, and nothing hostile."""
 
+import dataclasses
 import gzip
+import importlib
 import io
 import json
 import pickle
@@ -11,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import yaml
 
 from speech_jax import convert
 from speech_jax.audio.features import extract_features
@@ -91,7 +94,7 @@ def test_front_end_is_chosen_and_said(tmp_path):
 @pytest.mark.parametrize("name", ["conformer", "fastconformer"])
 def test_nemo_out_and_in_is_the_same(name, tmp_path):
     found = read(name)
-    write_nemo(tmp_path / "out.nemo", *found)
+    write_nemo(tmp_path / "out.nemo", *found[:4])
     again = read_nemo(tmp_path / "out.nemo").parts
     assert again.task == found.task and again.tokenizer == found.tokenizer
     jax.tree.map(np.testing.assert_array_equal, (again.params, again.model_state), (found.params, found.model_state))
@@ -99,7 +102,7 @@ def test_nemo_out_and_in_is_the_same(name, tmp_path):
 
 def test_parakeet_out_and_in_is_the_same(tmp_path):
     found = read("parakeet")
-    write_parakeet(tmp_path / "out", *found)
+    write_parakeet(tmp_path / "out", *found[:4])
     again = read_parakeet(tmp_path / "out").parts
     assert again.task == found.task and again.tokenizer.pieces == found.tokenizer.pieces
     jax.tree.map(np.testing.assert_array_equal, (again.params, again.model_state), (found.params, found.model_state))
@@ -118,6 +121,99 @@ def test_unknown_piece_is_added_for_sentencepiece(tmp_path):
     assert again.tokenizer.pieces == (*without.pieces, "<unk>")
     np.testing.assert_array_equal(again.params["head"]["kernel"][:, :-1], head["kernel"])
     assert again.params["head"]["bias"][-1] == -1e4
+
+
+def as_hybrid(members, *, ctc=True):
+    """Make a .nemo's members those of a hybrid model or, without its CTC head, of a transducer."""
+    config = yaml.safe_load(members[CONFIG])
+    if ctc:
+        config["aux_ctc"] = {"ctc_loss_weight": 0.3, "decoder": config["decoder"]}
+    config["decoder"] = {"_target_": "nemo.collections.asr.modules.RNNTDecoder", "prednet": {"pred_hidden": 4}}
+    config["joint"] = {"_target_": "nemo.collections.asr.modules.RNNTJoint"}
+    members[CONFIG] = yaml.safe_dump(config).encode()
+
+
+def test_the_ctc_head_of_a_hybrid_nemo_is_taken_and_the_transducer_named(tmp_path):
+    def rename(tensors):
+        for name in [n for n in tensors if n.startswith("decoder.")]:
+            tensors[f"ctc_{name}"] = tensors.pop(name)
+        tensors |= {"decoder.prediction.embed.weight": np.zeros((4, 4)), "joint.enc.weight": np.zeros((4, 4))}
+
+    path = edit_weights(tmp_path, rename)
+    with tarfile.open(path) as tar:
+        members = {m.name: tar.extractfile(m).read() for m in tar}
+    as_hybrid(members)
+    found = read_nemo(edit_nemo(tmp_path, lambda m: m.update(members)))
+    assert any("its transducer is left out" in note for note in found.notes)
+    assert list(found.ignored.values()).count("of the transducer") == 2
+    jax.tree.map(np.testing.assert_array_equal, found.parts.params, read("conformer").params)
+    with pytest.raises(UserError, match="a transducer without a CTC head"):
+        read_nemo(edit_nemo(tmp_path, lambda m: as_hybrid(m, ctc=False)))
+
+
+def test_an_exported_nemo_has_what_nemo_reads_and_lengths_that_round_to_the_same(tmp_path):
+    """With 24 bands at 22,050 Hz, a Hamming window, and bands without norm."""
+    found = read("conformer")
+    audio = dataclasses.replace(
+        found.task.audio, sample_rate=22050, window=551, hop=221, n_fft=1024, window_shape="hamming_symmetric",
+        mel_norm="none", normalize="none", fmax=8000.0,
+    )  # fmt: skip
+    task = dataclasses.replace(found.task, audio=audio)
+    write_nemo(tmp_path / "x.nemo", task, *found[1:4])
+    assert read_nemo(tmp_path / "x.nemo").parts.task == task
+    with tarfile.open(tmp_path / "x.nemo") as tar:
+        config = yaml.safe_load(tar.extractfile(f"./{CONFIG}"))
+    assert config["validation_ds"] == {"use_start_end_token": False}  # NeMo 3.0 reads it when it transcribes
+    with pytest.raises(UserError, match="features that NeMo's front end does not compute"):
+        povey = dataclasses.replace(task, audio=dataclasses.replace(audio, window_shape="povey"))
+        write_nemo(tmp_path / "y.nemo", povey, *found[1:4])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("convert") / "run"
+    assert convert.main([str(GOLDEN / "parakeet"), "--out", str(folder)]) == 0
+    return str(folder)
+
+
+@pytest.mark.parametrize("to", ["nemo", "parakeet", "tacotron2"])
+def test_exports_overwrite_nothing(checkpoint, tmp_path, to):
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("precious")
+    folder.mkdir()
+    (folder / "file").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out in (file, folder, tmp_path / "link"):
+        with pytest.raises(UserError, match="--out: found .*, which exists, expected a new path"):
+            convert.main([checkpoint, "--to", to, "--out", str(out)])
+    assert file.read_text() == (folder / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("to", ["nemo", "parakeet"])
+def test_an_export_that_computes_something_else_is_an_error_and_removed(checkpoint, tmp_path, to, monkeypatch, capsys):
+    assert convert.main([checkpoint, "--to", to, "--out", str(tmp_path / "good")]) == 0
+    assert "read back and compared" in capsys.readouterr().err
+    module = importlib.import_module(f"speech_jax.interop.{to}")
+    right = module.params_to_nemo
+
+    def wrong(*arguments):
+        tensors = right(*arguments)
+        tensors["decoder.decoder_layers.0.bias"] = np.roll(tensors["decoder.decoder_layers.0.bias"], 1) + 0.1
+        tensors["encoder.layers.0.norm_out.bias"] = tensors["encoder.layers.0.norm_out.bias"] + 0.1
+        return tensors
+
+    monkeypatch.setattr(module, "params_to_nemo", wrong)
+    with pytest.raises(UserError, match="found other log-probabilities than the checkpoint's"):
+        convert.main([checkpoint, "--to", to, "--out", str(tmp_path / "bad")])
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_network_whose_outputs_are_not_finite_is_an_error_and_removed(tmp_path):
+    head = "decoder.decoder_layers.0.weight"
+    path = edit_weights(tmp_path, lambda t: t.update({head: np.full_like(t[head], 3e38)}))
+    with pytest.raises(UserError, match="found outputs that are not finite when it was run"):
+        convert.main([str(path), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 # ---- what is refused
@@ -241,6 +337,7 @@ def test_compressed_archives_are_read(tmp_path):
         ("config.json", '"hidden_act": "silu"', '"hidden_act": "relu"', "hidden_act"),
         ("config.json", "{", "[", "no JSON"),
         ("tokenizer.json", '"Unigram"', '"WordPiece"', "WordPiece"),
+        ("tokenizer.json", '"decoder": {\n    "type": "Metaspace"', '"decoder": {"type": "ByteLevel"', "'ByteLevel'"),
     ],
 )
 def test_parakeets_that_we_do_not_compute_are_refused(tmp_path, file, old, new, message):

@@ -15,6 +15,7 @@ from speech_jax import convert as front_door
 from speech_jax import synthesize
 from speech_jax.artifacts.voice import VoiceParts, load_voice_parts, save_voice
 from speech_jax.core.errors import UserError, run_front_door
+from speech_jax.interop.config import Tacotron2Import
 from speech_jax.interop.tacotron2 import TORCHAUDIO, read_tacotron2, write_tacotron2
 from speech_jax.interop.tacotron2_names import torchaudio_name
 from speech_jax.interop.tensors import read_torch, write_torch
@@ -87,8 +88,53 @@ def test_deep_learning_examples_prefix_and_torchaudios_names_and_symbols(public,
     assert (wavernn.front_end.symbols, wavernn.task.audio.hop) == (TORCHAUDIO, 275)
     plain["embedding.weight"] = plain["embedding.weight"][:30]
     write_torch(tmp_path / "odd.pt", plain)
-    with pytest.raises(UserError, match="found 30 symbols, expected 148"):
+    with pytest.raises(UserError, match="found 30 symbols, expected 148.* or --symbols FILE"):
         read_tacotron2(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize("state", ["random_rng_state", "random_rng_states_all", "cuda_rng_states_all", "anything"])
+def test_state_of_deep_learning_examples_training(public, state):
+    """Whatever is beside "state_dict" is not part of the network; within it, everything is."""
+    tensors = {f"state_dict.module.{n.removeprefix('state_dict.')}": a for n, a in read_torch(public).items()}
+    found = read_tacotron2("x.pt", None, {**tensors, state: np.ones((1, 5056), np.uint8)})
+    assert found.ignored[state] == "training state, not part of the network"
+    with pytest.raises(UserError, match="'state_dict.speaker.weight'.*which the network does not have"):
+        read_tacotron2("x.pt", None, {**tensors, "state_dict.speaker.weight": np.ones(3, np.float32)})
+    with pytest.raises(UserError, match="found networks under 'ema.' and 'state_dict.module.'"):
+        read_tacotron2("x.pt", None, tensors | {f"ema.{n[18:]}": a for n, a in tensors.items()})
+
+
+def test_half_precision_biases_are_added_in_float32(public):
+    half = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in read_torch(public).items()}
+    name = "state_dict.decoder.attention_rnn.bias_{}"
+    rng = np.random.default_rng(0)
+    shape = half[name.format("ih")].shape
+    half |= {name.format(kind): rng.normal(size=shape).astype(np.float16) for kind in ("ih", "hh")}
+    want = half[name.format("ih")].astype(np.float32) + half[name.format("hh")].astype(np.float32)
+    found = read_tacotron2("x.pt", None, half).parts.params["decoder"]["attention_rnn"]["bias"]
+    np.testing.assert_array_equal(found, want)
+
+
+def test_other_symbols_from_a_file(public, tmp_path, capsys, monkeypatch):
+    tensors = dict(read_torch(public))
+    name = "state_dict.embedding.weight"
+    tensors[name] = np.resize(tensors[name], (154, tensors[name].shape[1]))
+    write_torch(tmp_path / "other.pt", tensors)
+    names = [*TACOTRON2.names, *"äöüß", "ä", "@XY"]  # one is there twice
+    (tmp_path / "symbols.txt").write_text("".join(f"{'<space>' if n == ' ' else n}\n" for n in names), "utf-8")
+    flags = [tmp_path / "other.pt", "--out", tmp_path / "run", "--symbols", tmp_path / "symbols.txt"]
+    code, lines = line(capsys, monkeypatch, *flags)
+    assert code == 0 and any("'ä' is at 148 and 152" in text for text in lines), lines
+    assert any("texts are read as English" in text for text in lines)
+    front_end = load_voice_parts(tmp_path / "run").front_end
+    assert front_end.encode("2 cats {AY1}") == TACOTRON2.encode("two cats {AY1}")
+    german = read_tacotron2(tmp_path / "other.pt", None, None, Tacotron2Import(str(flags[-1]), "de")).parts.front_end
+    assert german.encode("äußerst") == [names.index(c) if c != "ä" else 152 for c in "äußerst"]
+    for text, message in (("a\n" * 154, ":1: found 'a', expected the padding"), ("_\n", "found 1 lines, expected 154"),
+                          ("_\n" + "ab\n" * 153, ":2: found 'ab'"), ("_\n" + "\x1b\n" * 153, "x1b")):  # fmt: skip
+        (tmp_path / "symbols.txt").write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_tacotron2(tmp_path / "other.pt", None, None, Tacotron2Import(str(flags[-1])))
 
 
 @pytest.mark.parametrize(

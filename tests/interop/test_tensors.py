@@ -93,7 +93,7 @@ def tensor_pickle(offset=0, size=(2,), stride=(1,), count=2, kind="FloatStorage"
         (pickle.dumps({"w": Evil()}, 4), "STACK_GLOBAL"),
         (pickle.dumps({"w": Evil()}, 0), "operation"),
         (b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.", "os.system"),
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "memo"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "no tensors"),
         (tensor_pickle(size=(3,)), "in a storage of 2"),
         (tensor_pickle(offset=-1), "an invalid tensor"),
         (tensor_pickle(stride=(1 << 30,)), "in a storage of 2"),

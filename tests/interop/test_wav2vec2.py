@@ -220,6 +220,44 @@ def test_what_is_not_taken_is_named_with_the_reason(folder):
     }
 
 
+def test_folders_of_transformers_5_have_the_features_in_another_file(folder):
+    features = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps({"feature_extractor": features}))
+    both = read_wav2vec2(folder).parts.task
+    (folder / "preprocessor_config.json").unlink()
+    assert read_wav2vec2(folder).parts.task == both == read_wav2vec2(GOLDEN / "wav2vec2_base").parts.task
+    edit_json(folder / "processor_config.json", feature_extractor=features | {"do_normalize": False})
+    assert read_wav2vec2(folder).parts.task.audio.normalize == "none"
+    (folder / "preprocessor_config.json").write_text(json.dumps(features))
+    with pytest.raises(UserError, match=r"do_normalize = True, expected False, as in processor_config.json"):
+        read_wav2vec2(folder)
+    edit_json(folder / "processor_config.json", feature_extractor=[1])
+    with pytest.raises(UserError, match="found feature_extractor of type list"):
+        read_wav2vec2(folder)
+
+
+@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_in_several_files_are_read(folder, kind):
+    tensors = {name: np.array(a) for name, a in read_safetensors(folder / "model.safetensors").items()}
+    expected = read_wav2vec2(folder).parts.params
+    (folder / "model.safetensors").unlink()
+    write = write_safetensors if kind == "model.safetensors" else write_torch
+    names = sorted(tensors)
+    files = {name: f"part{i % 2}.{kind}" for i, name in enumerate(names)}
+    for part in set(files.values()):
+        write(folder / part, {name: tensors[name] for name in names if files[name] == part})
+    index = folder / f"{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    jax.tree.map(np.testing.assert_array_equal, read_wav2vec2(folder).parts.params, expected)
+    for weight_map, message in (
+        (None, "no weight_map"), ([1], "no weight_map"), ({"a": 3}, "no weight_map"), ({"a": "../x"}, "name of a file"),
+        (files | {"absent": f"part0.{kind}"}, "no tensor 'absent'"), ({"a": "none.bin"}, "No such file"),
+    ):  # fmt: skip
+        index.write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(UserError, match=message):
+            read_wav2vec2(folder)
+
+
 def test_capitals_are_said_and_can_be_made_small(folder):
     found = read_wav2vec2(folder)
     assert found.parts.tokenizer.encode("A CAT")[:2] == [7, 4] and "--lower-case" in found.notes[0]
@@ -246,18 +284,24 @@ def test_settings_reach_the_model(folder):
     "file, changes, message",
     [
         ("config.json", {"model_type": "hubert"}, "found model_type 'hubert'"),
+        ("config.json", {"model_type": ["wav2vec2"]}, "found model_type .*, expected one of"),
+        ("config.json", {"model_type": {}}, "found model_type .*, expected one of"),
         ("config.json", {"add_adapter": True}, "add_adapter = True, expected False"),
         ("config.json", {"adapter_attn_dim": 16}, "adapter_attn_dim = 16"),
-        ("config.json", {"hidden_act": "selu"}, "as Wav2Vec2Config.activation: found 'selu'"),
-        ("config.json", {"feat_extract_norm": "batch"}, "conv_norm: found 'batch'"),
-        ("config.json", {"num_hidden_layers": 1.5}, "layers: found 1.5"),
-        ("config.json", {"num_hidden_layers": 10**12}, "tensors for 1000000000000 layers"),
-        ("config.json", {"vocab_size": 10**12}, "no token for class 32 of"),
-        ("config.json", {"conv_dim": 5}, "conv_width: found 5, expected a list"),
+        ("config.json", {"hidden_act": "selu"}, "hidden_act = 'selu', expected 'gelu' or"),
+        ("config.json", {"feat_extract_norm": "batch"}, "feat_extract_norm = 'batch', expected 'group' or 'layer'"),
+        ("config.json", {"num_hidden_layers": 1.5}, "num_hidden_layers = 1.5, expected a whole number"),
+        (
+            "config.json",
+            {"num_hidden_layers": 10**12},
+            "num_hidden_layers = 1000000000000, expected a whole number from 1 to 1024",
+        ),
+        ("config.json", {"vocab_size": 10**6}, "no token for class 32 of"),
+        ("config.json", {"conv_dim": 5}, "conv_dim = 5, expected a list"),
         ("tokenizer_config.json", {"pad_token": ["<pad>"]}, "pad_token = .*expected a text"),
         ("config.json", {"num_attention_heads": 3}, "with 3 heads"),
         ("config.json", {"mystery": 3}, "mystery = 3, which is not supported"),
-        ("config.json", {"pad_token_id": 40}, "pad_token_id 40 of vocab_size 32"),
+        ("config.json", {"pad_token_id": 40}, "pad_token_id = 40, expected a whole number from 0 to 31"),
         ("config.json", {"pad_token_id": 1}, "found '<s>' at the blank's id 1, expected '<pad>'"),
         ("config.json", {"vocab_size": 33}, "no token for class 32 of 33"),
         ("preprocessor_config.json", {"feature_size": 80}, "feature_size = 80"),
@@ -265,6 +309,7 @@ def test_settings_reach_the_model(folder):
         ("vocab.json", {"eng": {"a": 1}}, "'eng': .*expected a token and its id"),
         ("vocab.json", {"sch": 5, "E": 99}, "found token 'sch', expected single characters"),
         ("vocab.json", {"q": 7}, "found 'A' and 'q' at 7"),
+        ("vocab.json", {" ": 31, "Z": 99}, "vocab.json: found two tokens for ' '"),
         ("tokenizer_config.json", {"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"}, "tokenizer_class"),
     ],
 )

@@ -4,6 +4,7 @@ experiments/parity/wavenet.py made the golden files with the public code.
 """
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from speech_jax.models.wavenet_condition import condition, window_of
 
 GOLDEN = Path(__file__).parent / "golden"
 HOP, FRAMES = 6, 8
+PLAIN = WaveNetImport(cycles=2, upsample="nearest")
 
 
 def public(name):
@@ -121,7 +123,8 @@ def line(capsys, monkeypatch, *arguments):
 def test_through_the_front_door(tmp_path, capsys, monkeypatch):
     np.savetxt(tmp_path / "stats.txt", np.stack([np.arange(80.0) - 3, np.full(80, 2.0)]))
     path = wide("logistics", tmp_path, **{"optimizer.state.0.exp_avg": np.ones(3, np.float32)})
-    code, lines = line(capsys, monkeypatch, path, "--out", tmp_path / "run", "--wavenet.cycles", 2,
+    flags = ["--wavenet.cycles", 2, "--wavenet.output", "logistics", "--wavenet.upsample", "nearest"]
+    code, lines = line(capsys, monkeypatch, path, "--out", tmp_path / "run", *flags,
                        "--wavenet.statistics", tmp_path / "stats.txt")  # fmt: skip
     assert code == 0, lines
     text = "\n".join(lines)
@@ -129,7 +132,8 @@ def test_through_the_front_door(tmp_path, capsys, monkeypatch):
     parts = load_vocoder_parts(tmp_path / "run")
     assert (parts.task.gain, parts.task.pre_emphasis, parts.task.audio.mean[1]) == (0.55, 0.85, -2.0)
     assert parts.task.model.condition.scales == (4, 4, 4, 4)
-    jax.tree.map(np.testing.assert_array_equal, parts.params, read_wavenet(path, WaveNetImport(2)).parts.params)
+    again = read_wavenet(path, dataclasses.replace(PLAIN, output="logistics")).parts
+    jax.tree.map(np.testing.assert_array_equal, parts.params, again.params)
 
 
 def test_the_other_two_have_their_own_settings(tmp_path):
@@ -152,9 +156,96 @@ def test_what_is_missing_or_left_over_is_named(tmp_path, change, message):
     tensors = {n.removeprefix("state_dict."): a for n, a in read_torch(path).items()}
     change(tensors)
     with pytest.raises(UserError, match=message):
-        read_wavenet(path, WaveNetImport(cycles=2), tensors)
+        read_wavenet(path, PLAIN, tensors)
     if "extra" in tensors:
-        with pytest.raises(UserError, match="--wavenet.cycles"):
-            read_wavenet(path, None, tensors)
         with pytest.raises(UserError, match="expected two lines|stats"):
-            read_wavenet(path, dataclasses.replace(WaveNetImport(2), statistics=str(tmp_path / "stats")), tensors)
+            read_wavenet(path, dataclasses.replace(PLAIN, statistics=str(tmp_path / "stats")), tensors)
+
+
+# ---- settings that no tensor tells
+
+
+HPARAMS = {  # what the public code's train.py writes beside its checkpoints, in part
+    "layers": 4, "stacks": 2, "output_distribution": "Logistic", "log_scale_min": -9.0, "input_type": "raw",
+    "upsample_net": "ConvInUpsampleNetwork", "upsample_params": {"upsample_scales": [4, 4, 4, 4]},
+    "preprocess": "", "global_gain_scale": 1.0, "sample_rate": 22050, "hop_size": 256, "fft_size": 1024,
+    "num_mels": 80, "fmin": 125, "fmax": 7600, "win_length": 1024, "highpass_cutoff": 70.0,
+}  # fmt: skip
+
+
+def with_settings(tmp_path, name, values, **flags):
+    (tmp_path / "settings.json").write_text(json.dumps(values))
+    return read_wavenet(wide(name, tmp_path), WaveNetImport(settings=str(tmp_path / "settings.json"), **flags))
+
+
+def test_settings_of_the_training_are_read_from_its_file(tmp_path):
+    task = with_settings(tmp_path, "logistics", HPARAMS).parts.task
+    assert (task.model.cycles, task.model.min_log_scale, task.audio.high_pass) == (2, -9.0, 70.0)
+    assert (task.gain, task.pre_emphasis) == (1.0, 0.0)
+    processed = {**HPARAMS, "stacks": 1, "preprocess": "preemphasis", "global_gain_scale": 0.55}
+    task = with_settings(tmp_path, "logistics", processed).parts.task
+    assert (task.model.dilations, task.gain, task.pre_emphasis) == ((1, 2, 4, 8), 0.55, 0.85)
+    nvidia = {
+        "wavenet_config": {"n_layers": 4, "max_dilation": 2},
+        "data_config": {"sampling_rate": 16000, "hop_length": 200, "filter_length": 800, "win_length": 800},
+    }
+    assert with_settings(tmp_path, "nvidia", nvidia).parts.task.model.dilations == (1, 2, 1, 2)
+    with pytest.raises(UserError, match="--wavenet.cycles: found 1, expected 2, as in"):
+        with_settings(tmp_path, "nvidia", nvidia, cycles=1)
+    nvidia["wavenet_config"] = {"n_layers": 20, "max_dilation": 128}
+    with pytest.raises(UserError, match="20 layers in dilation cycles of 8, expected whole cycles"):
+        with_settings(tmp_path, "nvidia", nvidia)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"output_distribution": "Normal"}, "mixture of 3 Gaussians"),
+    ({"upsample_params": {"mode": "bilinear"}}, "upsampling by 'bilinear', expected nearest"),
+    ({"upsample_params": {"upsample_activation": "ReLU"}}, "upsample_activation = 'ReLU', expected 'none'"),
+    ({"upsample_net": "UpsampleNetwork"}, "upsample_net = 'UpsampleNetwork'"),
+    ({"input_type": "mulaw"}, "input_type = 'mulaw'"),
+    ({"sample_rate": 16000}, "sample_rate = 16000, expected 22050"),
+    ({"layers": 8}, "8 layers, expected 4"),
+    ({"stacks": 0}, "stacks = 0, expected a whole number above 0"),
+    ({"stacks": 3}, "4 layers in 3 cycles"),
+    ({"global_gain_scale": 0.7}, "0.7"),
+    ({"log_scale_min": 9}, "log_scale_min = 9"),
+])  # fmt: skip
+def test_settings_that_are_not_supported_are_refused(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        with_settings(tmp_path, "logistics", HPARAMS | change)
+
+
+def test_settings_are_asked_for_not_guessed(tmp_path):
+    for name, message in (
+        ("logistics", "--wavenet.cycles and --wavenet.output logistics and --wavenet.upsample nearest too"),
+        ("gaussian", "--wavenet.cycles and --wavenet.upsample nearest too"),
+        ("mulaw", "--wavenet.cycles and --wavenet.upsample nearest too"),
+        ("released", "--wavenet.cycles too"),
+        ("nvidia", "--wavenet.cycles too, if it was trained so, or --wavenet.settings FILE .its config.json."),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_wavenet(wide(name, tmp_path))
+    with pytest.raises(UserError, match="mixture of 3 Gaussians"):
+        read_wavenet(wide("logistics", tmp_path), dataclasses.replace(PLAIN, output="gaussians"))
+    tensors = {n.replace("upsample_net.upsample.", "upsample_net."): a for n, a in
+               read_torch(wide("logistics", tmp_path)).items() if "conv_in" not in n}  # fmt: skip
+    assert is_wavenet(tensors)
+    with pytest.raises(UserError, match="upsampling by UpsampleNetwork"):
+        read_wavenet(tmp_path / "x.pt", PLAIN, tensors)
+
+
+def test_speakers_of_a_public_vocoder_are_imported(tmp_path):
+    path = wide("gaussian", tmp_path)  # two speakers
+    code = front_door.main([str(path), "--out", str(tmp_path / "run"), "--wavenet.cycles", "2",
+                            "--wavenet.upsample", "nearest"])  # fmt: skip
+    parts = load_vocoder_parts(tmp_path / "run")
+    assert (code, parts.speakers, parts.task.speakers, parts.task.model.speakers) == (0, ("0", "1"), "data", 2)
+    np.testing.assert_array_equal(parts.params["speakers"], read_torch(path)["state_dict.embed_speakers.weight"])
+
+
+def test_weight_norm_of_later_torch_versions(tmp_path):
+    tensors = dict(read_torch(wide("gaussian", tmp_path)))
+    new = {n.replace("weight_g", "parametrizations.weight.original0")
+            .replace("weight_v", "parametrizations.weight.original1"): a for n, a in tensors.items()}  # fmt: skip
+    first, second = (read_wavenet(tmp_path / "x.pt", PLAIN, t).parts.params for t in (tensors, new))
+    jax.tree.map(np.testing.assert_array_equal, first, second)

@@ -126,17 +126,17 @@ def test_without_a_recognizer_and_all_well(manifests, tmp_path, capsys):
     assert "error" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("side", [0, 1])
-def test_a_broken_recording_without_seconds_does_not_stop_the_others(manifests, side, capsys, caplog):
-    path = Path(manifests[side][0])
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    del rows[0]["seconds"]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (path.parent / "same.wav").write_bytes(b"RIFF broken")
+@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
+def test_a_broken_recording_without_seconds_does_not_stop_the_others(manifests, sides, capsys):
+    for side in sides:
+        path = Path(manifests[side][0])
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        del rows[0]["seconds"]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (path.parent / "same.wav").write_bytes(b"RIFF broken")
     assert front_door.main(["--manifest", manifests[0][0], "--speech", manifests[1][0]]) == 2
-    assert "same.wav: not readable as audio" in caplog.text
     screen, errors = capsys.readouterr()
-    assert "error: 1 recordings" in errors and "'same' without a" in errors and "MCD dB" in screen
+    assert "same.wav: not readable as audio" in errors and "error: 1 recordings" in errors and "MCD dB" in screen
 
 
 def test_other_words_under_an_id_are_named(manifests, capsys):

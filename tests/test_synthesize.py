@@ -23,7 +23,7 @@ from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
 from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.decoding.config import DecodeConfig
 from speech_jax.finetuning.config import StartConfig
-from speech_jax.inference.voice import Voice, split_sentences, split_text
+from speech_jax.inference.voice import Voice
 from speech_jax.models.config import AttentionConfig, Tacotron2Config
 from speech_jax.models.tacotron2 import init_params
 from speech_jax.models.tacotron2_parts import make_parts
@@ -211,7 +211,7 @@ def test_text_becomes_recordings_that_repeat_and_a_report(voice, tmp_path):
         assert row["tries"] == (2 if row["failure"] else 1) or row["tries"] == 2
     sound, rate = soundfile.read(tmp_path / "a" / "0001.wav")
     assert rate == 16_000 and len(sound) > 0 and np.abs(sound).max() <= 1
-    front_door.main([*arguments[:-6], "--tries", "2", "--iterations", "2", "--out", str(tmp_path / "b"),
+    front_door.main([*arguments[:-8], "--tries", "2", "--iterations", "2", "--out", str(tmp_path / "b"),
                      "--report", str(tmp_path / "b.md")])  # fmt: skip
     assert (tmp_path / "a" / "0001.wav").read_bytes() == (tmp_path / "b" / "0001.wav").read_bytes()
     assert "| 0002.wav" in (tmp_path / "b.md").read_text()
@@ -246,6 +246,15 @@ def test_a_text_that_cannot_be_spoken_is_named_and_the_others_go_on(voice, tmp_p
     assert (tmp_path / "0002.wav").exists() and not (tmp_path / "0001.wav").exists()
 
 
+def test_tags_and_letters_that_english_lacks_are_counted(voice, tmp_path, capsys):
+    texts = ["one [laughter] two <unk>", "ılık çay, lütfen [laughter]"]
+    front_door.main(["--checkpoint", str(voice), "--text", *texts, "--out", str(tmp_path), "--tries", "1",
+                     "--iterations", "1"])  # fmt: skip
+    shown = capsys.readouterr().err
+    assert "left out: 3 tags, which are no words: [laughter] 2, <unk> 1\n" in shown
+    assert "warning: 4 letters of the texts (" in shown and "'ı' 2, 'ç' 1, 'ü' 1) are not English" in shown
+
+
 def test_bad_flags_get_one_line(voice, tmp_path, capsys, monkeypatch):
     def line(*arguments):
         monkeypatch.setattr(sys, "argv", ["synthesize", *arguments])
@@ -261,7 +270,16 @@ def test_bad_flags_get_one_line(voice, tmp_path, capsys, monkeypatch):
     assert "--speaker: found 'bob', expected one of 'tone' or a number from 0" in found
     found = line("--checkpoint", run, "--text", "a", "--vocoder", str(tmp_path / "none"))
     assert "expected griffin-lim or a vocoder's checkpoint folder" in found
-    assert "chunk_steps 0" in line("--checkpoint", run, "--text", "a", "--chunk-steps", "0")
+    text = ("--checkpoint", run, "--text", "a")
+    for flag in ("chunk-steps", "tries", "pause", "iterations", "temperature", "seed", "decode.frames-per-symbol",
+                 "decode.frames-more", "decode.reduction", "decode.stop-threshold"):  # fmt: skip
+        for value in ("nan", "-3000000000", "1e12", "3000000000000"):
+            wrong = line(*text, f"--{flag}", value)
+            assert "out of" in wrong or f"--{flag}" in wrong or flag.replace("-", "_") in wrong, wrong
+    assert line(*text, "--decode.reduction", "9").endswith("decode.reduction: found 9, expected 0 to the voice's 2")
+    assert "expected a name that ends in .wav, .flac, .mp3, .ogg, .opus or" in line(*text, "--out", "hello.aac")
+    assert "expected a sound file or a folder" in line(*text, "--out", "")
+    assert "expected a folder for several" in line("--checkpoint", run, "--resynthesize", "m", "--out", "a.mp3")
     assert "nothing.txt" in line("--checkpoint", run, "--file", str(tmp_path / "nothing.txt"))
 
 
@@ -270,7 +288,10 @@ def test_texts_come_from_flags_files_and_standard_input(tmp_path):
     said = dataclasses.replace(
         front_door.SynthesizeConfig(checkpoint="x"), text=("one", "-"), file=str(tmp_path / "lines.txt")
     )
-    assert front_door.read_texts(said, io.StringIO("two\n\n")) == ["one", "two", "three", "four"]
+    assert front_door.read_texts(said, io.StringIO("two\n\n")) == [
+        ("text 1", "one"), ("standard input:1", "two"),
+        (f"{tmp_path}/lines.txt:1", "three"), (f"{tmp_path}/lines.txt:3", "four"),
+    ]  # fmt: skip
 
 
 def test_ten_thousand_characters_are_spoken_piece_by_piece(voice, tmp_path):
@@ -281,24 +302,3 @@ def test_ten_thousand_characters_are_spoken_piece_by_piece(voice, tmp_path):
     rows = [json.loads(line) for line in report.read_text().splitlines()]
     assert " ".join(row["text"] for row in rows) == ("one two " * 1_250).strip() and len(rows) >= 50
     assert soundfile.info(tmp_path / "a.wav").frames > 0
-
-
-def test_figures_grow_when_they_are_read_aloud_and_pieces_with_them():
-    front_end = make_front_end(FrontEndConfig())
-    pieces = split_text(front_end, "7" * 10_000)
-    assert "".join(pieces) == "7" * 10_000
-    assert max(len(front_end.encode(piece)) for piece in pieces) <= 400
-    assert split_text(front_end, "One. ... Two.") == ["One.", "Two."]
-    for text in ("", "...", "-- !"):
-        with pytest.raises(UserError, match="expected something to speak"):
-            split_text(front_end, text)
-
-
-def test_long_text_is_cut_where_it_may_be_and_nothing_is_lost():
-    text = "First sentence. Second one! Is it? " + "word " * 100 + "end, " + "x" * 450
-    pieces = split_sentences(text, 60)
-    assert pieces[:3] == ["First sentence.", "Second one!", "Is it?"]
-    assert max(map(len, pieces)) <= 60
-    assert "".join(pieces).replace(" ", "") == text.replace(" ", "")
-    assert split_sentences("a" * 10_000, 200) == ["a" * 200] * 50
-    assert split_sentences("one, two, three, four, five, six", 20) == ["one, two, three,", "four, five, six"]

@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
+import shutil
 import sys
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -17,7 +20,8 @@ from tests.support.tones import recognizer, say
 def tones(monkeypatch):
     """`--checkpoint tones` is the network that reads beeps."""
     monkeypatch.setattr(
-        "speech_jax.inference.recognizer.load_recognizer", lambda path, which, windows, beam, adapter: recognizer()
+        "speech_jax.inference.recognizer.load_recognizer",
+        lambda path, which, windows, beam, adapter, segment: recognizer(),
     )
 
 
@@ -28,6 +32,19 @@ def folder(tmp_path):
         soundfile.write(tmp_path / "in" / name, say(text), 16000)
     (tmp_path / "in" / "notes.txt").write_text("not a recording")
     return tmp_path / "in"
+
+
+def pipe(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+
+
+def write_aac(path, samples):
+    with av.open(path, "w") as file:
+        stream = file.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
 
 
 def run(*arguments):
@@ -48,9 +65,69 @@ def test_folder_is_searched_and_sorted(folder, capsys):
 
 
 def test_paths_from_standard_input(folder, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{folder}/b.wav\n\n{folder}/a.flac\n"))
-    assert run("-") == 0
-    assert capsys.readouterr().out == f"{folder}/b.wav\tbad\n{folder}/a.flac\tcab a\n"
+    for separator in ("\n", "\r\n", "\0"):
+        pipe(
+            monkeypatch,
+            f"{folder}/b.wav{separator}{separator}{folder}/a.flac{separator}".replace("\0\0", "\0").encode(),
+        )
+        assert run("-") == 0
+        assert capsys.readouterr().out == f"{folder}/b.wav\tbad\n{folder}/a.flac\tcab a\n"
+    pipe(monkeypatch, b"\n")
+    with pytest.raises(UserError, match="^-: found nothing on standard input, expected paths"):
+        run("-")
+
+
+@pytest.mark.parametrize("name", ["b.wav", "a.flac", "b.mp3", "b.ogg", "b.m4a"])
+def test_a_recording_on_standard_input(folder, capsys, monkeypatch, name):
+    if name == "b.m4a":
+        write_aac(folder / name, say("bad"))
+    elif not (folder / name).exists():
+        soundfile.write(folder / name, say("bad"), 16000)
+    expected = (run(folder / name), capsys.readouterr().out)
+    assert expected[1].strip()
+    pipe(monkeypatch, (folder / name).read_bytes())
+    assert (run("-"), capsys.readouterr().out) == expected
+    pipe(monkeypatch, (folder / name).read_bytes()[:200])
+    assert run("-") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: standard input: ") and err.isprintable() is False and len(err) < 400
+
+
+def test_odd_file_names(folder, capsys):
+    """Latin-1, a line end, a tab, and a name whose transcript's name is too long."""
+    names = [b"caf\xe9.wav", b"new\nline.wav", b"tab\there.wav", b"x" * 252 + b".wa"]
+    odd = folder.parent / "odd"
+    odd.mkdir()
+    for name in names[:3]:
+        shutil.copy(folder / "b.wav", os.path.join(os.fsencode(odd), name))
+    assert run(odd) == 0
+    shown = [rf"{odd}/{name}" + "\tbad" for name in (r"caf\udce9.wav", r"new\nline.wav", r"tab\there.wav")]
+    assert capsys.readouterr().out.splitlines() == shown
+    assert run(odd, "--format", "jsonl") == 0
+    read = [json.loads(line)["audio"] for line in capsys.readouterr().out.splitlines()]
+    assert read == [os.fsdecode(os.path.join(os.fsencode(odd), name)) for name in names[:3]]
+    shutil.copy(folder / "b.wav", odd / os.fsdecode(names[3]))
+    assert run(odd / "new\nline.wav", odd / os.fsdecode(names[3]), "--out", odd / "out") == 2
+    assert "1 of 2 recordings could not be transcribed" in capsys.readouterr().err
+    assert [p.read_text() for p in (odd / "out").iterdir()] == ["bad\n"]
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_subtitles_of_one_recording(folder, capsys, form):
+    assert run(folder / "b.wav", "--format", form) == 0
+    assert capsys.readouterr().out.rstrip("\n").endswith("\nbad")
+    with pytest.raises(UserError, match=f"--format {form}: found several inputs"):
+        run(folder, "--format", form)
+    assert run(folder / "missing.wav", "--format", form) == 2
+    assert "missing.wav: no such file" in capsys.readouterr().err
+    assert run(folder, "--format", form, "--out", folder.parent / "texts") == 0
+    assert sorted(p.name for p in (folder.parent / "texts").rglob(f"*.{form}")) == [f"{n}.{form}" for n in "abc"]
+
+
+def test_files_of_before_that_are_replaced_are_counted(folder, capsys):
+    for expected in ("", "3 files of before were replaced"):
+        assert run(folder, "--out", folder.parent / "texts") == 0
+        assert expected in capsys.readouterr().err
 
 
 def test_bad_recordings_are_named_and_the_others_done(folder, capsys):
@@ -111,17 +188,28 @@ def test_one_file_a_recording(folder, tmp_path, capsys):
     assert run(folder, folder / "sub" / "c.WAV", "--format", "srt", "--out", out) == 0
     assert capsys.readouterr().out == ""
     assert sorted(str(p.relative_to(out)) for p in out.rglob("*.srt")) == [
-        "a.flac.srt",
-        "b.wav.srt",
-        "sub/c.WAV-2.srt",
-        "sub/c.WAV.srt",
+        "a.srt",
+        "b.srt",
+        "sub/c-2.srt",
+        "sub/c.srt",
     ]
-    assert (out / "b.wav.srt").read_text().endswith("bad\n")
+    assert (out / "b.srt").read_text().endswith("bad\n")
+    (folder / "sub" / "b.flac").write_bytes((folder / "a.flac").read_bytes())
+    assert run(folder / "b.wav", folder / "sub" / "b.flac", "--out", tmp_path / "two", "--format", "json") == 0
+    assert "sub/b.flac: written to b-2.json, as b.json is another input's\n" in capsys.readouterr().err
+    texts = [json.loads((tmp_path / "two" / name).read_text())["text"] for name in ("b.json", "b-2.json")]
+    assert texts == ["bad", "cab a"]
     assert run(folder / "b.wav", "--out", out) == 0
-    assert (out / "b.wav.txt").read_text() == "bad\n"
+    assert (out / "b.txt").read_text() == "bad\n"
+    (folder / "a.txt").write_text("a person wrote this")
+    assert run(folder / "a.flac", folder / "b.wav", "--out", folder) == 2
+    assert (folder / "a.txt").read_text() == "a person wrote this" and (folder / "b.txt").read_text() == "bad\n"
+    assert "a.txt: found a file beside the recording, expected none" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["EMPTY"], ["in/b.wav", "--out", "in/b.wav"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["EMPTY"], ["in/b.wav", "--out", "in/b.wav"], ["in/b.wav", "--format", "vtt", "--out", "b.vtt"]]
+)
 def test_one_line_and_exit_code_2(folder, tmp_path, capsys, monkeypatch, arguments):
     (tmp_path / "EMPTY").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -131,3 +219,19 @@ def test_one_line_and_exit_code_2(folder, tmp_path, capsys, monkeypatch, argumen
     out, err = capsys.readouterr()
     assert exit_.value.code == 2 and out == ""
     assert err.startswith("error: ") and len(err.splitlines()) == 1 and "expected" in err
+
+
+def test_what_is_wrong_with_a_recording_and_other_files_are_said(folder, capsys):
+    (folder / "b.wav").write_bytes(2 * (folder / "b.wav").read_bytes())
+    (folder / "sub" / "loop").symlink_to(folder)
+    assert run(folder) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert f"{folder}: 1 other files are not read (.txt 1), the first {folder}/notes.txt" in err
+    assert f"warning: {folder}/b.wav: it holds 2 recordings" in err and "warning: 1 of 3 recordings" in err
+
+
+def test_a_list_of_recordings_is_named_as_one(folder, capsys):
+    (folder / "list.jsonl").write_text('{"id": "a", "audio": "a.wav", "text": "x", "start": 0.5}\n')
+    assert run(folder / "list.jsonl") == 2
+    assert "list.jsonl: found a list, expected recordings; `evaluate --manifest`" in capsys.readouterr().err

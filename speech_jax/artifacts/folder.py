@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 
 from speech_jax.audio.config import fingerprint
 from speech_jax.config import TrainConfig, config_from_assets, make_assets
-from speech_jax.core.config_dict import to_text
+from speech_jax.core.config_dict import from_dict, to_text
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
 from speech_jax.core.types import Checkpointed, PyTree, TrainState
@@ -17,6 +19,8 @@ from speech_jax.data.config import DataConfig
 from speech_jax.training.checkpoint import FOLDER, Checkpoints, OpenCheckpoint, saved_steps
 from speech_jax.training.config import CheckpointConfig
 from speech_jax.training.state import check_shapes
+
+_MAX_LAYERS = 1024
 
 
 def read_model(checkpoint: OpenCheckpoint) -> Checkpointed:
@@ -27,12 +31,34 @@ def read_model(checkpoint: OpenCheckpoint) -> Checkpointed:
     task = config_from_assets(assets).task
     if task is None:
         raise UserError(f"{checkpoint.path}: found a checkpoint without a task, expected the folder of a training run")
+    _check_layers(getattr(task, "model", None), f"{checkpoint.path}: task.model")
     if assets.get("audio_fingerprint", fingerprint(task.audio)) != fingerprint(task.audio):
         raise UserError(
             f"{checkpoint.path}: found audio settings with another fingerprint than the checkpoint's, expected the same"
         )
+    if not isinstance(assets.get("tokenizer", {}), dict):
+        raise UserError(f"{checkpoint.path}: found no tokenizer under that name, expected its pieces or symbols")
     reader = None if "tokenizer" not in assets else task.load_reader(assets["tokenizer"])
-    return Checkpointed(task, reader, tuple(assets.get("speakers", ())))
+    speakers = from_dict(tuple[str, ...], assets.get("speakers", []), f"{checkpoint.path}: speakers")
+    return Checkpointed(task, reader, speakers)
+
+
+def read_row_seconds(checkpoint: OpenCheckpoint) -> float:
+    """Return seconds that 95 % of the recordings a recognizer learned from do not exceed; 0 where it is unknown."""
+    name = f"{checkpoint.path}: row_seconds"
+    seconds = from_dict(float, checkpoint.assets.get("row_seconds", 0.0), name)
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{name}: found {seconds}, expected seconds")
+    return seconds
+
+
+def _check_layers(config: Any, name: str) -> None:
+    """Refuse numbers of layers that building the network would take hours for."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        value = getattr(config, field.name)
+        _check_layers(value, f"{name}.{field.name}")
+        if field.name.endswith("layers") and isinstance(value, int) and value > _MAX_LAYERS:
+            raise UserError(f"{name}.{field.name}: found {value}, expected at most {_MAX_LAYERS}")
 
 
 def read_model_of(checkpoint: OpenCheckpoint, *kinds: str, reads: bool = True) -> Checkpointed:

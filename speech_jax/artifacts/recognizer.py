@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
-from speech_jax.artifacts.folder import read_model_of, write_run
+from speech_jax.artifacts.folder import read_model_of, read_row_seconds, write_run
 from speech_jax.core.types import Checkpointed, PyTree
 from speech_jax.finetuning.adapters import load_adapter, plain_params, read_adapter_config
 from speech_jax.tasks.ctc import CTCTaskConfig
@@ -26,12 +26,14 @@ class RecognizerParts(NamedTuple):
         tokenizer: Its tokenizer.
         params: Parameters, without those that only training uses.
         model_state: Batch statistics.
+        row_seconds: Seconds that 95 % of the recordings it learned from do not exceed; 0 if that is unknown.
     """
 
     task: CTCTaskConfig
     tokenizer: Tokenizer
     params: PyTree
     model_state: PyTree
+    row_seconds: float = 0.0
 
 
 def load_recognizer_parts(
@@ -62,7 +64,7 @@ def load_recognizer_parts(
         tokenizer = Tokenizer.from_json(tokens)
     shapes = network_shapes(task, tokenizer.vocab_size)
     check_shapes((params, model_state), shapes, f"{checkpoint.path}: the parameters")
-    return RecognizerParts(task, tokenizer, params, model_state)
+    return RecognizerParts(task, tokenizer, params, model_state, read_row_seconds(checkpoint))
 
 
 def save_recognizer(out: str | Path, parts: RecognizerParts, **more_assets: Any) -> None:
@@ -72,4 +74,6 @@ def save_recognizer(out: str | Path, parts: RecognizerParts, **more_assets: Any)
     """
     expected = network_shapes(parts.task, parts.tokenizer.vocab_size)
     model = Checkpointed(parts.task, parts.tokenizer)
+    if parts.row_seconds:
+        more_assets["row_seconds"] = parts.row_seconds
     write_run(out, model, parts.params, parts.model_state, expected=expected, **more_assets)

@@ -1,7 +1,8 @@
 """CTC prefix beam search with a word language model, on the host, one utterance at a time.
 
 Hannun et al. 2014 (arXiv 1408.2873): a prefix carries the probability of all its paths, apart for those that end in a
-blank and those that do not. The language model scores each word once it is complete.
+blank and those that do not. The language model scores each word once it is complete: at a space, or, for a model over
+signs of a script without spaces, at the next sign.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from jaxtyping import Float
 
 from speech_jax.decoding.config import BeamConfig
 from speech_jax.decoding.ctc import BestPath
+from speech_jax.decoding.language_model import counts_signs
 from speech_jax.text.ngram import END, START, UNKNOWN, NGramModel
+from speech_jax.text.scripts import split_words
 from speech_jax.text.tokenizer import WORD_START, Tokenizer
 
 
@@ -76,6 +79,7 @@ class BeamSearch:
 
     def __init__(self, tokenizer: Tokenizer, config: BeamConfig, lm: NGramModel | None = None):
         self._config, self._lm = config, lm
+        self._signs = lm is not None and counts_signs(lm, tokenizer)
         self._pieces = [piece.replace(WORD_START, "") for piece in tokenizer.texts]
         if tokenizer.kind == "char":
             self._starts = [piece.isspace() for piece in tokenizer.pieces]
@@ -140,14 +144,19 @@ class BeamSearch:
         if self._starts[token] and partial:
             lm_score += self._word_score(words, partial)
             words, partial = self._append_word(words, partial), ""
-        return _Prefix(prefix, token, words, partial + self._pieces[token], lm_score)
+        partial += self._pieces[token]
+        if self._signs and len(partial) > 1:
+            *complete, partial = split_words(partial) or [""]
+            for word in complete:
+                lm_score += self._word_score(words, word)
+                words = self._append_word(words, word)
+        return _Prefix(prefix, token, words, partial, lm_score)
 
     def _word_score(self, words: tuple[str, ...], word: str) -> float:
-        bonus = self._config.word_insertion_bonus
-        if self._lm is None:
-            return bonus
+        if self._lm is None:  # no bonus either: it would only add words
+            return 0.0
         unknown = 0.0 if self._lm.has_word(word) else self._config.unk_score
-        return bonus + unknown + self._config.lm_weight * self._lm.score(words, word)
+        return self._config.word_insertion_bonus + unknown + self._config.lm_weight * self._lm.score(words, word)
 
     def _append_word(self, words: tuple[str, ...], word: str) -> tuple[str, ...]:
         if self._lm is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from speech_jax.core.command_line import Range
 from speech_jax.core.errors import UserError
 
 Dtype = Literal["float32", "bfloat16", "int8"]
@@ -26,14 +27,26 @@ class BeamConfig:
     """Number of prefixes kept per frame; 0 decodes greedily, without a language model."""
     lm: str = ""
     """Word n-gram language model in ARPA format (`python -m speech_jax.lm` trains one); empty for none."""
-    lm_weight: float = 0.5
+    lm_weight: Annotated[float, Range(0, 100)] = 0.5
     """Weight of the language model's log-probabilities (natural logarithm)."""
-    word_insertion_bonus: float = 1.0
-    """Log-score added per word; offsets the language model's preference for short texts."""
-    unk_score: float = -3.0
+    word_insertion_bonus: Annotated[float, Range(-100, 100)] = 1.0
+    """Log-score added per word; offsets the language model's preference for short texts. Without `lm`
+    it is 0."""
+    unk_score: Annotated[float, Range(-1000, 100)] = -3.0
     """Log-score added per word that is not in the language model's vocabulary."""
-    token_min_logp: float = -7.0
+    token_min_logp: Annotated[float, Range(-1000, 0)] = -7.0
     """Prune tokens whose log-probability in a frame is below this."""
+    lm_fold_case: bool = False
+    """Read the language model's words in the tokenizer's case, for example a model in capitals."""
+
+    def idle(self) -> dict[str, str]:
+        """Return the fields that the others leave without effect, see `core.claims`."""
+        of_model = ["lm_weight", "unk_score", "lm_fold_case"]
+        if self.word_insertion_bonus:  # 0 is what a search without a model takes anyway
+            of_model.append("word_insertion_bonus")
+        if not self.width:
+            return dict.fromkeys([*of_model, "token_min_logp"], "with {width}")
+        return {} if self.lm else dict.fromkeys(of_model, "without {lm}")
 
     def __post_init__(self) -> None:
         if not 0 <= self.width <= 4096:
@@ -64,8 +77,14 @@ class DecodeConfig:
     """Mel frames per decoder step; 0 takes the model's reduction factor."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.stop_threshold <= 1 or self.frames_per_symbol <= 0:
-            raise UserError(
-                f"decode: found stop_threshold {self.stop_threshold}, frames_per_symbol {self.frames_per_symbol}, "
-                "expected a threshold in (0, 1] and a positive number"
-            )
+        for name, value, low, high in (
+            ("stop_threshold", self.stop_threshold, 1e-6, 1),
+            ("saturated_frames", self.saturated_frames, 0, 10_000),
+            ("frames_per_symbol", self.frames_per_symbol, 0.01, 200),
+            ("frames_more", self.frames_more, 0, 10_000),
+            ("window_back", self.window_back, -1, 10_000),
+            ("window_forward", self.window_forward, -1, 10_000),
+            ("reduction", self.reduction, 0, 100),
+        ):
+            if not low <= value <= high:
+                raise UserError(f"decode.{name}: found {value}, expected {low} to {high}")

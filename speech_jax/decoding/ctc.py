@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from speech_jax.core.arrays import check_array, check_class
+
 
 class BestPath(NamedTuple):
     """Decoded tokens, packed to the left of each row; entries at and after `lengths` are 0.
@@ -50,6 +52,9 @@ def greedy_decode(
         >>> ids.tolist(), lengths.tolist()
         ([[1, 2, 0, 0]], [2])
     """
+    check_array("logits", logits, "float", "batch", "time", "vocab")
+    check_array("mask", mask, "bool", *logits.shape[:2])
+    check_class("blank_id", blank_id, logits.shape[2])
     path = best_path(logits, mask, blank_id=blank_id)
     return jnp.asarray(path.ids), jnp.asarray(path.lengths)
 

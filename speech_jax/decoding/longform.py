@@ -10,7 +10,8 @@
 
 For an encoder whose receptive field is at most `context` to each side the result equals that of one pass; attention
 over the whole utterance is limited to the window instead. A network trained on clips of a few seconds, each normalized
-by itself, is weaker on minutes of changing speakers and levels, in one pass as in windows.
+by itself, is weaker on minutes of changing speakers and levels, in one pass as in windows: so recordings are cut at
+their pauses first (audio/segments.py), and windows are for stretches of speech without any.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from speech_jax.evaluation.report import (
     markdown_table,
     paired_bootstrap,
 )
-from speech_jax.evaluation.wer import ErrorCounts
+from speech_jax.evaluation.wer import SIGNS_ARE_WORDS, ErrorCounts
+from speech_jax.text.scripts import has_unspaced
 
 By = Literal["set", "domain", "speaker"]
 Report = Mapping[str, Any]  # as report.to_json returns it
@@ -60,8 +61,8 @@ def align(reports: Sequence[Report], *, common: bool = False) -> tuple[list[Repo
         The reports, and with `common` a line per report that says how many of its utterances are compared.
 
     Raises:
-        UserError: the reports differ in language or costs; or in utterances or references and `common` is not set; or
-            no utterance is common.
+        UserError: the reports differ in language, costs or words; or in utterances or references and `common` is not
+            set; or no utterance is common.
     """
     names = system_names(reports)
     found = _settings(reports) if common else differences(reports)
@@ -122,8 +123,13 @@ def _rows(report: Report) -> dict[Key, Mapping[str, Any]]:
 
 
 def _settings(reports: Sequence[Report]) -> list[str]:
-    """Return a line for each report whose language or costs are not the first's."""
+    """Return a line for each report whose language, costs or words are not the first's."""
     lines = []
+    words: dict[str, int] = {}
+    for name, report in zip(system_names(reports), reports, strict=True):
+        rows = (row for row in report["utterances"] if words.setdefault(row["reference"], row["words"]) != row["words"])
+        if (row := next(rows, None)) is not None:  # an earlier version counted words between spaces in any script
+            lines.append(f"{name}: {row['words']} words in {row['id']!r}, not {words[row['reference']]}")
     languages, costs = [_language(report) for report in reports], [report["costs"] for report in reports]
     language = next(filter(None, languages), "")  # an empty one is not known
     for name, other, other_costs in zip(system_names(reports), languages, costs, strict=True):
@@ -282,6 +288,8 @@ def compare(
         for name, report in zip(names, reports, strict=True)
         if not _language(report) and any(map(_language, reports))
     ]
+    if any(has_unspaced(row["reference"]) for row in reports[0]["utterances"]):
+        remarks.append(SIGNS_ARE_WORDS)
     parts = ["# Comparison", ""]
     if remarks:
         parts += [*(f"- {escape_markdown(line)}" for line in remarks), ""]

@@ -10,7 +10,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from speech_jax.core.errors import UserError
+from speech_jax.core.errors import UserError, install_extra
 
 RATE = 16_000
 
@@ -25,8 +25,7 @@ def load():
         from speechmos import dnsmos
     except ImportError as error:
         raise UserError(
-            f"measures.dnsmos: found no package speechmos ({error}), expected the extra 'speech-metrics' installed: "
-            "pip install 'speech_jax[speech-metrics]'"
+            f"measures.dnsmos: found no package speechmos ({error}), expected {install_extra('speech-metrics')}"
         ) from error
     return dnsmos
 

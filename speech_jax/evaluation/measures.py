@@ -1,4 +1,9 @@
-"""Objective measures of one synthesized recording against its reference."""
+"""Objective measures of one synthesized recording against its reference, on their speech alone.
+
+Silence around the speech and pauses that both recordings have do not count, nor does what lies below 40 Hz, such as a
+DC offset. A frame is speech if its energy is within 35 dB of the recording's loudest frame, or within a smaller range
+that leaves out steady noise; the range is the same for both recordings of a pair.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,13 @@ from speech_jax.evaluation.pitch import pitch, pitch_errors
 
 PARALLEL_SECONDS = 0.05  # largest difference in length of recordings that run in parallel
 SILENT_PEAK = 1e-3
-TRIM_DB = 40.0
 SHORTEST_SECONDS = 0.1
+SILENT_FRAMES = 20  # before and after a recording, in its analysis
+LOWEST_HERTZ = 40.0  # of what is analyzed
+SPEECH_DB = 35.0  # below the loudest frame
+# Noise: the loudest 150 ms whose frames have nearly one level, at least 15 dB below the loudest frame. Speech begins
+# 8 dB above it. Measured on 36 recordings with noise and silence added: durations change by 0.2 % on average.
+_STEADY_FRAMES, _STEADY_DB, _NOISE_MARGIN_DB, _LEAST_DB = 30, 1.0, 8.0, 15.0
 
 
 class Measure(NamedTuple):
@@ -37,12 +47,12 @@ class Measure(NamedTuple):
 
 _PROXY = "(a proxy; no listener was asked)"
 MEASURES: dict[str, Measure] = {
-    "mcd": Measure("MCD dB", "mel-cepstral distortion along the best DTW path", 1),
+    "mcd": Measure("MCD dB", "mel-cepstral distortion along the best DTW path of the speech", 1),
     "mcd_frames": Measure("MCD dB, no DTW", "the same frame by frame, as far as both recordings go", 1),
     "f0_hertz": Measure("F0 RMSE Hz", "of the frames voiced in both, along the DTW path", 1),
     "f0_cents": Measure("F0 RMSE cents", "the same in hundredths of a semitone", 1, 0),
     "f0_correlation": Measure("log-F0 correlation", "Pearson's, of the frames voiced in both", -1, 3),
-    "voicing_error": Measure("voicing error %", "frames of the path voiced in one recording only", 1),
+    "voicing_error": Measure("voicing error %", "frames of speech, along the path, voiced in one recording only", 1),
     "gross_pitch_error": Measure("gross pitch error %", "frames voiced in both, F0 more than 20 % off", 1),
     "duration_error": Measure("duration error %", "of the speech without silence at both ends, without sign", 1, 1),
     "duration_bias": Measure("duration bias %", "the same with its sign: above 0 is slower than the reference", 0, 1),
@@ -61,19 +71,21 @@ MEASURES: dict[str, Measure] = {
 
 
 class Analysis(NamedTuple):
-    """Analysis of a recording, with a frame every 5 ms.
+    """Analysis of a recording, with a frame every 5 ms, from 0.1 s of silence before it to 0.1 s after it.
 
     Attributes:
-        audio: float64 samples.
+        audio: float64 samples, as recorded.
         log_mel: natural logarithm of mel power.
         cepstra: mel cepstra c_1 … c_order.
         f0: fundamental frequency in Hz, 0 where unvoiced.
+        level: energy of 25 ms in dB below that of the loudest frame, at most 0.
     """
 
     audio: Float[np.ndarray, "samples"]
     log_mel: Float[np.ndarray, "frames bands"]
     cepstra: Float[np.ndarray, "frames order"]
     f0: Float[np.ndarray, "frames"]
+    level: Float[np.ndarray, "frames"]
 
 
 def analyze(audio: Float[np.ndarray, "samples"], config: MeasureConfig) -> Analysis:
@@ -84,22 +96,38 @@ def analyze(audio: Float[np.ndarray, "samples"], config: MeasureConfig) -> Analy
         config: settings.
 
     Raises:
-        UserError: the recording holds NaN, is silent or is shorter than 0.1 s.
+        UserError: the recording holds NaN, is silent, is shorter than 0.1 s or has several channels.
     """
     rate = config.sample_rate
+    if np.ndim(audio) != 1:
+        raise UserError(f"found audio of shape {list(np.shape(audio))}, expected [samples] of one channel")
     if not np.isfinite(audio).all():
         raise UserError("found NaN or infinite samples, expected numbers in [-1, 1]")
     if len(audio) < SHORTEST_SECONDS * rate:
         raise UserError(f"found {len(audio) / rate:.3f} s of audio, expected at least {SHORTEST_SECONDS} s")
-    peak = float(np.abs(audio).max())
+    audio = np.asarray(audio, np.float64)
+    heard = _without_offset(audio, rate)
+    peak = float(np.abs(heard).max())
     if peak < SILENT_PEAK:
         raise UserError(f"found silence (no sample beyond {peak:.2g}), expected speech")
-    audio = np.asarray(audio, np.float64)
-    mel, f0 = cepstra.log_mel(audio, rate), pitch(audio, rate, config.pitch_floor, config.pitch_ceiling)
+    hop = cepstra.hop_samples(rate)
+    heard = np.pad(heard, SILENT_FRAMES * hop)  # speech at an end is analyzed as in a recording with silence around it
+    mel, f0 = cepstra.log_mel(heard, rate), pitch(heard, rate, config.pitch_floor, config.pitch_ceiling)
+    frames = cepstra.centered_frames(heard, round(cepstra.WINDOW_SECONDS * rate), hop)
+    energy = np.einsum("ts,ts->t", frames, frames)
+    level = 10 * np.log10(np.maximum(energy / energy.max(), 1e-12))
     if config.cepstra == "world":
-        envelope = world_envelope(audio, f0, rate)
-        return Analysis(audio, mel, cepstra.warped_cepstra(envelope, cepstra.warping(rate), config.order), f0)
-    return Analysis(audio, mel, cepstra.mel_cepstra(mel, config.order), f0)
+        coefficients = cepstra.warped_cepstra(world_envelope(heard, f0, rate), cepstra.warping(rate), config.order)
+    else:
+        coefficients = cepstra.mel_cepstra(mel, config.order)
+    return Analysis(audio, mel, coefficients, f0, level)
+
+
+def _without_offset(audio: Float[np.ndarray, "samples"], rate: int) -> Float[np.ndarray, "samples"]:
+    import scipy.signal
+
+    high_pass = scipy.signal.butter(2, LOWEST_HERTZ, "highpass", fs=rate, output="sos")
+    return scipy.signal.sosfiltfilt(high_pass, audio)
 
 
 def world_envelope(
@@ -127,9 +155,37 @@ def check_packages(config: MeasureConfig) -> None:
         load_pyworld()
 
 
+def speech_range_db(reference: Analysis, other: Analysis) -> float:
+    """Return how many dB below its loudest frame a frame of either recording may be to count as speech."""
+    noise = max(_noise_level(reference.level), _noise_level(other.level))
+    return min(SPEECH_DB, max(-noise - _NOISE_MARGIN_DB, _LEAST_DB))
+
+
+def _noise_level(level: Float[np.ndarray, "frames"]) -> float:
+    """Return the level of steady noise in dB; -inf where none is found."""
+    if len(level) < _STEADY_FRAMES:
+        return -math.inf
+    windows = np.lib.stride_tricks.sliding_window_view(level, _STEADY_FRAMES)
+    mean = windows.mean(axis=1)
+    steady = (windows.std(axis=1) < _STEADY_DB) & (mean < -_LEAST_DB)
+    return float(mean[steady].max(initial=-math.inf))
+
+
+def speech_ends(reference: Analysis, other: Analysis) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return (first frame of speech, frame after the last) of both recordings; pauses lie within."""
+    range_db = speech_range_db(reference, other)
+    loud = [np.flatnonzero(x.level >= -range_db) for x in (reference, other)]
+    first, second = ((int(frames[0]), int(frames[-1]) + 1) for frames in loud)
+    return first, second
+
+
 def dtw_path(reference: Analysis, other: Analysis) -> Int[np.ndarray, "steps 2"]:
-    """Return the DTW path over the cepstra that MCD compares: one (reference frame, other frame) pair per step."""
-    return dtw.warp(reference.cepstra, other.cepstra)
+    """Return the DTW path over the cepstra that MCD compares, from the first to the last frame of speech of both.
+
+    There is one (reference frame, other frame) pair per step, by their places in the analyses.
+    """
+    (a, a_end), (b, b_end) = speech_ends(reference, other)
+    return dtw.warp(reference.cepstra[a:a_end], other.cepstra[b:b_end]) + np.array([a, b])
 
 
 def measure(
@@ -146,11 +202,17 @@ def measure(
     Returns:
         Values by their names in MEASURES; NaN where a value is not defined.
     """
-    rate = config.sample_rate
-    straight = dtw.diagonal(len(reference.cepstra), len(other.cepstra))
+    rate, range_db = config.sample_rate, speech_range_db(reference, other)
+    ends, other_ends = speech_ends(reference, other)
+    # frame by frame: parallel recordings as they are, others from where their speech begins
+    first, second = (0, 0) if _run_parallel(reference, other, rate) else (ends[0], other_ends[0])
+    straight = dtw.diagonal(len(reference.level) - first, len(other.level) - second) + np.array([first, second])
+    path, straight = (
+        steps[(reference.level[steps[:, 0]] >= -range_db) | (other.level[steps[:, 1]] >= -range_db)]
+        for steps in (path, straight)
+    )
     f0 = pitch_errors(reference.f0[path[:, 0]], other.f0[path[:, 1]])
-    reference_seconds, other_seconds = (speech_seconds(x.audio, rate) for x in (reference, other))
-    bias = 100 * (other_seconds / reference_seconds - 1)
+    bias = 100 * ((other_ends[1] - other_ends[0]) / (ends[1] - ends[0]) - 1)
     values = {
         "mcd": cepstra.mcd(reference.cepstra, other.cepstra, path),
         "mcd_frames": cepstra.mcd(reference.cepstra, other.cepstra, straight),
@@ -163,8 +225,10 @@ def measure(
         "duration_bias": bias,
     }
     if is_parallel(reference, other, config):
-        samples = min(len(reference.audio), len(other.audio))
-        a, b = reference.audio[:samples], other.audio[:samples]
+        hop = cepstra.hop_samples(rate)
+        start, stop = min(ends[0], other_ends[0]) - SILENT_FRAMES, max(ends[1], other_ends[1]) - SILENT_FRAMES
+        stop = min(stop * hop, len(reference.audio), len(other.audio))
+        a, b = (x.audio[max(start, 0) * hop : stop] for x in (reference, other))
         values["si_sdr"] = waveform.si_sdr(a, b)
         values["snr"] = waveform.snr(a, b)
         values["segmental_snr"] = waveform.segmental_snr(a, b, rate)
@@ -180,16 +244,11 @@ def is_parallel(reference: Analysis, other: Analysis, config: MeasureConfig) -> 
     """Return True if the waveforms are compared sample by sample."""
     if config.waveform != "auto":
         return config.waveform == "always"
-    return abs(len(reference.audio) - len(other.audio)) <= PARALLEL_SECONDS * config.sample_rate
+    return _run_parallel(reference, other, config.sample_rate)
 
 
-def speech_seconds(audio: Float[np.ndarray, "samples"], rate: int) -> float:
-    """Return the seconds from the first to the last 25 ms frame within 40 dB of the loudest; inner pauses count."""
-    hop = cepstra.hop_samples(rate)
-    frames = cepstra.centered_frames(audio, round(cepstra.WINDOW_SECONDS * rate), hop)
-    energy = np.einsum("ts,ts->t", frames, frames)
-    loud = np.flatnonzero(energy >= energy.max() * 10 ** (-TRIM_DB / 10))
-    return (loud[-1] - loud[0] + 1) * hop / rate
+def _run_parallel(reference: Analysis, other: Analysis, rate: int) -> bool:
+    return abs(len(reference.audio) - len(other.audio)) <= PARALLEL_SECONDS * rate
 
 
 def badness(name: str, value: float) -> float:

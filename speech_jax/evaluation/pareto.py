@@ -74,7 +74,7 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     """Return the points that no other point dominates, sorted by the old domain's error rate."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.old, p.new)):
-        if not best or point.new < best[-1].new:
+        if not best or point.new < best[-1].new or (point.old, point.new) == (best[-1].old, best[-1].new):
             best.append(point)
     return best
 
@@ -171,7 +171,7 @@ def plot_pareto(
     before: float | None = None,
     intermediate: Sequence[Point] = (),
 ) -> bytes:
-    """Return a PNG with a point per model, a color per method and the Pareto front as a line.
+    """Return a PNG with a point per model, a color per method and the Pareto front as a line, all named in the legend.
 
     A model of several runs is drawn at their mean, with bars of one standard deviation and the runs as dots.
 
@@ -192,8 +192,6 @@ def plot_pareto(
     )
     summaries = summarize(points)
     front = pareto_front([summary.mean for summary in summaries])
-    axes.step([p.old for p in front], [p.new for p in front], where="post", color="0.8", zorder=0)
-    axes.scatter([p.old for p in intermediate], [p.new for p in intermediate], color="0.8", s=6, zorder=0)
     methods = _methods(points)
     for index, (method, name) in enumerate(zip(methods, plot_names(methods, "method"), strict=True)):
         group = [summary for summary in summaries if summary.mean.method == method]
@@ -206,6 +204,14 @@ def plot_pareto(
             mean, runs = summary.mean, summary.runs
             axes.errorbar(mean.old, mean.new, summary.new_std, summary.old_std, fmt="none", ecolor=color, elinewidth=1)
             axes.scatter([p.old for p in runs], [p.new for p in runs], s=6, marker=marker, color=color, alpha=0.5)
+    if any(summary.old_std is not None for summary in summaries):
+        axes.scatter([], [], s=6, color="0.4", label="single runs; bars: one standard deviation")
+    if intermediate:
+        x, y = [p.old for p in intermediate], [p.new for p in intermediate]
+        axes.scatter(x, y, color="0.75", s=6, zorder=0, label="earlier evaluations")
+    if len(front) > 1:
+        x, y = [p.old for p in front], [p.new for p in front]
+        axes.step(x, y, where="post", color="0.75", zorder=0, label="Pareto front")
     if before is not None:
         axes.axvline(_factor(old) * before, color="0.6", linestyle=":", label="before")
     x, y = (wrap_name(name, 40) for name in plot_names(_sets(old, new), "set"))

@@ -12,7 +12,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from speech_jax.core.errors import UserError
-from speech_jax.evaluation.wer import Costs, ErrorCounts, Op, count_errors, edit_operations
+from speech_jax.evaluation.wer import (
+    SIGNS_ARE_WORDS,
+    Costs,
+    ErrorCounts,
+    Op,
+    count_errors,
+    edit_operations,
+    split_pairs,
+)
+from speech_jax.text.scripts import columns, has_unspaced, split_words
 
 SHOWN_GROUPS = 20  # most rows of a table; the JSON holds all
 
@@ -59,6 +68,8 @@ class Evaluation:
         costs: costs that the word errors were counted with.
         sclite_errors: number of word errors with sclite's costs, which may exceed the minimum.
         details: further (name, value) lines of the report's head, for example the checkpoint and the run time.
+        signs: sets in which each sign of a script without spaces is a word, see `wer.split_pairs`.
+        sign_words: number of reference words that are such signs.
     """
 
     name: str
@@ -68,6 +79,19 @@ class Evaluation:
     costs: Costs = "levenshtein"
     sclite_errors: int = 0
     details: tuple[tuple[str, str], ...] = ()
+    signs: frozenset[str] = frozenset()
+    sign_words: int = 0
+
+    @property
+    def characters_first(self) -> bool:
+        """True if most reference words are signs, so that the character error rate is the better measure."""
+        return 2 * self.sign_words > self.total().reference
+
+    def operations(self, row: int) -> list[Op]:
+        """Return the alignment of an utterance's words."""
+        item = self.items[row]
+        split = split_words if item.set in self.signs else str.split
+        return edit_operations(split(item.reference), split(item.hypothesis), self.costs)
 
     def total(self, which: str = "words") -> ErrorCounts:
         """Return the error counts summed over all utterances; `which` is "words" or "characters"."""
@@ -100,15 +124,26 @@ def score_items(
     items = tuple(items)
     if not items:
         raise UserError("evaluation: found no utterances, expected at least one")
-    references = [item.reference.split() for item in items]
-    hypotheses = [item.hypothesis.split() for item in items]
+    references: list[list[str]] = [[]] * len(items)
+    hypotheses: list[list[str]] = [[]] * len(items)
+    signs = set()
+    for name_of_set, rows in rows_by(items, "set").items():
+        pairs = split_pairs([items[row].reference for row in rows], [items[row].hypothesis for row in rows])
+        for row, reference, hypothesis in zip(rows, *pairs[:2], strict=True):
+            references[row], hypotheses[row] = reference, hypothesis
+        if pairs[2]:
+            signs.add(name_of_set)
     words = count_errors(references, hypotheses, costs)
-    characters = count_errors([" ".join(r) for r in references], [" ".join(h) for h in hypotheses])
+    characters = count_errors(
+        [" ".join(item.reference.split()) for item in items], [" ".join(item.hypothesis.split()) for item in items]
+    )
     sclite = words if costs == "sclite" else count_errors(references, hypotheses, "sclite")
     errors = sum(count.errors for count in sclite)
+    sign_words = sum(has_unspaced(word) for words in references for word in words) if signs else 0
     return Evaluation(
-        name, items, tuple(words), tuple(characters), costs=costs, sclite_errors=errors, details=tuple(details)
-    )
+        name, items, tuple(words), tuple(characters), costs=costs, sclite_errors=errors, details=tuple(details),
+        signs=frozenset(signs), sign_words=sign_words,
+    )  # fmt: skip
 
 
 def bootstrap_interval(
@@ -167,6 +202,12 @@ def bootstrap_ratios(pairs: np.ndarray, draws: int, seed: int) -> np.ndarray:
 # --- Tables ----------------------------------------------------------------------------------------------------------
 
 HEADER = ("", "utterances", "words", "WER %", "95 %", "S", "D", "I", "CER %", "wrong utterances %")
+_CHARACTERS_FIRST = ("", "utterances", "CER %", "95 %", "words", "WER %", "S", "D", "I", "wrong utterances %")
+
+
+def header(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the names of `error_table`'s columns: the character error rate comes first where most words are signs."""
+    return _CHARACTERS_FIRST if evaluation.characters_first else HEADER
 
 
 def percent(rate: float, digits: int = 2) -> str:
@@ -190,7 +231,7 @@ def _describe_errors(count: ErrorCounts) -> str:
 
 
 def error_table(evaluation: Evaluation, field: str | None = None) -> list[tuple[str, ...]]:
-    """Return table rows for `HEADER`.
+    """Return table rows for `header`; the 95 % interval is that of the error rate before it.
 
     Args:
         evaluation: the scored utterances.
@@ -205,22 +246,22 @@ def error_table(evaluation: Evaluation, field: str | None = None) -> list[tuple[
         names = sorted(names, key=lambda name: -errors[name])[:SHOWN_GROUPS]
     for name in names:
         words = [evaluation.words[row] for row in groups[name]]
-        characters = sum((evaluation.characters[row] for row in groups[name]), ErrorCounts())
+        characters = [evaluation.characters[row] for row in groups[name]]
         total = sum(words, ErrorCounts())
-        rows.append(
-            (
-                name or "(none)",
-                str(total.utterances),
-                str(total.reference),
-                format_rate(total),
-                format_interval(bootstrap_interval(words)),
-                str(total.substitutions),
-                str(total.deletions),
-                str(total.insertions),
-                format_rate(characters),
-                percent(total.sentence_rate, 1),
-            )
-        )
+        first = characters if evaluation.characters_first else words
+        cells = {
+            "": name or "(none)",
+            "utterances": str(total.utterances),
+            "words": str(total.reference),
+            "WER %": format_rate(total),
+            "95 %": format_interval(bootstrap_interval(first)),
+            "S": str(total.substitutions),
+            "D": str(total.deletions),
+            "I": str(total.insertions),
+            "CER %": format_rate(sum(characters, ErrorCounts())),
+            "wrong utterances %": percent(total.sentence_rate, 1),
+        }
+        rows.append(tuple(cells[column] for column in header(evaluation)))
     if len(groups) > len(names):
         rest = len(groups) - len(names)
         rows.append((f"… and {rest} more with fewer errors", *[""] * (len(HEADER) - 1)))
@@ -229,14 +270,17 @@ def error_table(evaluation: Evaluation, field: str | None = None) -> list[tuple[
 
 def format_alignment(ops: Sequence[Op]) -> tuple[str, str, str]:
     """Return lines of equal width: reference, hypothesis (**** for a missing word), and S, D, I below the errors."""
-    columns = []
+    cells = []
     for op in ops:
-        width = max(len(op.reference or ""), len(op.hypothesis or ""), 1)
-        reference = (op.reference if op.reference is not None else "*" * width).ljust(width)
-        hypothesis = (op.hypothesis if op.hypothesis is not None else "*" * width).ljust(width)
-        columns.append((reference, hypothesis, (" " if op.kind == "=" else op.kind).ljust(width)))
-    lines = [" ".join(parts) for parts in zip(*columns, strict=True)] or ["", "", ""]
+        width = max(columns(op.reference or ""), columns(op.hypothesis or ""), 1)
+        texts = (op.reference, op.hypothesis, " " if op.kind == "=" else op.kind)
+        cells.append([_padded("*" * width if text is None else text, width) for text in texts])
+    lines = [" ".join(parts) for parts in zip(*cells, strict=True)] or ["", "", ""]
     return lines[0], lines[1], lines[2]
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - columns(text))
 
 
 def _sections(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, ...]]]]:
@@ -249,6 +293,9 @@ def notes(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Return (name, value) lines of the report's head: the details, and what is special in the counts."""
     errors = evaluation.total().errors
     lines = list(evaluation.details)
+    if evaluation.signs:
+        share = f"{evaluation.sign_words} of {evaluation.total().reference} words are such signs"
+        lines.append(("words", f"{SIGNS_ARE_WORDS}; {share}"))
     inserted = [count.errors for count in evaluation.words if count.errors and not count.reference]
     if inserted:
         where = f"{sum(inserted)} in {len(inserted)} utterances"
@@ -313,7 +360,7 @@ def to_markdown(evaluation: Evaluation, *, worst: int = 20) -> str:
         lines += [
             f"## {title}",
             "",
-            markdown_table(HEADER, [[escape_markdown(cell) for cell in row] for row in rows]),
+            markdown_table(header(evaluation), [[escape_markdown(cell) for cell in row] for row in rows]),
             "",
         ]
     text = worst_utterances(evaluation, worst, escape=escape_markdown)
@@ -328,7 +375,7 @@ def worst_utterances(evaluation: Evaluation, number: int, *, escape: Callable[[s
     for row in evaluation.worst(number):
         item, count = evaluation.items[row], evaluation.words[row]
         lines += [f"{escape(item.id)}: {_describe_errors(count)}", ""]
-        ops = edit_operations(item.reference, item.hypothesis, evaluation.costs)
+        ops = evaluation.operations(row)
         # Indented text is code in Markdown, so that nothing in a transcript is interpreted as Markdown or HTML.
         lines += ["    " + line.rstrip() for line in format_alignment(ops)]
         lines += [""]
@@ -396,7 +443,7 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
         html_head(title, _POLICY, STYLE),
         html_notes(notes(evaluation)),
     ]
-    parts += [f"<h2>{e(title)}</h2>{html_table(HEADER, rows)}" for title, rows in _sections(evaluation)]
+    parts += [f"<h2>{e(title)}</h2>{html_table(header(evaluation), rows)}" for title, rows in _sections(evaluation)]
     rows = evaluation.worst(worst)
     if rows:
         parts.append(
@@ -409,7 +456,7 @@ def to_html(evaluation: Evaluation, *, worst: int = 50) -> str:
         parts.append(f'<div><b dir="auto">{e(item.id)}</b> <small>{_describe_errors(count)}, ')
         parts.append(f'<span dir="auto">{e(item.speaker)}</span> {item.seconds:.1f} s</small></div>')
         parts.append('<div class="line" dir="auto">')
-        for op in edit_operations(item.reference, item.hypothesis, evaluation.costs):
+        for op in evaluation.operations(row):
             style = "" if op.kind == "=" else f" {op.kind}"
             above, below = e(op.reference or ""), e(op.hypothesis or "")
             parts.append(f'<span class="op{style}"><span>{above}</span><span>{below}</span></span> ')

@@ -36,7 +36,8 @@ from speech_jax.evaluation.speech_report import (
     to_markdown,
     to_text,
 )
-from speech_jax.evaluation.wer import count_errors
+from speech_jax.evaluation.wer import SIGNS_ARE_WORDS, count_errors, split_pairs
+from speech_jax.text.scripts import has_unspaced
 
 EXAMPLE_SECONDS = 30.0  # audio per recording in report.html
 NAMED_IDS = 5  # most ids that a warning names
@@ -108,6 +109,8 @@ def evaluate_speech(
         references = [pair.reference for pair in pairs]
         normalization = choose_normalization(references, request.language, checkpoint=request.recognizer_language)
         details = [*details, ("normalized as", normalization.description)]
+        if any(has_unspaced(reference.text) for reference in references):
+            details.append(("words", SIGNS_ARE_WORDS))
         print(f"normalized as: {normalization.description}", file=sys.stderr)
     notes = check_texts(pairs, normalization)
     items, failed = measure_pairs(pairs, config)
@@ -148,8 +151,6 @@ def evaluate_speech(
 def match_pairs(request: SpeechRequest) -> tuple[list[UtterancePair], list[str]]:
     """Match synthesized and reference recordings by id.
 
-    A manifest row without `seconds` whose recording cannot be read is named in a warning and counts as missing.
-
     Returns:
         The pairs, and messages on ids without a partner.
 
@@ -164,8 +165,8 @@ def match_pairs(request: SpeechRequest) -> tuple[list[UtterancePair], list[str]]
     pairs: list[UtterancePair] = []
     left_out: list[str] = []
     for (name, manifest), speech in zip(request.manifests, request.speech, strict=True):
-        references = {u.id: u for u in read_manifest(manifest, on_error="skip")}
-        synthesized = {u.id: u for u in read_manifest(speech, on_error="skip")}
+        references = {u.id: u for u in read_manifest(manifest, on_error="keep")}
+        synthesized = {u.id: u for u in read_manifest(speech, on_error="keep")}
         left_out += _without_partner(manifest, references, synthesized, "synthesized recording", speech)
         left_out += _without_partner(speech, synthesized, references, "reference", manifest)
         pairs += [UtterancePair(name, u, synthesized[u.id]) for u in references.values() if u.id in synthesized]
@@ -271,7 +272,8 @@ def add_error_rates(
         failed += messages
         rows = sorted(texts)
         hypotheses = {row: normalization.apply(texts[row], pairs[row].reference) for row in rows}
-        words = count_errors([references[row].split() for row in rows], [hypotheses[row].split() for row in rows])
+        pairs_of_words = split_pairs([references[row] for row in rows], [hypotheses[row] for row in rows])
+        words = count_errors(*pairs_of_words[:2])
         characters = count_errors(
             [" ".join(references[row].split()) for row in rows], [" ".join(hypotheses[row].split()) for row in rows]
         )

@@ -14,11 +14,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from speech_jax.text.scripts import has_unspaced, split_words
+
 Costs = Literal["levenshtein", "sclite"]
 
 # (substitution, insertion or deletion). With levenshtein a substitution costs one part in 2^24 more: among alignments
 # with equally few errors that selects the fewest substitutions, that is, the most correct words.
 _WEIGHTS = {"levenshtein": ((1 << 24) + 1, 1 << 24), "sclite": (4, 3)}
+
+SIGNS_ARE_WORDS = "each sign of a script without spaces counts as a word"  # in reports
 
 _DIAGONAL, _DELETION, _INSERTION = 0, 1, 2
 
@@ -94,7 +98,7 @@ def wer(references: Sequence[str], hypotheses: Sequence[str], *, costs: Costs = 
         The sum of the counts; `.rate` is the word error rate.
 
     Raises:
-        ValueError: there are not as many hypotheses as references.
+        ValueError: there are not as many hypotheses as references, or one is a text instead of a list.
 
     Example:
         >>> from speech_jax.evaluation.wer import wer
@@ -102,7 +106,14 @@ def wer(references: Sequence[str], hypotheses: Sequence[str], *, costs: Costs = 
         >>> counts.substitutions, counts.insertions, counts.rate
         (1, 1, 0.5)
     """
+    _check_lists(references, hypotheses)
     return sum(count_errors([r.split() for r in references], [h.split() for h in hypotheses], costs), ErrorCounts())
+
+
+def _check_lists(*texts: Sequence[str]) -> None:
+    """Raise ValueError for one text in place of a list: its characters would count as texts."""
+    if any(isinstance(text, str | bytes) for text in texts):
+        raise ValueError("found one text, expected a list of texts")
 
 
 def empty_transcripts(references: Iterable, hypotheses: Iterable) -> tuple[str, ...]:
@@ -122,15 +133,41 @@ def cer(references: Sequence[str], hypotheses: Sequence[str], *, costs: Costs = 
         The sum of the counts; `.rate` is the character error rate.
 
     Raises:
-        ValueError: there are not as many hypotheses as references.
+        ValueError: there are not as many hypotheses as references, or one is a text instead of a list.
 
     Example:
         >>> from speech_jax.evaluation.wer import cer
         >>> cer(["the cat"], ["the  bat"]).errors
         1
     """
+    _check_lists(references, hypotheses)
     references, hypotheses = ([" ".join(text.split()) for text in side] for side in (references, hypotheses))
     return sum(count_errors(references, hypotheses, costs), ErrorCounts())
+
+
+def split_pairs(
+    references: Sequence[str], hypotheses: Sequence[str]
+) -> tuple[list[list[str]], list[list[str]], bool]:
+    """Split the texts of a set into the words of its error rate.
+
+    Words lie between white space. Where a reference has signs of a script that writes no spaces, such as Chinese or
+    Thai, each such sign of the set is a word, see `speech_jax.text.scripts.split_words`.
+
+    Args:
+        references: reference texts, normalized.
+        hypotheses: recognized texts.
+
+    Returns:
+        The words of each reference, of each hypothesis, and True if signs are words.
+
+    Example:
+        >>> from speech_jax.evaluation.wer import split_pairs
+        >>> split_pairs(["你好 jax"], ["你 jax"])
+        ([['你', '好', 'jax']], [['你', 'jax']], True)
+    """
+    signs = any(map(has_unspaced, references))
+    split = split_words if signs else str.split
+    return list(map(split, references)), list(map(split, hypotheses)), signs
 
 
 def wer_counts(reference: str, hypothesis: str) -> ErrorCounts:

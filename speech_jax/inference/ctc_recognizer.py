@@ -6,7 +6,8 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +16,27 @@ from jaxtyping import Float, Int
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.features import extract_features, num_features
+from speech_jax.audio.io import LOUD, read_audio
+from speech_jax.audio.segments import Span, speech_spans
+from speech_jax.core.claims import check_claims
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Model, PyTree
 from speech_jax.decoding.beam import BeamSearch, search_batch
 from speech_jax.decoding.config import BeamConfig
 from speech_jax.decoding.ctc import BestPath, best_frames, collapse
+from speech_jax.decoding.language_model import load_language_model
 from speech_jax.decoding.longform import encode_windows, extract_long_features
-from speech_jax.decoding.words import Transcript, to_words
-from speech_jax.inference.config import WindowConfig
+from speech_jax.decoding.words import Transcript, join_transcripts, to_words
+from speech_jax.inference.config import SegmentBy, WindowConfig
 from speech_jax.objectives.ctc import ctc_loss
 from speech_jax.tasks.ctc_task import recognize
-from speech_jax.text.ngram import read_arpa
 from speech_jax.text.tokenizer import Tokenizer
+
+_LONGER = 1.25  # times the usual length in training: a recording up to this length is recognized in one pass
+_SEGMENT = 8.0  # seconds: a longer stretch of speech is cut at short pauses too, sooner if training had shorter ones
+
+Recording = Float[np.ndarray, " samples"] | str | Path
+"""Samples at the recognizer's rate, or a file, which is read at this rate."""
 
 
 class _Shape(NamedTuple):
@@ -34,6 +44,18 @@ class _Shape(NamedTuple):
 
     rows: int
     samples: int
+
+
+def _samples(audio: Any) -> np.ndarray:
+    """Return a recording's samples as an array, or raise UserError if they are none."""
+    audio, expected = np.asarray(audio), "expected a path, or finite float samples [time] in [-1, 1]"
+    if audio.ndim != 1 or audio.dtype.kind != "f":
+        raise UserError(f"recording: found {audio.dtype} of shape {audio.shape}, {expected}")
+    if not np.isfinite(audio).all():
+        raise UserError(f"recording: found NaN or infinity, {expected}")
+    if (peak := float(np.abs(audio).max(initial=0.0))) > LOUD:  # such as int16 samples that were only cast
+        raise UserError(f"recording: found samples up to {peak:g}, {expected}")
+    return audio
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,8 @@ class CTCRecognizer:
         windows: Windows of recordings that do not fit in one pass.
         name: Name in reports.
         search: Beam search with or without a language model; None takes the best path.
+        segment: Detector of the pauses at which recordings longer than `longest` are cut; "none" cuts none.
+        row_seconds: Seconds that 95 % of the recordings it learned from do not exceed; 0 if that is unknown.
 
     Example:
         >>> import jax
@@ -76,6 +100,8 @@ class CTCRecognizer:
     windows: WindowConfig = WindowConfig()
     name: str = ""
     search: BeamSearch | None = field(default=None, repr=False)
+    segment: SegmentBy = "energy"
+    row_seconds: float = 0.0
 
     @property
     def language(self) -> str:
@@ -113,9 +139,20 @@ class CTCRecognizer:
         return round(self.windows.context_seconds / self.frame_seconds) * self.factor
 
     @property
-    def longest(self) -> int:
-        """Samples up to which a recording is recognized in one pass; a longer one is cut into windows."""
+    def window(self) -> int:
+        """Samples of a window: of the longest input of the network."""
         return (self.core + 2 * self.context) * self.audio.hop
+
+    @property
+    def longest(self) -> int:
+        """Samples up to which a recording is recognized in one pass; a longer one is cut at pauses, or into windows.
+
+        With `segment`, that is also at most 1.25 times the length of the recordings in training: a network that has
+        learned from clips of single sentences fails at the pause between two.
+        """
+        if self.segment == "none" or not self.row_seconds:
+            return self.window
+        return min(self.window, round(_LONGER * self.row_seconds * self.audio.sample_rate))
 
     def _network(self, params, model_state, batch):
         return self.network.apply(params, model_state, batch, key=None, train=False)[0]
@@ -180,15 +217,21 @@ class CTCRecognizer:
         pad = (0, size - len(best))
         return jax.device_get(_collapse(np.pad(best, pad)[None], np.pad(score, pad)[None], mask))
 
-    def transcribe(self, audio: Float[np.ndarray, " samples"]) -> Transcript:
+    def transcribe(self, audio: Recording) -> Transcript:
         """Return the text of one recording of any length, with word times."""
         return next(self.transcribe_many([audio]))
 
-    def transcribe_many(self, recordings: Iterable[Float[np.ndarray, " samples"]]) -> Iterator[Transcript]:
+    def transcribe_many(self, recordings: Iterable[Recording]) -> Iterator[Transcript]:
         """Yield a transcript per recording, in their order; short ones share a batch."""
+        if isinstance(recordings, str | Path):
+            raise UserError(f"recordings: found {str(recordings)!r} alone, expected a list of recordings")
         group: list[np.ndarray] = []
         seconds = 0.0
         for audio in recordings:
+            if isinstance(audio, str | Path):
+                audio = read_audio(audio, self.audio.sample_rate)
+            else:
+                audio = _samples(audio)
             group.append(audio)
             seconds += len(audio) / self.audio.sample_rate
             if seconds >= 2 * self._group_seconds:
@@ -245,16 +288,32 @@ class CTCRecognizer:
 
     def _shape(self, samples: int) -> _Shape:
         """Return the shortest of three window lengths that holds `samples`."""
-        length = next(n for n in (self.longest // 4, self.longest // 2, self.longest) if samples <= n)
+        length = next(n for n in (self.window // 4, self.window // 2, self.window) if samples <= n)
         return _Shape(self._rows(length / self.audio.sample_rate), length)
 
+    def _spans(self, audio: np.ndarray) -> list[Span]:
+        """Return the parts of a recording that are recognized, each by itself."""
+        if self.segment == "none" or len(audio) <= self.longest:
+            return [Span(0, len(audio))]
+        usual = min(_SEGMENT, max(1.0, self.row_seconds)) if self.row_seconds else _SEGMENT
+        longest = self.windows.segment_seconds or usual
+        return speech_spans(audio, self.audio.sample_rate, self.segment, longest=longest)
+
     def _transcribe_group(self, group: Sequence[np.ndarray]) -> Iterator[Transcript]:
+        spans = [self._spans(audio) for audio in group]
+        pieces = [audio[start:stop] for audio, parts in zip(group, spans, strict=True) for start, stop in parts]
+        transcripts, rate = iter(self._transcribe_pieces(pieces)), self.audio.sample_rate
+        for audio, parts in zip(group, spans, strict=True):
+            placed = [(start / rate, next(transcripts)) for start, _ in parts]
+            yield placed[0][1] if parts == [(0, len(audio))] else join_transcripts(placed, len(audio) / rate)
+
+    def _transcribe_pieces(self, group: Sequence[np.ndarray]) -> list[Transcript]:
         transcripts: dict[int, Transcript] = {}
         by_shape: dict[_Shape, list[int]] = {}
         for place, audio in enumerate(group):
             if len(audio) == 0:
                 transcripts[place] = Transcript("", (), 0.0)
-            elif len(audio) > self.longest:
+            elif len(audio) > self.window:
                 transcripts[place] = self.transcribe_long(audio)
             else:
                 by_shape.setdefault(self._shape(len(audio)), []).append(place)
@@ -269,7 +328,7 @@ class CTCRecognizer:
                 path = self.recognize(audio, lengths)
                 for row, place in enumerate(chosen):
                     transcripts[place] = self.to_transcript(path, row, len(group[place]))
-        yield from (transcripts[place] for place in range(len(group)))
+        return [transcripts[place] for place in range(len(group))]
 
 
 _collapse = jax.jit(collapse)
@@ -284,6 +343,8 @@ def _padded(audio: np.ndarray) -> np.ndarray:
 
 def make_search(tokenizer: Tokenizer, config: BeamConfig) -> BeamSearch | None:
     """Return the beam search that `config` describes; None for the best path."""
+    check_claims(config, "beam")
     if not config.width:
         return None
-    return BeamSearch(tokenizer, config, read_arpa(config.lm) if config.lm else None)
+    lm = load_language_model(config.lm, tokenizer, fold_case=config.lm_fold_case) if config.lm else None
+    return BeamSearch(tokenizer, config, lm)

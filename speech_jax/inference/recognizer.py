@@ -11,10 +11,11 @@ from jaxtyping import Float, Int
 
 from speech_jax.artifacts.recognizer import RecognizerParts, load_recognizer_parts
 from speech_jax.audio.config import AudioConfig
+from speech_jax.audio.vad import load_detector
 from speech_jax.decoding.config import BeamConfig
 from speech_jax.decoding.words import Transcript
-from speech_jax.inference.config import WindowConfig
-from speech_jax.inference.ctc_recognizer import CTCRecognizer, make_search
+from speech_jax.inference.config import SegmentBy, WindowConfig
+from speech_jax.inference.ctc_recognizer import CTCRecognizer, Recording, make_search
 from speech_jax.tasks.ctc_task import build_model
 from speech_jax.training.checkpoint import OpenCheckpoint, Which, open_checkpoint
 
@@ -22,7 +23,7 @@ from speech_jax.training.checkpoint import OpenCheckpoint, Which, open_checkpoin
 class Recognizer(Protocol):
     """Interface of speech to text with any network, used by `transcribe`, `evaluate` and `average`.
 
-    Recordings are float32 in [-1, 1], mono, at `audio.sample_rate`.
+    Recordings are float32 in [-1, 1], mono, at `audio.sample_rate`. `transcribe` and `transcribe_many` also read files.
 
     Example:
         >>> import tempfile
@@ -61,14 +62,14 @@ class Recognizer(Protocol):
 
     @property
     def longest(self) -> int:
-        """Samples up to which a recording is recognized in one pass; a longer one is cut into windows."""
+        """Samples up to which a recording is recognized in one pass; a longer one is cut at pauses, or into windows."""
         ...
 
-    def transcribe(self, audio: Float[np.ndarray, " samples"]) -> Transcript:
+    def transcribe(self, audio: Recording) -> Transcript:
         """Return the text of one recording of any length, with word times."""
         ...
 
-    def transcribe_many(self, recordings: Iterable[Float[np.ndarray, " samples"]]) -> Iterator[Transcript]:
+    def transcribe_many(self, recordings: Iterable[Recording]) -> Iterator[Transcript]:
         """Yield a transcript per recording, in their order; short ones share a batch."""
         ...
 
@@ -93,6 +94,7 @@ def load_recognizer(
     windows: WindowConfig | None = None,
     beam: BeamConfig | None = None,
     adapter: str = "",
+    segment: SegmentBy = "energy",
 ) -> CTCRecognizer:
     """Load the recognizer in a run's folder.
 
@@ -102,6 +104,7 @@ def load_recognizer(
         windows: Windows of recordings that do not fit in one pass.
         beam: Beam search, with the language model that it names; None takes the best path.
         adapter: Adapter file to apply to the checkpoint; empty is none.
+        segment: Detector of the pauses at which recordings longer than `longest` are cut; "none" cuts none.
 
     Returns:
         The recognizer.
@@ -131,11 +134,15 @@ def load_recognizer(
     """
     checkpoint = open_checkpoint(path, which)
     parts = load_recognizer_parts(checkpoint, adapter=adapter)
-    return make_recognizer(parts, Path(checkpoint.path).resolve().name, windows, beam)
+    return make_recognizer(parts, Path(checkpoint.path).resolve().name, windows, beam, segment)
 
 
 def make_recognizer(
-    parts: RecognizerParts, name: str = "", windows: WindowConfig | None = None, beam: BeamConfig | None = None
+    parts: RecognizerParts,
+    name: str = "",
+    windows: WindowConfig | None = None,
+    beam: BeamConfig | None = None,
+    segment: SegmentBy = "energy",
 ) -> CTCRecognizer:
     """Return a recognizer of parts in memory.
 
@@ -144,10 +151,13 @@ def make_recognizer(
         name: Name in reports.
         windows: Windows of recordings that do not fit in one pass.
         beam: Beam search; None takes the best path.
+        segment: Detector of the pauses at which recordings longer than `longest` are cut; "none" cuts none.
 
     Returns:
         The recognizer.
     """
+    if segment == "vad":
+        load_detector()  # an error of a missing package comes before the first recording
     return CTCRecognizer(
         network=build_model(parts.task, parts.tokenizer.vocab_size),
         params=parts.params,
@@ -155,6 +165,8 @@ def make_recognizer(
         tokenizer=parts.tokenizer,
         audio=parts.task.audio,
         windows=windows or WindowConfig(),
+        segment=segment,
+        row_seconds=parts.row_seconds,
         name=name,
         search=make_search(parts.tokenizer, beam or BeamConfig()),
     )

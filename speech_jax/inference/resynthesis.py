@@ -24,7 +24,7 @@ from speech_jax.core.compile_clock import Stopwatch
 from speech_jax.core.errors import UserError
 from speech_jax.data.manifest import read_manifest, write_manifest
 from speech_jax.data.recordings import read_recording
-from speech_jax.inference.audio_output import Vocoder, wav_file
+from speech_jax.inference.audio_output import Vocoder, sound_file
 
 SAMPLES_MULTIPLE = 16384  # recordings are padded to multiples of this, so that few programs are compiled
 
@@ -54,7 +54,7 @@ def resynthesize(vocoder: Vocoder, audio: AudioConfig, manifest: str, out: str) 
             continue
         watch.add_audio(len(wave) / audio.sample_rate)
         path = folder / f"{number:06d}.wav"
-        with wav_file(path, audio.sample_rate) as write:
+        with sound_file(path, audio.sample_rate) as write:
             write(wave)
         written.append(
             utterance._replace(audio=str(path), start=0.0, end=None, seconds=len(wave) / audio.sample_rate, mel="")

@@ -8,20 +8,23 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
+from speech_jax.core.log import log
 from speech_jax.data.config import DataConfig, PlanConfig
 from speech_jax.data.pipeline import batches
 from speech_jax.data.plan import eval_plan
-from speech_jax.data.recordings import read_recording
+from speech_jax.data.recordings import decode_recording
 from speech_jax.data.utterances import Utterance
 from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
 from speech_jax.evaluation.normalization import Normalization, choose_normalization
 from speech_jax.evaluation.report import Evaluation, Item, score_items, to_html, to_json, to_markdown
+from speech_jax.evaluation.transcript_files import Format
 from speech_jax.evaluation.wer import Costs
 from speech_jax.inference.recognizer import Recognizer
 
@@ -49,6 +52,7 @@ def score_recognizer(
     costs: Costs = "levenshtein",
     batch_seconds: float = 120.0,
     max_hours: float = 4.0,
+    channel: str = "mean",
 ) -> tuple[Evaluation, list[str]]:
     """Recognize and score every utterance of several sets.
 
@@ -61,6 +65,7 @@ def score_recognizer(
         costs: Costs of the alignment.
         batch_seconds: Seconds of audio recognized at a time, padding included.
         max_hours: A longer recording is an error.
+        channel: Channel of recordings that have several.
 
     Returns:
         (evaluation, one message for each recording that could not be read and is not counted).
@@ -74,8 +79,9 @@ def score_recognizer(
     )
     begun = time.perf_counter()
     texts, failed = recognize_all(
-        recognizer, [utterance for _, utterance in utterances], batch_seconds=batch_seconds, max_hours=max_hours
-    )
+        recognizer, [utterance for _, utterance in utterances], batch_seconds=batch_seconds, max_hours=max_hours,
+        channel=channel,
+    )  # fmt: skip
     if not texts:
         raise UserError(f"{failed[0]} (and so all {len(failed)} recordings), expected at least one that can be read")
     taken = time.perf_counter() - begun
@@ -100,16 +106,20 @@ def score_hypotheses(
     language: str = "",
     name: str = "",
     costs: Costs = "levenshtein",
+    format: Format | Literal[""] = "",
+    field: str = "",
 ) -> Evaluation:
     """Score the transcripts in a file.
 
     Args:
-        path: File of transcripts; see evaluation/hypotheses.py.
+        path: File or folder of transcripts; see evaluation/transcript_files.py.
         sets: Utterances of each set by name.
         details: Facts of the evaluation for the reports.
         language: Normalization of both texts; empty takes that of each row.
         name: Name of the system in the reports; empty takes the file's.
         costs: Costs of the alignment.
+        format: Format of the file; empty takes that of its name or of its lines.
+        field: Name of the field with the transcripts; empty takes the one whose name says so.
 
     Returns:
         The evaluation.
@@ -118,18 +128,24 @@ def score_hypotheses(
         UserError: If the file cannot be read or lacks an utterance, or no language is known.
     """
     normalization = choose_normalization((u for rows in sets.values() for u in rows), language)
-    texts = read_hypotheses(path, [(set_name, u.id) for set_name, rows in sets.items() for u in rows])
+    hypotheses = read_hypotheses(path, sets, format=format, field=field)
     items = [
-        score_item(set_name, utterance, texts[set_name, utterance.id], normalization)
+        score_item(set_name, utterance, hypotheses.texts[set_name, utterance.id], normalization)
         for set_name, utterances in sets.items()
         for utterance in utterances
     ]
-    details = [("transcripts", path), *details, ("normalized as", normalization.description), ("costs", costs)]
+    source = f"{path} ({hypotheses.description})"
+    details = [("transcripts", source), *details, ("normalized as", normalization.description), ("costs", costs)]
     return score_items(items, name=name or Path(path).stem, costs=costs, details=details)
 
 
 def recognize_all(
-    recognizer: Recognizer, utterances: Sequence[Utterance], *, batch_seconds: float = 120.0, max_hours: float = 4.0
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    *,
+    batch_seconds: float = 120.0,
+    max_hours: float = 4.0,
+    channel: str = "mean",
 ) -> tuple[dict[int, str], list[str]]:
     """Recognize utterances, those of similar length in one batch and long ones one by one.
 
@@ -138,6 +154,7 @@ def recognize_all(
         utterances: Rows of a manifest.
         batch_seconds: Seconds of audio recognized at a time, padding included.
         max_hours: A longer recording is not read.
+        channel: Channel of recordings that have several.
 
     Returns:
         ({row: text}, one message for each recording that could not be read).
@@ -146,36 +163,39 @@ def recognize_all(
     limit = recognizer.longest / rate
     seconds = np.array([utterance.seconds for utterance in utterances])
     texts: dict[int, str] = {}
-    failed: list[str] = []
+    failed: dict[int, str] = {}
     with tqdm(total=len(utterances), unit="utterance", disable=None, file=sys.stderr) as progress:
         if np.any(seconds <= limit):
             plan_config = PlanConfig(
                 num_buckets=6, seconds_per_batch=batch_seconds, row_multiple=1, eval_max_seconds=limit
             )
             plan = eval_plan(seconds, np.zeros(len(seconds), np.int64), plan_config, sample_rate=rate)
-            with batches(utterances, plan, None, DataConfig(plan=plan_config, cache_mb=0)) as stream:
+            with batches(utterances, plan, None, DataConfig(plan=plan_config, cache_mb=0, channel=channel)) as stream:
                 for batch in stream:
                     transcripts = recognizer.transcribe_batch(batch["audio"], batch["audio_lengths"])
                     for place in np.flatnonzero(batch["index"] >= 0):
                         texts[int(batch["index"][place])] = transcripts[place].text
                         progress.update()
-                failed += stream.skipped.values()
-        for row in np.flatnonzero(seconds > limit).tolist():
+                failed |= stream.skipped
+        for row in np.flatnonzero(~(seconds <= limit)).tolist():  # or of unknown length: they cannot be read
             utterance = utterances[row]
             try:
-                audio = read_recording(utterance, rate, max_seconds=3600 * max_hours)
+                recording = decode_recording(utterance, rate, max_seconds=3600 * max_hours, channel=channel)
             except UserError as error:
-                failed.append(f"{utterance.where}: {utterance.id}: {error}")
+                failed[row] = f"{utterance.where}: {utterance.id}: {error}"
                 continue
-            texts[int(row)] = recognizer.transcribe(audio).text
+            for finding in recording.findings:
+                log.warning("%s: %s: %s", utterance.where, utterance.id, finding.text)
+            transcript = recognizer.transcribe(recording.samples)
+            texts[int(row)] = transcript.text
             progress.update()
-    places = {message.split(": ", 1)[0] for message in failed}
-    failed += [  # an utterance without a length fits no batch
-        f"{u.where}: {u.id}: found {u.seconds} s, expected a recording"
-        for row, u in enumerate(utterances)
-        if row not in texts and u.where not in places
-    ]
-    return texts, failed
+            if transcript.silence:
+                share = f"{transcript.silence:.1f} of {transcript.seconds:.1f} s left out as silence"
+                progress.write(f"{utterance.id}: {share}", file=sys.stderr)
+    for row, u in enumerate(utterances):
+        if row not in texts and row not in failed:  # an utterance without a length fits no batch
+            failed[row] = f"{u.where}: {u.id}: found {u.seconds} s, expected a recording"
+    return texts, list(failed.values())
 
 
 def score_item(set_name: str, utterance: Utterance, hypothesis: str, normalization: Normalization) -> Item:

@@ -9,7 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from speech_jax.inference.audio_output import Vocoder
-from speech_jax.inference.voice import Piece, Voice, split_text
+from speech_jax.inference.voice import Piece, Voice
+from speech_jax.text.frontend import TextPiece
+
+PIECES = 16  # synthesized before the first of them is returned: memory does not grow with the text
 
 
 class Recording(NamedTuple):
@@ -45,14 +48,58 @@ def synthesize(
     Raises:
         UserError: If the front end does not accept the text.
     """
-    pieces = voice.synthesize(split_text(voice.front_end, text), tries=tries, speaker=speaker)
-    gap = silence(pause, voice.task.audio.sample_rate)
-    waves = [wave for piece in pieces for wave in (vocoder.wave(piece.mel), gap)]
-    return Recording(text, np.concatenate(waves[:-1]), pieces)
+    waves, pieces = [], []
+    for wave, finished in synthesize_pieces(voice, vocoder, text, tries=tries, pause=pause, speaker=speaker):
+        waves.append(wave)
+        pieces += finished
+    return Recording(text, np.concatenate(waves), pieces)
+
+
+def synthesize_pieces(
+    voice: Voice,
+    vocoder: Vocoder,
+    text: str,
+    *,
+    tries: int = 3,
+    pause: float = 0.2,
+    speaker: int = 0,
+    source: str = "",
+) -> Iterator[tuple[Float[np.ndarray, " time"], list[Piece]]]:
+    """Synthesize a text of any length and yield its audio piece by piece, so that memory is bounded.
+
+    Args:
+        voice: Text to mel frames.
+        vocoder: Mel frames to samples.
+        text: The text; a long one is cut into pieces.
+        tries: Attempts for a piece whose alignment fails; the best one is kept.
+        pause: Seconds of silence between pieces.
+        speaker: Speaker's number, for a voice of several.
+        source: Name of the text in errors, "FILE:LINE".
+
+    Yields:
+        (samples, pieces that end with them).
+
+    Raises:
+        UserError: If the front end does not accept the text.
+    """
+    texts = voice.front_end.split(text, source=source)
+    for first in range(0, len(texts), PIECES):
+        group = texts[first : first + PIECES]
+        for number, piece in enumerate(voice.synthesize(group, tries=tries, speaker=speaker, first=first), first):
+            if number:
+                yield silence(pause, voice.sample_rate), []
+            yield vocoder.wave(piece.mel), [piece]
 
 
 def stream(
-    voice: Voice, vocoder: Vocoder, text: str, *, chunk_steps: int = 32, pause: float = 0.2, speaker: int = 0
+    voice: Voice,
+    vocoder: Vocoder,
+    text: str,
+    *,
+    chunk_steps: int = 32,
+    pause: float = 0.2,
+    speaker: int = 0,
+    source: str = "",
 ) -> Iterator[tuple[Float[np.ndarray, " time"], list[Piece]]]:
     """Synthesize a text of any length and yield its audio in chunks, with one try per piece.
 
@@ -63,6 +110,7 @@ def stream(
         chunk_steps: Decoder steps per chunk.
         pause: Seconds of silence between pieces.
         speaker: Speaker's number, for a voice of several.
+        source: Name of the text in errors, "FILE:LINE".
 
     Yields:
         (samples, pieces that end with them).
@@ -70,13 +118,13 @@ def stream(
     Raises:
         UserError: If the front end does not accept the text.
     """
-    for number, piece_text in enumerate(split_text(voice.front_end, text)):
+    for number, text_piece in enumerate(voice.front_end.split(text, source=source)):
         if number:
-            yield silence(pause, voice.task.audio.sample_rate), []
+            yield silence(pause, voice.sample_rate), []
         finished: list[Piece] = []
 
-        def mels(piece_text: str = piece_text, finished: list[Piece] = finished) -> Iterator[np.ndarray]:
-            for mel, piece in voice.stream(piece_text, chunk_steps=chunk_steps, speaker=speaker):
+        def mels(text_piece: TextPiece = text_piece, finished: list[Piece] = finished) -> Iterator[np.ndarray]:
+            for mel, piece in voice.stream(text_piece, chunk_steps=chunk_steps, speaker=speaker):
                 finished += [piece] if piece is not None else []
                 yield mel
 

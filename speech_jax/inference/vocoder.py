@@ -12,8 +12,9 @@ from jaxtyping import Float
 from speech_jax.artifacts.vocoder import VocoderParts, load_vocoder_parts
 from speech_jax.audio.config import AudioConfig, check_same_audio
 from speech_jax.audio.emphasis import undo_emphasis
+from speech_jax.audio.mel import check_mel, checked_mels
 from speech_jax.core.errors import UserError
-from speech_jax.data.mels import check_mel, read_mel
+from speech_jax.data.mels import read_mel
 from speech_jax.decoding.config import Cores, Dtype
 from speech_jax.decoding.wavenet.engines import make_engine
 from speech_jax.decoding.wavenet.stream import folded_audio, make_net, stream_audio
@@ -130,6 +131,8 @@ class WaveNetVocoder:
         self.task, self.audio, self.name, self.speakers = parts.task, parts.task.audio, name, parts.speakers
         net = make_net(network_config(parts.task), jax.device_put(parts.params))
         self.net = net._replace(weights=tempered(net.shape, net.weights, temperature))
+        if not 0 <= folds <= 4096:
+            raise UserError(f"folds: found {folds}, expected 0 to 4096")
         self.folds = folds or (FOLDS if engine == "fold" else 0)
         config = self.net.config
         share = config.hop // rows_per_frame(config.condition, config.hop)
@@ -187,21 +190,13 @@ class WaveNetVocoder:
             UserError: As `wave` does.
         """
         self._check_speaker(speaker)
-        return self._plain(stream_audio(self.net, self._checked(mels), seed, engine=self.engine, speaker=speaker))
+        mels = checked_mels(mels, self.audio.width, least=1)
+        return self._plain(stream_audio(self.net, mels, seed, engine=self.engine, speaker=speaker))
 
     def _check_speaker(self, speaker: int) -> None:
         count = max(self.net.config.speakers, 1)
         if not 0 <= speaker < count:
             raise UserError(f"{self.name}: found speaker {speaker}, expected 0 to {count - 1}")
-
-    def _checked(self, mels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        total = 0
-        for mel in mels:
-            if len(mel):
-                yield check_mel(mel, self.audio.width, f"the mel frames from {total} on")
-                total += len(mel)
-        if not total:
-            raise UserError("the mel frames: found no frames, expected at least one")
 
     def _plain(self, chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """Undo gain and pre-emphasis, and cut what lies before the recording's first sample."""

@@ -16,6 +16,7 @@ from speech_jax.text.tokenizer import BLANK, Tokenizer
 from tests.support.tones import recognizer, say
 
 LETTERS = Tokenizer("char", (BLANK, "a", "b", " "))
+SIGNS = Tokenizer("char", (BLANK, "你", "好", "a"))  # each sign of a script without spaces is a word
 PIECES = Tokenizer("bpe", (BLANK, "\u2581a", "b", "\u2581b"), (0.0, -1.0, -2.0, -3.0))
 
 
@@ -48,16 +49,19 @@ def test_a_wide_beam_finds_the_likeliest_text(seed):
     assert tuple(BeamSearch(LETTERS, WIDE).search(log_probs)) == max(total, key=total.get)
 
 
-@pytest.mark.parametrize("tokenizer", [LETTERS, PIECES])
+@pytest.mark.parametrize("tokenizer", [LETTERS, PIECES, SIGNS])
 @pytest.mark.parametrize("seed", range(6))
 def test_with_a_language_model_it_finds_the_best_sum(tokenizer, seed):
-    lm = train_ngrams([["a", "b"], ["ab", "a"], ["b", "b", "a"], ["ab"]], 2)
+    sentences = [["a", "b"], ["ab", "a"], ["b", "b", "a"], ["ab"]]
+    lm = train_ngrams([["你", "好"], ["a", "你", "aa"]] if tokenizer is SIGNS else sentences, 2)
     config = dataclasses.replace(WIDE, lm_weight=0.8, word_insertion_bonus=0.7, unk_score=-0.5)
     log_probs = scores(seed)
 
     def score(tokens, p):
         if tokenizer is LETTERS:
             words = "".join("?ab "[k] for k in tokens).split()
+        elif tokenizer is SIGNS:
+            words = "".join(("?", " 你 ", " 好 ", "a")[k] for k in tokens).split()
         else:
             words = "".join(("?", " a", "b", " b")[k] for k in tokens).split()
         history, total = (START,), p

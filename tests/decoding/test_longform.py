@@ -10,6 +10,7 @@ import pytest
 from speech_jax.audio import presets
 from speech_jax.audio.features import extract_features, num_frames
 from speech_jax.decoding.longform import encode_windows, extract_long_features, plan_windows
+from speech_jax.inference.ctc_recognizer import CTCRecognizer
 from speech_jax.models.config import ConformerConfig
 from speech_jax.models.conformer import conformer_ctc
 from tests.support.tones import FACTOR, LETTERS, recognizer, say
@@ -113,13 +114,18 @@ def test_conformer_lies_on_one_grid():
     np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
+def _uncut(reader: CTCRecognizer) -> CTCRecognizer:
+    """The recognizer that cuts at no pause, only into windows: beeps have none but those inside their words."""
+    return dataclasses.replace(reader, segment="none")
+
+
 def test_long_speech_has_no_seam():
     """200 words of beeps over many windows: the very text, and the times of one pass."""
     rng = np.random.default_rng(3)
     text = " ".join("".join(rng.choice(list(LETTERS[1:]), rng.integers(1, 6))) for _ in range(60))
     audio = say(text)
-    whole = recognizer(core_seconds=100.0).transcribe(audio)
-    parts = recognizer(core_seconds=3.0, context_seconds=0.48).transcribe(audio)
+    whole = _uncut(recognizer(core_seconds=100.0)).transcribe(audio)
+    parts = _uncut(recognizer(core_seconds=3.0, context_seconds=0.48)).transcribe(audio)
     assert whole.text == text and parts.text == text
     assert [w[:3] for w in parts.words] == [w[:3] for w in whole.words]
     assert len(audio) > 10 * 3.0 * 16000
@@ -128,9 +134,30 @@ def test_long_speech_has_no_seam():
 def test_many_recordings_keep_their_order_and_their_words():
     texts = ["abc", "", "jih gfed " * 9 + "a", "a", "b c d e f", "cab " * 30 + "a"]
     recordings = [say(text) if text else np.zeros(0, np.float32) for text in texts]
-    one_by_one = recognizer(core_seconds=3.2, context_seconds=1.2)
-    together = recognizer(core_seconds=3.2, context_seconds=1.2, batch_seconds=12.0)
+    one_by_one = _uncut(recognizer(core_seconds=3.2, context_seconds=1.2))
+    together = _uncut(recognizer(core_seconds=3.2, context_seconds=1.2, batch_seconds=12.0))
     for reader in (one_by_one, together):
         found = list(reader.transcribe_many(iter(recordings)))
         assert [transcript.text for transcript in found] == texts
         assert [round(t.seconds * 16000) for t in found] == [len(audio) for audio in recordings]
+
+
+def test_pauses_are_left_out_and_counted_and_times_are_those_of_the_recording():
+    texts, pause = ["abc", "jih fed", "gfed"], 2.0
+    quiet = 1e-4 * np.random.default_rng(4).standard_normal(round(pause * 16000)).astype(np.float32)
+    parts = [part for text in texts for part in (say(text), quiet)]
+    starts = np.cumsum([0, *map(len, parts[:-1])])[::2] / 16000
+    reader = recognizer(core_seconds=3.2, context_seconds=1.2)
+    whole, alone = reader.transcribe(np.concatenate(parts)), [reader.transcribe(say(text)) for text in texts]
+    assert whole.text == " ".join(texts) and [part.silence for part in alone] == [0, 0, 0]
+    assert 0.8 * 3 * pause < whole.silence < 3 * pause and whole.seconds == pytest.approx(sum(map(len, parts)) / 16000)
+    expected = [start + word.start for start, part in zip(starts, alone, strict=True) for word in part.words]
+    np.testing.assert_allclose([word.start for word in whole.words], expected, atol=0.05)
+    uncut = _uncut(reader).transcribe(np.concatenate(parts))
+    assert uncut.silence == 0 and uncut.text.replace(" ", "") == whole.text.replace(" ", "")
+
+
+def test_a_recording_without_speech_is_recognized_whole():
+    reader = recognizer(core_seconds=3.2, context_seconds=1.2)
+    steady = 0.01 * np.random.default_rng(5).standard_normal(16000 * 20).astype(np.float32)
+    assert reader.transcribe(steady) == dataclasses.replace(reader, segment="none").transcribe(steady)

@@ -133,6 +133,9 @@ def test_the_score_of_an_alignment_names_what_went_wrong():
 
 
 def test_bad_settings_are_refused():
-    for changes in (dict(stop_threshold=0.0), dict(frames_per_symbol=0.0)):
-        with pytest.raises(UserError, match="decode: found"):
-            DecodeConfig(**changes)
+    for name in ("stop_threshold", "frames_per_symbol", "frames_more", "saturated_frames", "window_back", "reduction"):
+        kind = type(getattr(DecodeConfig(), name))
+        for value in (-2, 10**9, *([float("nan")] if kind is float else [])):
+            value = kind(value)
+            with pytest.raises(UserError, match=f"decode.{name}: found"):
+                DecodeConfig(**{name: value})

@@ -10,7 +10,6 @@ import pytest
 
 from speech_jax.core.errors import UserError
 from speech_jax.evaluation import compare, report
-from speech_jax.evaluation.hypotheses import read_hypotheses, write_hypotheses
 from speech_jax.evaluation.plots import plot_key, plot_names, wrap_name
 from speech_jax.evaluation.report import (
     Item,
@@ -321,43 +320,35 @@ def test_same_names_are_numbered():
     assert compare.system_names([value, value, value]) == ["x", "x (2)", "x (3)"]
 
 
-def test_hypotheses_round_trip(tmp_path):
-    rows = items()
-    path = tmp_path / "h.jsonl"
-    path.write_text(write_hypotheses(rows))
-    wanted = [(item.set, item.id) for item in rows]
-    assert read_hypotheses(str(path), wanted) == {(item.set, item.id): item.hypothesis for item in rows}
+def test_each_sign_of_a_script_without_spaces_is_a_word():
+    texts = {
+        "zh": ("今天天气很好", "今天天汽很好", 6), "ja": ("コーヒーを飲む", "コーヒー飲む", 7),
+        "th": ("ทำงานหนัก", "ทำงานหนึก", 7),
+        "lo": ("ນ້ຳ", "ນ້ຳດີ", 1), "km": ("ខ្ញុំ", "ខ្ញុ", 1), "my": ("မြန်မာ", "မြန်", 3),
+    }  # fmt: skip
+    for language, (reference, hypothesis, count) in texts.items():
+        evaluation = score_items([Item(language, reference, hypothesis)])
+        assert evaluation.total().reference == count and 0 < evaluation.total().errors <= 2
+        assert report.header(evaluation)[2] == "CER %" and ("words", f"{count} of {count}") in [
+            (name, value.partition("; ")[2].partition(" words")[0]) for name, value in report.notes(evaluation)
+        ]
+    zh = score_items([Item("a", *texts["zh"][:2])])
+    assert report.error_table(zh)[0][2:6] == ("16.67", "–", "6", "16.67")
+    assert "    今 天 天 气 很 好\n    今 天 天 汽 很 好\n             S" in to_markdown(zh)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "u1 a b\nu2\n",
-        "\ufeffu1 a b\nu2\n",
-        "u1\ta b\nu2\t\n",
-        '{"id":"u1","text":"a b"}\n{"id":"u2","pred_text":""}\n',
-        '\ufeff{"id":"u1","text":"the reference","pred_text":"a b"}\n{"id":"u2","pred_text":"","text":"c"}\n',  # NeMo's
-    ],
-)
-def test_hypotheses_of_others(tmp_path, text):
-    path = tmp_path / "h"
-    path.write_text(text, encoding="utf-8")
-    assert read_hypotheses(str(path), [("s", "u1"), ("t", "u2")]) == {("s", "u1"): "a b", ("t", "u2"): ""}
+def test_signs_change_nothing_in_sets_of_spaced_scripts():
+    foreign = Item("b", "", "谢谢观看", "en")  # what a recognizer may write in silence
+    spaced = [Item("a", "the cat", "the bat", "en"), foreign, Item("k", "한국어 말", "한국어 말이", "en")]
+    assert [count.errors for count in score_items(spaced).words] == [1, 1, 1]
+    both = score_items([*spaced, Item("c", "谢谢", "谢 谢", "zh")])
+    assert [count.errors for count in both.words] == [1, 1, 1, 0] and both.signs == {"zh"}
+    assert report.header(both) == report.HEADER  # most words are no signs
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"u1 a\nu1 b\n", r"h:2: found id 'u1' again"),
-        (b"u2 a\n", r"h: found no transcript of 1 of 1 utterances, the first 'u1'"),
-        (b'{"id": "u1"}\n', r"h:1: found no id and text"),
-        (b'{"id": 3, "text": "a"}\n', r"h:1: found an id or a text that is not a string"),
-        (b'{"id": \n', r"h:1: found no id and text"),
-        (b"u1 \xff\n", r"h:1: found bytes that are not UTF-8"),
-    ],
-)
-def test_bad_hypotheses(tmp_path, text, message):
-    path = tmp_path / "h"
-    path.write_bytes(text)
-    with pytest.raises(UserError, match=message):
-        read_hypotheses(str(path), [("s", "u1")])
+def test_a_report_that_counts_sentences_as_words_is_not_compared():
+    now = report.to_json(score_items([Item("a", "今天天气", "今天", "zh")]))
+    before = now | {"utterances": [row | {"words": 1, "errors": 1} for row in now["utterances"]]}
+    with pytest.raises(UserError, match=": 1 words in 'a', not 4"):
+        compare.compare([now, before], common=True)
+    assert "each sign of a script without spaces counts as a word" in compare.compare([now, now])[0]

@@ -16,7 +16,7 @@ from speech_jax.core.errors import UserError
 from speech_jax.evaluation import cepstra, dnsmos, measures, waveform
 from speech_jax.evaluation.config import MeasureConfig
 from speech_jax.evaluation.dtw import diagonal, warp
-from speech_jax.evaluation.measures import analyze, dtw_path, measure
+from speech_jax.evaluation.measures import analyze, dtw_path, measure, speech_ends
 from speech_jax.evaluation.pitch import pitch, pitch_errors
 
 RATE = 16000
@@ -260,20 +260,81 @@ def test_a_slower_tape_is_lower_and_longer(golden):
     found = measure(reference, other, diagonal(len(reference.f0), len(reference.f0)), config)
     assert found["duration_bias"] == pytest.approx(20, abs=1)
     # frame t of the slow one lies at t / 1.2 of the other
-    places = np.arange(0, len(other.f0) - 30, 6)
-    errors = pitch_errors(reference.f0[places * 5 // 6], other.f0[places])
+    places = np.arange(0, len(other.f0) - 2 * measures.SILENT_FRAMES - 30, 6)
+    reference_f0, other_f0 = (x.f0[measures.SILENT_FRAMES :] for x in (reference, other))
+    errors = pitch_errors(reference_f0[places * 5 // 6], other_f0[places])
     assert errors.rmse_cents == pytest.approx(1200 * np.log2(1.2), rel=0.01) and errors.correlation > 0.999
 
 
-def test_duration_is_that_of_librosas_trimming(golden):
-    found = measures.speech_seconds(heard(golden, "ends"), RATE)
-    assert found == pytest.approx(float(golden["trimmed.ends"]), abs=0.011)  # a frame at each end
+def test_speech_is_where_librosas_trimming_finds_it(golden):
+    one = analyze(heard(golden, "ends"), MeasureConfig())
+    (first, last), _ = speech_ends(one, one)
+    assert 0.005 * (last - first) == pytest.approx(float(golden["trimmed.ends"]), abs=0.02)  # two frames at each end
+
+
+def spoken(hertz, seed, noise=0.0):
+    """Syllables of changing loudness and pitch with a pause between them, and noise."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for _ in range(5):
+        size = int(RATE * random.uniform(0.12, 0.3))
+        t = np.arange(size) / RATE
+        pitch_now = hertz * random.uniform(0.9, 1.2) * (1 + 0.1 * t)
+        tone = sum(random.uniform(0.3, 1) * np.sin(2 * np.pi * pitch_now * k * t) / k for k in range(1, 9))
+        parts += [0.2 * random.uniform(0.3, 1) * np.hanning(size) ** 0.5 * tone, np.zeros(int(0.04 * RATE))]
+    audio = np.concatenate(parts[:-1])
+    return audio + noise * np.abs(audio).max() * random.standard_normal(len(audio))
+
+
+def around(audio, seconds):
+    return np.pad(audio, int(seconds * RATE))
+
+
+def measured(a, b, config=MeasureConfig()):  # noqa: B008
+    one, two = analyze(a, config), analyze(b, config)
+    return measure(one, two, dtw_path(one, two), config)
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.5, 1.0, 2.0])
+def test_silence_around_the_speech_does_not_count(seconds):
+    a, b = spoken(120, 0), spoken(150, 1)
+    want = measured(a, b)
+    assert want["mcd"] > 1 and want["voicing_error"] > 1
+    for first, second in ((a, around(b, seconds)), (around(a, seconds), b), (around(a, seconds), around(b, seconds))):
+        found = measured(first, second)
+        for name in ("mcd", "f0_hertz", "f0_cents", "voicing_error", "gross_pitch_error"):
+            assert found[name] == pytest.approx(want[name], rel=0.01, abs=0.05), name
+        assert found["duration_bias"] == pytest.approx(want["duration_bias"], abs=0.5)
+
+
+def test_a_pause_that_both_recordings_have_does_not_count():
+    a, b = spoken(120, 0), spoken(150, 1)
+    gap = np.zeros(RATE)
+    want, found = measured(a, b), measured(np.concatenate([a, gap, a]), np.concatenate([b, gap, b]))
+    assert found["mcd"] == pytest.approx(want["mcd"], rel=0.05)
+    assert found["voicing_error"] == pytest.approx(want["voicing_error"], abs=1)
+
+
+@pytest.mark.parametrize("offset", [0.001, 0.003, 0.01])
+def test_an_offset_changes_neither_duration_nor_distortion(offset):
+    a = around(spoken(120, 0), 0.3)
+    found = measured(a, a + offset)
+    assert abs(found["duration_bias"]) < 0.5 and found["mcd"] < 0.05 and found["voicing_error"] < 0.5
+
+
+@pytest.mark.parametrize("decibels", [-60, -50, -45])
+def test_a_noise_floor_does_not_change_the_duration(decibels):
+    a = around(spoken(120, 0), 0.3)
+    noise = 10 ** (decibels / 20) * np.abs(a).max() * np.random.default_rng(3).standard_normal(len(a))
+    assert abs(measured(a, a + noise)["duration_bias"]) < 2
+    assert abs(measured(a + noise, a)["duration_bias"]) < 2
 
 
 @pytest.mark.parametrize(
     ("audio", "message"),
     [
         (np.zeros(RATE), "found silence"),
+        (np.full(RATE, 0.1), "found silence"),  # an offset
         (np.full(100, 0.5), "found 0.006 s"),
         (np.where(np.arange(RATE) == 9, np.nan, 0.1), "found NaN"),
     ],
@@ -328,3 +389,9 @@ def test_dnsmos_is_asked_at_16_khz_and_named_a_proxy(monkeypatch, golden):
     assert found["dnsmos"] == found["dnsmos_reference"] == 2.5 and "si_sdr" not in found
     for name in ("dnsmos", "dnsmos_reference"):
         assert "(a proxy; no listener was asked)" in measures.MEASURES[name].label
+
+
+@pytest.mark.bad_types
+def test_two_channels_are_refused():
+    with pytest.raises(UserError, match=r"found audio of shape \[16000, 2\], expected \[samples\] of one channel"):
+        analyze(np.zeros((16_000, 2)), MeasureConfig())

@@ -104,6 +104,12 @@ def test_edges():
         count_errors([["a"]], [])
 
 
+@pytest.mark.parametrize("rate", [wer, cer])
+def test_one_text_is_no_list_of_texts(rate):
+    with pytest.raises(ValueError, match="found one text, expected a list of texts"):
+        rate("the cat", "the bat")
+
+
 def test_counts_merge_without_bias():
     references, hypotheses = ([" ".join(x) for x in side] for side in random_pairs(101, 3))
     whole = wer(references, hypotheses)

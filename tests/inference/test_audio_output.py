@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import wave
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from speech_jax.core.compile_clock import _Clock, compile_seconds
 from speech_jax.core.errors import UserError
 from speech_jax.inference import audio_output as sound
 from speech_jax.inference import text_to_speech
-from speech_jax.inference.audio_output import find_vocoder, samples16, stdout_sound, wav_file, wav_header
+from speech_jax.inference.audio_output import find_vocoder, samples16, sound_file, stdout_sound, wav_header
 from speech_jax.inference.voice import Voice
 from speech_jax.models import wavenet
 from speech_jax.models.tacotron2 import init_params
@@ -56,7 +57,7 @@ def run_of(voice, *arguments):
 
 def test_a_stream_is_the_chunks_put_together_and_its_frames_are_those_of_the_first_try(voice, tmp_path, capsys):
     report = tmp_path / "report.jsonl"
-    front_door.main(run_of(voice, "--text", "one two. three", "--speaker", "joe", "--stream", "--chunk-steps", "9",
+    front_door.main(run_of(voice, "--text", "one two\n\nthree", "--speaker", "joe", "--stream", "--chunk-steps", "9",
                            "--out", str(tmp_path / "a.wav"), "--report", str(report)))  # fmt: skip
     shown = capsys.readouterr()
     assert shown.out == "" and "real-time factor" in shown.err and "first sound after" in shown.err
@@ -69,7 +70,7 @@ def test_a_stream_is_the_chunks_put_together_and_its_frames_are_those_of_the_fir
 
     vocoder = find_vocoder("griffin-lim", speaker.task.audio, "x", iterations=2)
     pause = np.zeros(int(0.2 * rate))
-    waves = [np.concatenate(list(vocoder.stream([mel(text, 1)]))) for text in ("one two.", "three")]
+    waves = [np.concatenate(list(vocoder.stream([mel(text, 1)]))) for text in ("one two", "three")]
     frames = min(len(mel("three", 0)), len(mel("three", 1)))
     assert np.abs(mel("three", 0)[:frames] - mel("three", 1)[:frames]).max() > 1e-4
     np.testing.assert_allclose(streamed, np.concatenate([waves[0], pause, waves[1]]), atol=1e-4)
@@ -126,11 +127,11 @@ def test_a_header_says_what_follows(tmp_path):
     whole = wav_header(22_050, len(samples)) + samples16(samples).astype("<i2").tobytes()
     read, rate = soundfile.read(io.BytesIO(whole), dtype="int16")
     assert rate == 22_050
-    with wav_file(tmp_path / "a.wav", 22_050) as write:
+    with sound_file(tmp_path / "a.wav", 22_050) as write:
         write(samples[:300])
         write(samples[300:])
     np.testing.assert_array_equal(read, soundfile.read(tmp_path / "a.wav", dtype="int16")[0])
-    with pytest.raises(UserError), wav_file(tmp_path / "b.wav", 22_050) as write:
+    with pytest.raises(UserError), sound_file(tmp_path / "b.wav", 22_050) as write:
         write(samples)
         raise UserError("the voice broke off")
     assert not (tmp_path / "b.wav").exists()
@@ -177,3 +178,112 @@ def test_compiling_is_told_apart():
     assert 0 < first <= time.perf_counter() - began
     fresh(jnp.ones((7, 3))).block_until_ready()
     assert compile_seconds() - before < first + 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "rate"),
+    [
+        ("a.WAV", ("WAV", "PCM_16"), 22_050),
+        ("a.flac", ("FLAC", "PCM_16"), 22_050),
+        ("a.Mp3", ("MP3", "MPEG_LAYER_III"), 22_050),
+        ("a.ogg", ("OGG", "VORBIS"), 22_050),
+        ("a.opus", ("OGG", "OPUS"), 24_000),  # which has no 22,050 Hz
+    ],
+)
+def test_the_ending_of_a_name_says_the_format(tmp_path, name, kind, rate):
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(3 * 22_050) / 22_050)
+    assert sound.is_sound_file(str(tmp_path / name))
+    with sound_file(tmp_path / name, 22_050) as write:
+        for part in np.array_split(tone, 7):
+            write(part)
+    info = soundfile.info(tmp_path / name)
+    assert (info.format, info.subtype) == kind and info.samplerate == rate
+    samples, _ = soundfile.read(tmp_path / name)
+    assert len(samples) / rate == pytest.approx(3, abs=0.06)
+    middle = samples[rate : 2 * rate]
+    assert np.argmax(np.abs(np.fft.rfft(middle))) == 440
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.35, abs=0.02)
+
+
+def test_a_folder_may_have_any_name_and_another_ending_is_an_error(tmp_path):
+    (tmp_path / "v1.2").mkdir()
+    for name in ("voices", ".", "v1.3/", str(tmp_path / "v1.2")):
+        assert not sound.is_sound_file(name)
+    for name in ("hello.aac", "hello.wav.bak", "v1.2"):
+        with pytest.raises(UserError, match=r"--out: found '.*', expected a name that ends in .wav, .flac, .mp3"):
+            sound.is_sound_file(name)
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_a_header_has_its_length_where_standard_output_is_a_file(tmp_path, monkeypatch, mode):
+    path = tmp_path / "a.wav"
+    with io.TextIOWrapper(open(path, mode)) as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with stdout_sound(8_000, "wav", enabled=True) as write:
+            write(np.zeros(500))
+            write(np.zeros(700))
+        monkeypatch.undo()
+    with wave.open(str(path)) as recording:
+        # a file to append to cannot be changed: its length stays open, as in a pipe
+        assert recording.getnframes() == (1200 if mode == "wb" else 0x7FFFFFFF)
+    assert path.stat().st_size == 44 + 2400
+
+
+def test_a_voice_whose_frames_are_not_finite_is_one_error_and_no_file(voice, tmp_path, capsys):
+    parts = load_voice_parts(voice)
+    broken = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.asarray(leaf) * (np.nan if "postnet" in str(path) else 1), parts.params
+    )
+    save_voice(tmp_path / "nan", parts._replace(params=broken))
+    arguments = run_of(tmp_path / "nan", "--text", "one two", "--out", str(tmp_path / "a.wav"))
+    for flags in ((), ("--stream",)):
+        assert front_door.main([*arguments, *flags]) == 2
+        error = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("error: text 1: "))
+        assert "is not finite, expected mel frames" in error
+        assert not (tmp_path / "a.wav").exists()
+    with pytest.raises(UserError, match="found samples that are not finite"):
+        samples16(np.array([0.0, np.nan]))
+
+
+def test_a_voice_returns_a_waveform(voice):
+    speaker = Voice(load_voice_parts(voice))
+    vocoder = find_vocoder("griffin-lim", speaker.task.audio, "x", iterations=1)
+    samples = speaker.wave("One two\n\nThree", vocoder, tries=1, pause=0.5)
+    assert samples.dtype == np.float32 and samples.ndim == 1 and np.abs(samples).max() <= 1
+    assert speaker.sample_rate == 16_000 and (samples == 0).sum() >= 8_000  # the pause between its pieces
+    with pytest.raises(UserError, match="speaker: found 7, expected 0 to 1"):
+        speaker.wave("One", vocoder, speaker=7)
+    with pytest.raises(UserError, match="text: found None, expected a string"):
+        speaker.wave(cast("Any", None), vocoder)
+
+
+def test_a_long_text_is_spoken_piece_by_piece(voice, monkeypatch):
+    """The first sound comes after a bounded number of pieces, and each piece is as in a text that has no more."""
+    speaker = Voice(load_voice_parts(voice))
+    vocoder = find_vocoder("griffin-lim", speaker.task.audio, "x", iterations=0)
+    monkeypatch.setattr(text_to_speech, "PIECES", 2)
+    sizes = []
+    real = speaker.synthesize
+    speaker.synthesize = lambda texts, **options: (sizes.append(len(texts)), real(texts, **options))[1]
+    text = "\n\n".join(["one two", "three", "four five six", "seven", "eight"])
+    made = text_to_speech.synthesize_pieces(speaker, vocoder, text, tries=1, pause=0)
+    next(made)
+    assert sizes == [2]
+    pieces = [piece for _, finished in made for piece in finished]
+    assert sizes == [2, 2, 1]
+    whole = real(speaker.front_end.split(text), tries=1)
+    for piece, want in zip(pieces, whole[1:], strict=True):
+        np.testing.assert_allclose(piece.mel, want.mel, atol=1e-5)
+
+
+def test_unknown_characters_are_skipped_where_that_is_asked_for(voice, tmp_path, capsys):
+    path = tmp_path / "lines.txt"
+    path.write_text("One.\nTwo \N{SNOWMAN} three.\n")
+    flags = run_of(voice, "--file", str(path), "--out", str(tmp_path), "--tries", "1")
+    front_door.main(flags)
+    assert f"error: text 2: {path}:2: found '\N{SNOWMAN}'" in capsys.readouterr().err
+    assert not (tmp_path / "0002.wav").exists()
+    front_door.main([*flags, "--unknown", "skip"])
+    shown = capsys.readouterr().err
+    assert "left out or replaced: 1 unknown characters" in shown and "texts could not be" not in shown
+    assert (tmp_path / "0002.wav").exists()

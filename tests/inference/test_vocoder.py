@@ -116,6 +116,9 @@ def test_a_run_leaves_a_vocoder_that_can_be_heard(trained):
     assert vocoder.wave(mel[:1]).shape == (HOP,)
     folds = load_vocoder(out, engine="fold", folds=3)
     assert folds.wave(mel).shape == whole.shape
+    for number in (-1, 10**9):
+        with pytest.raises(UserError, match=f"^folds: found {number}, expected 0 to 4096$"):
+            load_vocoder(out, engine="fold", folds=number)
 
 
 def test_it_goes_on_where_it_was(recordings, trained, tmp_path):
@@ -265,7 +268,7 @@ def test_a_low_temperature_leaves_little_to_chance(trained, recordings, tmp_path
     ]
     assert spread[1] < 0.1 * spread[0]
     flags = ["--checkpoint", str(trained[0]), "--resynthesize", str(recordings / "c.jsonl"), "--out", str(tmp_path)]
-    with pytest.raises(UserError, match="temperature: found 0.0, expected a number above 0"):
+    with pytest.raises(UserError, match="--temperature: found 0.0, expected 0.001 to 10"):
         synthesize.main([*flags, "--vocoder", str(trained[0]), "--temperature", "0"])
 
 

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
+from speech_jax.core.command_line import Range, parse
 from speech_jax.core.config_dict import describe_differences, differences
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
@@ -36,11 +35,11 @@ class AverageConfig:
     """Folder for compare.md, compare.png, pareto.png and reports/RATIO."""
     manifest: tuple[str, ...] = ()
     """Manifests to evaluate on; the first is the old domain, the second the new one."""
-    ratio: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    ratio: Annotated[tuple[float, ...], Range(0, 1)] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Weights of the end model."""
     which: Literal["best", "last"] = "best"
     """The best or last checkpoint of both runs; for another one, give the folder of its step."""
-    keep: float | None = None
+    keep: Annotated[float | None, Range(0, 1)] = None
     """Write the model of this ratio to the checkpoint folder OUT/model; unset writes none."""
     beam: BeamConfig = field(default_factory=BeamConfig)
     """Decoding: the best path, or a beam search with a language model."""
@@ -48,7 +47,7 @@ class AverageConfig:
 
 def main(argv: Sequence[str]) -> int:
     """Evaluate averages of two checkpoints, and write one of them. Returns exit code 0."""
-    config = tyro.cli(AverageConfig, prog="python -m speech_jax.average", args=list(argv))
+    config = parse(AverageConfig, argv, prog="python -m speech_jax.average")
     if not config.manifest and config.keep is None:
         raise UserError("found neither --manifest nor --keep, expected something to do")
     # Loaded after the flags are parsed, so that --help does not wait for JAX.

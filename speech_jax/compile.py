@@ -2,20 +2,20 @@
 
 The trainer's own programs (the gradient of every bucket, and the update), or with `--step use` the inference program,
 go through the real TPU compiler, which needs no TPU. The report has bytes per chip, operations, collectives, a roofline
-time by a stated model of the chip (lowering/chips.py), and compile times. Needs the extra `tpu`; run it with
-JAX_PLATFORMS=cpu.
+time by a stated model of the chip (lowering/chips.py), and compile times. Needs the extra `tpu`. Progress is on
+standard error, the report alone on standard output.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
 from speech_jax.config import parse_config
+from speech_jax.core.command_line import parse
 from speech_jax.core.errors import run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
@@ -35,21 +35,30 @@ def main(argv: Sequence[str]) -> int:
         Exit code: 0 if everything fits in the chip's memory, else 2.
     """
     prog = "python -m speech_jax.compile"
-    options, rest = tyro.cli(CompileConfig, prog=prog, args=list(argv), return_unknown_args=True)
+    options, rest = parse(CompileConfig, argv, prog=prog, return_unknown_args=True)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs: a GPU or TPU that is here stays free
     # Loaded after the flags are parsed, so that --help does not wait for JAX.
+    import jax
+
     from speech_jax.lowering.chips import chip_of, topology_devices
+    from speech_jax.monitoring.progress import Stages
     from speech_jax.runs.precompile import check, check_compiled, check_use, for_chip, read
 
+    jax.config.update("jax_enable_compilation_cache", False)  # the report has compile times
     setup_logging()
     config = parse_config(["--config", options.config, *rest])
     if options.step == "train":
         check_compiled(config)
-    chip, devices = chip_of(options.topology), topology_devices(options.topology, options.slices)
-    config = for_chip(config, chip)
-    config, reader, buckets = read(config, options)
-    if options.longest:
-        buckets = buckets[-1:]
-    facts = (check if options.step == "train" else check_use)(config, reader, buckets, devices, options)
+    with Stages() as stages:
+        stages.begin("loading the TPU compiler")
+        chip, devices = chip_of(options.topology), topology_devices(options.topology, options.slices)
+        stages.begin("reading the shapes of the batches")
+        config, reader, buckets = read(for_chip(config, chip), options)
+        if options.longest:
+            buckets = buckets[-1:]
+        stages.begin("compiling the training step" if options.step == "train" else "compiling inference")
+        compile_step = check if options.step == "train" else check_use
+        facts = compile_step(config, reader, buckets, devices, options, stages.say)
     print(table(facts, chip))
     if options.out:
         write_file(options.out, json.dumps(facts, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """Train a config with a grid of settings and seeds, and plot old against new error rates: `python -m speech_jax.sweep`.
 
-    python -m speech_jax.sweep --config configs/X.py --grid alpha=0,0.1,0.3 --seeds 3 --old a/wer --new b/wer --out DIR
+    python -m speech_jax.sweep --config NAME --grid alpha=0,0.1,0.3 --seeds 3 --old a/wer --new b/wer --out DIR
 
 Runs are sequential, each in DIR/SETTINGS/seed_N. The same command skips finished runs and resumes a stopped one.
 """
@@ -13,11 +13,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import tyro
+from typing import Annotated, NamedTuple
 
 from speech_jax.config import TrainConfig, parse_config
+from speech_jax.core.command_line import Range, parse
 from speech_jax.core.errors import UserError, run_front_door
 from speech_jax.core.files import write_file
 from speech_jax.core.log import setup_logging
@@ -31,18 +30,18 @@ SHORT = {"alpha": "alpha.start", "lr": "optimizer.peak-lr"}  # abbreviations of 
 class SweepConfig:
     """Train a config for every combination of the grid and every seed, and plot old against new error rates.
 
-    All other flags go to every training, for example `--trainer.steps 400`. The sweep itself sets `--seed` and
-    `--out-dir`, and what is in the grid.
+    All other flags go to every training, for example `--trainer.steps 400`: `python -m speech_jax.train --help` lists
+    them. The sweep itself sets `--seed` and `--out-dir`, and what is in the grid.
     """
 
     config: str
-    """Config file of the fine-tuning."""
+    """Config of the fine-tuning: a file, or a name such as my_data."""
     out: str
     """Folder of the runs, table.md, points.json and pareto.png."""
     grid: tuple[str, ...] = ()
     """NAME=V1,V2,…: a flag of the training and its values; alpha and lr stand for alpha.start and optimizer.peak-lr.
     Several form a grid."""
-    seeds: int = 1
+    seeds: Annotated[int, Range(1, 1000)] = 1
     """Runs per combination, with seeds 0 to N - 1, see `--seed`. Table, plot and points.json then show mean and
     standard deviation."""
     old: str = "old/wer"
@@ -69,7 +68,7 @@ class SweepRun(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
     """Train every run of the sweep, and update the report after each. Returns exit code 0, also if it is stopped."""
-    config, rest = tyro.cli(SweepConfig, prog="python -m speech_jax.sweep", args=list(argv), return_unknown_args=True)
+    config, rest = parse(SweepConfig, argv, prog="python -m speech_jax.sweep", return_unknown_args=True)
     setup_logging()
     runs = plan(config, rest)
     import jax  # after the flags are parsed, so that --help does not wait for it

@@ -6,7 +6,7 @@
 
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig, TrainConfig
-from speech_jax.data.config import DataConfig, PlanConfig, SourceConfig
+from speech_jax.data.config import DataConfig, JoinConfig, PlanConfig, SourceConfig
 from speech_jax.models.config import ConformerConfig
 from speech_jax.tasks.ctc import CTCTaskConfig
 from speech_jax.text.config import TokenizerConfig
@@ -22,7 +22,12 @@ config = TrainConfig(
     data=DataConfig(
         sources=manifest("train-clean-100", "train-clean-360", "train-other-500"),
         plan=PlanConfig(
-            num_buckets=6, seconds_per_batch=65536, row_multiple=1024, seconds_multiple=1.28, max_seconds=17.92
+            num_buckets=6,
+            seconds_per_batch=65536,
+            row_multiple=1024,
+            seconds_multiple=1.28,
+            max_seconds=17.92,
+            join=JoinConfig(share=0.02, seconds=17.92),  # pauses, and the next sentence: for long recordings
         ),
     ),
     task=CTCTaskConfig(

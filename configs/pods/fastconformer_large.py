@@ -2,8 +2,9 @@
 
 import dataclasses
 import runpy
+from pathlib import Path
 
-large = runpy.run_path("configs/pods/conformer_large.py")["config"]
+large = runpy.run_path(str(Path(__file__).with_name("conformer_large.py")))["config"]
 
 config = dataclasses.replace(
     large,

@@ -3,10 +3,11 @@ hold the model to what it knew. Network, audio settings and tokenizer come from 
 
 import dataclasses
 import runpy
+from pathlib import Path
 
 from speech_jax.objectives.config import AlphaConfig
 
-pretrain = runpy.run_path("configs/quickstart/pretrain.py")
+pretrain = runpy.run_path(str(Path(__file__).with_name("pretrain.py")))
 corpus, before = pretrain["corpus"], pretrain["config"]
 
 config = dataclasses.replace(

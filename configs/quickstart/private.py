@@ -6,12 +6,13 @@ would be void anyway, since the start model saw them without noise."""
 
 import dataclasses
 import runpy
+from pathlib import Path
 
 from speech_jax.finetuning.config import AdapterConfig
 from speech_jax.objectives.config import AlphaConfig
 from speech_jax.training.config import PrivacyConfig, StepConfig
 
-finetune = runpy.run_path("configs/quickstart/finetune.py")
+finetune = runpy.run_path(str(Path(__file__).with_name("finetune.py")))
 corpus, plain = finetune["corpus"], finetune["config"]
 
 config = dataclasses.replace(

@@ -3,10 +3,11 @@ encoder of the large one as targets."""
 
 import dataclasses
 import runpy
+from pathlib import Path
 
 from speech_jax.tasks.ctc import TeacherConfig
 
-before = runpy.run_path("configs/real_speech/pretrain_longer.py")["config"]
+before = runpy.run_path(str(Path(__file__).with_name("pretrain_longer.py")))["config"]
 
 config = dataclasses.replace(
     before,

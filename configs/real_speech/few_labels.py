@@ -3,11 +3,12 @@ with `--init-from ''`. The upper half of the layers begins anew: what it had lea
 
 import dataclasses
 import runpy
+from pathlib import Path
 
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.finetuning.config import StartConfig
 
-tuned = runpy.run_path("configs/real_speech/finetune.py")["config"]
+tuned = runpy.run_path(str(Path(__file__).with_name("finetune.py")))["config"]
 
 config = dataclasses.replace(
     tuned,

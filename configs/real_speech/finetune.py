@@ -2,6 +2,7 @@
 
 import dataclasses
 import runpy
+from pathlib import Path
 
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig
@@ -9,8 +10,8 @@ from speech_jax.data.config import DataConfig, PlanConfig
 from speech_jax.objectives.config import AlphaConfig
 from speech_jax.training.config import CheckpointConfig
 
-manifest = runpy.run_path("configs/real_speech/pretrain.py")["manifest"]
-before = runpy.run_path("configs/real_speech/pretrain_longer.py")["config"]
+manifest = runpy.run_path(str(Path(__file__).with_name("pretrain.py")))["manifest"]
+before = runpy.run_path(str(Path(__file__).with_name("pretrain_longer.py")))["config"]
 
 config = dataclasses.replace(
     before,

@@ -6,10 +6,11 @@ by heart. So speed and masks vary more, and dropout is doubled.
 
 import dataclasses
 import runpy
+from pathlib import Path
 
 from speech_jax.audio.config import AugmentConfig
 
-before = runpy.run_path("configs/real_speech/pretrain.py")["config"]
+before = runpy.run_path(str(Path(__file__).with_name("pretrain.py")))["config"]
 
 config = dataclasses.replace(
     before,

@@ -6,13 +6,14 @@
 
 import dataclasses
 import runpy
+from pathlib import Path
 
 from speech_jax.audio.config import AugmentConfig
 from speech_jax.config import EvalConfig
 from speech_jax.data.config import DataConfig, PlanConfig
 from speech_jax.tasks.pretrain import PretrainTaskConfig
 
-supervised = runpy.run_path("configs/real_speech/pretrain.py")
+supervised = runpy.run_path(str(Path(__file__).with_name("pretrain.py")))
 manifest, before = supervised["manifest"], supervised["config"]
 
 config = dataclasses.replace(

@@ -5,13 +5,14 @@
 
 import dataclasses
 import runpy
+from pathlib import Path
 
 from speech_jax.config import EvalConfig
 from speech_jax.objectives.config import AlphaConfig
 from speech_jax.training.config import CheckpointConfig
 
-recordings = runpy.run_path("configs/real_voice/joe.py")["recordings"]
-before = runpy.run_path("configs/real_voice/joe_longer.py")["config"]
+recordings = runpy.run_path(str(Path(__file__).with_name("joe.py")))["recordings"]
+before = runpy.run_path(str(Path(__file__).with_name("joe_longer.py")))["config"]
 
 config = dataclasses.replace(
     before,

@@ -6,8 +6,9 @@ has not learned by heart, it has not learned enough.
 
 import dataclasses
 import runpy
+from pathlib import Path
 
-before = runpy.run_path("configs/real_voice/joe.py")["config"]
+before = runpy.run_path(str(Path(__file__).with_name("joe.py")))["config"]
 
 config = dataclasses.replace(
     before,

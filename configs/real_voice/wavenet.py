@@ -9,11 +9,12 @@ those of joe.py's voice.
 
 import dataclasses
 import runpy
+from pathlib import Path
 
 from speech_jax.config import EvalConfig
 
-everyone = runpy.run_path("configs/real_speech/wavenet.py")["config"]
-recordings = runpy.run_path("configs/real_voice/joe.py")["recordings"]
+everyone = runpy.run_path(str(Path(__file__).parents[1] / "real_speech" / "wavenet.py"))["config"]
+recordings = runpy.run_path(str(Path(__file__).with_name("joe.py")))["recordings"]
 
 config = dataclasses.replace(
     everyone,

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from speech_jax.core.config_dict import from_dict, to_dict
+from speech_jax.core.documents import check_file, parse_json
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import check_patterns, leaf_name, match_rules, named_leaves, nest_leaves
 from speech_jax.core.types import Batch, Model, Objective, PyTree, Task
@@ -206,6 +207,7 @@ def load_adapter(path: str | Path, start: PyTree) -> tuple[PyTree, str]:
     Raises:
         UserError: if the file is not an adapter, or was trained on another base.
     """
+    check_file(path, "an adapter (safetensors)")
     try:
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}
@@ -218,7 +220,7 @@ def load_adapter(path: str | Path, start: PyTree) -> tuple[PyTree, str]:
     unchanged = {name: leaf for name, leaf in named_leaves(start).items() if name not in changed}
     if metadata["rest"] != _fingerprint(unchanged):
         raise UserError(f"{path}: found an adapter of another model, expected one that was trained on this checkpoint")
-    config = from_dict(AdapterConfig, json.loads(metadata["config"]), "adapter")
+    config = from_dict(AdapterConfig, parse_json(metadata["config"].encode(), str(path)), "adapter")
     prefix = f"{ADAPTER}/"
     adapters = nest_leaves({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
     base = jax.tree_util.tree_map_with_path(lambda path, leaf: changed.get(leaf_name(path), leaf), start)

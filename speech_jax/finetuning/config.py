@@ -50,7 +50,8 @@ class StartConfig:
     """Regular expressions of the checkpoint's parameters that the model does not have. Others left over are an
     error."""
     tokenizer: Literal["keep", "new"] = "keep"
-    """keep: the checkpoint's tokenizer. new: one made from the recordings' texts as `task.tokenizer` says; the head
+    """keep: the checkpoint's tokenizer. new: one made from the texts of `data`, and of `pre` with the weight alpha, as
+    `task.tokenizer` says (without a task as the checkpoint's does, in the language of the rows of `data`); the head
     keeps the weights of tokens that both have, new tokens are initialized."""
     speakers: Literal["add", "keep", "new"] = new_field("add")
     """Speakers of a voice whose `task.speakers` is "data". add: the checkpoint's, and new ones of the recordings. keep:

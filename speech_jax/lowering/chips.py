@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from speech_jax.core.errors import UserError
+from speech_jax.core.errors import UserError, install_extra
 from speech_jax.lowering.flops import PEAK_BF16
 from speech_jax.lowering.hlo import BETWEEN_SLICES, HloOp
 
@@ -80,7 +80,12 @@ def topology_devices(topology: str, slices: int = 1) -> Sequence[Any]:
         UserError: libtpu is missing, or the topology does not exist.
     """
     chip = chip_of(topology)
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu queries the cloud's metadata server
+    # libtpu asks the cloud's metadata server for these, with a page of warnings where there is none. The topology below
+    # does not depend on them.
+    for name, value in {
+        "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost",
+    }.items():  # fmt: skip
+        os.environ.setdefault(name, value)
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is opened, so several processes may compile
     from jax.experimental import topologies
 
@@ -92,7 +97,7 @@ def topology_devices(topology: str, slices: int = 1) -> Sequence[Any]:
     except Exception as error:
         line = str(error).strip().split("\n")[0] or type(error).__name__
         if importlib.util.find_spec("libtpu") is None:
-            raise UserError("--topology: found no libtpu, expected the extra: pip install -e '.[tpu]'") from error
+            raise UserError(f"--topology: found no libtpu, expected {install_extra('tpu')}") from error
         raise UserError(f"--topology: found {topology!r} with {slices} slice(s): {line}") from error
     return description.devices
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from speech_jax.core.claims import not_used_by
+from speech_jax.core.command_line import Range
 from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 
@@ -25,13 +26,13 @@ class ConformerConfig:
 
     num_features: int = 80
     """Features per frame (mel bands, or cepstra)."""
-    width: int = 176
+    width: Annotated[int, Range(1, 10**6)] = 176
     """Channels of the encoder (d_model); even."""
-    layers: int = 16
+    layers: Annotated[int, Range(1, 10**4)] = 16
     """Conformer layers."""
-    heads: int = 4
+    heads: Annotated[int, Range(1, 10**4)] = 4
     """Attention heads; must divide the width."""
-    feed_forward_multiple: int = 4
+    feed_forward_multiple: Annotated[int, Range(1, 1000)] = 4
     """Hidden channels of the feed-forward modules, as a multiple of the width."""
     kernel_size: int = 31
     """Kernel size of the depthwise convolution, in encoder frames; odd."""
@@ -39,7 +40,7 @@ class ConformerConfig:
     """Full strided convolutions, or depthwise-separable ones (FastConformer; cheaper)."""
     subsampling_factor: Literal[4, 8] = 4
     """Feature frames per encoder frame."""
-    subsampling_channels: int = 0
+    subsampling_channels: Annotated[int, Range(0, 10**6)] = 0
     """Channels of the subsampling convolutions; 0 for the width."""
     conv_norm: Literal["batch", "layer", "group"] = "batch"
     """Norm inside the convolution module; batch statistics are over valid frames only."""
@@ -49,13 +50,13 @@ class ConformerConfig:
     """Biases in the linear layers and convolutions of the Conformer layers."""
     xscaling: bool = True
     """Multiply the subsampled vectors by sqrt(width)."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Range(0, 0.999)] = 0.1
     """Dropout in and after the feed-forward, attention and convolution modules."""
-    dropout_pre_encoder: float = 0.1
+    dropout_pre_encoder: Annotated[float, Range(0, 0.999)] = 0.1
     """Dropout of the subsampled vectors."""
-    dropout_emb: float = 0.0
+    dropout_emb: Annotated[float, Range(0, 0.999)] = 0.0
     """Dropout of the position sinusoids."""
-    dropout_att: float = 0.1
+    dropout_att: Annotated[float, Range(0, 0.999)] = 0.1
     """Dropout of the attention weights."""
     stochastic_depth: float = 0.0
     """Probability of skipping the last layer per utterance in training; it rises linearly from 0 at the first layer."""
@@ -81,7 +82,10 @@ class ConformerConfig:
 
     def __post_init__(self) -> None:
         for ok, text in (
-            (self.width % self.heads == 0, f"width {self.width} with {self.heads} heads, expected a multiple of heads"),
+            (
+                self.heads >= 1 and self.width % self.heads == 0,
+                f"width {self.width} with {self.heads} heads, expected a multiple of heads",
+            ),
             (self.width % 2 == 0, f"width {self.width}, expected an even number"),
             (self.kernel_size % 2 == 1, f"kernel_size {self.kernel_size}, expected an odd number"),
             (self.attention_block >= 0, f"attention_block {self.attention_block}, expected 0 or more"),
@@ -111,17 +115,17 @@ class CRNNConfig:
     """Features per frame (mel bands, or cepstra)."""
     cell: Literal["lstm", "gru"] = "lstm"
     """Recurrent cell; its arithmetic is torch's."""
-    layers: int = 4
+    layers: Annotated[int, Range(1, 10**4)] = 4
     """Bidirectional recurrent layers."""
-    width: int = 320
+    width: Annotated[int, Range(1, 10**6)] = 320
     """Channels of each direction."""
     subsampling: Literal["striding", "dw_striding"] = "striding"
     """Full strided convolutions, or depthwise-separable ones."""
     subsampling_factor: Literal[2, 4, 8] = 4
     """Feature frames per frame of the recurrent layers."""
-    subsampling_channels: int = 32
+    subsampling_channels: Annotated[int, Range(1, 10**6)] = 32
     """Channels of the convolutions."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Range(0, 0.999)] = 0.1
     """Dropout of the input of each recurrent layer and of the head."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation. Parameters, the recurrent state, statistics of norms and logits are always float32."""
@@ -137,13 +141,13 @@ class PlainConformerConfig:
 
     num_features: int = 80
     """Features per frame (mel bands, or cepstra)."""
-    width: int = 80
+    width: Annotated[int, Range(1, 10**6)] = 80
     """Channels of the layers (torchaudio's input_dim); even."""
-    layers: int = 4
+    layers: Annotated[int, Range(1, 10**4)] = 4
     """Conformer layers."""
-    heads: int = 4
+    heads: Annotated[int, Range(1, 10**4)] = 4
     """Attention heads; must divide the width."""
-    hidden: int = 128
+    hidden: Annotated[int, Range(1, 10**6)] = 128
     """Hidden channels of the feed-forward modules (torchaudio's ffn_dim)."""
     kernel_size: int = 31
     """Kernel size of the depthwise convolution, in frames; odd."""
@@ -153,7 +157,7 @@ class PlainConformerConfig:
     """Put the convolution module before attention."""
     projection: bool = False
     """Project the features to the width by a linear layer; without it num_features must equal the width."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Range(0, 0.999)] = 0.1
     """Dropout everywhere in the layers."""
     remat: bool = False
     """Recompute the layers' activations in the backward pass: less memory, about a third more time."""
@@ -176,13 +180,13 @@ class Wav2Vec2Config:
 
     block: Literal["transformer", "conformer"] = "transformer"
     """Layers: wav2vec 2.0's Transformer, or Wav2Vec2-Conformer's."""
-    width: int = 768
+    width: Annotated[int, Range(1, 10**6)] = 768
     """Channels of the layers."""
-    layers: int = 12
+    layers: Annotated[int, Range(1, 10**4)] = 12
     """Number of layers."""
-    heads: int = 12
+    heads: Annotated[int, Range(1, 10**4)] = 12
     """Attention heads; must divide the width."""
-    hidden: int = 3072
+    hidden: Annotated[int, Range(1, 10**6)] = 3072
     """Hidden channels of the feed-forward modules."""
     norm_first: bool = False
     """Transformer: norms before attention and feed-forward (the large models) instead of after."""
@@ -213,19 +217,19 @@ class Wav2Vec2Config:
     """Conformer: kernel size of the depthwise convolution, in frames; odd."""
     eps: float = 1e-5
     """Added to variances in the norms, except those of Conformer layers and convolutions, which have 1e-5."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Range(0, 0.999)] = 0.1
     """Dropout of the first layer's input, after the feed-forward modules and after the Transformer's attention."""
-    dropout_hidden: float = 0.1
+    dropout_hidden: Annotated[float, Range(0, 0.999)] = 0.1
     """Dropout inside the feed-forward modules."""
-    dropout_att: float = 0.1
+    dropout_att: Annotated[float, Range(0, 0.999)] = 0.1
     """Dropout of the attention weights, and after the Conformer's attention."""
-    dropout_projection: float = 0.0
+    dropout_projection: Annotated[float, Range(0, 0.999)] = 0.0
     """Dropout of the projected output of the convolutions."""
-    dropout_conv: float = 0.1
+    dropout_conv: Annotated[float, Range(0, 0.999)] = 0.1
     """Conformer: dropout after the convolution module."""
-    dropout_final: float = 0.1
+    dropout_final: Annotated[float, Range(0, 0.999)] = 0.1
     """Dropout of the head's input."""
-    layer_drop: float = 0.1
+    layer_drop: Annotated[float, Range(0, 0.999)] = 0.1
     """Probability of skipping a layer per utterance in training (LayerDrop, Fan et al. 2020)."""
     mask_time: float = 0.05
     """Approximate share of latent frames that a learned vector replaces in training (wav2vec 2.0's SpecAugment)."""
@@ -296,21 +300,21 @@ class AttentionConfig:
     """location: location-sensitive, as in Tacotron 2. dynamic: filters computed from the query, moves only forward.
     gmm: a mixture of Gaussians that move only forward. forward: location-sensitive, moves by at most one symbol per
     step, at a learned speed."""
-    width: int = 128
+    width: Annotated[int, Range(1, 10**6)] = 128
     """Channels in which energies are computed."""
-    filters: int = 32
+    filters: Annotated[int, Range(1, 10**4)] = 32
     """location, forward: location filters. dynamic: static filters."""
     filter_length: int = 31
     """Length of a filter, in symbols; odd."""
-    dynamic_filters: int = 8
+    dynamic_filters: Annotated[int, Range(1, 10**4)] = 8
     """dynamic: filters computed from the query."""
-    prior_length: int = 11
+    prior_length: Annotated[int, Range(1, 10**4)] = 11
     """dynamic: most symbols that a step may move forward, plus one."""
-    prior_alpha: float = 0.1
+    prior_alpha: Annotated[float, Range(1e-6, 1e6)] = 0.1
     """dynamic: first parameter of the beta-binomial prior."""
-    prior_beta: float = 0.9
+    prior_beta: Annotated[float, Range(1e-6, 1e6)] = 0.9
     """dynamic: second parameter of the prior; the mean step is (prior_length - 1) · alpha / (alpha + beta)."""
-    mixtures: int = 5
+    mixtures: Annotated[int, Range(1, 10**4)] = 5
     """gmm: number of Gaussians."""
 
     def idle(self) -> dict[str, str]:
@@ -324,15 +328,15 @@ class AttentionConfig:
 class StyleConfig:
     """Reference encoder and style tokens (Wang et al. 2018)."""
 
-    tokens: int = 10
+    tokens: Annotated[int, Range(1, 10**6)] = 10
     """Number of learned style tokens; the style of an utterance is a mixture of them."""
-    width: int = 256
+    width: Annotated[int, Range(1, 10**6)] = 256
     """Channels of the style vector."""
-    heads: int = 4
+    heads: Annotated[int, Range(1, 10**4)] = 4
     """Heads of the attention over the tokens; must divide the width."""
     channels: tuple[int, ...] = (32, 32, 64, 64, 128, 128)
     """Channels of the convolutions, each of which halves frames and bands."""
-    summary: int = 128
+    summary: Annotated[int, Range(1, 10**6)] = 128
     """Channels of the GRU that summarizes the reference."""
 
 
@@ -349,29 +353,29 @@ class Tacotron2Config:
 
     num_mels: int = 80
     """Mel bands per frame; set from the audio settings."""
-    embedding: int = 512
+    embedding: Annotated[int, Range(1, 10**6)] = 512
     """Channels of a symbol, and of the encoder's convolutions."""
-    encoder_layers: int = 3
+    encoder_layers: Annotated[int, Range(1, 10**4)] = 3
     """Convolutions of the encoder."""
-    encoder_width: int = 512
+    encoder_width: Annotated[int, Range(1, 10**6)] = 512
     """Channels of the encoder's LSTM, both directions together; even."""
     kernel_size: int = 5
     """Kernel size of the convolutions of encoder and post-net, in symbols or frames; odd."""
-    prenet: int = 256
+    prenet: Annotated[int, Range(1, 10**6)] = 256
     """Channels of the two layers of the prenet, whose input is the previous frame."""
-    attention_rnn: int = 1024
+    attention_rnn: Annotated[int, Range(1, 10**6)] = 1024
     """Channels of the attention LSTM, whose output is the query."""
-    decoder_rnn: int = 1024
+    decoder_rnn: Annotated[int, Range(1, 10**6)] = 1024
     """Channels of the decoder LSTM, from which frames are projected."""
     attention: AttentionConfig = AttentionConfig()
     """Attention over the text."""
-    postnet_layers: int = 5
+    postnet_layers: Annotated[int, Range(1, 10**4)] = 5
     """Convolutions of the post-net."""
-    postnet: int = 512
+    postnet: Annotated[int, Range(1, 10**6)] = 512
     """Channels of the post-net."""
     reduction: int = 1
     """Reduction factor: most frames per decoder step."""
-    conv_dropout: float = 0.5
+    conv_dropout: Annotated[float, Range(0, 0.999)] = 0.5
     """Dropout of all convolutions, in training."""
     norm_statistics: Literal["batch", "fixed"] = new_field("batch")
     """Statistics of batch norms in training: the batch's, or the running ones of the start checkpoint, which then do
@@ -422,7 +426,7 @@ class ConditionConfig:
     """frames: this package's, at frame rate. stretch: repeat and smooth, as in r9y9's master. transposed_bands:
     transposed convolutions over time and bands, as in r9y9's released model. transposed: one transposed convolution, as
     in nv-wavenet."""
-    width: int = 128
+    width: Annotated[int, Range(1, 10**6)] = 128
     """frames: channels; the other kinds keep the mel bands."""
     context: int = 2
     """frames, stretch: frames on each side that the first convolution covers."""
@@ -476,31 +480,31 @@ class WaveNetConfig:
         ((1, 2, 4, 1, 2, 4), 29)
     """
 
-    layers: int = 24
+    layers: Annotated[int, Range(1, 10**4)] = 24
     """Number of dilated convolutions."""
     cycles: int = 4
     """Number of times that the dilations 1, 2, 4, … start again; must divide the layers."""
     kernel_size: int = 3
     """Taps of a convolution."""
-    residual: int = 128
+    residual: Annotated[int, Range(1, 10**6)] = 128
     """Channels between the layers."""
-    gate: int = 256
+    gate: Annotated[int, Range(1, 10**6)] = 256
     """Channels of a convolution's output; tanh is applied to the first half, sigmoid to the second. Even."""
-    skip: int = 128
+    skip: Annotated[int, Range(1, 10**6)] = 128
     """Channels of the sum of the layers' skips."""
-    head: int = 128
+    head: Annotated[int, Range(1, 10**6)] = 128
     """Channels of the hidden layer after the skips."""
     output: Literal["gaussian", "logistics", "mulaw"] = "gaussian"
     """Distribution of a sample: a Gaussian, a mixture of discretized logistics, or µ-law classes."""
-    mixtures: int = 10
+    mixtures: Annotated[int, Range(1, 10**4)] = 10
     """logistics: logistics in the mixture."""
-    classes: int = 256
+    classes: Annotated[int, Range(2, 10**6)] = 256
     """mulaw: number of classes."""
     levels: int = 65536
     """logistics: levels in [-1, 1]; 65536 are those of 16 bits."""
     min_log_scale: float = -7.0
     """gaussian, logistics: lower bound of log scales; without it silence would dominate the likelihood."""
-    residual_scale: float = 0.5**0.5
+    residual_scale: Annotated[float, Range(1e-6, 1e6)] = 0.5**0.5
     """Factor on the residual sum after each layer."""
     skip_scale: float = 0.0
     """Factor on the sum of the skips; 0 for layers ** -0.5."""
@@ -518,7 +522,9 @@ class WaveNetConfig:
     """Type of the stack in training; outputs and likelihoods are float32."""
 
     def __post_init__(self) -> None:
-        if self.cycles < 1 or self.layers < 1 or self.layers % self.cycles or self.kernel_size < 2 or self.gate % 2:
+        if not 1 <= self.layers <= 1024:
+            raise UserError(f"task.model.layers: found {self.layers}, expected 1 to 1024")
+        if self.cycles < 1 or self.layers % self.cycles or self.kernel_size < 2 or self.gate % 2:
             raise UserError(
                 f"task.model: found layers {self.layers}, cycles {self.cycles}, kernel_size {self.kernel_size}, gate "
                 f"{self.gate}, expected layers in whole cycles, a kernel of 2 or more and an even gate"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.core.arrays import check_array, check_count
 from speech_jax.core.hashing import hashed_key
 from speech_jax.core.types import Batch, Model, PyTree
 from speech_jax.models.attention import ATTENDED, RelativeAttention, relative_positions
@@ -22,6 +23,7 @@ from speech_jax.models.layers import (
     LayerNorm,
     MaskedBatchNorm,
     MaskedGroupNorm,
+    check_features,
     dense,
     dropout,
     stochastic_depth,
@@ -113,10 +115,43 @@ class ConvModule(nn.Module):
         return linear(config.width, config.width, name="pointwise_conv2")(self.activation(x))
 
 
+def self_attention(config: ConformerConfig, *, name: str) -> RelativeAttention:
+    """Return the self-attention of a layer, which is called as `attention(x, positions, mask, train=…)`."""
+    return RelativeAttention(
+        config.width,
+        config.heads,
+        dropout=config.dropout_att,
+        use_bias=config.use_bias,
+        dtype=jnp.dtype(config.dtype),
+        block=config.attention_block,
+        fused=config.attention_fused,
+        fused_gpu=config.attention_fused_gpu,
+        name=name,
+    )
+
+
+class LayerParts(NamedTuple):
+    """Modules of a Conformer layer. None leaves a module out, with its norm and residual connection.
+
+    Attributes:
+        norm: Returns a norm from (dtype=…, name=…), such as `flax.linen.RMSNorm`, which is called with x. It sees the
+            padding too, so it must not mix frames. None leaves all norms of a layer out.
+        feed_forward: Returns a module from (config, name=…), which is called with (x, train=…).
+        attention: Returns a module from (config, name=…), which is called with (x, positions, mask, train=…).
+        convolution: Returns a module from (config, name=…), which is called with (x, mask, train=…).
+    """
+
+    norm: Callable[..., Callable] | None = LayerNorm
+    feed_forward: Callable[..., Callable] | None = ConformerFeedForward
+    attention: Callable[..., Callable] | None = self_attention
+    convolution: Callable[..., Callable] | None = ConvModule
+
+
 class ConformerLayer(nn.Module):
     """Half a feed-forward, self-attention, convolution, half a feed-forward, each residual; then a norm."""
 
     config: ConformerConfig
+    parts: LayerParts = LayerParts()
 
     @nn.compact
     def __call__(
@@ -127,30 +162,44 @@ class ConformerLayer(nn.Module):
         train: bool,
     ) -> Float[Array, "batch time d"]:
         """Return the layer's output. positions: from `relative_positions`."""
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        config, parts, dtype = self.config, self.parts, jnp.dtype(self.config.dtype)
         drop = partial(Dropout(config.dropout), train=train)
-        attention = RelativeAttention(
-            config.width,
-            config.heads,
-            dropout=config.dropout_att,
-            use_bias=config.use_bias,
-            dtype=dtype,
-            block=config.attention_block,
-            fused=config.attention_fused,
-            fused_gpu=config.attention_fused_gpu,
-            name="self_attn",
-        )
         half = jnp.asarray(0.5, dtype)
 
-        y = LayerNorm(dtype, name="norm_feed_forward1")(x)
-        x = x + half * drop(ConformerFeedForward(config, name="feed_forward1")(y, train=train))
-        y = LayerNorm(dtype, name="norm_self_att")(x)
-        x = x + drop(attention(y, positions, mask, train=train))
-        y = LayerNorm(dtype, name="norm_conv")(x)
-        x = x + drop(ConvModule(config, name="conv")(y, mask, train=train))
-        y = LayerNorm(dtype, name="norm_feed_forward2")(x)
-        x = x + half * drop(ConformerFeedForward(config, name="feed_forward2")(y, train=train))
-        return LayerNorm(dtype, name="norm_out")(x)
+        def output(part: str, y: Array) -> Array:
+            """Return what a part made of x, in the layer's type; another shape could pass by broadcasting."""
+            check_array(f"output of {part}", y, "float", *x.shape)
+            return y.astype(dtype)
+
+        def norm(x: Array, name: str) -> Array:
+            if parts.norm is None:
+                return x
+            return output("norm", parts.norm(dtype=dtype, name=f"norm_{name}")(x))
+
+        def feed_forward(x: Array, name: str) -> Array:
+            if parts.feed_forward is None:
+                return x
+            y = parts.feed_forward(config, name=name)(norm(x, name), train=train)
+            return x + half * drop(output("feed_forward", y))
+
+        x = feed_forward(x, "feed_forward1")
+        if parts.attention is not None:
+            y = parts.attention(config, name="self_attn")(norm(x, "self_att"), positions, mask, train=train)
+            x = x + drop(output("attention", y))
+        if parts.convolution is not None:
+            y = parts.convolution(config, name="conv")(norm(x, "conv"), mask, train=train)
+            x = x + drop(output("convolution", y))
+        x = feed_forward(x, "feed_forward2")
+        return norm(x, "out")
+
+
+def check_parts(parts: LayerParts) -> None:
+    """Raise TypeError for a part that is neither None nor can be called as `LayerParts` says."""
+    for part, made in parts._asdict().items():
+        called = "(dtype=…, name=…)" if part == "norm" else "(config, name=…)"
+        what = f"an instance of {type(made).__name__}" if isinstance(made, nn.Module) else repr(made)
+        if isinstance(made, nn.Module) or not (made is None or callable(made)):
+            raise TypeError(f"{part}: found {what}, expected None or a function or class that is called with {called}")
 
 
 _POLICY = jax.checkpoint_policies
@@ -174,9 +223,10 @@ def _subsampling(config: ConformerConfig) -> ConvSubsampling:
 
 
 def _encode(
-    config: ConformerConfig, params: PyTree, stats: PyTree, batch: Batch, key: jax.Array | None, train: bool
+    layer_of: ConformerLayer, params: PyTree, stats: PyTree, batch: Batch, key: jax.Array | None, train: bool
 ) -> tuple[Float[Array, "batch time d"], Bool[Array, "batch time"], PyTree]:
     """Return (vectors, mask, new batch statistics {"layers_0": …}, or {} if the norm has none)."""
+    config = layer_of.config
     dtype = jnp.dtype(config.dtype)
     keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
     subsampled: Any = _subsampling(config).apply({"params": params["subsampling"]}, batch["features"], batch["mask"])
@@ -201,7 +251,7 @@ def _encode(
     def layer(x: Array, layer_inputs: PyTree) -> tuple[Array, PyTree]:
         layer_params, layer_stats, layer_key, skip = layer_inputs
         key_dropout, key_depth = jax.random.split(hashed_key(layer_key))
-        applied: Any = ConformerLayer(config).apply(
+        applied: Any = layer_of.apply(
             {"params": layer_params, "batch_stats": layer_stats}, x, positions, mask, train,
             rngs={"dropout": key_dropout}, mutable=["batch_stats"],
         )  # fmt: skip
@@ -218,7 +268,7 @@ def _encode(
     return x, mask, {name: jax.tree.map(lambda s, i=i: s[i], new_stats) for i, name in enumerate(names)}
 
 
-def conformer_encoder(config: ConformerConfig) -> Model:
+def conformer_encoder(config: ConformerConfig, parts: LayerParts | None = None) -> Model:
     """Return the encoder without a head, as pure functions.
 
     The batch is that of `conformer_ctc`. Parameters are {"subsampling", "layers_0", …}; the model state is
@@ -226,6 +276,7 @@ def conformer_encoder(config: ConformerConfig) -> Model:
 
     Args:
         config: settings of the network.
+        parts: modules of its layers; None takes those of `LayerParts`.
 
     Returns:
         The model. Its outputs are {"encoded": [batch, time', width], "mask": bool [batch, time']} with time' =
@@ -244,8 +295,12 @@ def conformer_encoder(config: ConformerConfig) -> Model:
         >>> sorted(params), outputs["encoded"].shape
         (['layers_0', 'subsampling'], (2, 10, 8))
     """
+    parts = parts or LayerParts()
+    check_parts(parts)
+    layer = ConformerLayer(config, parts)
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        check_features(batch, config.num_features)
         keys = jax.random.split(key, config.layers + 2)
         sub = _subsampling(config)
         (x, mask), _ = jax.eval_shape(partial(sub.init_with_output, keys[0]), batch["features"], batch["mask"])
@@ -253,21 +308,22 @@ def conformer_encoder(config: ConformerConfig) -> Model:
         x, mask = jnp.zeros(x.shape, x.dtype), jnp.ones(mask.shape, bool)
         positions = relative_positions(x.shape[1], config.width).astype(x.dtype)
         # One trace for all layers, each with its own key; then separated again, see _encode.
-        stacked = jax.vmap(lambda key: ConformerLayer(config).init(key, x, positions, mask, False))(keys[1:-1])
+        stacked = jax.vmap(lambda key: layer.init(key, x, positions, mask, False))(keys[1:-1])
         stats = {}
         for i in range(config.layers):
             variables = jax.tree.map(lambda a, i=i: a[i], stacked)
-            encoder[f"layers_{i}"] = variables["params"]
+            encoder[f"layers_{i}"] = variables.get("params", {})
             stats[f"layers_{i}"] = variables.get("batch_stats", {})
-        return encoder, {"batch_stats": {"encoder": stats}} if config.conv_norm == "batch" else {}
+        return encoder, {"batch_stats": {"encoder": stats}} if any(stats.values()) else {}
 
     def apply(
         params: PyTree, model_state: PyTree, batch: Batch, *, key: jax.Array | None = None, train: bool = False
     ) -> tuple[dict[str, Array], PyTree]:
         if train and key is None:
             raise ValueError("conformer: apply with train=True needs a key for dropout")
+        check_features(batch, config.num_features)
         stats = model_state.get("batch_stats", {}).get("encoder", {})
-        encoded, mask, new_stats = _encode(config, params, stats, batch, key, train)
+        encoded, mask, new_stats = _encode(layer, params, stats, batch, key, train)
         if train and model_state:
             model_state = {**model_state, "batch_stats": {"encoder": new_stats}}
         return {"encoded": encoded, "mask": mask}, model_state
@@ -280,7 +336,15 @@ def subsample(config: ConformerConfig, params: PyTree, batch: Batch) -> Float[Ar
     return _subsampling(config).apply({"params": params["subsampling"]}, batch["features"], batch["mask"])[0]
 
 
-def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
+def conformer_ctc(
+    config: ConformerConfig,
+    vocab_size: int,
+    *,
+    norm: Callable[..., Callable] | None = LayerNorm,
+    feed_forward: Callable[..., Callable] | None = ConformerFeedForward,
+    attention: Callable[..., Callable] | None = self_attention,
+    convolution: Callable[..., Callable] | None = ConvModule,
+) -> Model:
     """Return a Conformer with a CTC head, as pure functions.
 
     A batch is {"features": float32 [batch, time, num_features], "mask": bool [batch, time]}. Values in masked frames,
@@ -290,6 +354,11 @@ def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
     Args:
         config: settings of the network.
         vocab_size: number of classes, the blank included.
+        norm: makes the norms of a layer, such as `flax.linen.RMSNorm`, for an ablation; None leaves them out. See
+            `LayerParts` for this one and the next three.
+        feed_forward: makes a feed-forward module, or None.
+        attention: makes the self-attention, or None.
+        convolution: makes the convolution module, or None.
 
     Returns:
         The model. Its outputs are {"logits": float32 [batch, time', vocab_size], "mask": bool [batch, time'],
@@ -308,8 +377,17 @@ def conformer_ctc(config: ConformerConfig, vocab_size: int) -> Model:
         >>> outputs, _ = jax.eval_shape(model.apply, params, state, batch)
         >>> sorted(params), outputs["logits"].shape
         (['encoder', 'head'], (2, 10, 30))
+
+        Without the convolution module, and with RMS normalization:
+
+        >>> import flax.linen as nn
+        >>> model = conformer_ctc(config, vocab_size=30, norm=nn.RMSNorm, convolution=None)
+        >>> params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
+        >>> sorted(params["encoder"]["layers_0"])[:3]
+        ['feed_forward1', 'feed_forward2', 'norm_feed_forward1']
     """
-    encoder = conformer_encoder(config)
+    check_count("vocab_size", vocab_size)
+    encoder = conformer_encoder(config, LayerParts(norm, feed_forward, attention, convolution))
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
         params, model_state = encoder.init(key, batch)

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.core.arrays import check_count
 from speech_jax.core.types import Batch, Model
 from speech_jax.models.config import CRNNConfig
-from speech_jax.models.layers import Dropout, LayerNorm, dense, uniform_fan_in
+from speech_jax.models.layers import Dropout, LayerNorm, check_features, dense, uniform_fan_in
 from speech_jax.models.linen import as_model
 from speech_jax.models.recurrent import gru_gates, lstm_gates
 from speech_jax.models.subsampling import ConvSubsampling, halve
@@ -94,6 +95,7 @@ class CRNN(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
         """Return {"logits", "mask", "encoded"}."""
+        check_features(batch, self.config.num_features)
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x, mask = ConvSubsampling(
             2 * config.width, config.subsampling_channels, STAGES[config.subsampling_factor], config.subsampling,
@@ -130,4 +132,5 @@ def crnn_ctc(config: CRNNConfig, vocab_size: int) -> Model:
         >>> outputs["logits"].shape, outputs["mask"].shape
         ((2, 10, 30), (2, 10))
     """
+    check_count("vocab_size", vocab_size)
     return as_model(CRNN(config, vocab_size))

@@ -16,9 +16,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.core.arrays import check_batch
 from speech_jax.core.hashing import random_keep
+from speech_jax.core.types import Batch
 
 HELD = "held"  # beside the mean and var of a batch norm: True where training, too, normalizes by these
+
+
+def check_features(batch: Batch, channels: int) -> None:
+    """Raise ValueError for a recognizer's batch whose features or mask have another shape or type."""
+    check_batch(batch, features=("float", "batch", "time", channels), mask=("bool", "batch", "time"))
 
 
 def uniform_fan_in(fan_in: int) -> Callable:

@@ -15,12 +15,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.core.arrays import check_count
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import Batch, Model
 from speech_jax.models.attention import RelativeAttention
 from speech_jax.models.config import ConformerConfig, PlainConformerConfig
 from speech_jax.models.conformer import ConvModule
-from speech_jax.models.layers import Dropout, FeedForward, LayerNorm, dense
+from speech_jax.models.layers import Dropout, FeedForward, LayerNorm, check_features, dense
 from speech_jax.models.linen import as_model
 
 
@@ -103,6 +104,7 @@ class PlainConformer(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
         """Return {"logits", "mask", "encoded"}."""
+        check_features(batch, self.config.num_features)
         x = PlainConformerEncoder(self.config, name="encoder")(batch["features"], batch["mask"], train)
         logits = dense(self.config.width, self.vocab_size, name="head", dtype=jnp.float32)(x.astype(jnp.float32))
         return {"logits": logits, "mask": batch["mask"], "encoded": x}
@@ -125,4 +127,5 @@ def plain_conformer_ctc(config: PlainConformerConfig, vocab_size: int) -> Model:
             f"task.model: found num_features {config.num_features} and width {config.width}, expected equal numbers, "
             f"or --task.model.projection"
         )
+    check_count("vocab_size", vocab_size)
     return as_model(PlainConformer(config, vocab_size))

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from speech_jax.audio import rows
+from speech_jax.core.arrays import check_batch, check_count
 from speech_jax.core.types import Batch, Model, PyTree
 from speech_jax.models.config import Tacotron2Config
 from speech_jax.models.layers import uniform_fan_in
@@ -67,6 +68,7 @@ def tacotron2(config: Tacotron2Config, symbols: int) -> Model:
         >>> {name: value.shape for name, value in sorted(outputs.items())}
         {'mel': (1, 12, 4), 'mel_post': (1, 12, 4), 'stop': (1, 12), 'weights': (1, 12, 5)}
     """
+    check_count("symbols", symbols)
     parts = make_parts(config)
 
     def init(key: Array, batch: Batch | None) -> tuple[PyTree, PyTree]:
@@ -82,15 +84,20 @@ def tacotron2(config: Tacotron2Config, symbols: int) -> Model:
         train: bool = False,
         reduction: int | None = None,
     ) -> tuple[dict[str, Array], PyTree]:
+        check_batch(
+            batch, text=("int", "batch", "symbols"), mel=("float", "batch", "frames", config.num_mels),
+            mel_mask=("bool", "batch", "frames"), index=("int", "batch"),
+        )  # fmt: skip
+        if train and key is None:
+            raise ValueError("key: found None with train=True, expected a key for dropout")
         key = jax.random.key(0) if key is None else key
         conv_key, post_key, row_key = jax.random.split(key, 3)
         conv_key, post_key = rows.place_key(conv_key, batch), rows.place_key(post_key, batch)
         seeds = utterance_seeds(row_key, batch["index"])
         stats = model_state["batch_stats"]
         memory, encoder_stats = encode(parts, params, stats, batch, key=conv_key, seeds=seeds, train=train)
-        out = teacher_forced(
-            parts, params, memory, batch, seeds=seeds, train=train, reduction=reduction or config.reduction
-        )
+        frames_per_step = config.reduction if reduction is None else reduction
+        out = teacher_forced(parts, params, memory, batch, seeds=seeds, train=train, reduction=frames_per_step)
         after, post_stats = refine(parts, params, stats, out["mel"], batch["mel_mask"], key=post_key, train=train)
         new = {**stats, **encoder_stats, **post_stats}
         return {**out, "mel_post": after}, {**model_state, "batch_stats": new}
@@ -215,7 +222,10 @@ def encode(
     Returns:
         (memory that the attention reads, zero outside the text; new batch statistics).
     """
-    config, mask = parts.config, batch["text_mask"]
+    config = parts.config
+    voice = {"speaker": ("int", "batch")} if config.speakers else {}
+    check_batch(batch, text=("int", "batch", "symbols"), text_mask=("bool", "batch", "symbols"), **voice)
+    mask = batch["text_mask"]
     x = jnp.take(params["embedding"], jnp.where(mask, batch["text"], 0), axis=0)
     convs = params["encoder"]["convs"], stats["encoder"]["convs"]
     x, new = _convs(parts.encoder, *convs, x, mask, key=key, train=train)

@@ -52,7 +52,7 @@ def teacher_forced(
         UserError: the reduction is out of range or does not divide the number of frames.
     """
     config, decoder = parts.config, params["decoder"]
-    if not 1 <= reduction <= config.reduction:
+    if reduction not in range(1, config.reduction + 1):
         raise UserError(f"reduction: found {reduction}, expected 1 to {config.reduction} (task.model.reduction)")
     mel = jnp.where(batch["mel_mask"][..., None], batch["mel"], 0.0)
     size, frames, _ = mel.shape

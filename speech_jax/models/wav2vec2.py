@@ -18,13 +18,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from speech_jax.core.arrays import check_count
 from speech_jax.core.hashing import random_keep
 from speech_jax.core.types import Batch, Model
 from speech_jax.models.attention import RelativeAttention, relative_positions, rotate
 from speech_jax.models.config import ConformerConfig, Wav2Vec2Config
 from speech_jax.models.conformer import ConvModule
 from speech_jax.models.convolution import grouped_conv1d, strided_conv1d
-from speech_jax.models.layers import Dropout, FeedForward, LayerNorm, MaskedGroupNorm, dense, uniform_fan_in
+from speech_jax.models.layers import (
+    Dropout,
+    FeedForward,
+    LayerNorm,
+    MaskedGroupNorm,
+    check_features,
+    dense,
+    uniform_fan_in,
+)
 from speech_jax.models.linen import as_model
 
 ACTIVATIONS: dict[str, Callable] = {
@@ -236,6 +245,7 @@ class Wav2Vec2(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
         """Return {"logits", "mask", "encoded"}."""
+        check_features(batch, 1)
         x, mask = Wav2Vec2Encoder(self.config, name="encoder")(batch["features"], batch["mask"], train)
         y = Dropout(self.config.dropout_final)(x.astype(jnp.float32), train=train)
         logits = dense(self.config.width, self.vocab_size, name="head", dtype=jnp.float32)(y)
@@ -274,4 +284,5 @@ def wav2vec2_ctc(config: Wav2Vec2Config, vocab_size: int) -> Model:
         >>> outputs["logits"].shape, outputs["mask"].shape
         ((2, 20, 30), (2, 20))
     """
+    check_count("vocab_size", vocab_size)
     return as_model(Wav2Vec2(config, vocab_size))

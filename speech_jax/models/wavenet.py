@@ -18,10 +18,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from speech_jax.core.arrays import check_batch
 from speech_jax.core.types import Batch, Model, PyTree
 from speech_jax.models.config import WaveNetConfig, check_hop
 from speech_jax.models.layers import linear_init
-from speech_jax.models.wavenet_condition import channels, condition, condition_init, rows_per_frame
+from speech_jax.models.wavenet_condition import channels, condition, condition_init, reach, rows_per_frame
 
 _LOG_SCALE = -3.0  # what the log scales start at: the deviation of speech given its past, within a factor of a few
 
@@ -105,10 +106,26 @@ def wavenet(config: WaveNetConfig) -> Model:
         params: PyTree, model_state: PyTree, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> tuple[dict[str, Array], PyTree]:
         del key, train
+        _check(config, batch)
         vectors = condition(config.condition, params["condition"], batch["mel"], batch["mel_mask"], config.hop)
         return {"y": stack(config, params, batch["before"], vectors, batch.get("speaker"))}, model_state
 
     return Model(init, apply)
+
+
+def _check(config: WaveNetConfig, batch: Batch) -> None:
+    """Raise ValueError for a batch of another form, or whose samples are not those of the window's frames."""
+    before = ("int" if config.output == "mulaw" else "float", "batch", "samples")
+    voice = {"speaker": ("int", "batch")} if config.speakers else {}
+    mel = ("float", "batch", "window", config.num_mels)
+    check_batch(batch, before=before, mel=mel, mel_mask=("bool", "batch", "window"), **voice)
+    samples, window = batch["before"].shape[1], batch["mel"].shape[1]
+    margins = sum(reach(config.condition, config.hop))
+    if samples != (window - margins) * config.hop:
+        raise ValueError(
+            f"before: found {samples} samples, expected (window - margins) · hop = "
+            f"({window} - {margins}) · {config.hop} = {(window - margins) * config.hop}"
+        )
 
 
 def init_params(config: WaveNetConfig, key: Array) -> PyTree:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from speech_jax.core.command_line import Range
 
 
 @dataclass(frozen=True)
 class WatchConfig:
     """Monitoring of a run. Process 0 serves and logs; every process reports what hangs in it."""
 
-    metrics_port: int = 0
+    metrics_port: Annotated[int, Range(0, 65535)] = 0
     """Port of the Prometheus endpoint, for example 9100. 0: no endpoint."""
     metrics_host: str = "127.0.0.1"
     """Address to serve the metrics on. 0.0.0.0 is open to other machines, without a password."""
     profile: str = ""
     """Steps to trace with XProf, as "FIRST:LAST": "10:20" traces steps 11 to 20 into profile/ of the run's folder.
     Empty: no trace."""
-    stalled_after: float = 900.0
+    stalled_after: Annotated[float, Range(0, 1e9)] = 900.0
     """Seconds after which a step that has not finished is reported on stderr, with the stacks of all threads; also a
     phase before the first step, such as compiling. The run continues. 0: never."""
     mlflow: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import sys
+import threading
 import time
 from collections.abc import Mapping
 
@@ -38,6 +39,12 @@ class Progress:
         self._last = time.monotonic()
         self._marks.clear()
         self._marks.append((self._last, self._step))
+        if self._bar is not None:
+            self._bar.unpause()
+
+    def exclude(self, seconds: float) -> None:
+        """Leave out the last seconds from the estimate of the time that is left."""
+        self._marks = collections.deque(((when + seconds, step) for when, step in self._marks), self._marks.maxlen)
         if self._bar is not None:
             self._bar.unpause()
 
@@ -84,6 +91,52 @@ class Progress:
         """Finish the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+class Stages:
+    """Elapsed time of work without steps to count, such as a compilation, on stderr.
+
+    On a terminal it is one line that changes each second; otherwise a line when a stage begins, and one per minute. Use
+    it as a context manager.
+    """
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._stage, self._began = "", time.monotonic()
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
+
+    def __enter__(self) -> Stages:
+        """Start showing the time."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the line."""
+        self._ended.set()
+        self._thread.join()
+        self._write("")
+
+    def begin(self, stage: str) -> None:
+        """Name what is done from now on."""
+        with self._lock:
+            self._stage, self._began = stage, time.monotonic()
+            self._write(stage if self._terminal else f"{stage} …\n")
+
+    def say(self, text: str) -> None:
+        """Print one line about what is done, without passwords."""
+        with self._lock:
+            self._write(f"{mask_passwords(text)}\n")
+
+    def _repeat(self) -> None:
+        while not self._ended.wait(1 if self._terminal else 60):
+            with self._lock:
+                line = f"{self._stage}: {clock(round(time.monotonic() - self._began))}"
+                self._write(line if self._terminal else f"{line} so far\n")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else text)
+        sys.stderr.flush()
 
 
 def clock(seconds: float) -> str:

@@ -77,10 +77,19 @@ class StepLog:
         self._warmup, self._collapse_said = warmup, False
         self._blank_since: dict[str, int] = {}  # metric -> step of the first log line without a symbol
 
+    @property
+    def sums(self) -> dict[str, list[float]]:
+        """Metrics since the last line, name -> [sum, count]: a part of the checkpoint, so that a resume has them."""
+        return self._meter.sums
+
+    def restore(self, sums: Mapping[str, tuple[float, float]]) -> None:
+        """Take the metrics that a checkpoint holds of the steps since its last line."""
+        self._meter.add(sums)
+
     def restart_clock(self) -> None:
         """Start measuring time now, so that compilation does not count."""
         self._progress.restart_clock()
-        self._meter.reset()
+        self._meter.restart_clock()
 
     def read(self, pending: Pending | None, saved_step: int | None) -> None:
         """Read the metrics of a step from the device, and write a log line if one is due.

@@ -37,6 +37,10 @@ class Meter:
     def reset(self) -> None:
         """Start from zero."""
         self._sums: dict[str, list[float]] = {}
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Start the rates from zero."""
         self.steps = self.real = self.padded = self.flops = self.waited = 0.0
         self._began = time.monotonic()
 
@@ -61,6 +65,11 @@ class Meter:
         self.padded += padded
         self.flops += flops
         self.waited += waited
+
+    @property
+    def sums(self) -> dict[str, list[float]]:
+        """Name -> [sum, count] of the metrics since the last reset."""
+        return {name: [*pair] for name, pair in self._sums.items()}
 
     def means(self) -> dict[str, float]:
         """Return sum / count of each metric; those with a count of 0 are left out."""

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from speech_jax.core.arrays import check_array, check_class
+
 
 def is_feasible(
     frames: Int[Array, " batch"], labels: Int[Array, "batch label"], label_lengths: Int[Array, " batch"]
@@ -79,6 +81,11 @@ def ctc_loss(
         >>> [f"{value:.2f}" for value in nll], feasible.tolist()  # one frame is too short for two labels
         (['3.38', '0.00'], [True, False])
     """
+    check_array("logits", logits, "float", "batch", "time", "vocab")
+    check_array("mask", mask, "bool", *logits.shape[:2])
+    check_array("labels", labels, "int", logits.shape[0], "label")
+    check_array("label_lengths", label_lengths, "int", logits.shape[0])
+    check_class("blank_id", blank_id, logits.shape[2])
     feasible = is_feasible(mask.sum(-1), labels, label_lengths)
     if row_mask is not None:
         feasible = feasible & row_mask

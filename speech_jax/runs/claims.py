@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from speech_jax.audio.config import MASKS
+from speech_jax.audio.io import channel_index
 from speech_jax.config import TrainConfig
 from speech_jax.core.claims import check_claims, refuse_idle, value_at
 from speech_jax.core.errors import UserError, did_you_mean
@@ -60,13 +61,14 @@ def check_run(config: TrainConfig) -> list[str]:
 
 
 def check_ranges(config: TrainConfig) -> None:
-    """Raise UserError for a number of the loop or of a stream that is out of its range."""
+    """Raise UserError for a number of the loop or of a stream that is out of its range, or a channel that is none."""
     streams = {"data": config.data} | ({} if config.pre is None else {"pre": config.pre})
     streams |= {f"evaluate.{i}.data": evaluation.data for i, evaluation in enumerate(config.evaluate)}
     least = dict(LEAST)
     for name, data in streams.items():
         least |= {f"{name}.{field}": value for field, value in LEAST_OF_STREAMS.items()}
         least |= {f"{name}.sources.{i}.limit": 0 for i in range(len(data.sources))}
+        channel_index(data.channel, f"{name}.channel")
     for name, value in least.items():
         found = value_at(config, name)
         if found is not None and not found >= value:
@@ -188,7 +190,8 @@ def _idle_in_plans(config: TrainConfig) -> dict[str, str]:
     for name in streams:
         if _has_no_labels(config, name):
             names = ("label_multiple", "max_labels", "bucket_labels")
-            unused[name] |= {f"plan.{field}": "without texts, of which no label is made" for field in names}
+            names = ("empty_texts", *(f"plan.{field}" for field in names))
+            unused[name] |= dict.fromkeys(names, "without texts, of which no label is made")
 
     def shared(name: str, field: str) -> bool:
         used = (value_at(data, field) for other, (data, _) in streams.items() if field not in unused[other])
@@ -212,8 +215,8 @@ def _has_no_labels(config: TrainConfig, name: str) -> bool:
 def _idle_in_stream(plan: PlanConfig, evaluated: bool) -> dict[str, str]:
     """Return the settings of a stream that its other settings, or its use, leave without effect."""
     if evaluated:
-        names = ("min_seconds", "max_seconds", "max_labels", "bucket_seconds", "bucket_labels")
-        idle = dict.fromkeys(("seed", *(f"plan.{name}" for name in names)), "in an evaluation set")
+        names = ("min_seconds", "max_seconds", "max_labels", "bucket_seconds", "bucket_labels", "join")
+        idle = dict.fromkeys(("seed", "empty_texts", *(f"plan.{name}" for name in names)), "in an evaluation set")
     else:
         idle = {"plan.eval_max_seconds": "in training"}
         if plan.bucket_seconds:

@@ -10,11 +10,12 @@ from typing import Literal
 class CompileConfig:
     """Compile the programs of a config for TPU chips, without such chips.
 
-    Flags that are not named here go to the config, for example `--mesh.fsdp 16`.
+    Flags that are not named here go to the config, for example `--mesh.fsdp 16`: `python -m speech_jax.train --help`
+    lists them.
     """
 
     config: str
-    """Config file of the run."""
+    """Config of the run: a file, or a name such as pods/conformer_large."""
     topology: str = "v5e:4x4"
     """Chip and shape of a slice: v5e:4x4, v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:16x16."""
     step: Literal["train", "use"] = "train"

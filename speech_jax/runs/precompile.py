@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -116,7 +115,12 @@ def bucket_of(text: str, sample_rate: int) -> Bucket:
 
 
 def check(
-    config: TrainConfig, reader: Any, buckets: list[Any], devices: Sequence, options: CompileConfig
+    config: TrainConfig,
+    reader: Any,
+    buckets: list[Any],
+    devices: Sequence,
+    options: CompileConfig,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Compile the training step.
 
@@ -126,6 +130,7 @@ def check(
         buckets: Shapes of its batches, ascending.
         devices: The chips to compile for.
         options: The flags.
+        say: Called with a line after each program.
 
     Returns:
         JSON figures of each program and of the largest step; with "fits" False, the largest allocations instead.
@@ -182,7 +187,12 @@ def head_of(options: CompileConfig, mesh: Mesh, buckets: list[Any]) -> dict[str,
 
 
 def check_use(
-    config: TrainConfig, reader: Any, buckets: list[Any], devices: Sequence, options: CompileConfig
+    config: TrainConfig,
+    reader: Any,
+    buckets: list[Any],
+    devices: Sequence,
+    options: CompileConfig,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Compile the inference program, with the arguments of `check`.
 
@@ -208,7 +218,9 @@ def check_use(
                 program = jax.jit(inference.function).lower(weights, batch).compile()
         except jax.errors.JaxRuntimeError as error:
             return facts | {"fits": False, "allocations": allocations(error)}
-        facts["compile_seconds"] += time.monotonic() - began
+        seconds = time.monotonic() - began
+        say(f"compiled {inference.name} {len(facts['programs']) + 1} of {len(buckets)} in {seconds:.1f} s")
+        facts["compile_seconds"] += seconds
         figures = measure(inference.name, program, chip)
         figures["batch"] = {name: leaf.shape for name, leaf in batch.items()}
         figures["model_flops"] = matmul_flops(inference.function, weights, batch)
@@ -251,8 +263,3 @@ def largest_arrays(task: Task, params: PyTree, model_state: PyTree, bucket: Any,
                 f"in {value.source}"
             )
     return lines
-
-
-def say(line: str) -> None:
-    """Print progress to standard error, so that standard output holds the table alone."""
-    print(line, file=sys.stderr, flush=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from speech_jax.config import TrainConfig, config_from_assets, make_assets
@@ -18,7 +20,7 @@ from speech_jax.objectives.schedules import make_alpha
 from speech_jax.runs.claims import check_metrics, check_run
 from speech_jax.runs.objective import build_task, load_teacher, replays
 from speech_jax.runs.private import check_private_settings, describe, private_run
-from speech_jax.runs.resolve import check_settings, resolve, resumes
+from speech_jax.runs.resolve import Resolved, check_settings, resolve, resumes, task_of
 from speech_jax.runs.resume import decide, reads_other_data
 from speech_jax.runs.start import adapt, read_start, student
 from speech_jax.runs.streams import (
@@ -28,6 +30,9 @@ from speech_jax.runs.streams import (
     check_distinct,
     check_unseen,
     load_stream,
+    tell_tags,
+    warn_of_equal_sets,
+    warn_of_language,
     warn_of_misfits,
 )
 from speech_jax.tasks.ctc_task import with_teacher
@@ -103,6 +108,8 @@ def prepare(config: TrainConfig) -> PreparedRun:
     for flag, data in ({"data": config.data, "pre": config.pre} | evaluated).items():
         if data is not None:
             check_plan(data.plan, f"{flag}.plan")
+    plain = task_of(config)
+    check_metrics(config, plain.build(plain.placeholder_reader(100)).metrics)  # they are the same with every reader
 
     # ---- 2. and 3. Task, tokenizer and speakers, from a checkpoint or from the texts.
     sources = Sources()
@@ -138,9 +145,12 @@ def prepare(config: TrainConfig) -> PreparedRun:
         log.info("%s: %s", name, each.plan.describe())
         for line in left_out(each.plan, each.utterances, LEFT_OUT_SHOWN):
             log.info("  left out: %s", line)
+        warn_of_language("data" if name == "task" else name, each)
+        tell_tags("data" if name == "task" else name, each)
     for name, each in streams.items():
         warn_of_misfits("data" if name == "task" else name, each, options)
         check_unseen(name, each, eval_streams)
+    warn_of_equal_sets(eval_streams)
 
     accountant = private_run(config, {name: (each.utterances, each.plan) for name, each in streams.items()})
     if accountant is not None:
@@ -161,7 +171,6 @@ def prepare(config: TrainConfig) -> PreparedRun:
         assert run.reader is not None  # the settings were checked: a recognizer has one
         teacher = load_teacher(config, run.reader)
     task, old = build_task(config, run.reader, teacher)
-    check_metrics(config, task.metrics)
     spec = task.batch_spec(streams["task"].plan.buckets[0])
 
     # ---- 5. Where it starts. A run that resumes has all of this in its checkpoint, but for the reference of a guard
@@ -198,8 +207,23 @@ def prepare(config: TrainConfig) -> PreparedRun:
         accountant=accountant,
         pipeline=pipeline,
         contents=contents,
-        assets=make_assets(config, run.reader, run.speakers) | ({"start": run.origin} if run.origin else {}),
+        assets=make_assets(config, run.reader, run.speakers)
+        | ({"start": run.origin} if run.origin else {})
+        | (_row_seconds(run, streams) if options.joins and not config.trainer.step.privacy.on else {}),
     )
+
+
+def _row_seconds(run: Resolved, streams: Mapping[str, Stream]) -> dict[str, float]:
+    """Return the asset `row_seconds`: seconds that 95 % of the utterances that a recognizer learned do not exceed.
+
+    Joined rows do not count: also with them, parts as long as single utterances are recognized best
+    (experiments/long_recordings). A run from a checkpoint keeps a greater length of it; nothing is known of a model
+    that was trained elsewhere.
+    """
+    if run.row_seconds == 0 or run.resumes:
+        return {"row_seconds": run.row_seconds} if run.row_seconds else {}
+    learned = [np.delete(each.seconds, [row for row, _ in each.plan.dropped]) for each in streams.values()]
+    return {"row_seconds": round(max(run.row_seconds or 0.0, *(float(np.quantile(each, 0.95)) for each in learned)), 2)}
 
 
 def check_given(config: TrainConfig) -> list[str]:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speech_jax.artifacts.folder import read_model
+import numpy as np
+
+from speech_jax.artifacts.folder import read_model, read_row_seconds
 from speech_jax.audio.config import check_same_audio
 from speech_jax.config import TrainConfig
 from speech_jax.core.claims import refuse_idle
 from speech_jax.core.errors import UserError, did_you_mean
+from speech_jax.core.log import log
 from speech_jax.core.types import Checkpointed, Reader, StartRules, TaskConfig
 from speech_jax.data.config import DataConfig
 from speech_jax.data.speakers import named, speaker_table
+from speech_jax.data.utterances import Utterances
+from speech_jax.evaluation.normalization import LANGUAGES, primary_language
+from speech_jax.finetuning.vocabulary import lost_letters, weigh_texts
 from speech_jax.runs.claims import check_kept_reader, idle_in_start
 from speech_jax.runs.resume import Saved, keep_old_seeds, saved_run
 from speech_jax.runs.streams import Sources
+from speech_jax.text.normalize import MOST_FOREIGN
+from speech_jax.text.texts import Texts
+from speech_jax.text.tokenizer import Tokenizer
 from speech_jax.training.checkpoint import FOLDER, OpenCheckpoint, open_checkpoint, saved_steps
 from speech_jax.training.checksums import hash_arrays
 from speech_jax.training.config import OptimizerConfig
 from speech_jax.training.layout import read_item
+
+SHOWN_LETTERS = 12
 
 
 class Start(NamedTuple):
@@ -50,6 +59,8 @@ class Resolved(NamedTuple):
         start: The checkpoint that a new run starts from; None without one, and for a run that resumes.
         saved: The newest checkpoint of this run, if there is one.
         origin: Step and hash of the checkpoint that the run started from, which its checkpoints keep; None without one.
+        row_seconds: Those of this run's checkpoint, or of the one that it starts from, 0 if it names none; None without
+            a checkpoint.
     """
 
     config: TrainConfig
@@ -58,6 +69,7 @@ class Resolved(NamedTuple):
     start: Start | None = None
     saved: Saved | None = None
     origin: Mapping[str, str] | None = None
+    row_seconds: float | None = None
 
     @property
     def resumes(self) -> bool:
@@ -127,8 +139,8 @@ def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
         The resolved run.
 
     Raises:
-        UserError: If no task is named anywhere, or if the checkpoint's audio settings, symbols or speakers conflict
-            with the config's.
+        UserError: If no task is named anywhere, if the checkpoint's audio settings, symbols or speakers conflict with
+            the config's, or if a new tokenizer's language is not known or loses letters of the texts.
     """
     sources = sources or Sources()
 
@@ -143,7 +155,8 @@ def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
             config = dataclasses.replace(config, task=model.task)
             check_settings(config)
         config = keep_old_seeds(_with_speakers(config, model.speakers), saved)
-        return Resolved(config, model.reader, model.speakers, saved=saved, origin=checkpoint.assets.get("start"))
+        origin, seconds = checkpoint.assets.get("start"), read_row_seconds(checkpoint)
+        return Resolved(config, model.reader, model.speakers, saved=saved, origin=origin, row_seconds=seconds)
 
     if not config.init_from:
         task_of(config)  # refuses a run that has none
@@ -152,7 +165,7 @@ def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
 
     checkpoint = open_checkpoint(config.init_from, config.start.which)
     model = read_model(checkpoint)
-    config = _with_task(config, model, config.init_from)
+    config = _with_task(config, model, config.init_from, sources)
     speakers = _new_speakers(config, model.speakers, sources)
     config = _with_speakers(config, speakers)
     start = Start(checkpoint, model, config.task.start_rules(model))
@@ -168,7 +181,7 @@ def resolve(config: TrainConfig, sources: Sources | None = None) -> Resolved:
     if reader is None:
         refuse_idle(config, {"start.tokenizer": "in a task that reads no text"})
     origin = {"step": checkpoint.folder.name, "sha256": hash_arrays(checkpoint.folder)}
-    return Resolved(config, reader, speakers, start, origin=origin)
+    return Resolved(config, reader, speakers, start, origin=origin, row_seconds=read_row_seconds(checkpoint))
 
 
 def open_start(run: Resolved) -> Start:
@@ -188,10 +201,19 @@ def open_start(run: Resolved) -> Start:
     return Start(checkpoint, model, config.task.start_rules(model))
 
 
-def _with_task(config: TrainConfig, model: Checkpointed, folder: str) -> TrainConfig:
-    """Return the config with the checkpoint's task where it names none; else the audio settings must agree."""
+def _with_task(config: TrainConfig, model: Checkpointed, folder: str, sources: Sources) -> TrainConfig:
+    """Return the config with the checkpoint's task where it names none; else the audio settings must agree.
+
+    A new tokenizer takes the language and the alphabet of the texts, not those of the checkpoint.
+    """
     if config.task is None:
-        config = dataclasses.replace(config, task=model.task)
+        task: Any = model.task
+        if config.start.tokenizer == "new" and hasattr(task, "tokenizer"):
+            language = _language_of_texts(sources.load(config.data, "data"))
+            task = dataclasses.replace(
+                task, tokenizer=dataclasses.replace(task.tokenizer, language=language, alphabet="")
+            )
+        config = dataclasses.replace(config, task=task)
         check_settings(config)
     else:
         check_same_audio(model.task.audio, config.task.audio, folder, "the config")
@@ -202,12 +224,79 @@ def _streams(config: TrainConfig) -> dict[str, DataConfig]:
     return {"data": config.data} if config.pre is None else {"data": config.data, "pre": config.pre}
 
 
-def _new_reader(config: TrainConfig, sources: Sources) -> Reader | None:
-    """Return a new reader for the task, made from the texts of both streams."""
-    streams = _streams(config)
-    return config.task.make_reader(
-        lambda: functools.reduce(operator.add, (sources.load(stream, flag).texts for flag, stream in streams.items()))
+def _languages(utterances: Utterances) -> set[str]:
+    names = utterances.languages
+    return {primary_language(names.names[code]) for code in np.unique(names.codes).tolist()}
+
+
+def _language_of_texts(utterances: Utterances) -> str:
+    """Return the language that the rows of the task's recordings name; raise UserError if they do not name one."""
+    names = _languages(utterances)
+    language = "".join(names)
+    if len(names) == 1 and language in LANGUAGES:
+        return language
+    found = f"{' and '.join(sorted(filter(None, names)))}{' and rows without one' if '' in names else ''}"
+    found = "none" if names == {""} else found
+    raise UserError(
+        f"task.tokenizer.language: found {found} in the rows of data ({utterances[0].where}), expected the language of "
+        "the texts that the new tokenizer is made from: --task.tokenizer.language de, or none, which only removes "
+        "capitals and punctuation"
     )
+
+
+def _new_reader(config: TrainConfig, sources: Sources) -> Reader | None:
+    """Return a new reader for the task, made from the texts of both streams.
+
+    In a run from a checkpoint the texts of `pre` count with the weight alpha, and not at all where it is 0.
+    """
+    streams = _streams(config)
+    moves = bool(config.init_from) and config.start.tokenizer == "new"
+    alpha = config.alpha.start if config.alpha.kind == "constant" else (config.alpha.start + config.alpha.end) / 2
+    if moves and alpha == 0:
+        streams.pop("pre", None)
+    pieces = getattr(getattr(config.task, "tokenizer", None), "kind", "char") != "char"
+
+    def read() -> Texts:
+        texts = [sources.load(stream, flag).texts for flag, stream in streams.items()]
+        if moves and pieces and len(texts) == 2:
+            return weigh_texts(texts[0], texts[1], alpha)
+        return sum(texts[1:], texts[0])
+
+    reader = config.task.make_reader(read)
+    if isinstance(reader, Tokenizer):
+        for flag, stream in streams.items():
+            _check_letters(flag, sources.load(stream, flag), reader, refuse=moves)
+    return reader
+
+
+def _check_letters(flag: str, utterances: Utterances, tokenizer: Tokenizer, *, refuse: bool) -> None:
+    """Say which letters of the texts no label stands for; raise UserError if they are more than foreign words have.
+
+    Args:
+        flag: name of the stream.
+        utterances: its rows.
+        tokenizer: the new tokenizer.
+        refuse: raise for letters that lose their accent; otherwise only those that the tokenizer lacks are an error.
+    """
+    lost = lost_letters(utterances.texts, tokenizer)
+    if not lost:
+        return
+    letters = ", ".join(f"{letter!r} {count}" for letter, count in lost.most_common(SHOWN_LETTERS))
+    letters += f" and {len(lost) - SHOWN_LETTERS} more" if len(lost) > SHOWN_LETTERS else ""
+    if tokenizer.language != "en":
+        raise UserError(
+            f"task.tokenizer.alphabet: found no {letters} of the texts of {flag}, expected all their characters, or '' "
+            "to take them from the texts"
+        )
+    share = lost.total() / max(1, int(utterances.texts.characters("none").counts.sum()))
+    said = _languages(utterances) == {"en"}
+    counts = f"{lost.total()} letters ({share:.1%}) of the texts of {flag} that English rules write without accents"
+    if refuse and share >= MOST_FOREIGN and not said:
+        raise UserError(
+            f"task.tokenizer.language: found 'en', with {counts}: {letters}; expected the language of the texts, or "
+            "rows whose language is en"
+        )
+    log.warning("task.tokenizer.language: %s: %s", counts, letters)
 
 
 def _new_speakers(config: TrainConfig, old: tuple[str, ...], sources: Sources) -> tuple[str, ...]:

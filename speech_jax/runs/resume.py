@@ -45,8 +45,8 @@ CLASSES: tuple[tuple[str, str, str], ...] = (
     # recordings
     (r"(data|pre|evaluate\.\d+\.data)\.(on_error|workers|threads|prefetch|cache_mb|allow_pipes)", FREE, ""),
     (r"evaluate\.\d+\.data\.seed", FREE, "an evaluation takes every utterance once"),
-    (r"evaluate(\..*)?|pre|(data|pre)\.max_seconds", CONTINUES, ""),
-    (r"(data|pre)\.(sources|plan|seed)(\..*)?", FIXED, ORDER),
+    (r"evaluate(\..*)?|pre|(data|pre)\.(max_seconds|channel)", CONTINUES, ""),
+    (r"(data|pre)\.(sources|plan|seed|empty_texts)(\..*)?", FIXED, ORDER),
     # the loss
     (r"alpha\.(kind|start|end|begin|steps|rate|middle)", CONTINUES, ""),
     (r"teacher\.checkpoint", FIXED, "the teacher's parameters are in the checkpoint"),

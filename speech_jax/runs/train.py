@@ -7,6 +7,7 @@ folder must carry goes with it as assets.
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import jax
@@ -18,10 +19,12 @@ from speech_jax.core.log import log
 from speech_jax.finetuning.adapters import BASE, save_adapter
 from speech_jax.monitoring.watch import Watch
 from speech_jax.runs.prepare import PreparedRun, prepare
+from speech_jax.runs.resolve import task_of
 from speech_jax.runs.resume import SECRET_FILE, decide, saved_run
 from speech_jax.runs.streams import audio_seconds
-from speech_jax.training.checkpoint import find_checkpoint, read_params
+from speech_jax.training.checkpoint import FOLDER, find_checkpoint, read_params
 from speech_jax.training.hosts import assert_equal_across_hosts, run_on_all_or_fail
+from speech_jax.training.layout import read_item
 from speech_jax.training.loop import FitResult, fit
 
 ADAPTER_FILES = ("adapter.safetensors", "adapter_last.safetensors")  # of the best checkpoint; of the last one
@@ -95,6 +98,28 @@ def _train(config: TrainConfig, watch: Watch) -> FitResult:
     if config.adapter.kind != "none" and not result.stopped and not (result.finished_before and written):
         write_adapter(run)
     return result
+
+
+def closing_lines(config: TrainConfig, result: FitResult) -> list[str]:
+    """Return what to say at the end of a run: its checkpoint, its figures, and the command that uses it."""
+    run = shlex.quote(config.out_dir)
+    if result.stopped:
+        return [f"stopped at step {int(result.state.step)}; the same command resumes"]
+    try:
+        which, folder, note = "best", find_checkpoint(config.out_dir, "best"), ""
+    except UserError:  # no checkpoint is within the guards
+        which, folder, note = "last", find_checkpoint(config.out_dir, "last"), ", beyond the guards"
+    metrics = read_item(folder, "data").get("metrics") or {}
+    ranked = config.trainer.checkpoint.metric
+    names = sorted(metrics, key=lambda name: name != ranked) if ranked in metrics else list(metrics)
+    figures = "".join(f", {name} {metrics[name]:.4g}" for name in names[:4])
+    curves = f"; curves: tensorboard --logdir {run}" if config.trainer.tensorboard else ""
+    lines = [
+        f"{which} checkpoint: {Path(config.out_dir, FOLDER, folder.name)}{figures}{note}",
+        f"figures of all steps: {Path(config.out_dir) / 'metrics.jsonl'}{curves}",
+    ]
+    command = task_of(config).next_command.format(run=run)
+    return [*lines, f"next: {command}"] if command else lines
 
 
 def write_adapter(run: PreparedRun) -> None:

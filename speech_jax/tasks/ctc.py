@@ -50,6 +50,7 @@ class CTCTaskConfig(TaskConfig):
     """Tokenizer to train on the texts. Not used when the run starts from a checkpoint whose tokenizer is kept."""
 
     kind: ClassVar[str] = "recognizer"
+    next_command: ClassVar[str] = "python -m speech_jax.transcribe --checkpoint {run} RECORDING.wav"
     takes_teacher: ClassVar[bool] = True
     takes_pre_task: ClassVar[bool] = True
 
@@ -76,7 +77,9 @@ class CTCTaskConfig(TaskConfig):
         from speech_jax.tasks.ctc_task import output_frames
 
         rate = self.audio.sample_rate
-        return StreamOptions(max_labels=lambda seconds: output_frames((seconds * rate).astype("int64"), self))
+        return StreamOptions(
+            max_labels=lambda seconds: output_frames((seconds * rate).astype("int64"), self), joins=True
+        )
 
     def program(self, bucket: Bucket, vocab_size: int) -> Program:
         """Return recognition by the best path."""

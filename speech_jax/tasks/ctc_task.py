@@ -31,7 +31,7 @@ from speech_jax.core.types import (
     Task,
 )
 from speech_jax.decoding.ctc import BestPath, best_path, greedy_decode
-from speech_jax.evaluation.wer import cer, empty_transcripts, wer
+from speech_jax.evaluation.wer import ErrorCounts, cer, count_errors, empty_transcripts, split_pairs
 from speech_jax.models import conformer, crnn, plain_conformer, wav2vec2
 from speech_jax.models.config import ConformerConfig, CRNNConfig, PlainConformerConfig, Wav2Vec2Config
 from speech_jax.models.conformer import conformer_ctc
@@ -287,7 +287,8 @@ def _evaluator(model: Model, config: CTCTaskConfig, tokenizer: Tokenizer):
             if not audio:
                 images = {"features": features.T} if features.shape[1] > 1 else {}  # a waveform is no image
                 audio = {"utterance": (batch["audio"][0, : batch["audio_lengths"][0]], config.audio.sample_rate)}
-        errors = {"wer": wer(references, hypotheses).rate, "cer": cer(references, hypotheses).rate}
+        words = count_errors(*split_pairs(references, hypotheses)[:2])
+        errors = {"wer": sum(words, ErrorCounts()).rate, "cer": cer(references, hypotheses).rate}
         metrics = {"loss": total / max(labels, 1.0), **errors}
         return Report(metrics, examples, images, audio, notes=empty_transcripts(references, hypotheses))
 

@@ -97,6 +97,7 @@ class PretrainTaskConfig(TaskConfig):
     """Settings of `method` contrastive."""
 
     kind: ClassVar[str] = "encoder"
+    next_command: ClassVar[str] = "python -m speech_jax.train --config NAME --init-from {run}"
     reads_text: ClassVar[bool] = False
 
     def build(self, reader: None = None, teacher: None = None) -> Task:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from speech_jax.audio.config import AudioConfig
 from speech_jax.audio.presets import nvidia_tacotron2
+from speech_jax.core.command_line import Range
 from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.core.types import (
@@ -55,11 +56,11 @@ class Tacotron2TaskConfig(TaskConfig):
     """Text to symbols."""
     frames: Literal["l1", "l2"] = "l2"
     """Loss of the mel frames, before and after the post-net: absolute or squared error."""
-    stop_weight: float = 5.0
+    stop_weight: Annotated[float, Range(0, 1e6)] = 5.0
     """Weight of the last frame in the loss of the stop token; other frames weigh 1."""
-    guided: float = 0.0
+    guided: Annotated[float, Range(0, 1e6)] = 0.0
     """Weight of the guided-attention loss, which keeps attention near the diagonal. 0 is off; 1 suits little data."""
-    guided_sigma: float = 0.4
+    guided_sigma: Annotated[float, Range(1e-3, 1e3)] = 0.4
     """Width of the band around the diagonal that the guided-attention loss tolerates, as a share of the utterance."""
     reduction: tuple[tuple[int, int], ...] = ()
     """Gradual training: (step, frames per decoder step from there on), for example ((0, 5), (5000, 3), (10000, 2)),
@@ -87,6 +88,7 @@ class Tacotron2TaskConfig(TaskConfig):
             )
 
     kind: ClassVar[str] = "voice"
+    next_command: ClassVar[str] = 'python -m speech_jax.synthesize --checkpoint {run} --text "Hello." --out hello.wav'
     named_speakers: ClassVar[bool] = True
 
     def build(self, reader: FrontEnd, teacher: None = None) -> Task:

@@ -79,7 +79,7 @@ def make_evaluate(
                         ),
                         "stop": stop_picture(stop, hop_seconds, DecodeConfig().stop_threshold),
                     }
-                    if invertible:
+                    if invertible and np.isfinite(predicted).all():  # a run that diverged has losses, but no audio
                         audio = {"teacher_forced": (mel_to_wave(predicted, config.audio, iterations=ITERATIONS), rate)}
         results = {name: float(total / max(count, 1e-9)) for name, (total, count) in totals.items()}
         results["loss"] = results["before"] + results["after"] + results["stop"]
@@ -94,7 +94,7 @@ def make_evaluate(
             title = f"free synthesis, focus {score.focus:.2f}" + (f": {score.failure}" if score.failure else "")
             images["free_alignment"] = alignment_picture(weights, names_of(front_end, chosen[0][0]), title)
             images["free_mel"] = mel_picture([("free synthesis", mel)], hop_seconds)
-            if invertible:
+            if invertible and len(mel) and np.isfinite(mel).all():
                 audio["free"] = (mel_to_wave(mel, config.audio, iterations=ITERATIONS), rate)
         return Report(results, images=images, audio=audio)
 

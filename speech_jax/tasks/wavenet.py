@@ -95,6 +95,9 @@ class WaveNetTaskConfig(TaskConfig):
             )
 
     kind: ClassVar[str] = "vocoder"
+    next_command: ClassVar[str] = (
+        'python -m speech_jax.synthesize --checkpoint VOICE --vocoder {run} --text "Hello." --out hello.wav'
+    )
     reads_text: ClassVar[bool] = False
     named_speakers: ClassVar[bool] = True
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from speech_jax.audio import rows
@@ -17,6 +18,7 @@ from speech_jax.audio.emphasis import apply_emphasis, undo_emphasis
 from speech_jax.audio.features import extract_features, num_features, num_frames
 from speech_jax.audio.framing import hops_per_window, time_mask
 from speech_jax.audio.mulaw import zero_class
+from speech_jax.core.errors import UserError
 from speech_jax.core.placement import fetch, run_sharded
 from speech_jax.core.types import (
     Batch,
@@ -207,7 +209,11 @@ def whole_nll(
 
     Returns:
         (nats, samples).
+
+    Raises:
+        UserError: If there are fewer mel frames than the samples have.
     """
+    _check_frames(config, recordings)
     history = history_frames(network_config(config))
     stride = config.crop_frames - history
     frames = -(-recordings["wave"].shape[1] // config.audio.hop)
@@ -220,6 +226,18 @@ def whole_nll(
 
     totals, counts = jax.lax.map(crop_sums, jnp.arange(count))
     return jnp.sum(totals), jnp.sum(counts)
+
+
+def _check_frames(config: WaveNetTaskConfig, recordings: dict[str, Array]) -> None:
+    """Raise UserError if there are fewer mel frames than samples; values are checked where they are known."""
+    given, frames, lengths = recordings["mel"].shape[1], recordings["frames"], recordings["lengths"]
+    pairs = [(given, recordings["wave"].shape[1])]
+    if not any(isinstance(value, Tracer) for value in (frames, lengths)):
+        pairs = [(min(given, own), samples) for own, samples in np.stack([frames, lengths], 1).tolist()]
+    for own, samples in pairs:
+        needed = num_frames(samples, config.audio) if samples else 0
+        if own < needed:
+            raise UserError(f"recordings: found {own} mel frames for {samples} samples, expected {needed}")
 
 
 def _evaluator(config: WaveNetTaskConfig, network: Model):

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -28,18 +28,22 @@ from speech_jax.core.errors import UserError
 from speech_jax.core.log import log
 from speech_jax.core.rules import nest_leaves
 from speech_jax.core.types import PyTree, TrainState
-from speech_jax.training.checksums import find_damage, replace_file, write_checksums
+from speech_jax.training.checksums import NAME, replace_file, write_checksums
 from speech_jax.training.config import CheckpointConfig
 from speech_jax.training.guard import is_guarded, is_within, rank
 from speech_jax.training.layout import (
     HostShape,
+    find_fault,
     from_groups,
     read_item,
     read_state,
     saved_steps,
     stored_shapes,
     to_groups,
+    unfinished,
 )
+
+T = TypeVar("T")
 
 FOLDER = "checkpoints"
 NONE, ALL_DAMAGED = -1, -2  # instead of a step
@@ -65,9 +69,12 @@ class Checkpoints:
         if jax.process_index() == 0:  # partial saves of a killed run
             for partial in self.root.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(partial, ignore_errors=True)
+            for folder in unfinished(self.root):
+                log.warning("%s: found no checksum file, as its save did not finish: it is set aside", folder)
+                self._set_aside(folder)
         self._records: dict[int, Mapping[str, Any]] = {}  # for the choice of the best
         for step in saved_steps(self.root):
-            with contextlib.suppress(OSError, ValueError):  # damaged; set aside when it is restored
+            with contextlib.suppress(OSError, ValueError, UserError):  # damaged; set aside when it is restored
                 self._records[step] = dict(read_item(self.root / str(step), "data"))
         logging.getLogger("absl").addFilter(_not_orbax_errors)
         self._manager = ocp.CheckpointManager(
@@ -174,7 +181,7 @@ class Checkpoints:
             return
         error, self._error, self._failed = self._error, None, True
         self._remove_partial()
-        whole = [step for step in saved_steps(self.root) if find_damage(self.root / str(step)) is None]
+        whole = [step for step in saved_steps(self.root) if find_fault(self.root / str(step)) is None]
         last = f"the last good checkpoint is step {whole[-1]}" if whole else "there is no earlier checkpoint"
         text = " ".join(str(error).split())
         _clear_frames(error)
@@ -219,7 +226,10 @@ class Checkpoints:
         record = read_item(folder, "data")
         if decide is not None:
             decide(step, record, read_item(folder, "assets"))
-        return from_groups(read_state(folder, to_groups(like)), like), record
+        state = from_groups(read_state(folder, to_groups(like)), like)
+        if int(state.step) != step:
+            raise UserError(f"{folder}: found the state of step {int(state.step)}, expected that of step {step}")
+        return state, record
 
     def find_best(self, limits: Mapping[str, float]) -> Mapping[str, Any]:
         """Return the data of the best checkpoint that is kept, by the metric in force; empty if there is none.
@@ -258,14 +268,17 @@ class Checkpoints:
     def _is_whole(self, step: int, consequence: str) -> bool:
         """Verify a checkpoint; a damaged one is reported and set aside."""
         folder = self.root / str(step)
-        damage = find_damage(folder)
+        damage = find_fault(folder)
         if damage is not None:
             log.warning("%s; %s", damage, consequence)
-            for older in self.root.glob("*.damaged"):  # one is enough to examine
-                shutil.rmtree(older, ignore_errors=True)
-            folder.rename(folder.with_name(f"{folder.name}.damaged"))
+            self._set_aside(folder)
             self._manager.reload()
         return damage is None
+
+    def _set_aside(self, folder: Path) -> None:
+        for older in self.root.glob("*.damaged"):  # one is enough to examine
+            shutil.rmtree(older, ignore_errors=True)
+        folder.rename(folder.with_name(f"{folder.name}.damaged"))
 
     def close(self) -> None:
         """Wait for the save in the background. Raises UserError if it failed, but not for an error raised before."""
@@ -293,13 +306,19 @@ def _clear_frames(error: BaseException | None) -> None:
 
 
 Which = Literal["best", "last"] | int
+_READ_TRIES = 10
+
+
+class _Vanished(Exception):
+    """Raised where a training has deleted a checkpoint between two looks at it."""
 
 
 def find_checkpoint(path: str | Path, which: Which = "best") -> Path:
     """Find one whole checkpoint and verify its checksums.
 
     A damaged checkpoint is reported in a warning, and the next best, or the one before, is taken. If `path` is a step's
-    folder or `which` a number, damage is an error instead. A best one that is not the last is reported in the log.
+    folder or `which` a number, damage is an error instead. A best one that is not the last is reported in the log. A
+    training may write and delete checkpoints at the same time.
 
     Args:
         path: folder of a run, or of one step.
@@ -313,24 +332,52 @@ def find_checkpoint(path: str | Path, which: Which = "best") -> Path:
         UserError: if there is no such checkpoint, no whole one, or no best one: every evaluated checkpoint breaks a
             guard or has a metric that is not finite.
     """
-    path = Path(path).absolute()
+    if not str(path):
+        raise UserError("checkpoint: found '', expected a run's folder or the folder of one step")
+    return _until_whole(path, lambda: _find_checkpoint(Path(path).absolute(), which))
+
+
+def _until_whole(path: str | Path, look: Callable[[], T]) -> T:
+    """Look for a checkpoint again where a training has deleted the one that was found."""
+    for _ in range(_READ_TRIES):
+        with contextlib.suppress(_Vanished):
+            return look()
+    raise UserError(f"{path}: found checkpoints that are deleted faster than they can be read")
+
+
+def _is_deleted(*folders: Path) -> bool:
+    """Return whether one of the checkpoints that could not be read is being deleted: its checksums are gone."""
+    time.sleep(0.2)  # a deletion takes a moment
+    return not all((folder / NAME).exists() for folder in folders)
+
+
+def _find_checkpoint(path: Path, which: Which) -> Path:
     if (path / "state").is_dir():
-        damage = find_damage(path)
+        damage = find_fault(path)
         if damage:
             raise UserError(damage)
         return path
     root = path / FOLDER if (path / FOLDER).is_dir() else path
     steps = saved_steps(root)
+    if not steps:  # or the one that was listed has been deleted meanwhile, and the next one was not finished
+        time.sleep(0.2)
+        steps = saved_steps(root)
     if not steps:
-        raise UserError(f"{path}: found no checkpoint, expected a run's folder or the folder of one step")
+        partial = "".join(f"; the save of step {folder.name} has not finished" for folder in unfinished(root))
+        raise UserError(f"{path}: found no checkpoint, expected a run's folder or the folder of one step{partial}")
     if which not in ("best", "last"):
         if which not in steps:
             raise UserError(f"{root}: found no step {which}, expected one of {', '.join(map(str, steps))}")
         return find_checkpoint(root / str(which))
     whole = []
     for step in reversed(steps):
-        damage = find_damage(root / str(step))
+        try:
+            damage = find_fault(root / str(step))
+        except Exception:  # whatever orbax raises for files that are deleted meanwhile
+            damage = f"{root / str(step)}: cannot be read"
         if damage:
+            if _is_deleted(root / str(step)):
+                raise _Vanished
             log.warning("%s; this checkpoint is not used", damage)
         else:
             whole.append(root / str(step))
@@ -338,7 +385,12 @@ def find_checkpoint(path: str | Path, which: Which = "best") -> Path:
                 break
     if not whole:
         raise UserError(f"{root}: found {len(steps)} checkpoints, all damaged, expected one that is whole")
-    return whole[0] if which == "last" else _best(whole)
+    try:
+        return whole[0] if which == "last" else _best(whole)
+    except (OSError, UserError) as error:
+        if not _is_deleted(*whole):
+            raise
+        raise _Vanished from error
 
 
 def _best(folders: list[Path]) -> Path:
@@ -462,7 +514,12 @@ class OpenCheckpoint(NamedTuple):
 
     def params(self, *, ema: bool = True) -> tuple[PyTree, PyTree]:
         """Return (params, model_state), see `load_params`."""
-        return read_params(self.folder, ema=ema)
+        try:
+            return read_params(self.folder, ema=ema)
+        except (OSError, ValueError) as error:
+            if not _is_deleted(self.folder):
+                raise
+            raise UserError(f"{self.folder}: the checkpoint was deleted while it was read; read it again") from error
 
 
 def open_checkpoint(path: str | Path | OpenCheckpoint, which: Which = "best") -> OpenCheckpoint:
@@ -472,5 +529,14 @@ def open_checkpoint(path: str | Path | OpenCheckpoint, which: Which = "best") ->
     """
     if isinstance(path, OpenCheckpoint):
         return path
-    folder = find_checkpoint(path, which)
-    return OpenCheckpoint(str(path), folder, read_assets(folder))
+
+    def look() -> OpenCheckpoint:
+        folder = find_checkpoint(path, which)
+        try:
+            return OpenCheckpoint(str(path), folder, read_assets(folder))
+        except (OSError, UserError) as error:
+            if not _is_deleted(folder):
+                raise
+            raise _Vanished from error
+
+    return _until_whole(path, look)

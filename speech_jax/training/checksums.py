@@ -6,6 +6,7 @@ detected, also one in the checksum file itself.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -55,15 +56,17 @@ def find_damage(folder: Path) -> str | None:
         A line that names the first damaged file; None if every byte is as it was written.
     """
     path = folder / NAME
+    if not path.is_file():
+        return f"{path}: found no checksum file: the save did not finish"
     try:
         text = path.read_bytes()
-    except OSError:
-        return f"{path}: found no checksum file: the save did not finish"
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
     try:
         hashes = _hashes(folder)
     except OSError as error:
         return f"{error.filename or folder}: cannot be read ({error.strerror})"
-    if text == _canonical(hashes).encode():
+    if text == _canonical(hashes).encode() or _is_replaced(folder, hashes):
         return None
     try:
         expected = json.loads(text)["files"]
@@ -80,12 +83,20 @@ def find_damage(folder: Path) -> str | None:
     return f"{folder / name}: the file differs from its SHA-256 in {NAME}: damaged since it was written"
 
 
+def _is_replaced(folder: Path, hashes: dict[str, str]) -> bool:
+    """Return True if a process was killed in `replace_file`, between its file and the checksum file that waits."""
+    partial = folder / f".{NAME}.partial"
+    return partial.is_file() and partial.read_bytes() == _canonical(hashes).encode()
+
+
 def _hashes(folder: Path) -> dict[str, str]:
     files = sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
     return {p.relative_to(folder).as_posix(): _sha256(p) for p in files if p.name not in (NAME, f".{NAME}.partial")}
 
 
 def _sha256(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a link to a device, which may have no end
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

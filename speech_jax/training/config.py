@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from speech_jax.core.claims import not_used_by
+from speech_jax.core.command_line import Range
 from speech_jax.core.config_dict import new_field
 from speech_jax.core.errors import UserError
 from speech_jax.monitoring.config import WatchConfig
@@ -236,12 +237,12 @@ class MeshConfig:
         (('data', 'fsdp', 'tensor'), 1)
     """
 
-    data: int = -1
+    data: Annotated[int, Range(-1, 10**7)] = -1
     """Devices with the same parameters and different rows of the batch. -1: all remaining devices."""
-    fsdp: int = 1
-    """Devices that split both the parameters and the rows of the batch."""
-    tensor: int = 1
-    """Devices with the same rows that split the parameters by `rules`."""
+    fsdp: Annotated[int, Range(-1, 10**7)] = 1
+    """Devices that split both the parameters and the rows of the batch. -1: all remaining ones."""
+    tensor: Annotated[int, Range(-1, 10**7)] = 1
+    """Devices with the same rows that split the parameters by `rules`. -1: all remaining ones."""
     rules: Rules = ()
     """(regular expression, a mesh axis or None for each dimension); the first match wins. "auto" splits the largest
     dimension that fsdp divides. Must cover every parameter. Empty: the model's own rules."""
@@ -267,16 +268,20 @@ class HostsConfig:
     one process if none of them is set. "tpu": the metadata of the Cloud TPU machines. "none": one process."""
     coordinator: str = ""
     """HOST:PORT of process 0. Empty: JAX_COORDINATOR_ADDRESS."""
-    count: int = 0
+    count: Annotated[int, Range(0, 10**6)] = 0
     """Number of processes. 0: from the launcher or JAX_NUM_PROCESSES."""
-    index: int = -1
+    index: Annotated[int, Range(-1, 10**6)] = -1
     """Index of this process, from 0. -1: from the launcher or JAX_PROCESS_ID."""
-    heartbeat: int = 100
-    """Seconds without a sign of life after which a process counts as dead and the others stop."""
+    timeout: Annotated[int, Range(1, 10**7)] = new_field(60)
+    """Seconds within which all processes have to start, and without a sign of life after which one counts as lost: the
+    others name it and stop. With `launcher` tpu or slurm, whose coordinator JAX finds by itself, only for the start."""
+    heartbeat: Annotated[int, Range(1, 10**7)] = 100
+    """Seconds without a sign of life after which JAX itself aborts the other processes, where `timeout` does not
+    apply."""
 
     def idle(self) -> dict[str, str]:
         """Return the fields that the others leave without effect, see `core.claims`."""
-        names = ("coordinator", "count", "index", "heartbeat")
+        names = ("coordinator", "count", "index", "timeout", "heartbeat")
         return dict.fromkeys(names, "with {launcher}") if self.launcher == "none" else {}
 
 
@@ -308,7 +313,7 @@ class TrainerConfig:
     """Evaluations in a row without a better `checkpoint.metric` after which the run ends. 0: never."""
     log_every: int = 50
     """Steps between log lines; each line of metrics.jsonl and each point on TensorBoard is their mean."""
-    progress_seconds: float = 10.0
+    progress_seconds: Annotated[float, Range(0, 1e9)] = 10.0
     """Seconds between progress lines where stderr is not a terminal."""
     max_bad_steps: int = 10
     """Steps in a row with a loss or gradient that is not finite after which the run ends. Each of them is skipped."""

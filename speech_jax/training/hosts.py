@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
 from speech_jax.training.config import HostsConfig
+from speech_jax.training.roll_call import RollCall
 
 T = TypeVar("T")
 
@@ -41,8 +42,17 @@ def start_hosts(config: HostsConfig) -> None:
     options = find_hosts(config, os.environ)
     if options is None:
         return
+    roll_call = None
+    if {"coordinator_address", "num_processes", "process_id"} <= options.keys():
+        address, count, index = (options[name] for name in ("coordinator_address", "num_processes", "process_id"))
+        roll_call = RollCall(address, count, index, config.timeout)
+        roll_call.watch()
     try:
-        jax.distributed.initialize(**options, heartbeat_timeout_seconds=config.heartbeat)
+        jax.distributed.initialize(
+            **options,
+            initialization_timeout=config.timeout,
+            heartbeat_timeout_seconds=max(config.heartbeat, config.timeout + 30 if roll_call else 0),
+        )
     except (RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())[:300]
         raise UserError(f"hosts: cannot connect to the other processes ({text}), expected all to start") from error

@@ -103,7 +103,7 @@ def fit(
 ) -> FitResult:
     """Train until `config.steps`, or resume the run in `out_dir` if there is one.
 
-    SIGTERM and SIGINT finish the step, save a checkpoint and return with `stopped`.
+    SIGTERM, SIGINT, SIGHUP and a closed stderr finish the step, save a checkpoint and return with `stopped`.
 
     Args:
         task: model, objective, batch shapes and evaluation.
@@ -295,7 +295,7 @@ class _TrainingLoop:
         no_steps = self.start >= config.steps and (self.saved_metrics or not self.eval_sets)
         self.finished_before = restored is not None and (bool(self.ended) or no_steps)
         if not self.finished_before:
-            self._open_logs(params, model_state, resumed=restored is not None)
+            self._open_logs(params, model_state, None if restored is None else restored[1])
 
     def _decide(self, step: int, record: Mapping[str, Any], assets: Mapping[str, Any]) -> None:
         """Set `resumption` for the checkpoint of `step`. Raises UserError if the run may not resume from it."""
@@ -306,8 +306,8 @@ class _TrainingLoop:
             self._check_pipeline(record.get("pipeline") or {})
             self.resumption = Resumption(ended=tuple(record.get("ended") or ()))
 
-    def _open_logs(self, params: PyTree, model_state: PyTree, *, resumed: bool) -> None:
-        """Write the settings in force, and open the logs."""
+    def _open_logs(self, params: PyTree, model_state: PyTree, record: Mapping[str, Any] | None) -> None:
+        """Write the settings in force, and open the logs where the checkpoint with `record` left them."""
         config, out = self.config, self.out
         if self.main:
             for name, text in self.texts.items():
@@ -319,7 +319,7 @@ class _TrainingLoop:
         self.progress = Progress(config.steps, self.start, seconds=config.progress_seconds, enabled=self.main)
         self.closing.callback(self.progress.close)
         sinks = ([endpoint] if endpoint else []) + (make_sinks(config.watch, out) if self.main else [])
-        start = self.start if resumed else -1
+        start = -1 if record is None else self.start
         self.tracker = Tracker(out, start, tensorboard=config.tensorboard, enabled=self.main, sinks=sinks)
         self.closing.callback(self.tracker.close)
         self.log = StepLog(
@@ -337,7 +337,8 @@ class _TrainingLoop:
         )
         kind = jax.devices()[0].device_kind
         self.progress.say(f"{count_params(self.optimizer_config, params)} on {self.mesh.size} {kind} device(s)")
-        if resumed:
+        if record is not None:
+            self.log.restore(record.get("log") or {})
             self.progress.say(f"resuming at step {self.start}")
             for line in self.resumption.lines:
                 self.progress.say(line)
@@ -396,7 +397,6 @@ class _TrainingLoop:
         """Run the steps; return True if a signal ended them."""
         config = self.config
         self.watch.begin("the evaluation before the first step")
-        self.log.restart_clock()
         pending = None  # the step whose metrics have not been read from the device yet
         step = self.start
         if step and self.guards.missing and not self.ended:
@@ -445,6 +445,8 @@ class _TrainingLoop:
             self.checkpoints.check()
 
             # --- next batch, step ---
+            if step == self.start:
+                self.log.restart_clock()  # only now, as compiling and a first evaluation tell nothing about the steps
             if self.profile.changes_at(step):
                 self.log.read(pending, self.saved_step)
                 pending = None
@@ -484,8 +486,10 @@ class _TrainingLoop:
 
     def _evaluate(self, step: int, stop: StopSignal) -> dict[str, float]:
         params = self.state.params if self.state.ema is None else self.state.ema
-        began = time.monotonic()
+        began, first = time.monotonic(), not self.reports
         self.reports = self._reports(params, self.state.model_state, self.eval_sets, stop)
+        if first:  # most of it was compilation
+            self.progress.exclude(time.monotonic() - began)
         metrics = _metrics(self.reports)
         for name, report in self.reports.items():
             self.tracker.report(name, step, report, self.config.examples)
@@ -542,6 +546,7 @@ class _TrainingLoop:
                 "pipeline": self.pipeline,
                 "metrics": metrics,
                 "guards": self.guards.record,
+                "log": self.log.sums,
                 "ended": self.ended,
                 "limits": self.guards.limits,
                 "within_guards": None if metrics is None else self.verdict.within,

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from speech_jax.core.errors import UserError
+from speech_jax.core.errors import UserError, install_extra
 from speech_jax.training.config import PrivacyConfig
 
 KEY_FILE = "noise_key.secret"
@@ -93,7 +93,7 @@ def libraries() -> Libraries:
         from jax_privacy import clipping, noise_addition
     except ImportError as error:
         raise UserError(
-            f"trainer.step.privacy: found no {error.name}, expected the extra: pip install 'speech_jax[privacy]'"
+            f"trainer.step.privacy: found no {error.name}, expected {install_extra('privacy')}"
         ) from error
     return Libraries(dp_accounting, clipping, noise_addition)
 

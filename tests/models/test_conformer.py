@@ -4,6 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -240,3 +241,103 @@ def test_a_config_that_cannot_be_is_refused_in_one_line(field, value):
     with pytest.raises(UserError, match=f"found .*{value}.*expected") as error:
         dataclasses.replace(TINY, **{field: value})
     assert "\n" not in str(error.value)
+
+
+class Mixer(nn.Module):
+    """A stand-in for self-attention: the mean of the valid frames."""
+
+    config: ConformerConfig
+
+    @nn.compact
+    def __call__(self, x, positions, mask, *, train):
+        weight = mask[..., None]
+        mean = jnp.where(weight, x, 0).sum(1, keepdims=True) / jnp.maximum(weight.sum(1, keepdims=True), 1)
+        return nn.Dense(self.config.width, name="out")(mean) + jnp.zeros_like(x)
+
+
+@pytest.mark.parametrize(
+    ("parts", "names"),
+    [
+        ({"convolution": None}, {"feed_forward1", "feed_forward2", "self_attn"}),
+        ({"attention": None}, {"feed_forward1", "feed_forward2", "conv"}),
+        ({"feed_forward": None}, {"self_attn", "conv"}),
+        ({"attention": Mixer}, {"feed_forward1", "feed_forward2", "self_attn", "conv"}),
+        ({"norm": nn.RMSNorm}, None),
+        ({"norm": None}, None),
+    ],
+)
+def test_parts_of_a_layer_are_replaced_or_left_out(parts, names):
+    config = dataclasses.replace(TINY, conv_norm="layer")
+    model = conformer_ctc(config, 5, **parts)
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(2, 40, 8)), jnp.float32)
+    batch = {"features": features, "mask": jnp.arange(40)[None] < jnp.array([[40], [23]])}
+    params, state = model.init(jax.random.key(0), batch)
+    layer = params["encoder"]["layers_0"]
+    modules = {name for name in layer if not name.startswith("norm_")}
+    assert modules == names or names is None
+    if parts.get("norm", "") is None:
+        assert not [name for name in layer if name.startswith("norm_")]
+    outputs, _ = model.apply(params, state, batch)
+    alone = {name: value[1:, :23] for name, value in batch.items()}
+    np.testing.assert_allclose(outputs["logits"][1:, :6], model.apply(params, state, alone)[0]["logits"], atol=1e-5)
+    grads = jax.grad(lambda p: model.apply(p, state, batch, key=jax.random.key(1), train=True)[0]["logits"].sum())(
+        params
+    )
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
+    plain = conformer_ctc(config, 5)
+    assert not np.allclose(outputs["logits"], plain.apply(*plain.init(jax.random.key(0), batch), batch)[0]["logits"])
+
+
+@pytest.mark.bad_types
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"norm": nn.RMSNorm()}, r"norm: found an instance of RMSNorm, expected None or .* called with \(dtype=…"),
+        ({"norm": "layer"}, "norm: found 'layer', expected None or a function or class"),
+        ({"feed_forward": nn.Dense(8)}, "feed_forward: found an instance of Dense"),
+        ({"convolution": False}, "convolution: found False, expected None or"),
+    ],
+)
+def test_parts_that_make_no_module_are_refused(parts, message):
+    with pytest.raises(TypeError, match=message):
+        conformer_ctc(TINY, 5, **parts)
+
+
+def test_the_output_of_a_part_has_the_shape_of_its_input():
+    def mean(config, *, name):
+        return lambda x, positions, mask, *, train: x.mean(1, keepdims=True)  # would pass by broadcasting
+
+    batch = {"features": jnp.zeros((2, 40, 8)), "mask": jnp.ones((2, 40), bool)}
+    with pytest.raises(ValueError, match=r"output of attention: found float32 \[2, 1, \d+\], expected float \[2, 10"):
+        jax.eval_shape(conformer_ctc(TINY, 5, attention=mean).init, jax.random.key(0), batch)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"features": jnp.zeros((2, 8, 40))},
+            r"features: found float32 \[2, 8, 40\], expected float \[batch, time, 8\]",
+        ),
+        ({"features": jnp.zeros((40, 8))}, r"features: found float32 \[40, 8\]"),
+        ({"features": jnp.zeros((2, 40, 8), jnp.int16)}, r"features: found int16 \[2, 40, 8\], expected float"),
+        ({"mask": jnp.ones((2, 1), bool)}, r"mask: found bool \[2, 1\], expected bool \[2, 40\]"),
+        ({"mask": jnp.ones((2, 40))}, r"mask: found float32 \[2, 40\], expected bool"),
+        (
+            {"features": jnp.zeros((2, 0, 8)), "mask": jnp.ones((2, 0), bool)},
+            r"features: found \[2, 0, 8\], expected no size of 0",
+        ),
+    ],
+)
+def test_batches_of_another_shape_or_type_are_refused(change, message):
+    model = conformer_ctc(TINY, 5)
+    with pytest.raises(ValueError, match="vocab_size: found 0, expected an integer of at least 1"):
+        conformer_ctc(TINY, 0)
+    with pytest.raises(ValueError, match=r"batch: found features, expected features, mask"):
+        model.init(jax.random.key(0), {"features": jnp.zeros((2, 40, 8))})
+    batch = {"features": jnp.zeros((2, 40, 8)), "mask": jnp.ones((2, 40), bool)}
+    params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
+    for call in (lambda b: model.init(jax.random.key(0), b), lambda b: model.apply(params, state, b)):
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(call, batch | change)

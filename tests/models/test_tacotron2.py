@@ -269,6 +269,40 @@ def test_a_smaller_reduction_takes_the_first_frames_of_a_step():
         model.apply(params, state, batch(), key=jax.random.key(0), reduction=5)
 
 
+@pytest.mark.bad_types
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": np.ones((3, 9), np.float32)}, r"text: found float32 \[3, 9\], expected int"),
+        ({"text_mask": np.ones((3, 1), bool)}, r"text_mask: found bool \[3, 1\], expected bool \[3, 9\]"),
+        ({"mel": np.zeros((3, 6, 12), np.float32)}, r"mel: found float32 \[3, 6, 12\], expected float \[3, frames"),
+        ({"mel": np.zeros((2, 12, 6), np.float32)}, r"mel: found float32 \[2, 12, 6\], expected float \[3, frames"),
+        ({"mel_mask": np.ones((3, 12))}, r"mel_mask: found float32 \[3, 12\], expected bool"),
+        ({"index": np.zeros(3)}, r"index: found float32 \[3\], expected int \[3\]"),
+        ({"speaker": np.zeros((), np.int32)}, r"speaker: found int32 \[\], expected int \[3\]"),
+        ({"text": np.ones((3, 0), int), "text_mask": np.ones((3, 0), bool)}, r"text: found \[3, 0\], expected no size"),
+        ({"speaker": None}, "batch: found index, mel, mel_mask, text, text_mask, expected text, text_mask, speaker"),
+    ],
+)
+def test_batches_of_another_shape_or_type_are_refused(change, message):
+    model = tacotron2(tiny(speakers=2, speaker_width=4), 20)
+    params, state = jax.eval_shape(model.init, jax.random.key(0), None)
+    given = {name: array for name, array in (batch() | change).items() if array is not None}
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.apply, params, state, given)
+
+
+def test_counts_and_keys_that_would_pass_are_refused():
+    with pytest.raises(ValueError, match="symbols: found 0, expected an integer of at least 1"):
+        tacotron2(tiny(), 0)
+    model = tacotron2(tiny(), 20)
+    params, state = jax.eval_shape(model.init, jax.random.key(0), None)
+    with pytest.raises(ValueError, match="key: found None with train=True, expected a key"):
+        model.apply(params, state, batch(), train=True)  # every step would drop the same units
+    with pytest.raises(UserError, match="reduction: found 0, expected 1 to 1"):
+        jax.eval_shape(lambda p, s: model.apply(p, s, batch(), reduction=0), params, state)
+
+
 @pytest.mark.parametrize(
     "changes", [dict(encoder_width=7), dict(kernel_size=4), dict(reduction=0), dict(held_rate=1.0)]
 )

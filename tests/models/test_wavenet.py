@@ -128,3 +128,29 @@ def test_it_starts_near_the_waveforms_scale_and_in_bfloat16_too():
 def test_networks_that_cannot_be_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         wavenet(WaveNetConfig(**({"layers": 4, "cycles": 2, "hop": 6} | change)))
+
+
+@pytest.mark.bad_types
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"before": np.zeros((2, 150), np.float32)}, "before: found 150 samples, .* = .12 - 2. · 16 = 160"),
+        ({"before": np.zeros((2, 160), np.int32)}, r"before: found int32 \[2, 160\], expected float"),
+        ({"mel": np.zeros((1, 12, 4), np.float32)}, r"mel: found float32 \[1, 12, 4\], expected float \[2, window"),
+        ({"mel_mask": np.ones((2, 1), bool)}, r"mel_mask: found bool \[2, 1\], expected bool \[2, 12\]"),
+        ({"speaker": None}, "batch: found before, mel, mel_mask, expected before, mel, mel_mask, speaker"),
+        ({"speaker": np.zeros((2, 1), np.int32)}, r"speaker: found int32 \[2, 1\], expected int \[2\]"),
+    ],
+)
+def test_batches_of_another_shape_or_type_are_refused(change, message):
+    condition = ConditionConfig(width=8, context=1)
+    model = wavenet(WaveNetConfig(layers=2, cycles=1, num_mels=4, hop=16, condition=condition, speakers=2))
+    batch = {
+        "before": np.zeros((2, 160), np.float32), "mel": np.zeros((2, 12, 4), np.float32),
+        "mel_mask": np.ones((2, 12), bool), "speaker": np.zeros(2, np.int32),
+    }  # fmt: skip
+    params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
+    assert jax.eval_shape(model.apply, params, state, batch)[0]["y"].shape[:2] == (2, 160)
+    given = {name: array for name, array in (batch | change).items() if array is not None}
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.apply, params, state, given)

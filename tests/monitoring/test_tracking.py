@@ -174,6 +174,21 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch):
     assert clock(3723) == "1:02:03"
 
 
+def test_the_time_left_does_not_count_what_is_excluded(monkeypatch):
+    screen, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(progress_module.sys, "stderr", screen)
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    progress = Progress(100, 0, seconds=10)
+    now[0] = 1000.0  # compiling
+    progress.restart_clock()
+    now[0] = 1505.0  # five steps, one a second, and an evaluation
+    progress.exclude(500.0)
+    progress.update(5, {})
+    now[0] = 1510.0
+    progress.update(10, {"loss": "1"})
+    assert screen.getvalue() == "step 10/100 | loss 1 | 1:30 left\n"
+
+
 def test_a_bar_on_a_terminal(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

@@ -166,3 +166,32 @@ def test_half_precision_logits_are_computed_in_float32():
     want, _ = ctc_loss(half.astype(jnp.float32), mask, labels, label_lengths)
     assert nll.dtype == jnp.float32
     np.testing.assert_array_equal(nll, want)
+
+
+@pytest.mark.bad_types
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("logits", np.zeros((10, 5), np.float32)),
+        ("mask", np.ones((2, 10), np.float32)),
+        ("labels", np.ones((2, 3), np.float32)),
+        ("label_lengths", np.ones((2, 3), bool)),
+    ],
+)
+def test_arrays_of_another_kind_or_shape_are_refused_by_name(name, array):
+    arrays = {
+        "logits": np.zeros((2, 10, 5), np.float32),
+        "mask": np.ones((2, 10), bool),
+        "labels": np.ones((2, 3), np.int32),
+        "label_lengths": np.full(2, 3),
+    }
+    with pytest.raises(ValueError, match=f"^{name}: found "):
+        ctc_loss(**arrays | {name: array})
+    with pytest.raises(ValueError, match="^blank_id: found 7, expected 0 to 4"):
+        ctc_loss(**arrays, blank_id=7)
+    with pytest.raises(ValueError, match="^blank_id: found -1, expected 0 to 4"):
+        greedy_decode(arrays["logits"], arrays["mask"], blank_id=-1)
+    if name in ("logits", "mask"):
+        two = {key: arrays[key] for key in ("logits", "mask")} | {name: array}
+        with pytest.raises(ValueError, match=f"^{name}: found "):
+            greedy_decode(**two)

@@ -120,6 +120,7 @@ REFUSED = {
     "trainer.checkpoint.keep_last: found 0, expected 1": dict(trainer=best(keep_last=0)),
     "trainer.checkpoint.keep_best: found -1": dict(trainer=best(keep_best=-1, metric="A/wer")),
     "optimizer.eps: found -1.0": dict(optimizer=OptimizerConfig(eps=-1.0)),
+    "data.channel: found '0', expected mean, left, right or a number from 1": dict(data=replace(PRE, channel="0")),
     "pre.sources.0.limit: found -1, expected 0 or more": dict(
         pre=DataConfig(sources=(SourceConfig(path="x", limit=-1),)), alpha=AlphaConfig(start=0.3)
     ),
@@ -247,8 +248,12 @@ def test_what_is_legitimate_passes_and_what_has_no_effect_is_logged(changes, lin
     ],
 )
 def test_a_metric_or_a_start_that_the_task_has_not_is_refused(start_models, tmp_path, changes, message):
+    """A metric is refused before recordings are read, which may take an hour and are missing here."""
+    run = replace(finetune(start_models(), tmp_path / "run"), **changes)
+    if "trainer" in changes:
+        run = replace(run, data=part(tmp_path, "missing"))
     with pytest.raises(UserError, match=message):
-        prepare(replace(finetune(start_models(), tmp_path / "run"), **changes))
+        prepare(run)
 
 
 def test_the_old_recordings_are_read_and_compared_also_at_alpha_0(start_models, tmp_path):

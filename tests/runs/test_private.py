@@ -156,5 +156,5 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     privacy.libraries.cache_clear()
-    with pytest.raises(UserError, match=r"pip install 'speech_jax\[privacy\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[privacy\]'"):
         privacy.gaussian_epsilon(1.25, 3, 1e-5)

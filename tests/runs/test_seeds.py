@@ -1,4 +1,4 @@
-"""What follows from the seed, and what does not: each line of docs/seeds.md."""
+"""What follows from the seed, and what does not: each line of docs/explanations/exact_resume.md."""
 
 import jax
 import numpy as np

@@ -53,6 +53,17 @@ def batch(samples=1536, filler=0.0):
     return out
 
 
+def test_too_few_mel_frames_are_an_error():
+    net = network_config(CONFIG)
+    params = init_params(net, jax.random.key(0))
+    recordings = prepare(CONFIG, batch())
+    short = recordings | {"mel": recordings["mel"][:, :-3]}
+    with pytest.raises(UserError, match=r"recordings: found \d+ mel frames for \d+ samples, expected \d+"):
+        whole_nll(CONFIG, wavenet(net), params, short)
+    with pytest.raises(UserError, match="mel frames for"):
+        jax.jit(lambda r: whole_nll(CONFIG, wavenet(net), params, r))(short)
+
+
 @pytest.mark.parametrize("output", ["gaussian", "mulaw"])
 def test_whole_recordings_are_measured_exactly_and_in_any_bucket(output):
     """Crop after crop, the likelihood is that of the samples one by one; padding and its garbage are not heard."""

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -15,8 +17,15 @@ import pytest
 from speech_jax.core.errors import UserError
 from speech_jax.core.rules import named_leaves
 from speech_jax.core.types import TrainState
-from speech_jax.training.checkpoint import Checkpoints, find_checkpoint, load_assets, load_params, saved_steps
-from speech_jax.training.checksums import NAME, find_damage
+from speech_jax.training.checkpoint import (
+    Checkpoints,
+    find_checkpoint,
+    load_assets,
+    load_params,
+    open_checkpoint,
+    saved_steps,
+)
+from speech_jax.training.checksums import NAME, find_damage, write_checksums
 from speech_jax.training.config import CheckpointConfig
 from speech_jax.training.state import OptState
 from tests.support import toy
@@ -141,11 +150,18 @@ def test_damage_falls_back_and_training_goes_on(run, attack, caplog):
     state, data = checkpoints.restore(like(make_state(0)))
     assert int(state.step) == data["step"] == 10
     assert toy.digest(state) == toy.digest(make_state(10))
-    assert "falling back" in caplog.text
+    assert "falling back" in caplog.text or "set aside" in caplog.text
     checkpoints.save(20, make_state(20, seed=7), {"data": 1}, wait=True)  # the same step can be written again
     state, _ = checkpoints.restore(like(make_state(0)))
     assert toy.digest(state) == toy.digest(make_state(20, seed=7))
     checkpoints.close()
+
+
+def test_an_empty_path_is_no_folder(monkeypatch, run):
+    monkeypatch.chdir(run)
+    with pytest.raises(UserError, match="checkpoint: found '', expected"):
+        find_checkpoint("")
+    assert find_checkpoint(".").name
 
 
 def test_nothing_whole_is_an_error_and_nothing_at_all_is_not(run, tmp_path):
@@ -362,15 +378,90 @@ def test_what_is_saved_is_the_state_at_that_moment(tmp_path):
     """The save runs in the background while the donated state is overwritten."""
     update = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     checkpoints = Checkpoints(tmp_path, CheckpointConfig(), ASSETS)
-    state = update(make_state(1))
+    state = update(make_state(1))._replace(step=jnp.int32(1))
     for step in (1, 2, 3):
         before = toy.digest(jax.tree.map(lambda x: np.array(x, copy=True), state))
         checkpoints.save(step, state, {"data": 0})
         for _ in range(20):
-            state = update(state)
+            state = update(state)._replace(step=jnp.int32(step + 1))
         found, _ = checkpoints.restore(like(state))
         assert toy.digest(found) == before
     checkpoints.close()
+
+
+def test_a_kill_before_the_first_checksums_costs_the_first_save_only(tmp_path, caplog):
+    save(tmp_path, [5]).close()
+    (tmp_path / "checkpoints" / "5" / NAME).unlink()
+    with pytest.raises(UserError, match="found no checkpoint, .*; the save of step 5 has not finished"):
+        load_params(tmp_path)
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), ASSETS)
+    assert "5: found no checksum file" in caplog.text
+    assert checkpoints.restore(like(make_state(0))) is None
+    assert checkpoints.latest_step() is None
+    checkpoints.save(5, make_state(5), {"data": 1}, wait=True)
+    checkpoints.close()
+    assert toy.digest(load_params(tmp_path, ema=False)[0]) == toy.digest(make_state(5).params)
+
+
+def test_a_kill_while_metrics_are_added_costs_nothing(tmp_path, monkeypatch):
+    """Between the renames of the record and of its checksums; of the only checkpoint, no start would be possible."""
+
+    def replace(old, new):
+        if str(new).endswith(NAME):
+            raise KeyboardInterrupt
+        os.rename(old, new)
+
+    checkpoints = save(tmp_path, [5])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", replace)
+        checkpoints.update(5, {"data": 1, "metrics": {"wer": 0.5}})
+    checkpoints.close()
+    assert find_checkpoint(tmp_path).name == "5"
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), ASSETS)
+    assert checkpoints.restore(like(make_state(0)))[1]["metrics"] == {"wer": 0.5}
+    checkpoints.update(5, {"data": 2})
+    checkpoints.close()
+    assert find_damage(tmp_path / "checkpoints" / "5") is None
+
+
+def test_a_checkpoint_of_another_step_is_noticed(run, caplog):
+    shutil.copytree(run / "checkpoints" / "10", run / "checkpoints" / "30")
+    assert find_checkpoint(run, "last").name == "20"
+    assert "30: found the checkpoint of step 10, expected that of step 30" in caplog.text
+    with pytest.raises(UserError, match="found the checkpoint of step 10"):
+        load_params(run, 30)
+    checkpoints = Checkpoints(run, CheckpointConfig(), ASSETS)
+    state, _ = checkpoints.restore(like(make_state(0)))
+    checkpoints.close()
+    assert int(state.step) == 20
+
+
+def test_a_reader_beside_a_writer_finds_a_whole_checkpoint(tmp_path, caplog):
+    """The writer deletes what the reader has just found, again and again."""
+    save(tmp_path, [1]).close()
+    ended = threading.Event()
+
+    def write():
+        step = 1
+        while not ended.is_set():
+            step += 1
+            shutil.copytree(tmp_path / "checkpoints" / str(step - 1), tmp_path / f"{step}.tmp")
+            (tmp_path / f"{step}.tmp" / NAME).unlink()
+            (tmp_path / f"{step}.tmp").rename(tmp_path / "checkpoints" / str(step))
+            record = tmp_path / "checkpoints" / str(step) / "data" / "metadata"
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"step": step}))
+            write_checksums(tmp_path / "checkpoints" / str(step))
+            shutil.rmtree(tmp_path / "checkpoints" / str(step - 1))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(10):
+            assert open_checkpoint(tmp_path).assets == ASSETS
+    finally:
+        ended.set()
+        writer.join()
+    assert not caplog.records
 
 
 def test_assets_have_to_be_json(tmp_path):

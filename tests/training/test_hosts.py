@@ -198,7 +198,9 @@ def test_one_of_two_is_killed_the_other_stops_and_one_alone_goes_on(alone, tmp_p
 def test_processes_that_disagree(alone, tmp_path, flags, message):
     file, _ = alone
     flags = tuple(flag.format(other=tmp_path / "other") for flag in flags)
-    codes, printed = Together(file, 2, "--out-dir", str(tmp_path / "run"), own={1: flags}).finish(60)
+    run = ("--out-dir", str(tmp_path / "run"))
+    own = {0: run, 1: flags if "--out-dir" in flags else (*run, *flags)}
+    codes, printed = Together(file, 2, own=own).finish(60)
     assert all(code != 0 for code in codes), printed
     assert (
         [line for line in printed[0].splitlines() if line.startswith("error: ")]

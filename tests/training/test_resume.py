@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,10 +17,12 @@ from tests.support import toy
 STEPS = 30
 
 
-def start(folder, *options, steps=STEPS):
+def start(folder, *options, steps=STEPS, before=None):
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-u", "-m", "tests.support.toy", str(folder), str(steps), *map(str, options)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=before
+    )
 
 
 def finish(process):
@@ -39,7 +42,7 @@ def make_uninterrupted(tmp_path_factory):
     return folder, finish(start(folder))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stopped_at_a_random_step_and_gone_on(tmp_path, uninterrupted, number):
     """Dropout, batch statistics, Adam's moments, the average, a schedule of alpha and two streams of data."""
     whole, expected = uninterrupted
@@ -56,8 +59,39 @@ def test_stopped_at_a_random_step_and_gone_on(tmp_path, uninterrupted, number):
     assert resumed["hash"] == expected["hash"]
     assert resumed["step"] == STEPS and not resumed["stopped"]
     assert stopped["seen"] + resumed["seen"] == expected["seen"] == list(range(STEPS))
-    after = {step: values for step, values in losses(tmp_path).items() if step > stopped["step"] + 1}
+    after = {step: values for step, values in losses(tmp_path).items() if step > stopped["step"]}
     assert after and after == {step: losses(whole)[step] for step in after}
+
+
+def test_a_closed_stderr_saves_and_stops(tmp_path, uninterrupted):
+    """As in `2>&1 | head`."""
+    process = start(tmp_path, "--sleep", 0.05, "--progress", 0)
+    for line in process.stderr:
+        if line.startswith("step 8/"):
+            break
+    process.stderr.close()
+    stopped = json.loads(process.stdout.read().splitlines()[-1])
+    assert process.wait() == 0
+    assert stopped["stopped"] and 8 <= stopped["step"] < STEPS
+    assert finish(start(tmp_path))["hash"] == uninterrupted[1]["hash"]
+
+
+def test_an_ignored_sighup_stays_ignored(tmp_path, uninterrupted):
+    process = start(tmp_path, "--sleep", 0.05, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    for line in process.stdout:
+        if line.strip() == "batch 5":
+            break
+    process.send_signal(signal.SIGHUP)
+    assert finish(process)["hash"] == uninterrupted[1]["hash"]
+
+
+def test_the_first_line_after_a_resume_has_the_mean_of_all_its_steps(tmp_path):
+    """Lines every 5 steps, checkpoints every 4: the sums of the steps between are a part of the checkpoint."""
+    toy.train(tmp_path, steps=12, every=4, log_every=5)
+    whole = losses(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "12")
+    toy.train(tmp_path, steps=12, every=4, log_every=5)
+    assert losses(tmp_path) == whole and list(whole) == [5, 10, 12]
 
 
 def test_killed_and_gone_on_from_an_older_checkpoint(tmp_path, uninterrupted):

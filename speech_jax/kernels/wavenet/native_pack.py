@@ -11,7 +11,6 @@ import functools
 import itertools
 import mmap
 from collections.abc import Iterator
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -105,22 +104,17 @@ class NativeWeights(NamedTuple):
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    folder = Path(speech_jax.kernels.wavenet.c.__file__).parent
-    for suffix in EXTENSION_SUFFIXES:
-        path = folder / f"_wavenet{suffix}"
-        if path.exists():
-            try:
-                library = ctypes.CDLL(str(path))
-            except OSError:  # built for another machine
-                return None
-            pointer, whole = ctypes.c_void_p, ctypes.c_int64
-            library.wavenet_level.argtypes = []
-            library.wavenet_signed.argtypes = [ctypes.c_int]
-            library.wavenet_history_bytes.argtypes = [pointer]
-            library.wavenet_history_bytes.restype = whole
-            library.wavenet_run.argtypes = [pointer, whole, whole, whole, *[pointer] * 4, whole, *[pointer] * 3]
-            return library
-    return None
+    try:
+        library = ctypes.CDLL(str(Path(speech_jax.kernels.wavenet.c.__file__).with_name("_wavenet.so")))
+    except OSError:  # not built, or built for another machine
+        return None
+    pointer, whole = ctypes.c_void_p, ctypes.c_int64
+    library.wavenet_level.argtypes = []
+    library.wavenet_signed.argtypes = [ctypes.c_int]
+    library.wavenet_history_bytes.argtypes = [pointer]
+    library.wavenet_history_bytes.restype = whole
+    library.wavenet_run.argtypes = [pointer, whole, whole, whole, *[pointer] * 4, whole, *[pointer] * 3]
+    return library
 
 
 def available() -> bool:

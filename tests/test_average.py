@@ -51,6 +51,8 @@ POINTS = [Point("0.1", "alpha", 0.10, 0.30), Point("0.1", "alpha", 0.12, 0.28), 
 
 def test_the_front_is_what_nothing_beats():
     assert [p.old for p in pareto_front(POINTS)] == [0.10, 0.12, 0.50]
+    twins = [Point("alpha=0", "", 0.1, 0.2), Point("alpha=0.3", "", 0.1, 0.2)]  # neither beats the other
+    assert pareto_front(twins) == twins
     table = pareto_table(POINTS, old="queen", new="asterisk")
     assert "11.00 ± 1.41 (10.00–12.00)" in table and "29.00 ± 1.41 (28.00–30.00)" in table
     starred = [line for line in table.splitlines() if line.rstrip().rstrip("|").rstrip().endswith("*")]
@@ -68,12 +70,23 @@ def test_pareto_plot_of_many_long_names(monkeypatch):
     shown = [[text.get_text() for text in figure.axes[0].texts] for figure in figures]
     assert shown == [["r0", "r1", "r2", "r3"], [str(n) for n in range(1, 13)], [str(n) for n in range(1, 11)]]
     (legend,) = figures[1].legends
-    assert [text.get_text() for text in legend.get_texts()][11:13] == ["\\$m_11", "1: a model with quite a long name 0"]
+    entries = [text.get_text() for text in legend.get_texts()]
+    assert entries[11:14] == ["\\$m_11", "Pareto front", "1: a model with quite a long name 0"]
     for figure in figures:
         figure.draw_without_rendering()
         box = figure.legends[0].get_window_extent()
         assert not box.overlaps(figure.axes[0].get_tightbbox()) and figure.bbox.contains(*box.min)
     assert "In the plot, model 1 is שלום." in pareto_table([Point("שלום", "m", 0.1, 0.2)])
+
+
+def test_the_legend_explains_every_mark(monkeypatch):
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    plot_pareto(POINTS, before=0.1, intermediate=POINTS)
+    plot_pareto(POINTS[-1:])
+    entries = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in figures]
+    marks = ["single runs; bars: one standard deviation", "earlier evaluations", "Pareto front", "before"]
+    assert entries == [["alpha", "plain", "l2", *marks], ["l2"]]
 
 
 @pytest.fixture(scope="module")

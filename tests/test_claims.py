@@ -47,6 +47,7 @@ ITEMS = {int: 1, float: 0.5, str: "x", GuardConfig: GuardConfig("A/wer")}  # for
 
 # Fields whose use is not in a run of one process on a CPU.
 ELSEWHERE = {
+    "hosts.timeout": "speech_jax/training/hosts.py:start_hosts",
     "hosts.heartbeat": "speech_jax/training/hosts.py:start_hosts",
     "trainer.force_resume": "speech_jax/runs/resume.py, for a run that resumes",
     "task.speakers": "speech_jax/runs/resolve.py, for a task with named speakers",

@@ -41,11 +41,12 @@ config = TrainConfig(
 def run(tmp_path, *flags, file="tiny.py"):
     """The front door in a process of its own, without this one's settings for CPU tests."""
     (tmp_path / "tiny.py").write_text(CONFIG)
-    environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "TPU_SKIP_MDS_QUERY")}
+    ours = ("XLA_FLAGS", "TPU_SKIP_MDS_QUERY", "JAX_PLATFORMS")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
     command = [sys.executable, "-m", "speech_jax.compile", "--config", str(tmp_path / file), *flags]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=500,
-        env=environment | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
 
 
@@ -98,6 +99,8 @@ def test_a_small_config_through_the_tpu_compiler(tmp_path):
     done = run(tmp_path, "--topology", "v5e:2x2", "--bucket", "8x4x16", "--out", str(tmp_path / "facts.json"))
     assert done.returncode == 0, done.stderr[-2000:]
     assert "| gradient |" in done.stdout and "largest step:" in done.stdout
+    kinds = {"loading", "reading", "compiling", "compiled"}  # progress, and nothing of libtpu
+    assert {line.split()[0] for line in done.stderr.splitlines()} == kinds, done.stderr
     facts = json.loads((tmp_path / "facts.json").read_text())
     gradient, update = facts["programs"]
     assert facts["chips"] == 4 and facts["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}

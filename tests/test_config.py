@@ -8,10 +8,11 @@ from typing import Literal
 
 import pytest
 
-from speech_jax.config import EvalConfig, TrainConfig, load_config_file
+from speech_jax.config import EvalConfig, TrainConfig, load_config_file, parse_config
 from speech_jax.core.config_dict import from_dict, new_field, to_dict, to_text
+from speech_jax.core.config_files import config_names
 from speech_jax.core.errors import UserError
-from speech_jax.data.config import DataConfig
+from speech_jax.data.config import DataConfig, SourceConfig
 from speech_jax.runs.resolve import check_settings
 from speech_jax.training.config import CheckpointConfig, GuardConfig, TrainerConfig
 
@@ -59,6 +60,53 @@ def test_golden_text(file, monkeypatch):
 
 def golden(file: str) -> Path:
     return ROOT / "tests" / "golden" / (file.removeprefix("configs/").removesuffix(".py").replace("/", "_") + ".json")
+
+
+def test_a_config_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = load_config_file(str(ROOT / "configs/quickstart/finetune.py"))
+    for name in ("quickstart/finetune", "quickstart/finetune.py", "configs/quickstart/finetune.py"):
+        assert load_config_file(name) == shipped
+    assert [f"configs/{name}.py" for name in config_names()] == CONFIGS
+    for name in config_names():
+        load_config_file(name)  # needs no file of the working folder
+
+    own = tmp_path / "configs" / "quickstart" / "finetune.py"
+    own.parent.mkdir(parents=True)
+    own.write_text(
+        "import dataclasses\nfrom speech_jax.config import load_config_file\n"
+        "config = dataclasses.replace(load_config_file('quickstart/pretrain'), seed=5)\n"
+    )
+    assert load_config_file("quickstart/finetune").seed == 5  # the working folder comes first
+    with pytest.raises(UserError, match="--config: found no file 'quickstart/pretrian', .*'quickstart/pretrain'"):
+        load_config_file("quickstart/pretrian")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "found no --config, expected --config FILE or NAME"),
+        ("--out-dir x", "found no --config in --out-dir x, expected --config FILE or NAME"),
+        ("--config= --out-dir x", "found no --config in --out-dir x, expected --config FILE or NAME"),
+        ("--out-dir x --config", "--config: found no value, expected FILE or NAME"),
+    ],
+)
+def test_a_command_without_a_config_asks_for_one(words, message):
+    with pytest.raises(UserError, match=f"^{message}; `--help` lists the names$"):
+        parse_config(words.split())
+
+
+def test_flags_add_recordings_and_evaluation_sets(capsys):
+    flags = ["--config", "quickstart/pretrain", "--pre.sources.0.path", "p", "--trainer.guards.0.metric", "A/wer"]
+    flags += ["--evaluate.2.name", "C", "--evaluate.2.data.sources.0.path", "c", "--data.sources.1.path", "b"]
+    config = parse_config(flags)
+    assert [s.path for s in config.data.sources] == ["runs/quickstart/data/A/train.jsonl", "b"]
+    assert config.pre == dataclasses.replace(config.data, sources=(SourceConfig(path="p"),))  # same batches
+    assert config.evaluate[2] == EvalConfig("C", dataclasses.replace(config.data, sources=(SourceConfig(path="c"),)))
+    assert config.trainer.guards == (GuardConfig("A/wer"),)
+    assert parse_config(["--config", "quickstart/finetune", "--pre", "None"]).pre is None
+    with pytest.raises(UserError, match=r"^found no --evaluate\.2\.name, expected one"):
+        parse_config(flags[:6] + flags[8:])
 
 
 def test_round_trip_keeps_the_member_of_a_union():

@@ -11,7 +11,9 @@ import pytest
 from speech_jax.__main__ import DOORS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+BUILT = (ROOT / "docs/reference/generated", ROOT / "docs/notebooks")  # by `make docs` and `make notebooks`
+DOCS = [page for page in sorted(ROOT.glob("docs/**/*.md")) if not any(map(page.is_relative_to, BUILT))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
 READMES = [ROOT / "tpu_scripts/README.md", *sorted(ROOT.glob("experiments/*/README.md"))]
 CURRENT = [page for page in PAGES + READMES if page.name != "CHANGELOG.md"]  # which names what no longer exists
 PLACEHOLDER = re.compile(r"\b(X|X_task|DOOR|NAME|ROOM)\b|test_(X|DOOR)|_X\b|[*…]")
@@ -65,11 +67,6 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), f"{page.name}: link to {target}"
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in ROOT.glob("docs/*.md") if f"(docs/{page.name}" not in text] == []
-
-
 @by_page
 def test_commands_are_front_doors(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -83,8 +80,8 @@ def test_commands_are_front_doors(page: Path) -> None:
 def test_paths_exist(page: Path) -> None:
     pattern = r"(?<![\w./-])((?:speech_jax|tests|experiments|configs|docs|tpu_scripts)/[\w./*…-]*|\.ci/run)"
     for path in re.findall(pattern, page.read_text(encoding="utf-8")):
-        path = path.rstrip(".")
-        if not PLACEHOLDER.search(path):
+        path = re.sub(r"^speech_jax/(?=tpu_scripts/|\.venv/)", "", path.rstrip("."))  # from the parent of a clone
+        if not PLACEHOLDER.search(path) and not path.startswith((".venv", "speech_jax/.venv")):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 

@@ -3,7 +3,7 @@
     python experiments/benchmarks/wavenet_native_turns.py CHECKOUT CHECKOUT … [--rounds 15] [--rows "24x128 int8 2" …]
 
 A row is a preset of wavenet_native.py, the kind of weights and the cores that share the one stream. Each checkout
-(with its library built: `python setup.py build_ext --inplace`) has a process of its own, which waits between its turns.
+(with its library built: `pip install -e CLONE`) has a process of its own, which waits between its turns.
 Printed are samples a second, median and range of the rounds, and the ratio to the first checkout's turn of the same
 round, median and quartiles.
 """

@@ -25,7 +25,7 @@ evaluate() { # RUN NAME: by the best path, and with the language model
 
 # The language model of all systems of ours: trigrams of every training text, none of a test or dev part.
 mkdir -p "$runs"
-[[ -f $lm ]] || "$python" -m speech_jax.lm --manifest data/real/{queen,synth,asterisk}/train.jsonl \
+[[ -f $lm ]] || "$python" -m speech_jax.lm --language en --manifest data/real/{queen,synth,asterisk}/train.jsonl \
   --heldout data/real/{queen,asterisk}/dev.jsonl --out "$lm"
 
 greedy=() with_lm=()

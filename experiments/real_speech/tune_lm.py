@@ -14,9 +14,9 @@ from speech_jax.data.manifest import read_manifest
 from speech_jax.data.recordings import read_recording
 from speech_jax.decoding.beam import BeamSearch
 from speech_jax.decoding.config import BeamConfig
+from speech_jax.decoding.language_model import load_language_model
 from speech_jax.evaluation.wer import wer
 from speech_jax.inference.recognizer import load_recognizer
-from speech_jax.text.ngram import read_arpa
 from speech_jax.text.normalize import normalize
 
 WEIGHTS, BONUSES = (0.3, 0.5, 0.7, 0.9), (0.0, 1.0, 2.0, 3.0)
@@ -24,7 +24,7 @@ WEIGHTS, BONUSES = (0.3, 0.5, 0.7, 0.9), (0.0, 1.0, 2.0, 3.0)
 
 def main(checkpoint: str, lm: str, *manifests: str) -> None:
     recognizer = load_recognizer(checkpoint, "last")
-    model = read_arpa(lm)
+    model = load_language_model(lm, recognizer.tokenizer)
     for manifest in manifests:
         references, scores = [], []
         for utterance in read_manifest(manifest):

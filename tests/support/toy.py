@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("steps", type=int)
     parser.add_argument("--sleep", type=float, default=0.0, help="seconds a batch takes to come")
     parser.add_argument("--every", type=int, default=1000)
+    parser.add_argument("--progress", type=float, default=10.0, help="seconds between lines")
     parser.add_argument("--eval-every", type=int, default=0)
     parser.add_argument("--process", type=int, default=0, help="number of this process out of two; with --port")
     parser.add_argument("--port", type=int, default=0)
@@ -205,6 +206,7 @@ def main() -> None:
         data=data,
         every=options.every,
         eval_every=options.eval_every,
+        progress_seconds=options.progress,
         mesh=MeshConfig(data=1) if jax.device_count() == 1 else None,
     )
     state = jax.device_get(result.state)

@@ -35,6 +35,11 @@ refused() { # SCRIPT FLAGS…: exit 2, one line, and nothing was called
   refused create.sh --name x "${zone[@]}" --accelerator v5e-4 --slices '1+1'
   refused create.sh --name x "${zone[@]}" --accelerator v5e-4 --spot --reserved
   refused create.sh --name x "${zone[@]}" --accelerator v5e-4 --valid-for soon
+  for flag in --out-dir --out-dir=x --out_dir --config --config=x; do
+    refused launch.sh --name x "${zone[@]}" --run r --config c.py -- --trainer.steps 3 "$flag" x
+  done
+  refused launch.sh --name x "${zone[@]}" --run r --config c.py --mounted -- --hosts.launcher none
+  refused supervise.sh --name x "${zone[@]}" --accelerator v5e-4 --run r --config c.py -- --out-dir x
   refused create.sh --name x "${zone[@]}"
   refused create.sh --name x "${zone[@]}" --accelerator
   refused create.sh --name x "${zone[@]}" --acelerator v5e-4
@@ -44,6 +49,7 @@ refused() { # SCRIPT FLAGS…: exit 2, one line, and nothing was called
   refused launch.sh --name x "${zone[@]}" --run r --config '../../etc/passwd'
   refused launch.sh --name x "${zone[@]}" --run r --config c.py --sync s3://b
   refused launch.sh --name x "${zone[@]}" --run r --config c.py --sync gs://b/../c
+  refused setup.sh --name x "${zone[@]}" --commit ../x
   refused setup.sh --name x "${zone[@]}" --mount gs://bucket/folder
   refused sync_checkpoints.sh --run r --bucket gs://bucket/runs
   refused sync_checkpoints.sh --run r --bucket gs://bucket/runs --up --down

@@ -1,7 +1,8 @@
-"""The bats tests of tpu_scripts/, the syntax of every gcloud command in them, and the real trainer under worker.sh."""
+"""The bats tests of tpu_scripts/, its README's commands, the syntax of gcloud commands, the trainer under worker.sh."""
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -43,6 +44,21 @@ def test_gcloud_takes_every_command(tmp_path):
     judged = json.loads(result.stdout)
     bad = {entry["command_string"]: entry["error_message"] for entry in judged if not entry["success"]}
     assert list(bad) == wrong[-1:], bad
+
+
+def test_every_command_of_the_readme_with_a_dry_run():
+    """Word by word, `--dry-run` at the end: also behind `--`, where the trainer's flags are."""
+    blocks = re.findall(r"```sh\n(.*?)```", (SCRIPTS / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    script = re.sub(r"\s+#.*", "", "\n".join(blocks)).replace("0 * * * * tpu_scripts/", "./")
+    script = re.sub(r"(\./\w+\.sh[^;\n]*)", r"\1 --dry-run", script)
+    environment = {"PATH": f"{HERE / 'fake'}:{os.environ['PATH']}", "CLOUD": "/nowhere"}  # a call of this gcloud fails
+    done = subprocess.run(
+        ["bash", "-euxc", script], cwd=SCRIPTS.parent, env=environment, text=True, capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert script.count("--dry-run") == 14 and "storage rsync ../data/librispeech gs://my-bucket" in done.stdout
+    assert "storage rsync gs://my-bucket/runs/first runs/first" in done.stdout  # to here, not to the workers
+    assert "--trainer.watch.profile 10:20 )" in done.stdout
 
 
 def test_the_trainer_under_the_worker_script(tmp_path):

@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
 
-.PHONY: install tpu-compiler quickstart test test-types test-scripts tools lint clean
+.PHONY: install tpu-compiler quickstart test test-types test-scripts tools lint wheel check-wheel notebook-pairs notebooks docs \
+  check-pages clean
 
 # A fresh environment, or the one that is there, brought up to date with setup.py.
 install: $(VENV)/.installed
@@ -12,7 +13,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[synthetic,test]'
+	$(BIN)/pip install --quiet --editable '.[synthetic,test,docs,release]'
 	touch $@
 
 # Makes a small speech corpus, pre-trains on domain A, fine-tunes on domain B without and with the old loss, and
@@ -36,10 +37,11 @@ $(VENV)/.tpu-compiler: $(VENV)/.installed
 	if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(BIN)/pip install --quiet --editable '.[tpu]'; fi
 	touch $@
 
-# What the tests of tpu_scripts/ need beside Python: bats, and promtool for the alert rules.
+# Programs that do not come with pip. For the tests of tpu_scripts/: bats, and promtool for the alert rules. For
+# `make check-pages`: a browser.
 tools:
-	@command -v bats >/dev/null && command -v promtool >/dev/null || \
-	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends bats prometheus; }
+	@command -v bats >/dev/null && command -v promtool >/dev/null && command -v chromium >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends bats prometheus chromium; }
 
 test-scripts: install tools
 	$(BIN)/python -m pytest tests/tpu_scripts tests/monitoring/test_watchdog.py
@@ -57,7 +59,34 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --project pyproject.toml --pythonpath $(BIN)/python
 	@command -v shellcheck >/dev/null || { apt-get update -qq && apt-get install -y -qq shellcheck; }
-	git ls-files -z '*.sh' '*.bats' '*.bash' tests/tpu_scripts/fake .ci/run | xargs -0 shellcheck
+	git ls-files -z '*.sh' '*.bats' '*.bash' tests/tpu_scripts/fake .ci | xargs -0 shellcheck
+
+# dist/: the source distribution, and the wheel that is built from it. On Linux its tag names the oldest glibc that it runs on.
+wheel: install
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	if [ "$$(uname -s)" = Linux ]; then \
+	  PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist dist/*-linux_*.whl && rm dist/*-linux_*.whl; \
+	fi
+	$(BIN)/twine check --strict dist/*
+
+check-wheel: wheel
+	.ci/check_wheel $(BIN)/python dist/*.whl
+
+# A notebook is a pair: the .md is edited, the .ipynb is for Colab, without outputs. The newer one of the two is copied into the other.
+notebook-pairs: install
+	$(BIN)/jupytext --sync notebooks/*.md
+
+# Executed copies in docs/notebooks/, in an environment that has nothing but a kernel and the wheel.
+notebooks: wheel
+	$(BIN)/python notebooks/execute.py --package dist/*.whl --out docs/notebooks notebooks/*.ipynb
+
+docs: install
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
+# The pages in a headless browser, at the width of a screen and of a phone.
+check-pages: docs
+	$(BIN)/python docs/check_pages.py build/docs
 
 clean:
-	rm -rf $(VENV) $(RUN)
+	rm -rf $(VENV) $(RUN) build dist docs/notebooks

@@ -5,7 +5,7 @@
 #   launch.sh --name NAME --zone ZONE --run RUN --config configs/X.py --mounted
 #
 #   --run RUN       the run's name: its folder is RUN, its log is jobs/RUN/log.txt on each worker
-#   --config FILE   the config, a path in the repository
+#   --config NAME   the config: a name such as quickstart/pretrain, or a path in the repository
 #   --sync FOLDER   one worker only: its folder goes to FOLDER/RUN in the bucket every five minutes and at the end, and comes
 #                   from there on a new machine
 #   --mounted       several workers: the run's folder is runs/RUN in the bucket that setup.sh mounted; all write checkpoints
@@ -21,6 +21,7 @@ need name zone run config
 check name --run "$run"
 check path --config "$config"
 [[ -z "$sync" ]] || check bucket --sync "$sync"
+check_rest
 [[ -z "$sync" || -z "$mounted" ]] || die 2 "--sync: found it beside --mounted, expected one of the two"
 
 if [[ -z "$dry_run" ]]; then

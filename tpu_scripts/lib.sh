@@ -43,7 +43,8 @@ confirm() { # QUESTION
 # ---- Arguments
 
 # parse "FLAGS WITH A VALUE" "SWITCHES" ARGUMENTS…: sets one variable a flag (--max-relaunches: max_relaunches; a switch is
-# empty or 1), and `rest` to what follows `--`. All scripts have --name, --zone, --project, --dry-run, --yes and --help.
+# empty or 1), and `rest` to what follows `--`, where --dry-run is still ours. All scripts have --name, --zone, --project,
+# --dry-run, --yes and --help.
 parse() {
   local values=" name zone project $1 " switches=" dry-run yes $2 " flag variable
   shift 2
@@ -59,8 +60,9 @@ parse() {
         exit 0
         ;;
       --)
-        shift
-        rest=("$@")
+        for flag in "${@:2}"; do
+          if [[ "$flag" == --dry-run ]]; then dry_run=1; else rest+=("$flag"); fi
+        done
         return
         ;;
       --*)
@@ -81,6 +83,7 @@ parse() {
 }
 
 # check KIND FLAG VALUE: the value is of that kind, or exit 2. Nothing that fails here ever reaches a shell, here or there.
+# path: on the workers or in a bucket, never with ".."; local: on this machine.
 check() {
   local pattern expected
   case "$1" in
@@ -92,11 +95,11 @@ check() {
     number) pattern='0|[1-9][0-9]{0,6}' expected='a whole number' ;;
     duration) pattern='[1-9][0-9]{0,5}[smhd]' expected='a duration such as 6h' ;;
     bucket) pattern='gs://[a-z0-9][-a-z0-9_.]{1,61}[a-z0-9](/[-A-Za-z0-9_.=]+)*' expected='a folder such as gs://my-bucket/runs' ;;
-    path) pattern='[A-Za-z0-9_./][-A-Za-z0-9_./=]*' expected='a path of letters, digits and _ . / = -' ;;
+    path | local) pattern='[A-Za-z0-9_./][-A-Za-z0-9_./=]*' expected='a path of letters, digits and _ . / = -' ;;
     regex) pattern='[^[:cntrl:]]{1,200}' expected='a regular expression' ;; # is quoted wherever it goes
     *) die 1 "check: found the kind $1, expected a known one" ;;
   esac
-  [[ "$3" =~ ^($pattern)$ && ( "$1" == regex || "/$3/" != */../* || "$2" == --source ) ]] || die 2 "$2: found ${3@Q}, expected $expected"
+  [[ "$3" =~ ^($pattern)$ && ( "$1" == regex || "$1" == local || "/$3/" != */../* ) ]] || die 2 "$2: found ${3@Q}, expected $expected"
 }
 
 # need FLAGS…: they are there, and --name, --zone and --project are in order.
@@ -282,4 +285,15 @@ on_workers() {
   printf 'workers: found %s of %s that came to the end\n' "$good" "$expected" >&2
   if ((code)); then return 1; fi
   return 4 # somebody did not answer: ssh itself failed
+}
+
+check_rest() { # the trainer's flags behind --: those that launch.sh sets itself would be given twice
+  local flag
+  for flag in "${rest[@]}"; do
+    case "$flag" in
+      --out-dir* | --out_dir*) die 2 "--out-dir: found it behind --, expected --run, which names the run's folder" ;;
+      --config | --config=*) die 2 "--config: found it behind --, expected it before" ;;
+      --hosts.launcher*) [[ -z "$mounted" ]] || die 2 "--hosts.launcher: found it beside --mounted, which sets it; expected one of the two" ;;
+    esac
+  done
 }

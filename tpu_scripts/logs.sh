@@ -27,7 +27,7 @@ if [[ -n "$follow" ]]; then
   exit
 fi
 need out
-check path --out "$out"
+check local --out "$out"
 run mkdir -p "$out"
 missing=0
 while IFS=, read -r node _ workers _; do

@@ -14,7 +14,7 @@ run='' out='' bucket=''
 parse "run out bucket" "" "$@"
 need run out
 check name --run "$run"
-check path --out "$out"
+check local --out "$out"
 run mkdir -p "$out"
 if [[ -n "$bucket" ]]; then
   check bucket --bucket "$bucket"

@@ -25,7 +25,7 @@ if [[ -n "$mount" ]]; then
 fi
 
 archive=$scratch/source.tar.gz
-check path --source "$source"
+check local --source "$source"
 run git -C "$source" archive --format=tar.gz --output="$archive" "$commit" || die 2 "--commit: found $commit, expected a commit"
 at=(--worker=all --quiet "${where[@]}")
 on_workers all 'mkdir -p ~/speech_jax/jobs ~/speech_jax/runs'

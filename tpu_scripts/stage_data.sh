@@ -3,7 +3,8 @@
 #
 #   stage_data.sh --data data/librispeech --bucket gs://BUCKET/data/librispeech               from here to the bucket
 #   stage_data.sh --bucket gs://BUCKET/data/librispeech --name NAME --zone ZONE               from there to the workers,
-#                                                                                             as data/librispeech
+#                                                                                             as data/librispeech;
+#                                                                                             only with the flag --name
 #
 #   --exclude REGEX   files that stay
 #   --project ID, --dry-run, --help
@@ -13,11 +14,11 @@
 # Docs: https://cloud.google.com/sdk/gcloud/reference/storage/rsync
 source "$(dirname "$0")/lib.sh"
 
-data='' bucket='' exclude=''
+data='' bucket='' exclude='' name='' # the environment's TPU_NAME must not turn a copy to the bucket into one to the workers
 parse "data bucket exclude" "" "$@"
 need bucket
 check bucket --bucket "$bucket"
-[[ -z "$data" ]] || check path --data "$data"
+[[ -z "$data" ]] || check local --data "$data"
 flags=(--recursive --checksums-only)
 if [[ -n "$exclude" ]]; then
   check regex --exclude "$exclude"

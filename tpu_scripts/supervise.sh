@@ -30,6 +30,7 @@ parse "accelerator slices runtime service-account network subnetwork valid-for m
   max-relaunches max-crashes every backoff steady deadline" "spot reserved internal-ips delete" "$@"
 need name zone accelerator run config
 check name --run "$run"
+mounted=$mount check_rest
 for flag in max_relaunches max_crashes every backoff; do check number "--${flag//_/-}" "${!flag}"; done
 ((every > 0)) || die 2 "--every: found 0, expected at least 1"
 check duration --steady "$steady"

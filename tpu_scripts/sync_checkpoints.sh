@@ -7,6 +7,8 @@
 #   sync_checkpoints.sh --run RUN --bucket gs://BUCKET/runs --up --name NAME --zone ZONE  from the first worker
 #   sync_checkpoints.sh … --down --name NAME --zone ZONE                                  to every worker
 #
+# With --name, not with TPU_NAME alone, the other end is the workers.
+#
 #   --runs FOLDER   where this machine keeps its runs; default runs
 #   --mirror        also delete at the goal what is not at the source: old checkpoints that the trainer has dropped
 #   --project ID, --dry-run, --help
@@ -14,12 +16,12 @@
 # Docs: https://cloud.google.com/sdk/gcloud/reference/storage/rsync
 source "$(dirname "$0")/lib.sh"
 
-run='' bucket='' runs=runs up='' down='' mirror=''
+run='' bucket='' runs=runs up='' down='' mirror='' name='' # TPU_NAME must not turn this machine into the workers
 parse "run bucket runs" "up down mirror" "$@"
 need run bucket
 check name --run "$run"
 check bucket --bucket "$bucket"
-check path --runs "$runs"
+check local --runs "$runs"
 [[ -n "$up$down" && "$up$down" != 11 ]] || die 2 "--up: found ${up:+both}${down:-neither}, expected one of --up and --down"
 flags=(--recursive --checksums-only)
 [[ -z "$mirror" ]] || flags+=(--delete-unmatched-destination-objects)

@@ -124,7 +124,7 @@ def test_numbers_of_a_training(name: str, config: TrainConfig) -> None:
         ("quickstart/pretrain", "task.model.dropout", (-1.0, 1.0, 1e9)),
         ("quickstart/pretrain", "task.model.layers", (10**9,)),
         ("quickstart/pretrain", "task.audio.pre_emphasis", (-1.0, 2.0)),
-        ("quickstart/pretrain", "mesh.fsdp", (-1, 0)),
+        ("quickstart/pretrain", "mesh.fsdp", (-2, 10**9)),
         ("quickstart/pretrain", "hosts.timeout", (-1, 0)),
         ("quickstart/pretrain", "trainer.progress_seconds", (-1.0,)),
         ("quickstart/pretrain", "trainer.watch.metrics_port", (-1, 10**9)),

@@ -74,6 +74,9 @@ def mel_to_audio(
     """
     if config is None:
         raise UserError("mel_to_audio: found no config, expected the settings of the features")
+    features = jnp.asarray(features)
+    if not jnp.issubdtype(features.dtype, jnp.floating):
+        raise UserError(f"mel_to_audio: found features of {features.dtype}, expected floating point")
     if features.ndim not in (2, 3) or (keeps_magnitudes(config) and features.shape[-1] != config.width):
         raise UserError(
             f"mel_to_audio: found features of shape {features.shape}, expected [batch, frames, {config.width}], or "

@@ -235,7 +235,8 @@ def _one_line(box: str, words: Sequence[str]) -> str:
     if empty := re.match(r"Missing value for argument '(.*?)'", text):
         return f"{empty[1].split('/')[-1]}: found no value, expected one"
     if choice := re.match(r"invalid choice (.*) for argument '(.*?)'. Expected one of \((.*?),?\) ?\.", text):
-        return f"{choice[2]}: found {choice[1]}, expected one of {choice[3]}"
+        choices = ", ".join(sorted(choice[3].split(", ")))  # of a union, in another order each time
+        return f"{choice[2]}: found {choice[1]}, expected one of {choices}"
     if error := re.match(r"Error parsing (\S+): (.*)", text):
         value = re.search(r"(?:invalid literal for int\(\)|could not convert string to float).*: ('.*')$", error[2])
         kind = "an integer" if "int()" in error[2] else "a number"

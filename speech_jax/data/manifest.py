@@ -98,6 +98,8 @@ def read_manifest(path: str | Path, *, on_error: str = "raise") -> Utterances:
         >>> utterances[0].text, utterances.seconds.tolist(), utterances[0].audio == str(path.parent / "wav/1.flac")
         ('good morning', [1.92], True)
     """
+    if not str(path):
+        raise UserError("manifest: found '', expected a file")
     path = Path(path)
     kind = kind_of(path)
     if kind == "table":

@@ -102,7 +102,7 @@ def find_vocoder(
     if name == GRIFFIN_LIM:
         options = {"config": audio, "iterations": iterations}
         return Vocoder(functools.partial(mel_to_wave, **options), functools.partial(stream_wave, **options))
-    if not Path(name).is_dir():
+    if not name or not Path(name).is_dir():
         raise UserError(f"--vocoder: found {name!r}, expected {GRIFFIN_LIM} or a vocoder's checkpoint folder")
     loaded = load_vocoder(name, engine=engine, dtype=dtype, cores=cores, temperature=temperature)
     check_same_audio(loaded.audio, audio, name, voice)

@@ -276,8 +276,11 @@ def read_arpa(path: str | Path) -> NGramModel:
                         raise arpa.error("a binary model of KenLM", "the ARPA file that it was made of")
                     reading = "counts" if line == "\\data\\" else reading
                 elif line == "\\end\\":
-                    file.read(_MAX_LINE)  # to the end of a compressed file, where its checksum is
-                    return arpa.model()
+                    model = arpa.model()
+                    rest = file.read(_MAX_LINE).strip()  # to the end of a compressed file, where its checksum is
+                    if rest:
+                        raise arpa.error(f"{rest[:40]!r} after '\\end\\'", "the end of the file")
+                    return model
                 elif match := _SECTION.fullmatch(line):
                     arpa.begin_section(int(match[1]))
                     reading = "grams"

@@ -173,6 +173,8 @@ def test_one_utterance_without_counts_and_a_function_under_jit():
     np.testing.assert_allclose(traced, alone, atol=1e-5)
     with pytest.raises(UserError, match="no config"):
         mel_to_audio(mel)
+    with pytest.raises(UserError, match="found features of int32, expected floating point"):
+        mel_to_audio(mel.astype(np.int32), config=config)
     with pytest.raises(UserError, match=r"shape \(12, 79\), expected \[batch, frames, 80\]"):
         mel_to_audio(mel[:, 1:], config=config)
     with pytest.raises(UserError, match="found 2 counts of frames for 1 utterances"):

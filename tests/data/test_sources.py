@@ -39,6 +39,13 @@ def kaldi(tmp_path):
     return folder
 
 
+def test_kaldi_names_languages(kaldi):
+    (kaldi / "utt2lang").write_text("s-1 en\ns-2 de\ns-3 de\n")
+    assert [row.language for row in load("kaldi", kaldi)] == ["en", "de", "de"]
+    (kaldi / "utt2lang").write_text("s-1 en\ns-3 de\n")
+    fails("kaldi", kaldi, r"text:2: found id 's-2', expected it in .*utt2lang", on_error="raise")
+
+
 def load(kind, path, **options):
     return load_source(SourceConfig(kind=kind, path=str(path), domain="d"), **options)
 

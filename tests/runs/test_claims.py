@@ -1,4 +1,4 @@
-"""Settings that reach nothing are errors before the first step: ft01, ft02, ft17 and others of their kind."""
+"""Settings that reach nothing are errors before the first step."""
 
 import dataclasses
 from pathlib import Path

@@ -139,6 +139,7 @@ def test_what_is_taken_of_an_odd_arpa_file_is_said(tmp_path, caplog):
         (lambda t: t.replace("cat sleeps", "\ud8ff"), "x.arpa:16: found bytes that are not UTF-8"),
         (lambda t: "mmap lm http://kheafield.com/code\n\0", "a binary model of KenLM, expected the ARPA file"),
         (lambda t: t.replace("\n\n", "\n" * 10_001), "found 10000 lines without n-grams"),
+        (lambda t: t + t, "x.arpa:20: found b'.*' after .*, expected the end of the file"),
         (lambda t: t.replace("1=6", "1=99999") + t, "x.arpa: found 6 of 99999 1-grams"),
         (lambda t: t.replace("1=6", "1=99999").replace("-1.2\t<unk>\n", "-1.2\t<unk>\n" * 10_002), "that occur again"),
         (lambda t: "hello\n", r"no line '.*data"),

@@ -18,7 +18,7 @@ The front door prints the statistics and writes the shards; a recipe need not.
 # name -> one line for the front door's help. The module is speech_jax.data.recipes.NAME, imported when it is used.
 RECIPES = {
     "folder": "a folder of recordings with a CSV (or TSV) of file name and text",
-    "kaldi": "a Kaldi data directory: wav.scp, text, and segments, utt2spk where they are",
+    "kaldi": "a Kaldi data directory: wav.scp, text, and segments, utt2spk, utt2lang where they are",
     "librispeech": "LibriSpeech, as its unpacked tree or its tar files",
     "ljspeech": "LJSpeech or any set in its layout: metadata.csv and wavs/",
     "tfds": "a prepared tensorflow-datasets speech set, read without TensorFlow",

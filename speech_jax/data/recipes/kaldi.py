@@ -31,14 +31,15 @@ class Options:
     domain: str = ""
     """Domain of all utterances."""
     language: str = ""
-    """Language of the texts, such as "de", for the manifests; `evaluate` normalizes by it. Empty writes none."""
+    """Language of the texts, such as "de", for the manifests; `evaluate` normalizes by it. Empty takes
+    those of utt2lang where it is."""
     allow_pipes: bool = False
     """Run the commands of a wav.scp that end in "|", without a shell. Only for files that you trust."""
 
 
 def lists(options: Options) -> list[Path]:
     """Return the files of texts that the recipe reads."""
-    return [options.source / name for name in ("wav.scp", "text", "segments", "utt2spk", "utt2dur")]
+    return [options.source / name for name in ("wav.scp", "text", "segments", "utt2spk", "utt2lang", "utt2dur")]
 
 
 def prepare(out_dir: Path, options: Options) -> None:
@@ -54,8 +55,12 @@ def prepare(out_dir: Path, options: Options) -> None:
             files[command] = str(path)
         except UserError as error:
             log.warning("left out: %s", error)
+    if options.language and (others := sum(u.language not in ("", options.language) for u in utterances)):
+        log.warning("utt2lang: found %d utterances of another language than --language; its is taken", others)
     utterances = [
-        u._replace(audio=files.get(u.audio, u.audio), domain=options.domain, language=options.language)
+        u._replace(
+            audio=files.get(u.audio, u.audio), domain=options.domain, language=options.language or u.language
+        )
         for u in utterances
         if not u.audio.endswith("|") or u.audio in files
     ]

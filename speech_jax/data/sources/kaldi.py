@@ -1,4 +1,4 @@
-"""Source: a Kaldi data directory. Needs wav.scp and text; segments, utt2spk and utt2dur are optional.
+"""Source: a Kaldi data directory. Needs wav.scp and text; segments, utt2spk, utt2lang and utt2dur are optional.
 
 Format: kaldi-asr.org/doc/data_prep.html. As with Kaldi's own validate_data_dir.sh, files must be sorted (bytewise,
 LC_ALL=C) and have the same ids: programs that read them in parallel lose data silently otherwise. With on_error "skip"
@@ -66,12 +66,13 @@ def kaldi_rows(folder: Path, problem: Problem, *, allow_pipes: bool = False) -> 
             raise UserError(f"{where}: found the command {entry!r}, expected a file ({ALLOW})")
     texts = table("text", "lines 'UTTERANCE WORDS'", empty=True)
     speakers = optional("utt2spk", "lines 'UTTERANCE SPEAKER'")
+    languages = optional("utt2lang", "lines 'UTTERANCE LANGUAGE'")
     durations = optional("utt2dur", "lines 'UTTERANCE SECONDS'")
     segments = optional("segments", "lines 'UTTERANCE RECORDING START END'")
     spoken_in = segments if segments is not None else wavs
     names = _shared(
         {"text": texts, "segments" if segments is not None else "wav.scp": spoken_in}
-        | ({"utt2spk": speakers} if speakers is not None else {}),
+        | {name: of for name, of in (("utt2spk", speakers), ("utt2lang", languages)) if of is not None},
         folder,
         problem,
     )
@@ -96,6 +97,7 @@ def kaldi_rows(folder: Path, problem: Problem, *, allow_pipes: bool = False) -> 
             end=end,
             text=text,
             speaker=speakers[name][1] if speakers is not None else "",
+            language=languages[name][1] if languages is not None else "",
             seconds=seconds,
             where=where,
         )

@@ -293,6 +293,61 @@ class Wav2Vec2Config:
 
 
 @dataclass(frozen=True)
+class WhisperConfig:
+    """Whisper: Transformer encoder over log-mel features, decoder over tokens. The defaults are those of tiny.
+
+    Example:
+        >>> from speech_jax.models.config import WhisperConfig
+        >>> large_v3 = WhisperConfig(
+        ...     num_features=128, width=1280, heads=20, encoder_layers=32, decoder_layers=32, hidden=5120
+        ... )
+        >>> large_v3.width // large_v3.heads
+        64
+    """
+
+    num_features: Annotated[int, Range(1, 10**4)] = 80
+    """Mel bands per frame; 128 in large-v3 and turbo."""
+    width: Annotated[int, Range(4, 10**6)] = 384
+    """Channels of encoder and decoder (d_model); even."""
+    heads: Annotated[int, Range(1, 10**4)] = 6
+    """Attention heads; must divide the width."""
+    encoder_layers: Annotated[int, Range(1, 10**4)] = 4
+    """Layers of the encoder."""
+    decoder_layers: Annotated[int, Range(1, 10**4)] = 4
+    """Layers of the decoder; fewer in distilled models."""
+    hidden: Annotated[int, Range(1, 10**7)] = 1536
+    """Channels between the two linear layers of a feed-forward module."""
+    audio_positions: Annotated[int, Range(1, 10**6)] = 1500
+    """Encoder frames (20 ms each) that a recording may have at most."""
+    text_positions: Annotated[int, Range(1, 10**6)] = 448
+    """Tokens that the decoder can read, the prefix included."""
+    dropout: Annotated[float, Range(0, 0.999)] = 0.0
+    """Dropout of the output of each module and of the embedded tokens and frames, in training."""
+    dropout_att: Annotated[float, Range(0, 0.999)] = 0.0
+    """Dropout of the attention weights."""
+    dropout_hidden: Annotated[float, Range(0, 0.999)] = 0.0
+    """Dropout between the linear layers of a feed-forward module."""
+    remat: bool = False
+    """Recompute the layers' activations in the backward pass: less memory, about a third more time."""
+    scan_layers: bool = False
+    """Run the layers as one loop, which compiles in the time of one layer."""
+    attention_block: Annotated[int, Range(0, 10**6)] = 0
+    """Frames per block of the encoder's attention; 0 for all at once. In blocks, memory grows with the length."""
+    attention_fused: bool = False
+    """On a TPU, compute the encoder's attention in a Pallas kernel; elsewhere in blocks."""
+    attention_fused_gpu: bool = False
+    """On an NVIDIA GPU, compute the encoder's attention in Pallas kernels, which were never run on a GPU."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation. Parameters, norms, softmax and logits are always float32."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width % 2:
+            raise UserError(
+                f"WhisperConfig: found width {self.width} with {self.heads} heads, expected an even multiple of heads"
+            )
+
+
+@dataclass(frozen=True)
 class AttentionConfig:
     """Attention of the decoder over the text."""
 

@@ -37,7 +37,7 @@ SHARDING = (
     (r"decoder/embedding$", (None, "fsdp")),
 )
 
-Cache = tuple[Float[Array, "batch keys heads d"], Float[Array, "batch keys heads d"]]  # keys and values of a layer
+Cache = tuple[Float[Array, "_ _ heads d_head"], Float[Array, "_ _ heads d_head"]]  # keys and values of rows and places
 
 
 class Decoder(NamedTuple):
@@ -49,10 +49,13 @@ class Decoder(NamedTuple):
         step: (params, state, tokens, mask) -> (logits float32 [rows, n, vocab_size], state). tokens: int [rows, n], of
             which those that are False in `mask`, anywhere in a row, are not read: rows may have read different numbers
             of tokens. The leaves of the state have the rows first, except "at", the number of columns that were read.
+        select: (state, numbers) -> state whose texts are those of these rows, in this order. There may be several per
+            recording, side by side, as for beam search: they share the projected outputs of the encoder.
     """
 
     start: Callable
     step: Callable
+    select: Callable
 
 
 def output_length(frames: Any) -> Any:
@@ -186,8 +189,8 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch tokens d"],
-        memory: Cache | Float[Array, "batch time d"],
-        memory_mask: Bool[Array, "batch time"],
+        memory: Cache | Float[Array, "recordings time d"],
+        memory_mask: Bool[Array, "recordings time"],
         self_mask: Bool[Array, "batch tokens keys"],
         train: bool,
         cache: Cache | None = None,
@@ -211,7 +214,8 @@ class DecoderLayer(nn.Module):
             projected = put(cache[0], projected[0]), put(cache[1], projected[1])
         x = x + self.drop(self.self_attn(y, projected, self_mask, train), train=train)
         across = memory if isinstance(memory, tuple) else self.project(memory)
-        x = x + self.drop(self.cross_attn(self.norm_cross_att(x), across, memory_mask, train), train=train)
+        y = self.norm_cross_att(x).reshape(memory_mask.shape[0], -1, x.shape[2])  # texts of one recording side by side
+        x = x + self.drop(self.cross_attn(y, across, memory_mask, train).reshape(x.shape), train=train)
         return x + self.feed_forward(self.norm_feed_forward(x), train=train), projected
 
 
@@ -420,7 +424,7 @@ def whisper_decoder(config: WhisperConfig) -> Decoder:
         config: settings of the network.
 
     Returns:
-        Its start and step, see `Decoder`.
+        Its functions, see `Decoder`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -479,4 +483,8 @@ def whisper_decoder(config: WhisperConfig) -> Decoder:
         new = {"cache": cache, "valid": valid, "at": at + tokens.shape[1]}
         return _logits(config, weights, x), {**state, **new}
 
-    return Decoder(start, step)
+    def select(state: PyTree, numbers: Int[Array, " many"]) -> PyTree:
+        cache, valid = jax.tree.map(lambda leaf: leaf[numbers], (state["cache"], state["valid"]))
+        return {**state, "cache": cache, "valid": valid}
+
+    return Decoder(start, step, select)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 import tyro
 from tqdm import tqdm
 
+from speech_jax.audio.findings import signal_findings
 from speech_jax.audio.folders import describe_others, list_recordings
 from speech_jax.audio.io import ENDINGS, channel_index, decode
 from speech_jax.core.command_line import Range, parse
@@ -119,10 +120,14 @@ def transcribe(recognizer: Recognizer, config: TranscribeConfig, *, stdin: TextI
             raise UserError(f"{path}: found a list, expected recordings; `evaluate --manifest` transcribes a list's")
         source, name = (stdin.buffer, "standard input") if path == "-" else (path, "")
         options = {"max_seconds": 3600 * config.max_hours, "channel": config.channel, "name": name}
+        if path != "-" and Path(path).is_dir():
+            raise _no_recordings(path)
         recording = decode(source, rate, **options)
-        if recording.findings:
+        signal = signal_findings(recording.samples, rate, recording.rate)
+        findings = [*recording.findings, *(finding for finding in signal if finding.kind in ("silent", "clipped"))]
+        if findings:
             named += 1
-            texts = "; ".join(finding.text for finding in recording.findings)
+            texts = "; ".join(finding.text for finding in findings)
             tqdm.write(f"warning: {escape_controls(path, lines=False)}: {texts}", file=sys.stderr)
         return recording.samples
 
@@ -164,10 +169,13 @@ def transcribe(recognizer: Recognizer, config: TranscribeConfig, *, stdin: TextI
 def find_recordings(inputs: Sequence[str], stdin: TextIO) -> Iterator[str]:
     """Yield the paths that the inputs name, in their order. No file is opened.
 
-    Folders are searched and sorted; files that are no recordings are counted and named.
+    Folders are searched and sorted; files that are no recordings are counted and named. A folder without recordings
+    beside other inputs is yielded itself.
     """
     if not inputs:
         raise UserError("found no inputs, expected recordings, folders or - (paths from standard input)")
+    if "" in inputs:
+        raise UserError("found '' among the inputs, expected recordings, folders or - (paths from standard input)")
     for name in inputs:
         if name == "-":
             yield from _listed(stdin)
@@ -175,11 +183,15 @@ def find_recordings(inputs: Sequence[str], stdin: TextIO) -> Iterator[str]:
             paths, others = list_recordings(str(Path(name)))
             if others:
                 print(describe_others(name, others), file=sys.stderr)
-            if not paths:
-                raise UserError(f"{name}: found no recordings, expected files ending in {' '.join(sorted(ENDINGS))}")
-            yield from paths
+            if not paths and len(inputs) == 1:
+                raise _no_recordings(name)
+            yield from paths or [name]  # which cannot be read, unlike the other inputs
         else:
             yield name
+
+
+def _no_recordings(folder: str) -> UserError:
+    return UserError(f"{folder}: found no recordings, expected files ending in {' '.join(sorted(ENDINGS))}")
 
 
 def _head(stdin: TextIO) -> bytes:

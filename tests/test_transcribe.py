@@ -231,6 +231,31 @@ def test_what_is_wrong_with_a_recording_and_other_files_are_said(folder, capsys)
     assert f"warning: {folder}/b.wav: it holds 2 recordings" in err and "warning: 1 of 3 recordings" in err
 
 
+def test_a_folder_without_recordings_does_not_stop_the_others(folder, capsys):
+    (folder / "empty").mkdir()
+    assert run(folder / "b.wav", folder / "empty", folder / "a.flac", "--format", "json") == 2
+    out, err = capsys.readouterr()
+    assert [row["text"] for row in json.loads(out)] == ["bad", "cab a"]
+    assert f"error: {folder}/empty: found no recordings, expected files ending in" in err
+    assert "1 of 3 recordings could not be transcribed" in err
+
+
+def test_an_empty_name_is_not_the_current_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match="found '' among the inputs"):
+        front_door.main(["--checkpoint", "tones", "--", ""])
+
+
+def test_silence_and_what_is_no_file_are_said(folder, capsys):
+    soundfile.write(folder / "silent.wav", np.zeros(32000), 16000)
+    (folder / "gone.wav").symlink_to(folder / "nothing.wav")
+    os.mkfifo(folder / "pipe.wav")
+    assert run(folder) == 0
+    err = capsys.readouterr().err
+    assert f"warning: {folder}/silent.wav: all its samples are 0" in err
+    assert f"{folder}: 3 other files are not read (.wav 2, .txt 1)" in err
+
+
 def test_a_list_of_recordings_is_named_as_one(folder, capsys):
     (folder / "list.jsonl").write_text('{"id": "a", "audio": "a.wav", "text": "x", "start": 0.5}\n')
     assert run(folder / "list.jsonl") == 2

@@ -109,10 +109,11 @@ def survey(file: BinaryIO, size: int) -> Survey:
         found = _survey_mpeg(_bytes_of(file, size), begin, size)
         if found is not None:
             return found
-    if _is_text(head):
+    if is_text(head):
         return Survey("text", (Part(0, size),))
     starts = [0, *_again(file, head, size)]
-    decoder = "ffmpeg" if head[:4] == b"caff" and was_piped(head) else "either"  # libsndfile: malformed
+    # libsndfile takes such a CAF for malformed, and all that follows the samples of a W64 for samples.
+    decoder = "ffmpeg" if (head[:4] == b"caff" and was_piped(head)) or head.startswith(_W64) else "either"
     parts = tuple(Part(a, b, decoder) for a, b in zip(starts, [*starts[1:], size], strict=True))
     problem = _unread(file, head, size) if len(starts) == 1 else ""
     return Survey("other", parts, (Finding("length", problem),) if problem else ())
@@ -169,6 +170,8 @@ def _unread(file: BinaryIO, head: bytes, size: int) -> str:
             if not chunk[:4].isascii() or not 0 <= length <= size:
                 return "" if chunk[:4] == b"data" else f"{size - position} bytes in it are no chunks"
             position += 12 + length
+    if head.startswith(_W64):
+        return _unread_w64(file, size)
     if head[4:8] == b"ftyp":
         position = 0
         while position + 8 <= size:
@@ -184,6 +187,26 @@ def _unread(file: BinaryIO, head: bytes, size: int) -> str:
     return ""
 
 
+_W64 = b"riff\x2e\x91\xcf\x11"
+
+
+def _unread_w64(file: BinaryIO, size: int) -> str:
+    """Describe what is wrong with the chunks of a W64 file: a name of 16 bytes and a length of all of it, 8 bytes."""
+    position, data = 40, False
+    while position + 24 <= size:
+        file.seek(position)
+        chunk = file.read(24)
+        length = int.from_bytes(chunk[16:], "little")
+        if data and (length < 24 or not chunk[:4].isalpha()):
+            return f"{size - position} bytes after its samples are no chunks"
+        if chunk[:4] == b"data":
+            data = True
+            if position + length > size + WAV_SLACK and length < 1 << 62:
+                return f"its header promises {position + length} bytes, {size} are there"
+        position += max(24, -(-length // 8) * 8)
+    return ""
+
+
 def _bytes_of(file: BinaryIO, size: int):
     """Return the file's bytes, mapped if they are many and lie on a disk."""
     if size > _MAPPED:
@@ -195,7 +218,14 @@ def _bytes_of(file: BinaryIO, size: int):
     return file.read()
 
 
-def _is_text(head: bytes) -> bool:
+def has_magic(head: bytes) -> bool:
+    """Return True for the beginning of a recording in a format that begins with a mark of its own."""
+    if head.startswith((*_WAV, b"fLaC", b"OggS", b"ID3")):
+        return True
+    return any(head[at : at + len(magic)] == magic for at, magic, _ in _MAGICS)
+
+
+def is_text(head: bytes) -> bool:
     """Return True for the beginning of a text file."""
     try:
         text = head.decode("utf-8")
@@ -338,11 +368,16 @@ def _survey_flac(data, begin: int, size: int) -> Survey:
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], size], strict=True)):
         start = 0 if number == 0 else start  # with the tag
         rate, promised, last, place = _flac_lengths(data, starts[number], end)
+        begins, frames_rate = _flac_first(data, starts[number], end)
+        if frames_rate and frames_rate != rate > 0:
+            raise UserError(f"found a sample rate of {rate} in its header and of {frames_rate} in its frames")
         other = min((p for magic in _AFTER_FLAC if (p := data.find(magic, place, end)) >= 0), default=end)
         if other < end:
             problems.append(Finding("length", f"{end - other} bytes after its end are another recording"))
+        if last == promised:  # both count the samples before the first, which are not there
+            promised, last = promised - begins, last - begins
         known = rate > 0 and promised > 0
-        decoder = "libsndfile" if known and last == promised else "ffmpeg"
+        decoder = "libsndfile" if known and last == promised and not begins else "ffmpeg"
         parts.append(Part(start, end, decoder, promised / rate if known else None))
     return Survey("flac", tuple(parts), tuple(problems))
 
@@ -375,7 +410,39 @@ def _flac_lengths(data, begin: int, end: int) -> tuple[int, int, int, int]:
     return rate, total, -1, first
 
 
-def _flac_frame_end(head: bytes, block: int) -> int:
+def _flac_first(data, begin: int, end: int) -> tuple[int, int]:
+    """Return (number of the first sample, sample rate that the first frame states); 0 for what cannot be told.
+
+    The number is above 0 if the file was cut out of a longer one. libsndfile then takes the number of its last sample
+    for its length.
+    """
+    place = begin + 4
+    while place + 4 <= end:
+        head = data[place : place + 4]
+        place += 4 + int.from_bytes(head[1:], "big")
+        if head[0] & 0x80:
+            break
+    head, block = bytes(data[place : place + 18]), int.from_bytes(data[begin + 8 : begin + 10], "big")
+    if place >= end or head[:2] not in (b"\xff\xf8", b"\xff\xf9"):
+        return 0, 0
+    after = _flac_frame_end(head, block)
+    if after < 0:
+        return 0, 0
+    code, ones = head[2] & 0x0F, 8 - (head[4] ^ 0xFF).bit_length()
+    at = 5 + max(0, ones - 1) + {6: 1, 7: 2}.get(head[2] >> 4, 0)
+    number = int.from_bytes(head[at : at + 2], "big")
+    rate = {12: 1000 * head[at], 13: number, 14: 10 * number}.get(code, _FLAC_RATES.get(code, 0))
+    length = _flac_frame_end(head[:4] + b"\0" + head[5 + max(0, ones - 1) :], block, check=False)
+    return after - length, rate
+
+
+_FLAC_RATES = {
+    code: round(1000 * kilohertz)
+    for code, kilohertz in enumerate((88.2, 176.4, 192, 8, 16, 22.05, 24, 32, 44.1, 48, 96), 1)
+}
+
+
+def _flac_frame_end(head: bytes, block: int, *, check: bool = True) -> int:
     """Return the number of the sample after a FLAC frame, or -1 if the bytes are no frame's header."""
     if len(head) < 10:
         return -1
@@ -399,7 +466,7 @@ def _flac_frame_end(head: bytes, block: int) -> int:
     else:
         length = 256 << (code - 8)
     at += {12: 1, 13: 2, 14: 2}.get(head[2] & 0x0F, 0)
-    if at >= len(head) or _crc8(head[:at]) != head[at]:
+    if check and (at >= len(head) or _crc8(head[:at]) != head[at]):
         return -1
     return number + length if head[1] & 1 else number * block + length
 

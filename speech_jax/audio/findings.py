@@ -12,6 +12,7 @@ KINDS = {
     "cut off": "the end is missing",
     "damaged": "a part cannot be decoded",
     "clipped segment": "the segment ends after its recording and is clipped",
+    "tracks": "it has other tracks of sound, which are not read",
     "opposite phase": "the channels cancel each other in their mean",
     "silent": "no sample is above -60 dB",
     "clipped": "samples are cut at the greatest value",
@@ -25,6 +26,7 @@ _CLIPPED_SHARE = 2e-3  # of all samples within 1 % of the peak, and more than li
 _SOURCE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000)
 _CLIFF = 20.0  # dB from below a cutoff to above it
 _FFT = 512
+_BLOCK = 1 << 20
 
 
 class Finding(NamedTuple):
@@ -58,15 +60,17 @@ def signal_findings(samples: Float[np.ndarray, "time"], sample_rate: int, file_r
         ['clipped', 'lower rate']
     """
     findings: list[Finding] = []
-    sizes = np.abs(samples)
-    peak = float(sizes.max(initial=0.0))
+    peak = float(max(samples.max(initial=0.0), -samples.min(initial=0.0)))
     if peak < _SILENT:
         text = f"its largest sample is at {20 * np.log10(peak):.0f} dB" if peak > 0 else "all its samples are 0"
         findings.append(Finding("silent", text))
     else:
-        top = np.count_nonzero(sizes >= 0.99 * peak)
-        many = top > _CLIPPED_SHARE * len(samples)
-        if many and top > np.count_nonzero((sizes >= 0.9 * peak) & (sizes < 0.98 * peak)):
+        top = near = 0
+        for begin in range(0, len(samples), _BLOCK):  # a recording of hours is not copied
+            sizes = np.abs(samples[begin : begin + _BLOCK])
+            top += np.count_nonzero(sizes >= 0.99 * peak)
+            near += np.count_nonzero((sizes >= 0.9 * peak) & (sizes < 0.98 * peak))
+        if top > max(_CLIPPED_SHARE * len(samples), near):
             share = 100 * top / len(samples)
             findings.append(Finding("clipped", f"{share:.1f} % of the samples are at the peak of {peak:.2f}"))
     if file_rate < sample_rate:

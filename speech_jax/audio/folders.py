@@ -33,11 +33,9 @@ def list_recordings(folder: str) -> tuple[list[str], list[str]]:
                 links += [path for name in folders if os.path.islink(path := os.path.join(place, name))]
                 for name in names:
                     path = os.path.join(place, name)
-                    if not os.path.isfile(path):
-                        continue
-                    if os.path.splitext(name)[1].lower() in ENDINGS:
+                    if os.path.isfile(path) and os.path.splitext(name)[1].lower() in ENDINGS:
                         recordings.append(path)
-                    elif not name.startswith("."):
+                    elif not name.startswith("."):  # also links to nothing, and pipes
                         others.append(path)
         waiting = sorted(links)
     return sorted(recordings), sorted(others)

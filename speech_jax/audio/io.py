@@ -25,7 +25,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from speech_jax.audio.containers import UNKNOWN, WAV_SLACK, Part, Survey, survey
+from speech_jax.audio.containers import UNKNOWN, WAV_SLACK, Part, Survey, has_magic, is_text, survey
 from speech_jax.audio.findings import Finding
 from speech_jax.audio.libav import AvFile, reason
 from speech_jax.core.errors import UserError
@@ -53,6 +53,8 @@ LOUD = 4.0  # a decoder may overshoot 1.0; a float file beyond this is scaled wr
 _LENGTH_SLACK, _LENGTH_SHARE = 0.1, 0.002  # difference between the header's length and the decoded one that is no news
 _GAPLESS = 4 * 1152  # samples of an encoder's delay and padding, which libsndfile cuts from MP3
 _OPPOSITE = 0.05  # share of the channels' energy that their mean keeps; 0.5 if they have nothing in common
+_OPPOSITE_SHARE = 0.2  # of the audible pieces, from which on it is said
+_PIECE = 1 << 13  # samples of a piece whose channels are compared
 _AUDIBLE = 1e-6  # energy per sample, −60 dB of a full scale
 # First bytes of what libsndfile reads and ffmpeg does not, or not as well; WAV, FLAC, Ogg and MP3 are surveyed.
 _LIBSNDFILE_MAGIC = (
@@ -197,6 +199,8 @@ def decode(
         UserError: see `read_audio`.
     """
     name = _name(path, name)
+    if not 0 <= start < math.inf or not (end is None or start < end < math.inf):
+        raise UserError(f"{name}: found start {start} and end {end}, expected 0 or more seconds and a later end")
     source = _Source(path, name)
     chooser = _Chooser(channel, name)
     found = source.survey()
@@ -286,6 +290,9 @@ def _joined(
             else:
                 raw = ((opened.samplerate, block) for block in _sound_blocks(opened, source.name, 0.0, None, findings))
             yield from _at_rate(((its_rate, chooser.mono(block)) for its_rate, block in raw), rate)
+            if isinstance(opened, AvFile) and opened.others:
+                text = f"it has {opened.others + 1} tracks of sound; one is read, the default one where one is marked"
+                findings.append(Finding("tracks", text))
             if isinstance(opened, AvFile) and opened.failed:
                 _check_failures(source.name, found.kind, opened, findings)
 
@@ -339,7 +346,8 @@ class _Chooser:
     def __init__(self, channel: str, name: str):
         self.channel, self.name = channel, name
         self.index = channel_index(channel)
-        self.kept = self.all = self.samples = 0.0
+        self.kept = self.all = 0.0
+        self.audible = self.opposite = 0
 
     def mono(self, block: Float[np.ndarray, "time channels"]) -> Float[np.ndarray, "time"]:
         """Return the chosen channel of a block, or the mean of all."""
@@ -351,21 +359,24 @@ class _Chooser:
         if channels == 1:
             return block[:, 0]
         mean = block.mean(axis=1, dtype=np.float32)
-        self.kept += float(np.vdot(mean, mean))
-        flat = block.reshape(-1)
-        self.all += float(np.vdot(flat, flat)) / channels
-        self.samples += len(mean)
+        for begin in range(0, len(mean), _PIECE):
+            piece = block[begin : begin + _PIECE]
+            power = float(piece.var(axis=0).mean())  # without a DC offset
+            if power > _AUDIBLE:
+                kept = float(mean[begin : begin + _PIECE].var())
+                self.kept, self.all = self.kept + kept * len(piece), self.all + power * len(piece)
+                self.audible += len(piece)
+                self.opposite += len(piece) * (kept < _OPPOSITE * power)
         return mean
 
     def findings(self) -> list[Finding]:
-        """Return a finding if the mean is much weaker than the channels."""
-        if self.samples and self.all > _AUDIBLE * self.samples and self.kept < _OPPOSITE * self.all:
-            lost = 10 * np.log10(self.all / max(self.kept, 1e-12 * self.all))
-            text = (
-                f"its channels are in opposite phase: their mean is {lost:.0f} dB weaker than they; --channel takes one"
-            )
-            return [Finding("opposite phase", text)]
-        return []
+        """Return a finding if the mean is much weaker than the channels, in the whole or in a part."""
+        if not self.audible or self.opposite < _OPPOSITE_SHARE * self.audible:
+            return []
+        share = f" in {100 * self.opposite / self.audible:.0f} % of it" if self.opposite < self.audible else ""
+        lost = 10 * np.log10(self.all / max(self.kept, 1e-12 * self.all))
+        text = f"its channels are in opposite phase{share}: their mean is {lost:.0f} dB weaker than they"
+        return [Finding("opposite phase", f"{text}; --channel takes one")]
 
 
 def _collect(
@@ -459,7 +470,9 @@ class _Source:
         self.name = name
         self.path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
         self.file = None if self.path is not None else _searchable(cast(BinaryIO, source), name)
-        self.format = "g722" if self.path is not None and self.path.lower().endswith(".g722") else ""
+        self.format = ""
+        if self.path is not None and self.path.lower().endswith(".g722") and _may_be_g722(self.path):
+            self.format = "g722"
         self.kind = ""
 
     def survey(self) -> Survey:
@@ -531,8 +544,7 @@ class _Source:
     def _bytes(self, part: Part, stack: ExitStack) -> BinaryIO:
         """Return the bytes of a part as a file."""
         file = stack.enter_context(open(self.path, "rb")) if self.path is not None else cast(BinaryIO, self.file)
-        file.seek(0)
-        return file if self._is_whole(part) else cast(BinaryIO, _Slice(file, part.begin, part.end))
+        return cast(BinaryIO, _Slice(file, part.begin, part.end))
 
     def _is_whole(self, part: Part) -> bool:
         """Return True if a decoder can be given the file itself.
@@ -574,6 +586,16 @@ def _survey_of(path: str, size: int, changed: int) -> Survey:
         return survey(file, size)
 
 
+def _may_be_g722(path: str) -> bool:
+    """Return False for a file that begins as another format or as text; G.722 has no header."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError:
+        return True  # which is reported when it is opened
+    return not (head.startswith(_LIBSNDFILE_MAGIC) or has_magic(head) or is_text(head))
+
+
 def _is_gsm(head: bytes) -> bool:
     """Return True for frames of GSM 06.10, which have no header but a mark of four bits each."""
     return len(head) >= 33 and all(byte >> 4 == 0xD for byte in head[::33])
@@ -612,7 +634,7 @@ def _check_log(file: soundfile.SoundFile, head: bytes) -> None:
 
 
 class _Slice(io.RawIOBase):
-    """Some bytes of an open file, as a file."""
+    """Some bytes of an open file, as a file. A decoder may go to impossible places, as it does in damaged ones."""
 
     def __init__(self, file: BinaryIO, begin: int, end: int):
         self._file, self._begin, self._size, self._place = file, begin, end - begin, 0

@@ -43,6 +43,9 @@ _STATED = {
 _INDEXED = {"mov", "matroska"}  # a place is found without reading what is before it
 _SEEK_SECONDS = 10.0  # a place before that is reached by decoding
 _PREROLL = 1.0  # seconds that are decoded before the place: frames depend on those before them
+_DEFAULT = 1  # AV_DISPOSITION_DEFAULT: the track that is played if none is chosen
+_CHECKED = {"wavpack", "tta"}  # have checksums, which ffmpeg compares only if asked
+_KINDS = {"u8p": "u1", "s16p": "i2", "s32p": "i4", "s64p": "i8", "fltp": "f4", "dblp": "f8"}  # of planar samples
 _SCALES = {"u1": 1 / 128, "i2": 1 / 32768, "i4": 1 / 2147483648, "i8": 1 / 9223372036854775808}
 
 
@@ -55,6 +58,7 @@ class AvFile:
         promised: seconds that the header states, or None.
         failed: packets that could not be decoded so far.
         decoded: packets that were.
+        others: number of other tracks with sound, which are not read.
     """
 
     def __init__(self, file: BinaryIO, *, format: str = "", ignore_length: bool = False):
@@ -65,7 +69,7 @@ class AvFile:
         guessed = was_piped(file.read(4096))
         file.seek(0)
         options = {"format_whitelist": _FORMATS} | ({"ignore_length": "1"} if ignore_length else {})
-        self._errors = FFmpegError, OSError, ValueError, EOFError
+        self._errors = FFmpegError, OSError, ValueError, EOFError, IndexError  # the last: of tracks that appear later
         try:
             self._container: Any = av.open(file, format=format or None, options=options, metadata_errors="ignore")
         except self._errors as error:
@@ -74,8 +78,12 @@ class AvFile:
         if not streams:
             self._container.close()
             raise UserError("found no sound in it that can be decoded")
-        self._stream: Any = streams[0]
+        self._stream: Any = next((stream for stream in streams if stream.disposition & _DEFAULT), streams[0])
+        self.others = len(streams) - 1
+        self._alone = len(self._container.streams) == 1
         context = self._stream.codec_context
+        if context.name in _CHECKED:
+            context.options = {"err_detect": "crccheck+explode"}
         self.rate, self.channels = int(context.sample_rate or 0), int(context.channels or 0)
         self.failed = self.decoded = 0
         self._ahead: list[Any] = []  # frames that `seek` has decoded
@@ -85,7 +93,7 @@ class AvFile:
     def _duration(self) -> float | None:
         if self._stream.duration and self._stream.time_base:
             return float(self._stream.duration * self._stream.time_base)
-        return self._container.duration / 1e6 if self._container.duration else None
+        return self._container.duration / 1e6 if self._container.duration and self._alone else None
 
     def seek(self, seconds: float) -> float:
         """Go to a place before `seconds` in containers with an index. Return the seconds that `blocks` leaves out."""
@@ -138,9 +146,13 @@ class AvFile:
 
 def _samples(frame: Any) -> Float[np.ndarray, "time channels"]:
     """Return the samples of a frame, scaled to [-1, 1]."""
-    values = frame.to_ndarray()
     channels = len(frame.layout.channels) or 1
-    values = values.T if frame.format.is_planar else values.reshape(-1, channels)
+    if frame.format.is_planar:  # `to_ndarray` reads a plane too many from 8 channels on, and crashes
+        kind = _KINDS[frame.format.name]
+        planes = [np.frombuffer(plane, kind, frame.samples) for plane in frame.planes[:channels]]
+        values = np.stack(planes, axis=1)
+    else:
+        values = frame.to_ndarray().reshape(-1, channels)
     kind = values.dtype.str[1:]
     if kind == "u1":
         return (values.astype(np.float32) - 128) / 128

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from speech_jax.audio.findings import signal_findings
 from speech_jax.core.errors import UserError
 from speech_jax.core.files import write_file
 from speech_jax.core.log import log
@@ -184,7 +185,7 @@ def recognize_all(
             except UserError as error:
                 failed[row] = f"{utterance.where}: {utterance.id}: {error}"
                 continue
-            for finding in recording.findings:
+            for finding in (*recording.findings, *signal_findings(recording.samples, rate, recording.rate)):
                 log.warning("%s: %s: %s", utterance.where, utterance.id, finding.text)
             transcript = recognizer.transcribe(recording.samples)
             texts[int(row)] = transcript.text

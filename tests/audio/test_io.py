@@ -2,9 +2,11 @@
 
 import io
 import itertools
+import math
 import struct
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -12,8 +14,9 @@ import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from speech_jax.audio.io import _collect, probe, read_audio
+from speech_jax.audio.io import _collect, decode, decode_array, probe, read_audio
 from speech_jax.core.errors import UserError
+from tests.support.sounds import signal
 
 RATE = 16_000
 
@@ -286,3 +289,124 @@ def test_damaged_files_give_audio_or_a_user_error(tmp_path, seed, edits, keep):
         assert "\n" not in str(error)
     else:
         assert 0 < len(audio) <= 61 * RATE and np.abs(audio).max() <= 1
+
+
+def _av_file(path, kind, tracks, codec="aac", default=None):
+    """Write tracks of sound, float32 [channels, time] each, of which one may be marked as the default."""
+    layouts = {1: "mono", 2: "stereo", 8: "7.1"}
+    with av.open(str(path), "w", format=kind) as container:
+        streams = [container.add_stream(codec, rate=48_000, layout=layouts[len(track)]) for track in tracks]
+        for number, stream in enumerate(streams):
+            stream.bit_rate = 64_000 * len(tracks[number])
+            if default is not None:
+                stream.disposition = av.stream.Disposition(1 if number == default else 0)
+        for stream, track in zip(streams, tracks, strict=True):
+            for begin in range(0, track.shape[1] - 1023, 1024):
+                packed = np.ascontiguousarray(track[:, begin : begin + 1024].T, np.float32).reshape(1, -1)
+                frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=stream.layout.name)
+                frame.sample_rate, frame.pts = 48_000, begin
+                for planar in av.AudioResampler(format="fltp", layout=stream.layout.name, rate=48_000).resample(frame):
+                    container.mux(stream.encode(planar))
+            container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+def test_channels_of_planar_samples(tmp_path, channels):
+    """PyAV's own array of eight planes reads beyond them, and crashes."""
+    path = tmp_path / "x.m4a"
+    tones = np.stack([0.1 * (n + 1) / channels * signal(2.0, 48_000) for n in range(channels)])
+    _av_file(path, "ipod", [tones])
+    decoded = decode(path, 48_000)
+    assert decoded.channels == channels and not decoded.findings
+    expected = tones.mean(axis=0)
+    got = decoded.samples[: len(expected)]
+    lag = np.argmax([np.vdot(got[2048 + d : 60_000 + d], expected[2048:60_000]) for d in range(-1500, 1500)]) - 1500
+    assert np.corrcoef(got[2048 + lag : 60_000 + lag], expected[2048:60_000])[0, 1] > 0.95
+
+
+def test_the_default_track_is_read_and_the_others_are_said(tmp_path):
+    tone = 0.3 * np.sin(np.arange(96_000) * 0.1)[None].astype(np.float32)
+    speech = signal(2.0, 48_000)[None]
+    for default in (0, 1):
+        path = tmp_path / f"{default}.mkv"
+        _av_file(path, "matroska", [tone, speech], default=default)
+        decoded = decode(path, 48_000)
+        expected = (tone, speech)[default][0]
+        spectrum, wanted = (np.abs(np.fft.rfft(x[:90_000])) for x in (decoded.samples, expected))
+        assert np.corrcoef(spectrum, wanted)[0, 1] > 0.8
+        assert [finding.kind for finding in decoded.findings] == ["tracks"] and "2 tracks" in decoded.findings[0].text
+
+
+def test_a_flac_that_was_cut_out_of_another_begins_at_its_first_sample(tmp_path):
+    """ffmpeg -ss 1 -c copy: the numbers of the frames, and the header's length, are those of the whole."""
+    whole = signal(3.0, RATE)
+    soundfile.write(tmp_path / "whole.flac", whole, RATE)
+    with av.open(str(tmp_path / "whole.flac")) as source, av.open(str(tmp_path / "cut.flac"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.pts is not None and packet.pts >= RATE and packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    first = -(-RATE // 4096) * 4096
+    decoded = decode(tmp_path / "cut.flac", RATE)
+    np.testing.assert_allclose(decoded.samples, whole[first:], atol=1e-4)
+    assert probe(tmp_path / "cut.flac").seconds == pytest.approx((len(whole) - first) / RATE)
+    part = read_audio(tmp_path / "cut.flac", RATE, start=0.5, end=1.0)
+    np.testing.assert_array_equal(part, decoded.samples[RATE // 2 : RATE])
+
+
+def test_a_flac_whose_frames_have_another_rate_is_refused(tmp_path):
+    soundfile.write(tmp_path / "x.flac", noise(RATE), RATE)
+    data = bytearray((tmp_path / "x.flac").read_bytes())
+    data[18:21] = (44_100 << 4 | data[20] & 0x0F).to_bytes(3, "big")
+    (tmp_path / "x.flac").write_bytes(data)
+    with pytest.raises(UserError, match="sample rate of 44100 in its header and of 16000 in its frames"):
+        read_audio(tmp_path / "x.flac", RATE)
+
+
+@pytest.mark.parametrize("content", ["wav", "flac", "text"])
+def test_a_name_that_ends_in_g722_does_not_make_it_one(tmp_path, content):
+    path = tmp_path / "x.g722"
+    if content == "text":
+        path.write_text("good morning\n" * 50)
+        with pytest.raises(UserError, match="it is text"):
+            read_audio(path, RATE)
+        return
+    soundfile.write(path, noise(RATE), RATE, format=content)
+    np.testing.assert_allclose(read_audio(path, RATE), np.clip(noise(RATE), -1, 1), atol=1e-3)
+
+
+def test_what_follows_the_samples_of_a_w64_is_no_sound(tmp_path):
+    path = tmp_path / "x.w64"
+    soundfile.write(path, noise(RATE), RATE, format="W64")
+    data = path.read_bytes()
+    junk = b"bext" + bytes(12) + (24 + 800).to_bytes(8, "little") + b"\x7f" * 800
+    path.write_bytes(data + junk)
+    decoded = decode(path, RATE)
+    assert len(decoded.samples) == RATE and not decoded.findings
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError) as error:
+        found = decode(path, RATE)
+        raise UserError("; ".join(finding.text for finding in found.findings))
+    assert "header" in str(error.value)
+
+
+def test_opposite_phase_in_a_part_and_behind_an_offset():
+    left = noise(4 * RATE) * 0.1
+    half = np.stack([left, np.where(np.arange(len(left)) < len(left) // 2, left, -left)], axis=1)
+    offset = np.stack([left, -left], axis=1) + 0.2
+    same = np.stack([left, left * 0.5], axis=1)
+    half_text, whole_text = "in opposite phase in 49 % of it", "are in opposite phase:"
+    for samples, expected in ((half, [half_text]), (offset, [whole_text]), (same, [])):
+        recording = decode_array(samples, RATE, RATE, max_seconds=60, channel="mean", name="x")
+        texts = [finding.text for finding in recording.findings]
+        assert len(texts) == len(expected) and all(want in text for want, text in zip(expected, texts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(5.0, 4.0), (0.0, 0.0), (-1.0, None), (math.nan, None), (0.0, math.inf), (math.inf, None)]
+)
+def test_impossible_times_are_refused(tmp_path, start, end):
+    soundfile.write(tmp_path / "x.wav", noise(RATE), RATE)
+    with pytest.raises(UserError, match=r"x.wav: found start .* and end .*, expected 0 or more seconds"):
+        read_audio(tmp_path / "x.wav", RATE, start=start, end=end)

@@ -163,7 +163,9 @@ def _unread(file: BinaryIO, head: bytes, size: int) -> str:
         return f"its header promises {stated} bytes, {size} are there"
     if head[:4] == b"caff":
         position = 8
-        while position + 12 <= size:
+        for _ in range(_MAX_CHUNKS):
+            if position + 12 > size:
+                break
             file.seek(position)
             chunk = file.read(12)
             length = int.from_bytes(chunk[4:], "big", signed=True)
@@ -174,7 +176,9 @@ def _unread(file: BinaryIO, head: bytes, size: int) -> str:
         return _unread_w64(file, size)
     if head[4:8] == b"ftyp":
         position = 0
-        while position + 8 <= size:
+        for _ in range(_MAX_CHUNKS):
+            if position + 8 > size:
+                break
             file.seek(position)
             box = file.read(16)
             length = int.from_bytes(box[:4], "big")
@@ -187,13 +191,16 @@ def _unread(file: BinaryIO, head: bytes, size: int) -> str:
     return ""
 
 
+_MAX_CHUNKS = 10_000  # of a container, which has a handful; a file of empty ones would take minutes
 _W64 = b"riff\x2e\x91\xcf\x11"
 
 
 def _unread_w64(file: BinaryIO, size: int) -> str:
     """Describe what is wrong with the chunks of a W64 file: a name of 16 bytes and a length of all of it, 8 bytes."""
     position, data = 40, False
-    while position + 24 <= size:
+    for _ in range(_MAX_CHUNKS):
+        if position + 24 > size:
+            break
         file.seek(position)
         chunk = file.read(24)
         length = int.from_bytes(chunk[16:], "little")
@@ -417,7 +424,9 @@ def _flac_first(data, begin: int, end: int) -> tuple[int, int]:
     for its length.
     """
     place = begin + 4
-    while place + 4 <= end:
+    for _ in range(_MAX_CHUNKS):
+        if place + 4 > end:
+            break
         head = data[place : place + 4]
         place += 4 + int.from_bytes(head[1:], "big")
         if head[0] & 0x80:

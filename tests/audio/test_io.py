@@ -14,6 +14,7 @@ import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from speech_jax.audio.containers import survey
 from speech_jax.audio.io import _collect, decode, decode_array, probe, read_audio
 from speech_jax.core.errors import UserError
 from tests.support.sounds import signal
@@ -389,6 +390,24 @@ def test_what_follows_the_samples_of_a_w64_is_no_sound(tmp_path):
         found = decode(path, RATE)
         raise UserError("; ".join(finding.text for finding in found.findings))
     assert "header" in str(error.value)
+
+
+def test_of_a_container_of_empty_chunks_few_are_read():
+    class Counting(io.BytesIO):
+        reads = 0
+
+        def read(self, size=-1):
+            self.reads += 1
+            return super().read(size)
+
+    for head, chunk in (
+        (b"riff\x2e\x91\xcf\x11" + bytes(32), b"fact" + bytes(12) + (24).to_bytes(8, "little")),
+        (b"caff\0\1\0\0", b"free" + bytes(8)),
+        (b"\0\0\0\x18ftypM4A " + bytes(12), (8).to_bytes(4, "big") + b"free"),
+    ):
+        file = Counting(head + chunk * 200_000)
+        survey(file, len(file.getvalue()))
+        assert file.reads < 40_000
 
 
 def test_opposite_phase_in_a_part_and_behind_an_offset():

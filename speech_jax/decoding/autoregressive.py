@@ -43,7 +43,7 @@ class TokenRules(NamedTuple):
 
 
 class History(NamedTuple):
-    """What the rules need of the tokens that were chosen; -1 stands for none.
+    """The part of the chosen tokens that the rules read; -1 stands for none.
 
     Attributes:
         last: last token.

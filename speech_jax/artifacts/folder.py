@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,14 @@ def read_model_of(checkpoint: OpenCheckpoint, *kinds: str, reads: bool = True) -
     return model
 
 
+def check_new(out: Path) -> None:
+    """Raise UserError for a folder that holds a run, or a config.json of anything else, which would be replaced."""
+    if saved_steps(out / FOLDER):
+        raise UserError(f"{out}: found checkpoints of a run, expected an empty or a new folder")
+    if os.path.lexists(out / "config.json"):
+        raise UserError(f"{out}: found a config.json, expected an empty or a new folder")
+
+
 def write_run(
     out: str | Path,
     model: Checkpointed,
@@ -110,8 +119,7 @@ def write_run(
         UserError: If the parameters do not fit the network, or if there is a run already. Nothing is written then.
     """
     out = Path(out)
-    if saved_steps(out / FOLDER):
-        raise UserError(f"{out}: found checkpoints of a run, expected an empty or a new folder")
+    check_new(out)
     check_shapes((params, model_state), expected, f"{out}: the parameters")
     config = TrainConfig(out_dir=str(out), data=DataConfig(), task=model.task)
     write_file(out / "config.json", to_text(config))

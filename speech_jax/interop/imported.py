@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from speech_jax.artifacts.folder import check_new
 from speech_jax.artifacts.recognizer import RecognizerParts, save_recognizer
 from speech_jax.artifacts.vocoder import VocoderParts, save_vocoder
 from speech_jax.artifacts.voice import VoiceParts, save_voice
@@ -54,8 +55,9 @@ def write_checkpoint(imported: Imported, out: str | Path, source: str) -> int:
     note = {"source": Path(source).name, "ignored": imported.ignored, "notes": imported.notes}
     save = {VoiceParts: save_voice, VocoderParts: save_vocoder}.get(type(imported.parts), save_recognizer)
     existed = Path(out).exists()
-    save(out, imported.parts, imported=note)
+    check_new(Path(out))
     try:
+        save(out, imported.parts, imported=note)
         check_checkpoint(out, imported.parts)
     except UserError:
         for part in (Path(out),) if not existed else (Path(out) / "config.json", Path(out) / FOLDER):

@@ -358,3 +358,13 @@ def test_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
         assert stop.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_never_converted_into_itself(tmp_path):
+    """Its config.json would be replaced, or deleted where the conversion fails."""
+    folder = tmp_path / "parakeet"
+    shutil.copytree(GOLDEN / "parakeet", folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match="parakeet: found a config.json, expected an empty or a new folder"):
+        convert.main([str(folder), "--out", str(folder)])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -411,9 +411,9 @@ def _flac_lengths(data, begin: int, end: int) -> tuple[int, int, int, int]:
     tail = data[first:end]
     place = len(tail)
     while (place := tail.rfind(sync, 0, place)) >= 0:
-        last = _flac_frame_end(tail[place : place + 18], block)
-        if last >= 0:
-            return rate, total, last, first + place
+        frame = _flac_frame(tail[place : place + 18], block)
+        if frame is not None:
+            return rate, total, frame.after, first + place
     return rate, total, -1, first
 
 
@@ -431,18 +431,9 @@ def _flac_first(data, begin: int, end: int) -> tuple[int, int]:
         place += 4 + int.from_bytes(head[1:], "big")
         if head[0] & 0x80:
             break
-    head, block = bytes(data[place : place + 18]), int.from_bytes(data[begin + 8 : begin + 10], "big")
-    if place >= end or head[:2] not in (b"\xff\xf8", b"\xff\xf9"):
-        return 0, 0
-    after = _flac_frame_end(head, block)
-    if after < 0:
-        return 0, 0
-    code, ones = head[2] & 0x0F, 8 - (head[4] ^ 0xFF).bit_length()
-    at = 5 + max(0, ones - 1) + {6: 1, 7: 2}.get(head[2] >> 4, 0)
-    number = int.from_bytes(head[at : at + 2], "big")
-    rate = {12: 1000 * head[at], 13: number, 14: 10 * number}.get(code, _FLAC_RATES.get(code, 0))
-    length = _flac_frame_end(head[:4] + b"\0" + head[5 + max(0, ones - 1) :], block, check=False)
-    return after - length, rate
+    head, block = bytes(data[place : min(end, place + 18)]), int.from_bytes(data[begin + 8 : begin + 10], "big")
+    frame = _flac_frame(head, block) if head[:2] in (b"\xff\xf8", b"\xff\xf9") else None
+    return (frame.first, frame.rate) if frame else (0, 0)
 
 
 _FLAC_RATES = {
@@ -451,14 +442,22 @@ _FLAC_RATES = {
 }
 
 
-def _flac_frame_end(head: bytes, block: int, *, check: bool = True) -> int:
-    """Return the number of the sample after a FLAC frame, or -1 if the bytes are no frame's header."""
+class _FlacFrame(NamedTuple):
+    """Header of a FLAC frame: numbers of its first sample and of the one after it; sample rate, 0 for the file's."""
+
+    first: int
+    after: int
+    rate: int
+
+
+def _flac_frame(head: bytes, block: int) -> _FlacFrame | None:
+    """Return the header of a FLAC frame, or None if the bytes are none."""
     if len(head) < 10:
-        return -1
+        return None
     code, first = head[2] >> 4, head[4]
     ones = 8 - (first ^ 0xFF).bit_length()  # the number is coded as UTF-8 codes a character
     if ones == 1 or ones == 8 or code == 0:
-        return -1
+        return None
     extra = max(0, ones - 1)
     number = first & (0x7F >> ones)
     for byte in head[5 : 5 + extra]:
@@ -469,15 +468,19 @@ def _flac_frame_end(head: bytes, block: int, *, check: bool = True) -> int:
     elif code < 6:
         length = 576 << (code - 2)
     elif code == 6:
-        length, at = head[at] + 1, at + 1
+        length, at = int.from_bytes(head[at : at + 1], "big") + 1, at + 1
     elif code == 7:
         length, at = int.from_bytes(head[at : at + 2], "big") + 1, at + 2
     else:
         length = 256 << (code - 8)
-    at += {12: 1, 13: 2, 14: 2}.get(head[2] & 0x0F, 0)
-    if check and (at >= len(head) or _crc8(head[:at]) != head[at]):
-        return -1
-    return number + length if head[1] & 1 else number * block + length
+    code = head[2] & 0x0F
+    size, unit = {12: (1, 1000), 13: (2, 1), 14: (2, 10)}.get(code, (0, 0))
+    rate = int.from_bytes(head[at : at + size], "big") * unit if size else _FLAC_RATES.get(code, 0)
+    at += size
+    if at >= len(head) or _crc8(head[:at]) != head[at]:
+        return None
+    begin = number if head[1] & 1 else number * block
+    return _FlacFrame(begin, begin + length, rate)
 
 
 def _crc8(data: bytes) -> int:

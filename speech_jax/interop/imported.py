@@ -55,7 +55,7 @@ def write_checkpoint(imported: Imported, out: str | Path, source: str) -> int:
     note = {"source": Path(source).name, "ignored": imported.ignored, "notes": imported.notes}
     save = {VoiceParts: save_voice, VocoderParts: save_vocoder}.get(type(imported.parts), save_recognizer)
     existed = Path(out).exists()
-    check_new(Path(out))
+    check_new(Path(out))  # before what is removed on errors
     try:
         save(out, imported.parts, imported=note)
         check_checkpoint(out, imported.parts)

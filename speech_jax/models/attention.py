@@ -72,7 +72,7 @@ def attend(inputs: AttentionInputs, key: Array | None, rate: float) -> Float[Arr
     """Return each query's weighted mean of the values.
 
     Args:
-        inputs: queries, keys and values.
+        inputs: queries, keys and values; here `key_mask` may also be [batch, queries, keys].
         key: random key of dropout; None for no dropout.
         rate: dropout of the weights.
 
@@ -85,7 +85,7 @@ def attend(inputs: AttentionInputs, key: Array | None, rate: float) -> Float[Arr
         scores = scores + relative_shift(product("bqhd,phd->bhqp", inputs.position_query, inputs.relative_key))
     # Only keys are masked: the output of a padded query is finite and unused. A row without any valid key (a filler
     # utterance) would be a uniform average, and is zero after the second `where`.
-    valid = inputs.key_mask[:, None, None, :]
+    valid = inputs.key_mask[:, None, None, :] if inputs.key_mask.ndim == 2 else inputs.key_mask[:, None]
     weights = jax.nn.softmax(jnp.where(valid, scores, jnp.finfo(jnp.float32).min), axis=-1)
     weights = jnp.where(valid, weights, 0.0).astype(inputs.value.dtype)
     if key is not None:

@@ -109,40 +109,19 @@ class Attention(nn.Module):
         config = self.config
         query = self._heads(self.linear_q(x)) * jnp.asarray((config.width // config.heads) ** -0.5, x.dtype)
         key = self.make_rng("dropout") if train and config.dropout_att > 0 else None
-        keys, values = projected
-        if mask.ndim == 3:
-            mixed = _attend_some(query, keys, values, mask, key, config.dropout_att)
-        else:
-            inputs = AttentionInputs(query, None, keys, values, None, mask)
-            mixed = self._attend(inputs, key)
-        return self.linear_out(mixed.reshape(x.shape))
+        inputs = AttentionInputs(query, None, *projected, None, mask)
+        return self.linear_out(self._attend(inputs, key).reshape(x.shape))
 
     def _attend(self, inputs: AttentionInputs, key: Array | None) -> Float[Array, "batch queries heads d_head"]:
         config = self.config
+        if inputs.key_mask.ndim == 3:  # of the decoder: one mask per token, which blocks and kernels do not take
+            return attend(inputs, key, config.dropout_att)
         if config.attention_fused or config.attention_fused_gpu:
             tpu, gpu = config.attention_fused, config.attention_fused_gpu
             return attend_fused(inputs, config.attention_block or BLOCK, key, config.dropout_att, tpu=tpu, gpu=gpu)
         if 0 < config.attention_block < inputs.query.shape[1]:
             return attend_in_blocks(inputs, config.attention_block, key, config.dropout_att)
         return attend(inputs, key, config.dropout_att)
-
-
-def _attend_some(
-    query: Float[Array, "batch queries heads d"],
-    keys: Float[Array, "batch keys heads d"],
-    values: Float[Array, "batch keys heads d"],
-    mask: Bool[Array, "batch queries keys"],
-    dropout_key: Array | None,
-    rate: float,
-) -> Float[Array, "batch queries heads d"]:
-    """Return each query's weighted mean of the values that it may read; zeros where it may read none."""
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, keys, preferred_element_type=jnp.float32)
-    valid = mask[:, None]
-    weights = jax.nn.softmax(jnp.where(valid, scores, jnp.finfo(jnp.float32).min), axis=-1)
-    weights = jnp.where(valid, weights, 0.0).astype(values.dtype)
-    if dropout_key is not None:
-        weights = dropout(weights, dropout_key, rate)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, values)
 
 
 def _feed_forward(config: WhisperConfig) -> FeedForward:
